@@ -1,0 +1,84 @@
+"""Activations: ReLU, sigmoid, tanh and softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nl_nodes import Add, AddConst, Exp, Max, Mul, MulConst, Node, Reciprocal, Sum, ValueMask, nodes
+from nl_nodes.cases import away, real
+
+from nl_layers.layer import Layer, LayerCase, Mode
+
+
+class Relu(Layer):
+    """y = max(x, 0): a mask. Any shape; the gradient at 0 is 0.
+
+    Source: Nair and Hinton, Rectified Linear Units (2010); Deep Learning from Scratch, 5.5.1.
+    """
+
+    def wire(self, *inputs: Node, mode: Mode) -> Node:
+        """X -> ValueMask."""
+        return ValueMask(inputs[0])
+
+    @classmethod
+    def cases(cls) -> Iterator[LayerCase]:
+        """Features and images."""
+        yield LayerCase("features", lambda draw: cls(), (away(3, 4),))
+        yield LayerCase("images", lambda draw: cls(), (away(2, 3, 4, 4),))
+
+
+class Sigmoid(Layer):
+    """y = 1 / (1 + e^-x), wired as (1 + tanh(x / 2)) / 2, which overflows nowhere. Any shape.
+
+    Source: Deep Learning from Scratch, 5.5.2; the identity is elementary.
+    """
+
+    def wire(self, *inputs: Node, mode: Mode) -> Node:
+        """X -> MulConst -> Tanh -> MulConst -> AddConst."""
+        return AddConst(MulConst(nodes.Tanh(MulConst(inputs[0], 0.5)), 0.5), 0.5)
+
+    @classmethod
+    def cases(cls) -> Iterator[LayerCase]:
+        """Features and images."""
+        yield LayerCase("features", lambda draw: cls(), (real(3, 4),))
+        yield LayerCase("images", lambda draw: cls(), (real(2, 3, 4, 4),))
+
+
+class Tanh(Layer):
+    """y = tanh x. Any shape.
+
+    Source: LeCun et al., Efficient BackProp (1998), section 4.4.
+    """
+
+    def wire(self, *inputs: Node, mode: Mode) -> Node:
+        """X -> Tanh."""
+        return nodes.Tanh(inputs[0])
+
+    @classmethod
+    def cases(cls) -> Iterator[LayerCase]:
+        """Features and images."""
+        yield LayerCase("features", lambda draw: cls(), (real(3, 4),))
+        yield LayerCase("images", lambda draw: cls(), (real(2, 3, 4, 4),))
+
+
+class Softmax(Layer):
+    """y = e^x / sum e^x over the last axis, shifted by its maximum so that it overflows nowhere. (N, K) or (K,).
+
+    Source: Deep Learning from Scratch, 3.5.
+    """
+
+    def wire(self, *inputs: Node, mode: Mode) -> Node:
+        """X -> Max -> Add -> Exp -> Sum -> Reciprocal -> Mul."""
+        e = Exp(shifted(inputs[0]))
+        return Mul(e, Reciprocal(Sum(e, axis=-1, keepdims=True)))
+
+    @classmethod
+    def cases(cls) -> Iterator[LayerCase]:
+        """Rows and a single one."""
+        yield LayerCase("rows", lambda draw: cls(), (real(3, 4),))
+        yield LayerCase("vector", lambda draw: cls(), (real(5),))
+
+
+def shifted(x: Node) -> Node:
+    """X less its maximum over the last axis."""
+    return Add(x, MulConst(Max(x, axis=-1, keepdims=True), -1))

@@ -1,0 +1,101 @@
+"""Convolution and max pooling: images as matrices, then matrix work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import inf
+
+from nl_nodes import Add, Dot, Img2Matrix, Max, Node, Parameter, Reshape, ShapeError, Transpose, UserError
+from nl_nodes.cases import distinct, real
+from nl_nodes.typing import Array
+
+from nl_layers.layer import Layer, LayerCase, Mode
+
+
+class Convolution(Layer):
+    """y[n, f] = sum over c, a, b of x[n, c, i s + a, j s + b] weight[f, c, a, b] + bias[f].
+
+    Args:
+        weight: (FN, C, FH, FW).
+        bias: (FN,), or None for none.
+        stride: the step between windows.
+        pad: rows and columns of zeros on every side.
+
+    x is (N, C, H, W); y is (N, FN, OH, OW) with OH = floor((H + 2 pad - FH) / stride) + 1, OW alike.
+
+    Raises:
+        ShapeError: where x, weight and bias do not fit.
+
+    Source: Deep Learning from Scratch, 7.2 and 7.4.3.
+    """
+
+    def __init__(self, weight: Array, bias: Array | None = None, stride: int = 1, pad: int = 0) -> None:
+        super().__init__()
+        self.weight = Parameter(weight, "weight")
+        self.bias = None if bias is None else Parameter(bias, "bias")
+        self.stride, self.pad = stride, pad
+        shape = self.weight.value.shape
+        if len(shape) != 4 or (self.bias is not None and self.bias.value.shape != shape[:1]):
+            got = None if self.bias is None else tuple(self.bias.value.shape)
+            raise ShapeError(f"Convolution: weight must be (FN, C, FH, FW), bias (FN,), got {tuple(shape)} and {got}")
+
+    def wire(self, *inputs: Node, mode: Mode) -> Node:
+        """X -> Img2Matrix -> Dot -> Add -> Transpose, the weight as a matrix of the same row order."""
+        x = inputs[0]
+        fn, c, fh, fw = self.weight.value.shape
+        if x.shape is None or len(x.shape) != 4 or x.shape[1] != c:
+            raise ShapeError(f"Convolution: weight {(fn, c, fh, fw)} needs images (N, {c}, H, W), got {x.shape}")
+        windows = Img2Matrix(x, fh, fw, self.stride, self.pad)
+        y = Dot(windows, Reshape(Transpose(self.weight, (2, 3, 1, 0)), (fh * fw * c, fn)))
+        return Transpose(y if self.bias is None else Add(y, self.bias), (0, 3, 1, 2))
+
+    @classmethod
+    def cases(cls) -> Iterator[LayerCase]:
+        """Kernels, strides and pads, also where the stride does not divide."""
+        for fh, fw, stride, pad in ((3, 3, 1, 1), (3, 3, 1, 0), (2, 3, 2, 1), (1, 1, 1, 0), (5, 5, 1, 2), (3, 3, 3, 2)):
+            yield LayerCase(
+                f"{fh}x{fw}, stride {stride}, pad {pad}",
+                lambda draw, a=(fh, fw), s=stride, p=pad: cls(draw(real(2, 3, *a)), draw(real(2)), s, p),
+                (real(2, 3, 5, 6),),
+            )
+        yield LayerCase("no bias", lambda draw: cls(draw(real(2, 1, 3, 3)), pad=1), (real(2, 1, 4, 4),))
+
+
+class Pooling(Layer):
+    """y[n, c, i, j] = the maximum of x over a window; padding never wins, of ties the first in row-major order.
+
+    Args:
+        height: the window's rows.
+        width: the window's columns.
+        stride: the step between windows.
+        pad: rows and columns on every side that count as minus infinity.
+
+    x is (N, C, H, W); y is (N, C, OH, OW) with OH = floor((H + 2 pad - height) / stride) + 1, OW alike.
+
+    Raises:
+        UserError: where a window could lie wholly in the padding.
+
+    Source: Deep Learning from Scratch, 7.3 and 7.4.4.
+    """
+
+    def __init__(self, height: int, width: int, stride: int = 2, pad: int = 0) -> None:
+        super().__init__()
+        if pad >= min(height, width):
+            raise UserError(f"Pooling: pad {pad} must be smaller than the window {height}x{width}")
+        self.height, self.width, self.stride, self.pad = height, width, stride, pad
+
+    def wire(self, *inputs: Node, mode: Mode) -> Node:
+        """X -> Img2Matrix -> Reshape -> Max -> Transpose."""
+        windows = Img2Matrix(inputs[0], self.height, self.width, self.stride, self.pad, fill=-inf)
+        taps = Reshape(windows, (0, 0, 0, self.height * self.width, -1))
+        return Transpose(Max(taps, axis=3), (0, 3, 1, 2))
+
+    @classmethod
+    def cases(cls) -> Iterator[LayerCase]:
+        """Windows that touch, overlap, leave gaps and reach into the padding."""
+        for h, w, stride, pad in ((2, 2, 2, 0), (3, 3, 2, 1), (2, 3, 1, 1), (2, 2, 3, 0), (3, 3, 1, 2)):
+            yield LayerCase(
+                f"{h}x{w}, stride {stride}, pad {pad}",
+                lambda draw, a=(h, w, stride, pad): cls(*a),
+                (distinct(2, 2, 5, 6),),
+            )

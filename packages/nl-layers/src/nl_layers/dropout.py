@@ -1,0 +1,49 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nl_nodes import IndexMask, MulConst, Node, UserError
+from nl_nodes.cases import real
+
+from nl_layers.layer import Layer, LayerCase, Mode
+
+
+class Dropout(Layer):
+    """Each element is dropped with probability `ratio` in training, and none in inference. Any shape.
+
+    Args:
+        ratio: the share that is dropped, at least 0 and below 1.
+        inverted: scale what remains by 1 / (1 - ratio) in training (the default); False is the ancestors' form, which
+            scales by 1 - ratio in inference instead.
+        seed: what the masks are drawn from; the same seed, stream and pass give the same mask on every device.
+        stream: tells several dropouts of one network apart.
+
+    Raises:
+        UserError: for a ratio outside [0, 1).
+
+    Source: Srivastava et al., Dropout (2014), section 4 and 10; Deep Learning from Scratch, 6.4.3.
+    """
+
+    def __init__(self, ratio: float = 0.5, inverted: bool = True, seed: int = 0, stream: int = 0) -> None:
+        super().__init__()
+        if not 0 <= ratio < 1:
+            raise UserError(f"Dropout: ratio must be at least 0 and below 1, got {ratio}")
+        self.ratio, self.inverted, self.seed, self.stream = ratio, inverted, seed, stream
+
+    def wire(self, *inputs: Node, mode: Mode) -> Node:
+        """X -> IndexMask -> MulConst."""
+        x = inputs[0]
+        if not mode.train:
+            return x if self.inverted else MulConst(x, 1 - self.ratio)
+        masked = IndexMask(x, self.ratio, self.seed, self.stream)
+        return MulConst(masked, 1 / (1 - self.ratio)) if self.inverted else masked
+
+    @classmethod
+    def cases(cls) -> Iterator[LayerCase]:
+        """Both forms, in training and in inference."""
+        for inverted in (True, False):
+            for train in (True, False):
+                label = f"{'inverted' if inverted else 'ancestral'}, {'train' if train else 'infer'}"
+                yield LayerCase(label, lambda draw, i=inverted: cls(0.3, i, seed=5), (real(4, 5),), train)

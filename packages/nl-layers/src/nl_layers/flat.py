@@ -1,0 +1,66 @@
+"""A dictionary of arrays that lie in one buffer, so that what touches all of them is one operation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+from nl_nodes import Backend
+from nl_nodes.typing import Array, Shape
+
+
+def decays(name: str) -> bool:
+    """Whether weight decay acts on a parameter of this name: on weights, not on biases, gammas and betas.
+
+    >>> [decays(name) for name in ("W1", "b1", "gamma2", "weight", "bias")]
+    [True, False, False, True, False]
+    """
+    return name.rstrip("0123456789") not in {"b", "bias", "gamma", "beta"}
+
+
+class FlatDict(dict[str, Array]):
+    """Zeros of given shapes by name, as views of one buffer; those that decay lie first.
+
+    Args:
+        shapes: the shape of each array; its order is the dictionary's.
+        backend: whose arrays these are.
+        dtype: their dtype.
+
+    Attributes:
+        flat: the buffer, 1-D.
+        decayed: the part of the buffer on which weight decay acts.
+    """
+
+    def __init__(self, shapes: Mapping[str, Shape], backend: Backend, dtype: Any) -> None:
+        self.flat = backend.xp.zeros(sum(prod(shape) for shape in shapes.values()), dtype=dtype)
+        super().__init__(dict.fromkeys(shapes))
+        start = 0
+        for name in sorted(shapes, key=lambda name: not decays(name)):
+            stop = start + prod(shapes[name])
+            self[name] = self.flat[start:stop].reshape(shapes[name])
+            start = stop
+        self.decayed = self.flat[: sum(prod(shape) for name, shape in shapes.items() if decays(name))]
+
+
+def together(params: Mapping[str, Array], grads: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
+    """Parameters beside their gradients: the two whole buffers when both are flat, else name by name."""
+    if isinstance(params, FlatDict) and isinstance(grads, FlatDict):
+        return {"": (params.flat, grads.flat)}
+    return {name: (param, grads[name]) for name, param in params.items()}
+
+
+def decayed(params: Mapping[str, Array]) -> list[Array]:
+    """The arrays on which weight decay acts."""
+    if isinstance(params, FlatDict):
+        return [params.decayed]
+    return [param for name, param in params.items() if decays(name)]
+
+
+def add_weight_decay(params: Mapping[str, Array], grads: Mapping[str, Array], rate: float) -> None:
+    """Add rate * W to the gradient of every weight W, in place: the gradient of the penalty rate / 2 * |W|^2.
+
+    Source: Krogh and Hertz, A Simple Weight Decay Can Improve Generalization (1992); Deep Learning from Scratch, 6.4.2.
+    """
+    for param, grad in zip(decayed(params), decayed(grads), strict=True):
+        grad += rate * param

@@ -1,0 +1,152 @@
+"""Losses: the mean over a batch, with labels as whole numbers (N,) or rows (N, K)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from nl_nodes import (
+    Add,
+    AddConst,
+    Exp,
+    Graph,
+    Input,
+    Log,
+    Mean,
+    Mul,
+    MulConst,
+    Node,
+    OneHot,
+    Reciprocal,
+    Reshape,
+    Softplus,
+    StopGradient,
+    Sum,
+    UserError,
+)
+from nl_nodes.cases import labels, real, unit
+from nl_nodes.typing import Array, Shape
+
+from nl_layers.activations import shifted
+from nl_layers.layer import Layer, LayerCase, Mode
+
+GRADIENTS = ("stable", "exact", "textbook")
+
+
+class Loss(Layer, abstract=True):
+    """Base of the losses: two inputs, predictions and labels, and a number as output."""
+
+    feeds = ("x", "t")
+
+    def graph(self, shapes: tuple[Shape, ...], train: bool = True) -> Graph:
+        """A new graph of this loss alone; labels have no gradient."""
+        x, t = Input("x", shapes[0]), Input("t", shapes[1], gradient=False)
+        return Graph(self.wire(x, t, mode=Mode(train)))
+
+    def forward(self, x: Array, t: Any = None, train: bool = True) -> Array:
+        """The mean loss of predictions x (N, K) and labels t (N,) or (N, K)."""
+        return self._run((x, t), train)
+
+    def backward(self, dy: Any = 1) -> Array:
+        """The gradient of the predictions, times the upstream dy."""
+        return super().backward(dy)
+
+
+class CrossEntropy(Loss):
+    """-mean over n of sum over k of t log(y + eta), of probabilities y (N, K).
+
+    Args:
+        eta: keeps the logarithm finite.
+
+    Source: Deep Learning from Scratch, 4.2.2 and 4.2.4.
+    """
+
+    def __init__(self, eta: float = 1e-7) -> None:
+        super().__init__()
+        self.eta = eta
+
+    def wire(self, *inputs: Node, mode: Mode) -> Node:
+        """(y, t) -> AddConst -> Log -> Mul by OneHot -> Sum -> Mean."""
+        return cross_entropy(Log(AddConst(inputs[0], self.eta)), inputs[1])
+
+    @classmethod
+    def cases(cls) -> Iterator[LayerCase]:
+        """Whole-number labels and rows."""
+        yield LayerCase("integers", lambda draw: cls(), (unit(4, 3), labels(4, classes=3)))
+        yield LayerCase("rows", lambda draw: cls(), (unit(4, 3), labels(4, 3, classes=2)))
+
+
+class SoftmaxWithLoss(Loss):
+    """The cross-entropy of softmax(x), x (N, K), in one of three forms that share their value up to eta.
+
+    Args:
+        gradient: "stable": -mean of log-softmax at the label, with its gradient (softmax(x) - t) / N;
+            "exact": log(softmax(x) + eta), with the gradient of just that, which dies where softmax(x) is below eta;
+            "textbook": that value with the gradient (softmax(x) - t) / N, which is not its own.
+        eta: what the last two add inside the logarithm.
+
+    Raises:
+        UserError: for another gradient.
+
+    Source: Deep Learning from Scratch, 5.6.3 and appendix A.
+    """
+
+    def __init__(self, gradient: str = "stable", eta: float = 1e-7) -> None:
+        super().__init__()
+        if gradient not in GRADIENTS:
+            raise UserError(f"SoftmaxWithLoss: gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
+        self.gradient, self.eta = gradient, eta
+
+    def wire(self, *inputs: Node, mode: Mode) -> Node:
+        """(x, t) -> shift -> log-softmax or log(softmax + eta) -> Mul by OneHot -> Sum -> Mean."""
+        x, t = inputs
+        u = shifted(x)
+        e = Exp(u)
+        total = Sum(e, axis=-1, keepdims=True)
+        stable = cross_entropy(Add(u, MulConst(Log(total), -1)), t)
+        if self.gradient == "stable":
+            return stable
+        exact = cross_entropy(Log(AddConst(Mul(e, Reciprocal(total)), self.eta)), t)
+        if self.gradient == "exact":
+            return exact
+        # The exact value, with the stable form's gradient.
+        return Add(stable, StopGradient(Add(exact, MulConst(stable, -1))))
+
+    @classmethod
+    def cases(cls) -> Iterator[LayerCase]:
+        """Every form, on whole-number labels and rows."""
+        for gradient in GRADIENTS:
+            yield LayerCase(
+                f"{gradient}, integers", lambda draw, g=gradient: cls(g), (real(4, 3), labels(4, classes=3))
+            )
+            yield LayerCase(
+                f"{gradient}, rows", lambda draw, g=gradient: cls(g), (real(4, 3), labels(4, 3, classes=2))
+            )
+
+
+class SigmoidWithLoss(Loss):
+    """The binary cross-entropy of sigmoid(x): mean over n of sum over k of log(1 + e^x) - t x.
+
+    x is (N, K), (N, 1) or (N,); labels (N,) beside one value each are targets 0 or 1, else classes.
+
+    Source: Deep Learning from Scratch 2, 4.2.3; the form from logits is elementary.
+    """
+
+    def wire(self, *inputs: Node, mode: Mode) -> Node:
+        """(x, t) -> Softplus, less t x -> Sum -> Mean."""
+        x = Reshape(inputs[0], (0, -1))
+        t = OneHot(inputs[1], x)
+        return Mean(Sum(Add(Softplus(x), MulConst(Mul(t, x), -1)), axis=1))
+
+    @classmethod
+    def cases(cls) -> Iterator[LayerCase]:
+        """One value a sample, and several."""
+        yield LayerCase("vector", lambda draw: cls(), (real(4), labels(4, classes=2)))
+        yield LayerCase("one column", lambda draw: cls(), (real(4, 1), labels(4, classes=2)))
+        yield LayerCase("classes", lambda draw: cls(), (real(4, 3), labels(4, classes=3)))
+        yield LayerCase("rows", lambda draw: cls(), (real(4, 3), labels(4, 3, classes=2)))
+
+
+def cross_entropy(logs: Node, t: Node) -> Node:
+    """-mean over n of sum over k of t logs."""
+    return MulConst(Mean(Sum(Mul(OneHot(t, logs), logs), axis=1)), -1)

@@ -1,0 +1,77 @@
+"""Batch normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nl_nodes import Add, AddConst, Buffer, Mean, Mul, MulConst, Node, Parameter, Power, Reshape, ShapeError
+from nl_nodes.cases import positive, real
+from nl_nodes.typing import Array
+
+from nl_layers.layer import Layer, LayerCase, Mode
+
+
+class BatchNormalization(Layer):
+    """y = gamma (x - mean) / sqrt(var + eps) + beta, per feature of (N, D) or per channel of (N, C, H, W).
+
+    To train, mean and (biased) variance are the batch's, over all but the feature or channel axis, and the running
+    ones follow as r = momentum r + (1 - momentum) batch; to infer, the running ones are used. Before any training they
+    are 0 and 1. The variance is kept without eps.
+
+    Args:
+        gamma: (D,) or (C,).
+        beta: (D,) or (C,).
+        momentum: what remains of the running statistics at each pass.
+        eps: what is added to the variance.
+
+    Raises:
+        ShapeError: where x, gamma and beta do not fit.
+
+    Source: Ioffe and Szegedy, Batch Normalization (2015), algorithms 1 and 2; Deep Learning from Scratch, 6.3.
+    """
+
+    def __init__(self, gamma: Array, beta: Array, momentum: float = 0.9, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.gamma = Parameter(gamma, "gamma")
+        self.beta = Parameter(beta, "beta")
+        self.running_mean = Buffer.filled(0.0, self.gamma.value, "running_mean")
+        self.running_var = Buffer.filled(1.0, self.gamma.value, "running_var")
+        self.momentum, self.eps = momentum, eps
+        shapes = (tuple(self.gamma.value.shape), tuple(self.beta.value.shape))
+        if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
+            raise ShapeError(f"BatchNormalization: gamma and beta must both be (D,), got {shapes[0]} and {shapes[1]}")
+
+    def wire(self, *inputs: Node, mode: Mode) -> Node:
+        """X -> centre -> scale by Power -> Mul by gamma -> Add beta."""
+        x = inputs[0]
+        features = self.gamma.value.shape[0]
+        if x.shape is None or len(x.shape) not in (2, 4) or x.shape[1] != features:
+            raise ShapeError(f"BatchNormalization: gamma ({features},) needs (N, {features}[, H, W]), got {x.shape}")
+        form = (1, -1) if len(x.shape) == 2 else (1, -1, 1, 1)
+        if mode.train:
+            axes = tuple(a for a in range(len(x.shape)) if a != 1)
+            mean = Mean(x, axes, keepdims=True)
+            centred = Add(x, MulConst(mean, -1))
+            var = Mean(Mul(centred, centred), axes, keepdims=True)
+            mode.updates[self.running_mean] = self._follow(self.running_mean, mean)
+            mode.updates[self.running_var] = self._follow(self.running_var, var)
+        else:
+            centred = Add(x, MulConst(Reshape(self.running_mean, form), -1))
+            var = Reshape(self.running_var, form)
+        normal = Mul(centred, Power(AddConst(var, self.eps), -0.5))
+        return Add(Mul(normal, Reshape(self.gamma, form)), Reshape(self.beta, form))
+
+    def _follow(self, running: Node, batch: Node) -> Node:
+        return Add(MulConst(running, self.momentum), MulConst(Reshape(batch, (-1,)), 1 - self.momentum))
+
+    @classmethod
+    def cases(cls) -> Iterator[LayerCase]:
+        """Features and images, in training and in inference."""
+        for train in (True, False):
+            kind = "train" if train else "infer"
+            yield LayerCase(
+                f"features, {kind}", lambda draw: cls(draw(positive(4)), draw(real(4))), (real(5, 4),), train
+            )
+            yield LayerCase(
+                f"images, {kind}", lambda draw: cls(draw(real(3)), draw(real(3))), (real(4, 3, 2, 3),), train
+            )

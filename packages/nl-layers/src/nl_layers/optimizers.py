@@ -1,0 +1,185 @@
+"""Optimizers: each changes parameters in place from their gradients.
+
+Every one keeps its state by parameter name and takes any dictionaries of arrays; given a network's own, it works on
+the whole buffer at once. `lr` may be changed between steps, as a schedule does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nl_nodes import backend_of
+from nl_nodes.typing import Array
+
+from nl_layers.flat import decayed, together
+
+Arrays = Mapping[str, Array]
+
+
+class Optimizer:
+    """Base: runs `step` on each parameter with its gradient and its state.
+
+    Args:
+        lr: the learning rate, above 0.
+
+    Attributes:
+        state: per parameter, the arrays that `slots` names.
+        steps: how many updates were made.
+    """
+
+    slots: tuple[str, ...] = ()
+
+    def __init__(self, lr: float = 0.01) -> None:
+        self.lr = lr
+        self.state: dict[str, dict[str, Array]] = {}
+        self.steps = 0
+
+    def update(self, params: Arrays, grads: Arrays) -> None:
+        """Make one step: change every array of `params`, in place, by its gradient in `grads`."""
+        self.steps += 1
+        for name, (param, grad) in together(params, grads).items():
+            if name not in self.state:
+                zeros = backend_of([param]).xp.zeros_like
+                self.state[name] = {slot: zeros(param) for slot in self.slots}
+            self.step(param, grad, **self.state[name])
+
+    def step(self, param: Array, grad: Array, **state: Array) -> None:
+        """Change one parameter and its state in place."""
+        raise NotImplementedError
+
+
+class SGD(Optimizer):
+    """p <- p - lr g.
+
+    Source: Robbins and Monro (1951); Deep Learning from Scratch, 6.1.2.
+
+    >>> import numpy as np
+    >>> params = {"W": np.array([1.0])}
+    >>> SGD(lr=0.1).update(params, {"W": np.array([2.0])})
+    >>> params["W"].tolist()
+    [0.8]
+    """
+
+    def step(self, param: Array, grad: Array, **state: Array) -> None:
+        """One step."""
+        param -= self.lr * grad
+
+
+class Momentum(Optimizer):
+    """v <- m v - lr g; p <- p + v.
+
+    Source: Polyak (1964); Deep Learning from Scratch, 6.1.4.
+    """
+
+    slots = ("velocity",)
+
+    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
+        super().__init__(lr)
+        self.momentum = momentum
+
+    def step(self, param: Array, grad: Array, **state: Array) -> None:
+        """One step."""
+        v = state["velocity"]
+        v *= self.momentum
+        v -= self.lr * grad
+        param += v
+
+
+class Nesterov(Momentum):
+    """p <- p + m^2 v - (1 + m) lr g; v <- m v - lr g: Nesterov's gradient, p being the point that looks ahead.
+
+    Source: Sutskever et al., On the Importance of Initialization and Momentum (2013); Bengio et al., Advances in
+    Optimizing Recurrent Networks (2013), equation 7.
+    """
+
+    def step(self, param: Array, grad: Array, **state: Array) -> None:
+        """One step."""
+        v, m = state["velocity"], self.momentum
+        param += m * m * v - (1 + m) * self.lr * grad
+        v *= m
+        v -= self.lr * grad
+
+
+class AdaGrad(Optimizer):
+    """h <- h + g^2; p <- p - lr g / (sqrt(h) + eps).
+
+    Source: Duchi, Hazan and Singer, Adaptive Subgradient Methods (2011); Deep Learning from Scratch, 6.1.5.
+    """
+
+    slots = ("square_sum",)
+
+    def __init__(self, lr: float = 0.01, eps: float = 1e-8) -> None:
+        super().__init__(lr)
+        self.eps = eps
+
+    def step(self, param: Array, grad: Array, **state: Array) -> None:
+        """One step."""
+        h = state["square_sum"]
+        h += grad * grad
+        param -= self.lr * grad / (backend_of([h]).xp.sqrt(h) + self.eps)
+
+
+class RMSprop(Optimizer):
+    """h <- d h + (1 - d) g^2; p <- p - lr g / (sqrt(h) + eps).
+
+    Source: Tieleman and Hinton, Lecture 6.5 (2012).
+    """
+
+    slots = ("square_mean",)
+
+    def __init__(self, lr: float = 0.01, decay: float = 0.99, eps: float = 1e-8) -> None:
+        super().__init__(lr)
+        self.decay, self.eps = decay, eps
+
+    def step(self, param: Array, grad: Array, **state: Array) -> None:
+        """One step."""
+        h = state["square_mean"]
+        h *= self.decay
+        h += (1 - self.decay) * grad * grad
+        param -= self.lr * grad / (backend_of([h]).xp.sqrt(h) + self.eps)
+
+
+class Adam(Optimizer):
+    """m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; p <- p - lr m' / (sqrt(v') + eps).
+
+    m' = m / (1 - b1^t) and v' = v / (1 - b2^t) correct the start at zero, t being the number of steps.
+
+    Source: Kingma and Ba, Adam (2015), algorithm 1.
+    """
+
+    slots = ("mean", "square_mean")
+
+    def __init__(self, lr: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> None:
+        super().__init__(lr)
+        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+
+    def step(self, param: Array, grad: Array, **state: Array) -> None:
+        """One step."""
+        m, v = state["mean"], state["square_mean"]
+        m *= self.beta1
+        m += (1 - self.beta1) * grad
+        v *= self.beta2
+        v += (1 - self.beta2) * grad * grad
+        root = backend_of([v]).xp.sqrt(v / (1 - self.beta2**self.steps))
+        param -= self.lr / (1 - self.beta1**self.steps) * m / (root + self.eps)
+
+
+class AdamW(Adam):
+    """Adam whose weights W also shrink by lr weight_decay W at each step, apart from the gradient.
+
+    Biases, gammas and betas do not shrink.
+
+    Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (2019), algorithm 2.
+    """
+
+    def __init__(
+        self, lr: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01
+    ) -> None:
+        super().__init__(lr, beta1, beta2, eps)
+        self.weight_decay = weight_decay
+
+    def update(self, params: Arrays, grads: Arrays) -> None:
+        """Shrink the weights, then make Adam's step."""
+        for param in decayed(params):
+            param *= 1 - self.lr * self.weight_decay
+        super().update(params, grads)

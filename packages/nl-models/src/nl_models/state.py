@@ -1,0 +1,57 @@
+"""Weights in files: safetensors, which hold names, shapes and numbers and can run nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nl_nodes import UserError
+from nl_nodes.typing import Shape
+
+
+def save_state(state: Mapping[str, Any], path: str | Path) -> None:
+    """Write host arrays by name to a safetensors file, aside first, so that a half-written file never has its name."""
+    from safetensors.numpy import save
+
+    path = Path(path)
+    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        aside.write_bytes(save({name: array.copy() for name, array in state.items()}))
+        aside.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load_state(path: str | Path) -> dict[str, Any]:
+    """Read host arrays by name from a safetensors file.
+
+    Raises:
+        UserError: when the file is missing or is not whole.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        state: dict[str, Any] = load(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read weights {path}: {error.strerror}") from None
+    except (SafetensorError, ValueError, KeyError):
+        raise UserError(f"{path} is no whole safetensors file: save the weights again") from None
+    return state
+
+
+def check_state(model: str, shapes: Mapping[str, Shape], state: Mapping[str, Any]) -> None:
+    """Raise `UserError` where a state's names or shapes are not the model's."""
+    missing, unknown = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
+    if missing or unknown:
+        what = f"lack {missing[0]}" if missing else f"hold {unknown[0]}, which it has not"
+        raise UserError(f"{model}: these weights are of another model: they {what}")
+    for name, shape in shapes.items():
+        if tuple(state[name].shape) != shape:
+            raise UserError(
+                f"{model}: these weights are of another model: {name} is {tuple(state[name].shape)}, not {shape}"
+            )

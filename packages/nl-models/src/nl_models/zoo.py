@@ -1,0 +1,142 @@
+"""The networks of Node_Layer_Network and of the textbook.
+
+All share these arguments:
+
+    input_shape: (C, H, W) of the images.
+    classes: how many logits.
+    width: the scale of the layers; 64 (100 for the MLP) is the ancestor's.
+    activation: "relu", "sigmoid" or "tanh".
+    init: "he", "xavier" or a standard deviation.
+    batch_norm: False, "before_activation" (also True), "before_affine" or "after_activation".
+    dropout: the share dropped behind the activation of each hidden affine layer.
+    seed: what weights and dropout masks are drawn from.
+    device: where it computes; None is `Device("cpu")`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nl_nodes import Device, UserError
+from nl_nodes.typing import Shape
+
+from nl_models.assemble import Conv, Dense, Options, Plan, Pool, assemble
+from nl_models.network import Network
+
+Builder = Callable[..., Network]
+
+
+def mlp(
+    input_shape: Shape = (1, 28, 28),
+    classes: int = 10,
+    width: int = 100,
+    hidden: Sequence[int] | None = None,
+    device: Device | None = None,
+    **options: Any,
+) -> Network:
+    """A multilayer perceptron: input - 4 x `width` - classes, or the `hidden` widths given.
+
+    Source: Node_Layer_Network, MLP; Deep Learning from Scratch, 6.2.4.
+    """
+    widths = list(hidden) if hidden is not None else [width] * 4
+    plan = [Dense(n) for n in widths]
+    return _network("mlp", plan, {"width": width, "hidden": widths}, input_shape, classes, device, options)
+
+
+def cnn3(
+    input_shape: Shape = (1, 28, 28), classes: int = 10, width: int = 64, device: Device | None = None, **options: Any
+) -> Network:
+    """conv(w/2, 5x5, pad 0) - pool - affine 100 - affine.
+
+    Source: Node_Layer_Network, CNN; Deep Learning from Scratch, 7.5.
+    """
+    plan = [Conv(width // 2, 5, 0), Pool(), Dense(100)]
+    return _network("cnn3", plan, {"width": width}, input_shape, classes, device, options)
+
+
+def simple_convnet(
+    input_shape: Shape = (1, 28, 28), classes: int = 10, width: int = 30, device: Device | None = None, **options: Any
+) -> Network:
+    """conv(w, 5x5, pad 0) - pool - affine 100 - affine: the textbook's SimpleConvNet.
+
+    Source: Deep Learning from Scratch, 7.5.
+    """
+    plan = [Conv(width, 5, 0), Pool(), Dense(100)]
+    return _network("simple_convnet", plan, {"width": width}, input_shape, classes, device, options)
+
+
+def cnn8(
+    input_shape: Shape = (1, 28, 28), classes: int = 10, width: int = 64, device: Device | None = None, **options: Any
+) -> Network:
+    """conv(w/4) x2 - pool - conv(w/2) x2 - pool - conv(w) x2 - pool - affine 50 - affine: the textbook's DeepConvNet.
+
+    Source: Node_Layer_Network, CNN; Deep Learning from Scratch, 8.1.1.
+    """
+    a, b, c = width // 4, width // 2, width
+    plan = [Conv(a), Conv(a), Pool(), Conv(b), Conv(b, pad=2), Pool(), Conv(c), Conv(c), Pool(), Dense(50)]
+    return _network("cnn8", plan, {"width": width}, input_shape, classes, device, options)
+
+
+def vgg11(
+    input_shape: Shape = (1, 28, 28), classes: int = 10, width: int = 64, device: Device | None = None, **options: Any
+) -> Network:
+    """VGG-11: 8 convolutions of w to 8w filters, 5 poolings, affine w*w - affine 4w - affine.
+
+    Source: Simonyan and Zisserman, VGG (2015), table 1 A; the second convolution's padding is Node_Layer_Network's.
+    """
+    w = width
+    plan = [Conv(w), Pool(), Conv(2 * w, pad=2), Pool(), *[Conv(4 * w)] * 2, Pool(), *[Conv(8 * w)] * 2, Pool()]
+    plan += [*[Conv(8 * w)] * 2, Pool(), Dense(w * w), Dense(4 * w)]
+    return _network("vgg11", plan, {"width": width}, input_shape, classes, device, options)
+
+
+def vgg16(
+    input_shape: Shape = (1, 28, 28), classes: int = 10, width: int = 64, device: Device | None = None, **options: Any
+) -> Network:
+    """VGG-16: 13 convolutions of w to 8w filters, 5 poolings, affine w*w - affine 4w - affine.
+
+    Source: Simonyan and Zisserman, VGG (2015), table 1 D; the fourth convolution's padding is Node_Layer_Network's.
+    """
+    w = width
+    plan: Plan = [
+        *[Conv(w)] * 2, Pool(),
+        Conv(2 * w), Conv(2 * w, pad=2), Pool(),
+        *[Conv(4 * w)] * 3, Pool(),
+        *[Conv(8 * w)] * 3, Pool(),
+        *[Conv(8 * w)] * 3, Pool(),
+        Dense(w * w), Dense(4 * w),
+    ]  # fmt: skip
+    return _network("vgg16", plan, {"width": width}, input_shape, classes, device, options)
+
+
+MODELS: dict[str, Builder] = {f.__name__: f for f in (mlp, cnn3, simple_convnet, cnn8, vgg11, vgg16)}
+
+
+def build(name: str, device: Device | None = None, **options: Any) -> Network:
+    """The network of that name; `net.spec` holds what makes the same again.
+
+    >>> build("mlp", hidden=(5,), input_shape=(1, 2, 2), classes=3)
+    mlp(input (1, 2, 2), 3 classes, 43 parameters)
+    """
+    if name not in MODELS:
+        raise UserError(f"model {name!r} is unknown: use one of {', '.join(MODELS)}")
+    known = {*inspect.signature(MODELS[name]).parameters, *inspect.signature(Options).parameters}
+    if unknown := sorted(options.keys() - known):
+        raise UserError(f"{name} takes no {unknown[0]!r}: it takes {', '.join(sorted(known - {'options'}))}")
+    return MODELS[name](device=device, **options)
+
+
+def _network(
+    name: str,
+    plan: Plan,
+    extra: dict[str, Any],
+    input_shape: Shape,
+    classes: int,
+    device: Device | None,
+    options: dict[str, Any],
+) -> Network:
+    if extra["width"] < 4:
+        raise UserError(f"width={extra['width']}: must be 4 or more")
+    return assemble(name, plan, Options(tuple(input_shape), classes, **options), device, extra)

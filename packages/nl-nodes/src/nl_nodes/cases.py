@@ -1,0 +1,73 @@
+"""Cases: the inputs on which a node, layer or loss is verified, declared beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nl_nodes.node import Node
+from nl_nodes.typing import Shape
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How to draw one input: its shape and the values on which the operation is smooth.
+
+    `domain` is one of "real" (standard normal), "positive" (0.5 to 2), "distinct" (all values well apart, so that no
+    maximum is nearly tied), "away" (at least 0.1 from `point`, so that no kink is near), "labels" (integers below
+    `classes`), "unit" (0.1 to 0.9).
+    """
+
+    shape: Shape
+    domain: str = "real"
+    point: float = 0.0
+    classes: int = 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One verification case.
+
+    Attributes:
+        label: what is special about it.
+        build: makes the output node from the input nodes.
+        draws: how to draw each input; "labels" inputs have no gradient.
+        linear: whether the output is linear in all inputs together, so that the adjoint is exact.
+        zero: numbers of the inputs whose gradient is zero by construction.
+    """
+
+    label: str
+    build: Callable[..., Node]
+    draws: tuple[Draw, ...]
+    linear: bool = False
+    zero: tuple[int, ...] = ()
+
+
+def real(*shape: int) -> Draw:
+    """Standard normal values."""
+    return Draw(shape)
+
+
+def positive(*shape: int) -> Draw:
+    """Values from 0.5 to 2."""
+    return Draw(shape, "positive")
+
+
+def distinct(*shape: int) -> Draw:
+    """Values that all differ by 0.1 and more."""
+    return Draw(shape, "distinct")
+
+
+def away(*shape: int, point: float = 0.0) -> Draw:
+    """Normal values at least 0.1 from `point`."""
+    return Draw(shape, "away", point=point)
+
+
+def unit(*shape: int) -> Draw:
+    """Values from 0.1 to 0.9, such as probabilities."""
+    return Draw(shape, "unit")
+
+
+def labels(*shape: int, classes: int) -> Draw:
+    """Integer labels from 0 to classes - 1; no gradient."""
+    return Draw(shape, "labels", classes=classes)

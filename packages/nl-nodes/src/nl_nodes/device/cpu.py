@@ -1,0 +1,38 @@
+"""NumPy on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nl_nodes.device.backend import Backend, backends
+from nl_nodes.typing import Array
+
+
+class NumpyBackend(Backend):
+    """Host memory and NumPy's functions."""
+
+    xp = np
+
+    def owns(self, value: Any) -> bool:
+        """Whether the value is a NumPy array or scalar."""
+        return isinstance(value, np.ndarray | np.generic)
+
+    def array(self, value: Any, dtype: Any = None) -> Array:
+        """The value as an array; an array that already fits is not copied."""
+        return np.asarray(value, dtype=dtype)
+
+    def host(self, array: Array) -> Any:
+        """The array itself."""
+        return array
+
+    def words(self, seed: int, stream: int, counter: int, count: int) -> Array:
+        """The words, from NumPy's own generator."""
+        # NumPy steps its counter before it draws, so block b comes from counter b - 1, modulo 2^256.
+        start = ((counter << 64) - 1) % 2**256
+        generator = np.random.Philox(counter=start, key=(stream << 64) + seed)
+        return generator.random_raw(count)
+
+
+backends()["cpu"] = NumpyBackend()

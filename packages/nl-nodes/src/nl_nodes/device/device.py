@@ -1,0 +1,90 @@
+"""The device of a network: where it computes, in what precision, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+from nl_nodes.device import cpu as _cpu  # noqa: F401  (enrols NumPy)
+from nl_nodes.device.backend import backend
+from nl_nodes.errors import UserError
+from nl_nodes.typing import Array, Namespace
+
+# Finding the BLAS libraries of the process takes milliseconds; it is done once.
+_controller = cache(ThreadpoolController)
+
+DTYPES = ("float32", "float64")
+WORKERS = ("auto", "threads", "processes")
+
+
+class Device:
+    """Where a network computes, in what precision, and how.
+
+    Args:
+        name: "cpu" (NumPy) or "gpu" (CuPy).
+        dtype: "float32" to train, "float64" to verify.
+        compile: run the compiled form of a graph; False runs the reference, node by node.
+        threads: how many threads compute, None for as many as there are cores.
+        workers: whether these are "threads" or "processes"; "auto" decides.
+        index: which GPU.
+        tf32: whether a GPU may round float32 products to TF32.
+
+    Raises:
+        DeviceError: when the device is not there.
+
+    >>> Device("cpu").array([1, 2]).dtype
+    dtype('float32')
+    """
+
+    def __init__(
+        self,
+        name: str = "cpu",
+        dtype: str = "float32",
+        compile: bool = True,
+        threads: int | None = None,
+        workers: str = "auto",
+        index: int = 0,
+        tf32: bool = False,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise UserError(f"device.dtype={dtype}: use one of {', '.join(DTYPES)}")
+        if workers not in WORKERS:
+            raise UserError(f"device.workers={workers}: use one of {', '.join(WORKERS)}")
+        if threads is not None and threads < 1:
+            raise UserError(f"device.threads={threads}: use 1 or more")
+        self.backend = backend(name, index)
+        self.name, self.dtype, self.compile = name, dtype, compile
+        self.threads, self.workers, self.index, self.tf32 = threads, workers, index, tf32
+
+    @property
+    def xp(self) -> Namespace:
+        """The module with this device's array functions."""
+        return self.backend.xp
+
+    def array(self, value: Any) -> Array:
+        """The value as an array of this device and dtype."""
+        return self.backend.array(value, self.dtype)
+
+    def labels(self, value: Any) -> Array:
+        """Labels as an array of this device, in their own dtype."""
+        return self.backend.array(value)
+
+    def host(self, array: Array) -> Any:
+        """The array as a `numpy.ndarray`."""
+        return self.backend.host(array)
+
+    @contextmanager
+    def limits(self) -> Iterator[None]:
+        """Hold BLAS to `threads` threads inside."""
+        if self.threads is None:
+            yield
+        else:
+            with _controller().limit(limits=self.threads, user_api="blas"):
+                yield
+
+    def __repr__(self) -> str:
+        return f"Device({self.name!r}, dtype={self.dtype!r}, compile={self.compile})"

@@ -1,0 +1,77 @@
+"""CuPy on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nl_nodes.device.backend import Backend
+from nl_nodes.errors import DeviceError
+from nl_nodes.typing import Array
+
+INSTALL = "pip install './packages/nl-nodes[cuda12]' (or [cuda13])"
+
+
+class CupyBackend(Backend):
+    """A GPU's memory and CuPy's functions."""
+
+    def __init__(self, index: int = 0) -> None:
+        try:
+            import cupy
+        except ImportError:
+            raise DeviceError(f"device=gpu needs CuPy, which is not installed: {INSTALL}, or use device=cpu") from None
+        if not cupy.cuda.is_available():
+            raise DeviceError("device=gpu: CuPy finds no NVIDIA GPU or driver here; install the driver or use device=cpu")
+        count = cupy.cuda.runtime.getDeviceCount()
+        if not 0 <= index < count:
+            raise DeviceError(f"device.index={index}: this machine has GPUs 0 to {count - 1}")
+        cupy.cuda.Device(index).use()
+        self.xp = cupy
+        self._words = cupy.RawKernel(PHILOX, "words")
+
+    def owns(self, value: Any) -> bool:
+        """Whether the value is a CuPy array."""
+        return isinstance(value, self.xp.ndarray)
+
+    def array(self, value: Any, dtype: Any = None) -> Array:
+        """The value on the GPU."""
+        return self.xp.asarray(value, dtype=dtype)
+
+    def host(self, array: Array) -> Any:
+        """A copy on the host."""
+        return self.xp.asnumpy(array)
+
+    def words(self, seed: int, stream: int, counter: int, count: int) -> Array:
+        """The words, from a kernel that computes each block from its number alone."""
+        out = self.xp.empty(-(-count // 4) * 4, dtype=self.xp.uint64)
+        blocks, u64 = out.size // 4, self.xp.uint64
+        if blocks:
+            self._words((-(-blocks // 256),), (256,), (out, u64(blocks), u64(seed), u64(stream), u64(counter)))
+        return out[:count]
+
+
+# Salmon, Moraes, Dror and Shaw, Parallel Random Numbers: As Easy as 1, 2, 3 (2011), section 3.3 and table 2.
+PHILOX = r"""
+typedef unsigned long long u64;
+
+extern "C" __global__
+void words(u64 *out, u64 blocks, u64 key0, u64 key1, u64 counter)
+{
+    u64 block = blockIdx.x * (u64)blockDim.x + threadIdx.x;
+    if (block >= blocks) return;
+    u64 c0 = block, c1 = counter, c2 = 0, c3 = 0;
+    for (int round = 0; round < 10; ++round) {
+        u64 hi0 = __umul64hi(0xD2E7470EE14C6C93ULL, c0), lo0 = 0xD2E7470EE14C6C93ULL * c0;
+        u64 hi1 = __umul64hi(0xCA5A826395121157ULL, c2), lo1 = 0xCA5A826395121157ULL * c2;
+        c0 = hi1 ^ c1 ^ key0;
+        c1 = lo1;
+        c2 = hi0 ^ c3 ^ key1;
+        c3 = lo0;
+        key0 += 0x9E3779B97F4A7C15ULL;
+        key1 += 0xBB67AE8584CAA73BULL;
+    }
+    out[4 * block] = c0;
+    out[4 * block + 1] = c1;
+    out[4 * block + 2] = c2;
+    out[4 * block + 3] = c3;
+}
+"""

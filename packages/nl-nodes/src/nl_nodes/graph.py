@@ -1,0 +1,237 @@
+"""The graph: nodes in an order in which each runs once forward and once backward per pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nl_nodes.axes import unbroadcast
+from nl_nodes.device.backend import Backend, backend_of
+from nl_nodes.errors import ShapeError, UserError
+from nl_nodes.node import Kept, Node
+from nl_nodes.nodes.leaves import Buffer, Constant, Input, Leaf, Parameter
+from nl_nodes.typing import Array, Shape
+
+
+class Graph:
+    """The directed acyclic graph that ends in some outputs.
+
+    Args:
+        outputs: the nodes whose arrays `forward` returns.
+        updates: new values for buffers, computed with each `forward` and stored when it is done.
+
+    Attributes:
+        order: every node, each after its inputs.
+        leaves: the fed and held arrays by name.
+        passes: the index of the next pass, which random nodes use; set it to replay a pass.
+
+    Raises:
+        UserError: when two leaves share a name.
+
+    >>> import numpy as np
+    >>> from nl_nodes import Dot, Input, Parameter
+    >>> graph = Graph(Dot(Input("x"), Parameter(np.array([[2.0], [3.0]]), name="w")))
+    >>> graph.forward(x=np.array([[1.0, 10.0]]))
+    array([[32.]])
+    >>> graph.backward(np.array([[1.0]]))["w"].tolist()
+    [[1.0], [10.0]]
+    """
+
+    def __init__(self, *outputs: Node, updates: Mapping[Buffer, Node] | None = None) -> None:
+        self.outputs = outputs
+        self.updates = dict(updates or {})
+        self.order = topological_order((*outputs, *self.updates.values()))
+        self.leaves = self._named_leaves()
+        self.needs = self._trainable()
+        self.passes = 0
+        self._uses = self._count_uses()
+        self._last: Pass | None = None
+
+    def forward(self, **feeds: Any) -> Any:
+        """Run every node once; return the output, or a tuple where there are several.
+
+        Args:
+            feeds: an array for each input by name; a parameter's or buffer's name replaces its value in this pass.
+        """
+        self._last = self.run(**feeds)
+        self._last.store_updates()
+        self.passes += 1
+        values = self._last.results
+        return values[0] if len(values) == 1 else values
+
+    def backward(self, *dys: Any) -> dict[str, Array]:
+        """The gradients of the last forward pass by leaf name; see `Pass.backward`."""
+        if self._last is None:
+            raise UserError("Graph.backward: run forward first")
+        return self._last.backward(*dys)
+
+    def run(self, **feeds: Any) -> Pass:
+        """One forward pass on its own, which changes neither buffers nor other passes."""
+        return Pass(self, feeds)
+
+    def shapes(self, feeds: Mapping[str, Shape]) -> dict[Node, Shape]:
+        """Every node's output shape for inputs of these shapes, without running."""
+        shapes: dict[Node, Shape] = {}
+        for node in self.order:
+            if isinstance(node, Leaf):
+                shapes[node] = feeds[node.name] if node.name in feeds else _held(node).shape
+            else:
+                shapes[node] = node.infer(*[shapes[n] for n in node.inputs])
+        return shapes
+
+    def _named_leaves(self) -> dict[str, Leaf]:
+        leaves: dict[str, Leaf] = {}
+        for node in self.order:
+            if isinstance(node, Input | Parameter | Buffer):
+                if node.name in leaves:
+                    raise UserError(f"two leaves of the graph are named {node.name!r}: give each its own name")
+                leaves[node.name] = node
+        return leaves
+
+    def _trainable(self) -> set[Node]:
+        """The nodes below which a gradient is wanted."""
+        found: set[Node] = set()
+        for node in self.order:
+            if (isinstance(node, Leaf) and node.trainable) or any(n in found for n in node.inputs):
+                found.add(node)
+        return found
+
+    def _count_uses(self) -> dict[Node, int]:
+        uses = dict.fromkeys(self.order, 0)
+        for node in self.order:
+            for n in node.inputs:
+                uses[n] += 1
+        for node in (*self.outputs, *self.updates.values()):
+            uses[node] += 1
+        return uses
+
+
+class Pass:
+    """One forward pass of a graph and what its backward needs.
+
+    Attributes:
+        results: the outputs' arrays.
+    """
+
+    def __init__(self, graph: Graph, feeds: Mapping[str, Any]) -> None:
+        unknown = sorted(set(feeds) - set(graph.leaves))
+        if unknown:
+            raise UserError(f"the graph has no input {unknown[0]!r}: it takes {', '.join(sorted(graph.leaves))}")
+        self.graph = graph
+        self.index = graph.passes
+        self.backend = backend_of([*feeds.values(), *(n.value for n in graph.order if isinstance(n, Leaf))])
+        self._kept: dict[Node, Kept] = {}
+        self._shapes: dict[Node, Shape] = {}
+        values = self._run(feeds)
+        self.results = tuple(values[node] for node in graph.outputs)
+        self._updates = {buffer: values[node] for buffer, node in graph.updates.items()}
+
+    def _run(self, feeds: Mapping[str, Any]) -> dict[Node, Array]:
+        values: dict[Node, Array] = {}
+        uses = dict(self.graph._uses)
+        for node in self.graph.order:
+            if isinstance(node, Leaf):
+                values[node] = self._leaf(node, feeds)
+                self._shapes[node] = values[node].shape
+                continue
+            inputs = tuple(values[n] for n in node.inputs)
+            self._shapes[node] = node.infer(*[x.shape for x in inputs])
+            values[node] = self._forward(node, inputs)
+            for n in node.inputs:
+                uses[n] -= 1
+                if not uses[n]:
+                    del values[n]
+        return values
+
+    def _leaf(self, leaf: Leaf, feeds: Mapping[str, Any]) -> Array:
+        value = feeds[leaf.name] if leaf.name in feeds and not isinstance(leaf, Constant) else _held(leaf)
+        array = value if self.backend.owns(value) else self.backend.array(value)
+        if leaf.shape is not None and tuple(array.shape) != leaf.shape:
+            raise ShapeError(f"{leaf!r} must have shape {leaf.shape}, got {tuple(array.shape)}")
+        return array
+
+    def _forward(self, node: Node, inputs: tuple[Array, ...]) -> Array:
+        kept = Kept()
+        kept.xp = self.backend.xp
+        kept.words = self.backend.words
+        kept.pass_index = self.index
+        kept.shapes = tuple(x.shape for x in inputs)
+        kept.needs = tuple(n in self.graph.needs for n in node.inputs)
+        output = node.forward(kept, *inputs)
+        if node in self.graph.needs:
+            if "inputs" in node.keeps:
+                kept.inputs = inputs
+            if "output" in node.keeps:
+                kept.output = output
+            self._kept[node] = kept
+        return output
+
+    def store_updates(self) -> None:
+        """Write the new values of the buffers."""
+        for buffer, value in self._updates.items():
+            buffer.value[...] = value
+
+    def backward(self, *dys: Any) -> dict[str, Array]:
+        """The gradients of inputs and parameters by name, new arrays each time.
+
+        Args:
+            dys: the upstream gradient of each output, in the outputs' order; None, or leaving it out, for none.
+        """
+        grads = self._seed(dys)
+        for node in reversed(self.graph.order):
+            if node in self._kept and node in grads:
+                self._backward(node, grads)
+        return {name: self._leaf_gradient(leaf, grads) for name, leaf in self.graph.leaves.items() if leaf.trainable}
+
+    def _seed(self, dys: Iterable[Any]) -> dict[Node, Array]:
+        grads: dict[Node, Array] = {}
+        for node, dy, y in zip(self.graph.outputs, dys, self.results, strict=False):
+            if dy is None:
+                continue
+            array = dy if self.backend.owns(dy) else self.backend.array(dy, y.dtype)
+            if tuple(array.shape) != tuple(y.shape):
+                raise ShapeError(f"the upstream gradient must have the output's shape {y.shape}, got {array.shape}")
+            _accumulate(grads, node, array)
+        return grads
+
+    def _backward(self, node: Node, grads: dict[Node, Array]) -> None:
+        dxs = node.backward(self._kept[node], grads.pop(node))
+        for n, dx in zip(node.inputs, dxs if isinstance(dxs, tuple) else (dxs,), strict=True):
+            if dx is None or n not in self.graph.needs:
+                continue
+            if node.broadcasts:
+                dx = unbroadcast(dx, self._shapes[n])
+            if tuple(dx.shape) != tuple(self._shapes[n]):
+                raise ShapeError(f"{node!r}.backward: gradient {dx.shape} for an input {self._shapes[n]}")
+            _accumulate(grads, n, dx)
+
+    def _leaf_gradient(self, leaf: Leaf, grads: dict[Node, Array]) -> Array:
+        # A copy: what comes back must alias neither the upstream gradient nor another leaf's.
+        if leaf in grads:
+            return grads[leaf].copy()
+        return self.backend.xp.zeros(self._shapes[leaf], dtype=self.results[0].dtype)
+
+
+def topological_order(outputs: Iterable[Node]) -> tuple[Node, ...]:
+    """Every node from which an output can be reached, each after its inputs, found without recursion."""
+    order: dict[Node, None] = {}
+    for output in outputs:
+        stack = [output]
+        while stack:
+            node = stack[-1]
+            waiting = [n for n in node.inputs if n not in order]
+            if waiting and node not in order:
+                stack.extend(reversed(waiting))
+            else:
+                order[stack.pop()] = None
+    return tuple(order)
+
+
+def _held(leaf: Leaf) -> Array:
+    if leaf.value is None:
+        raise UserError(f"the graph's input {leaf.name!r} is not fed")
+    return leaf.value
+
+
+def _accumulate(grads: dict[Node, Array], node: Node, dy: Array) -> None:
+    grads[node] = grads[node] + dy if node in grads else dy

@@ -1,0 +1,88 @@
+"""The base of every node: one operation, its gradient, its shape and what it keeps between the two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from nl_nodes.errors import ShapeError
+from nl_nodes.typing import Array, Namespace, Shape
+
+if TYPE_CHECKING:
+    from nl_nodes.cases import Case
+
+
+class Kept:
+    """What one node keeps from forward to backward in one pass.
+
+    The graph fills `xp` (the device's array functions), `shapes` (of the inputs), `needs` (which inputs want a
+    gradient), and of `inputs` and `output` those that the node declares in `keeps`. A node may set `mask`, and
+    nothing else, in its forward. `pass_index` and `words` serve randomness (see `IndexMask`).
+    """
+
+    __slots__ = ("inputs", "mask", "needs", "output", "pass_index", "shapes", "words", "xp")
+
+    xp: Namespace
+    shapes: tuple[Shape, ...]
+    needs: tuple[bool, ...]
+    inputs: tuple[Array, ...]
+    output: Array
+    mask: Array
+    pass_index: int
+
+
+class Node:
+    """One operation of a graph.
+
+    A subclass gives `infer` (the output's shape), `forward` and `backward`, in array maths alone, and `cases`, the
+    inputs on which its gradient is verified. It knows nothing of its neighbours: the graph hands it arrays and
+    accumulates what it returns.
+
+    Attributes:
+        inputs: the nodes whose outputs this one takes.
+        shape: the output's shape, when the inputs' shapes are known before running; else None.
+        keeps: what backward needs, of "inputs", "output" and "mask"; the graph drops all else after forward.
+        broadcasts: whether backward may return gradients of the broadcast shape, for the graph to reduce.
+    """
+
+    registry: ClassVar[dict[str, type[Node]]] = {}
+    keeps: ClassVar[tuple[str, ...]] = ()
+    broadcasts: ClassVar[bool] = False
+
+    inputs: tuple[Node, ...]
+    shape: Shape | None
+
+    def __init_subclass__(cls, *, abstract: bool = False) -> None:
+        """Enrol the subclass, so that verification finds it."""
+        if not abstract:
+            Node.registry[cls.__name__] = cls
+
+    def __init__(self, *inputs: Node) -> None:
+        self.inputs = inputs
+        shapes = [node.shape for node in inputs]
+        known = [shape for shape in shapes if shape is not None]
+        self.shape = self.infer(*known) if inputs and len(known) == len(shapes) else None
+
+    def infer(self, *shapes: Shape) -> Shape:
+        """The output's shape for inputs of these shapes; raises `ShapeError` where they don't fit."""
+        raise NotImplementedError
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """The output for these inputs, which must not be changed."""
+        raise NotImplementedError
+
+    def backward(self, kept: Kept, dy: Array) -> Array | tuple[Array | None, ...]:
+        """The gradient for each input from the gradient of the output, which must not be changed."""
+        raise NotImplementedError
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """The inputs on which this node's gradient is verified; a node without any fails the tests."""
+        return iter(())
+
+    def misfit(self, why: str, *shapes: Shape) -> ShapeError:
+        """The error that tells why these input shapes don't fit this node."""
+        return ShapeError(f"{type(self).__name__}: {why}, got {' and '.join(map(str, shapes))}")
+
+    def __repr__(self) -> str:
+        return type(self).__name__ + ("" if self.shape is None else str(self.shape))

@@ -1,0 +1,208 @@
+"""Sums, products and powers, element by element."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nl_nodes.axes import broadcast
+from nl_nodes.cases import Case, positive, real
+from nl_nodes.errors import UserError
+from nl_nodes.node import Kept, Node
+from nl_nodes.typing import Array, Shape
+
+
+class Pairwise(Node, abstract=True):
+    """Base of the nodes that take two arrays and broadcast them; the graph reduces their gradients."""
+
+    broadcasts = True
+
+    def __init__(self, a: Node, b: Node) -> None:
+        super().__init__(a, b)
+
+    def infer(self, *shapes: Shape) -> Shape:
+        """The broadcast shape."""
+        try:
+            return broadcast(*shapes)
+        except ValueError:
+            raise self.misfit("shapes do not broadcast", *shapes) from None
+
+
+class Elementwise(Node, abstract=True):
+    """Base of the nodes that keep their one input's shape."""
+
+    def __init__(self, x: Node) -> None:
+        super().__init__(x)
+
+    def infer(self, *shapes: Shape) -> Shape:
+        """The input's shape."""
+        return shapes[0]
+
+
+class Add(Pairwise):
+    """y = a + b.
+
+    Forward: y = a + b, broadcast. Backward: da = dy, db = dy, each summed over its broadcast axes.
+    Shapes: a, b broadcastable; y their common shape. Keeps: nothing. Kinks: none.
+    Errors: `ShapeError` where the shapes do not broadcast. Source: Deep Learning from Scratch, 5.4.2.
+    """
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """A + b."""
+        a, b = inputs
+        return a + b
+
+    def backward(self, kept: Kept, dy: Array) -> tuple[Array, Array]:
+        """Dy for both."""
+        return dy, dy
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Equal shapes and every kind of broadcast."""
+        yield Case("equal shapes", cls, (real(3, 4), real(3, 4)), linear=True)
+        yield Case("row", cls, (real(3, 4), real(4)), linear=True)
+        yield Case("column", cls, (real(3, 1), real(3, 4)), linear=True)
+        yield Case("both broadcast", cls, (real(3, 1), real(1, 4)), linear=True)
+        yield Case("scalar", cls, (real(2, 3), real()), linear=True)
+        yield Case("shared", lambda x: cls(x, x), (real(5),), linear=True)
+
+
+class Mul(Pairwise):
+    """y = a b, element by element.
+
+    Forward: y = a * b, broadcast. Backward: da = dy * b, db = dy * a, each summed over its broadcast axes.
+    Shapes: a, b broadcastable; y their common shape. Keeps: inputs. Kinks: none.
+    Errors: `ShapeError` where the shapes do not broadcast. Source: Deep Learning from Scratch, 5.4.1.
+    """
+
+    keeps = ("inputs",)
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """A * b."""
+        a, b = inputs
+        return a * b
+
+    def backward(self, kept: Kept, dy: Array) -> tuple[Array | None, Array | None]:
+        """Dy times the other factor."""
+        a, b = kept.inputs
+        return (dy * b if kept.needs[0] else None), (dy * a if kept.needs[1] else None)
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Equal shapes and every kind of broadcast."""
+        yield Case("equal shapes", cls, (real(3, 4), real(3, 4)))
+        yield Case("row", cls, (real(3, 4), real(4)))
+        yield Case("column", cls, (real(3, 1), real(3, 4)))
+        yield Case("both broadcast", cls, (real(3, 1), real(1, 4)))
+        yield Case("scalar", cls, (real(), real(2, 3)))
+        yield Case("square", lambda x: cls(x, x), (real(5),))
+
+
+class AddConst(Elementwise):
+    """y = x + c for a number c.
+
+    Forward: y = x + c. Backward: dx = dy. Shapes: y has x's. Keeps: nothing. Kinks: none.
+    Errors: none. Source: Deep Learning from Scratch, 5.4.2.
+    """
+
+    def __init__(self, x: Node, c: float) -> None:
+        self.c = c
+        super().__init__(x)
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """X + c."""
+        return inputs[0] + self.c
+
+    def backward(self, kept: Kept, dy: Array) -> Array:
+        """Dy."""
+        return dy
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Both signs."""
+        yield Case("positive", lambda x: cls(x, 1.5), (real(3, 4),))
+        yield Case("negative", lambda x: cls(x, -2), (real(5),))
+
+
+class MulConst(Elementwise):
+    """y = c x for a number c.
+
+    Forward: y = c * x. Backward: dx = c * dy. Shapes: y has x's. Keeps: nothing. Kinks: none.
+    Errors: none. Source: Deep Learning from Scratch, 5.4.1.
+    """
+
+    def __init__(self, x: Node, c: float) -> None:
+        self.c = c
+        super().__init__(x)
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """C * x."""
+        return inputs[0] * self.c
+
+    def backward(self, kept: Kept, dy: Array) -> Array:
+        """C * dy."""
+        return dy * self.c
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Both signs and zero."""
+        yield Case("positive", lambda x: cls(x, 0.75), (real(3, 4),))
+        yield Case("negative", lambda x: cls(x, -2), (real(5),), linear=True)
+        yield Case("zero", lambda x: cls(x, 0), (real(5),), linear=True, zero=(0,))
+
+
+class Reciprocal(Elementwise):
+    """y = 1 / x.
+
+    Forward: y = 1 / x. Backward: dx = -dy * y^2. Shapes: y has x's. Keeps: output.
+    Kinks: none; x = 0 is outside the domain. Errors: none. Source: Deep Learning from Scratch, 5.5.2.
+    """
+
+    keeps = ("output",)
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """1 / x."""
+        return 1 / inputs[0]
+
+    def backward(self, kept: Kept, dy: Array) -> Array:
+        """-dy * y^2."""
+        return -(dy * kept.output * kept.output)
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Positive and negative values."""
+        yield Case("positive", cls, (positive(3, 4),))
+        yield Case("negative", lambda x: cls(MulConst(x, -1)), (positive(5),))
+
+
+class Power(Elementwise):
+    """y = x^p for a number p.
+
+    Forward: y = x ** p. Backward: dx = dy * p * x ** (p - 1). Shapes: y has x's. Keeps: inputs.
+    Kinks: none on the domain: any x for a whole p >= 1, else x > 0 (x != 0 for a whole negative p).
+    Errors: `UserError` for p = 0, whose gradient has no use and is undefined at 0.
+    Source: elementary calculus.
+    """
+
+    keeps = ("inputs",)
+
+    def __init__(self, x: Node, p: float) -> None:
+        if p == 0:
+            raise UserError("Power: p = 0 gives a constant; use a Constant instead")
+        self.p = p
+        super().__init__(x)
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """X ** p."""
+        return inputs[0] ** self.p
+
+    def backward(self, kept: Kept, dy: Array) -> Array:
+        """Dy * p * x ** (p - 1)."""
+        return dy * self.p * kept.inputs[0] ** (self.p - 1)
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Whole, negative and fractional powers."""
+        for p in (1, 2, 3):
+            yield Case(f"p = {p}", lambda x, p=p: cls(x, p), (real(3, 4),))
+        for p in (-0.5, 0.5, -1, 2.5):
+            yield Case(f"p = {p}", lambda x, p=p: cls(x, p), (positive(3, 4),))

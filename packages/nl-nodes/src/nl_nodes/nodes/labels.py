@@ -1,0 +1,48 @@
+"""Class labels as rows of probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nl_nodes.cases import Case, labels, real
+from nl_nodes.node import Kept, Node
+from nl_nodes.nodes.arithmetic import Mul
+from nl_nodes.typing import Array, Shape
+
+
+class OneHot(Node):
+    """y = labels as one-hot rows, in the shape and dtype of the values they belong to.
+
+    Forward: y[n, k] = 1 where t[n] = k, else 0; labels that are already rows (N, K) pass as they are, and labels (N,)
+    beside one value each, (N,) or (N, 1), are taken as targets 0 or 1. Backward: none; labels are constants and
+    `like` lends only its shape. Shapes: t (N,) or (N, K), like (N, K), y (N, K). Keeps: nothing. Kinks: none.
+    Errors: `ShapeError` where t fits neither form. Source: Deep Learning from Scratch, 4.2.4.
+    """
+
+    def __init__(self, t: Node, like: Node) -> None:
+        super().__init__(t, like)
+
+    def infer(self, *shapes: Shape) -> Shape:
+        """Like's shape."""
+        t, like = shapes
+        if t not in (like, like[:1]):
+            raise self.misfit("labels must be (N,) or of the values' shape", t, like)
+        return like
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """The rows."""
+        t, like = inputs
+        if t.shape == like.shape or like.shape[1] == 1:
+            return t.reshape(like.shape).astype(like.dtype)
+        return (t[:, None] == kept.xp.arange(like.shape[1])).astype(like.dtype)
+
+    def backward(self, kept: Kept, dy: Array) -> tuple[None, None]:
+        """Nothing."""
+        return None, None
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Whole-number labels and rows."""
+        yield Case("integers", lambda x, t: Mul(x, cls(t, x)), (real(4, 3), labels(4, classes=3)))
+        yield Case("rows", lambda x, t: Mul(x, cls(t, x)), (real(4, 3), labels(4, 3, classes=2)))
+        yield Case("binary", lambda x, t: Mul(x, cls(t, x)), (real(4, 1), labels(4, classes=2)))

@@ -1,0 +1,80 @@
+"""Leaves: where arrays enter a graph."""
+
+from __future__ import annotations
+
+from nl_nodes.device.backend import backend_of
+from nl_nodes.node import Node
+from nl_nodes.typing import Array, Shape
+
+
+class Leaf(Node, abstract=True):
+    """A node without inputs; its array is fed by name, or its own `value`.
+
+    Attributes:
+        name: the name under which it is fed and its gradient is returned.
+        value: its array, or None when it must be fed.
+        trainable: whether a gradient is wanted.
+    """
+
+    def __init__(self, name: str, value: Array = None, *, trainable: bool, shape: Shape | None = None) -> None:
+        super().__init__()
+        self.name = name
+        self.value = value if value is None or hasattr(value, "shape") else backend_of(()).array(value)
+        self.trainable = trainable
+        self.shape = shape if self.value is None else tuple(self.value.shape)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+
+class Input(Leaf, abstract=True):
+    """An array fed on each pass.
+
+    Args:
+        name: the keyword under which `Graph.forward` takes it.
+        shape: its shape, if known; then every node on it knows its shape when it is made.
+        gradient: whether `Graph.backward` returns its gradient.
+    """
+
+    def __init__(self, name: str, shape: Shape | None = None, *, gradient: bool = True) -> None:
+        super().__init__(name, shape=shape, trainable=gradient)
+
+
+class Parameter(Leaf, abstract=True):
+    """A trained array, held by reference: what changes `value` in place changes the next pass.
+
+    Args:
+        value: the array.
+        name: the name under which its gradient is returned.
+    """
+
+    def __init__(self, value: Array, name: str = "parameter") -> None:
+        super().__init__(name, value, trainable=True)
+
+
+class Buffer(Leaf, abstract=True):
+    """An array that a pass may update but that has no gradient, such as a running mean.
+
+    Args:
+        value: the array, updated in place.
+        name: the name under which it is saved.
+    """
+
+    def __init__(self, value: Array, name: str) -> None:
+        super().__init__(name, value, trainable=False)
+
+    @classmethod
+    def filled(cls, number: float, like: Array, name: str) -> Buffer:
+        """A buffer of one number everywhere, with the shape, dtype and device of another array."""
+        return cls(backend_of([like]).xp.full_like(like, number), name)
+
+
+class Constant(Leaf, abstract=True):
+    """An array that never changes and has no gradient.
+
+    Args:
+        value: the array.
+    """
+
+    def __init__(self, value: Array) -> None:
+        super().__init__("constant", value, trainable=False)

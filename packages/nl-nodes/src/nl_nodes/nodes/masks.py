@@ -1,0 +1,111 @@
+"""Nodes that let some elements through and stop the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+from nl_nodes.axes import size
+from nl_nodes.cases import Case, away, real
+from nl_nodes.errors import UserError
+from nl_nodes.node import Kept, Node
+from nl_nodes.nodes.arithmetic import Add, Elementwise, MulConst
+from nl_nodes.typing import Array
+
+WORDS = 2**64
+
+
+class ValueMask(Elementwise):
+    """y = x where x > threshold, else 0; with threshold 0 the rectifier (ReLU).
+
+    Forward: y = x * (x > threshold), compared by real part. Backward: dx = dy * (x > threshold).
+    Shapes: y has x's. Keeps: mask. Kinks: at x = threshold the output and the gradient are 0.
+    Errors: none. Source: Deep Learning from Scratch, 5.5.1.
+    """
+
+    keeps = ("mask",)
+
+    def __init__(self, x: Node, threshold: float = 0.0) -> None:
+        self.threshold = threshold
+        super().__init__(x)
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """X * (x > threshold)."""
+        x = inputs[0]
+        kept.mask = x.real > self.threshold
+        return x * kept.mask
+
+    def backward(self, kept: Kept, dy: Array) -> Array:
+        """Dy * (x > threshold)."""
+        return dy * kept.mask
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Both sides of the kink."""
+        yield Case("rectifier", cls, (away(3, 4),))
+        yield Case("threshold 0.5", lambda x: cls(x, 0.5), (away(3, 4, point=0.5),))
+        yield Case("nothing passes", lambda x: cls(x, 1e6), (real(3),), zero=(0,))
+
+
+class IndexMask(Elementwise):
+    """y = x with a random share of its elements set to 0, the same for everybody who asks in one pass.
+
+    Element i of pass p is dropped when word i of the counter-based generator Philox4x64-10, with key (seed, stream)
+    and counter p, is below ratio * 2^64: an integer comparison, equal on every device and for every split of the
+    work, and replayed by the pass index alone.
+
+    Forward: y = x * (word >= ratio * 2^64). Backward: dx = dy * the same mask. Shapes: y has x's. Keeps: mask.
+    Kinks: none. Errors: `UserError` for a ratio outside [0, 1).
+    Source: Srivastava et al., Dropout (2014), section 4; Salmon et al., Parallel Random Numbers (2011), section 3.3.
+    """
+
+    keeps = ("mask",)
+
+    def __init__(self, x: Node, ratio: float, seed: int = 0, stream: int = 0) -> None:
+        if not 0 <= ratio < 1:
+            raise UserError(f"IndexMask: ratio must be at least 0 and below 1, got {ratio}")
+        self.ratio = ratio
+        self.seed = seed
+        self.stream = stream
+        super().__init__(x)
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """X * mask."""
+        x = inputs[0]
+        words = kept.words(self.seed, self.stream, kept.pass_index, size(x.shape))
+        kept.mask = (words >= int(Fraction(self.ratio) * WORDS)).reshape(x.shape)
+        return x * kept.mask
+
+    def backward(self, kept: Kept, dy: Array) -> Array:
+        """Dy * mask."""
+        return dy * kept.mask
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Some ratios."""
+        yield Case("half", lambda x: cls(x, 0.5, seed=3), (real(4, 5),))
+        yield Case("none", lambda x: cls(x, 0.0), (real(4, 5),))
+        yield Case("scaled", lambda x: MulConst(cls(x, 0.3, seed=1, stream=2), 2), (real(4, 5),))
+
+
+class StopGradient(Elementwise):
+    """y = x, a constant to whoever differentiates.
+
+    Forward: y = x, of a complex x the real part, so that a complex step sees the constant too. Backward: dx = 0.
+    Shapes: y has x's. Keeps: nothing. Kinks: none. Errors: none.
+    Source: Chen and He, Exploring Simple Siamese Representation Learning (2021), section 3.
+    """
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """X."""
+        return inputs[0].real.astype(inputs[0].dtype)
+
+    def backward(self, kept: Kept, dy: Array) -> tuple[None]:
+        """Nothing."""
+        return (None,)
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Alone, where nothing passes back, and beside a path that differentiates."""
+        yield Case("alone", cls, (real(3),), zero=(0,))
+        yield Case("beside", lambda x: Add(MulConst(x, 3), cls(x)), (real(3),))

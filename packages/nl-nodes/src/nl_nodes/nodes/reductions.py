@@ -1,0 +1,185 @@
+"""Sums, means and maxima over axes, and the repetition that undoes a sum's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nl_nodes.axes import normalise, reduced, size
+from nl_nodes.cases import Case, distinct, real
+from nl_nodes.errors import UserError
+from nl_nodes.node import Kept, Node
+from nl_nodes.typing import Array, Axis, Shape
+
+
+class Reduction(Node, abstract=True):
+    """Base of the nodes that reduce axes: `axis` None (all), a number or several, negative ones from the end."""
+
+    def __init__(self, x: Node, axis: Axis = None, keepdims: bool = False) -> None:
+        self.axis = axis
+        self.keepdims = keepdims
+        super().__init__(x)
+
+    def infer(self, *shapes: Shape) -> Shape:
+        """The input's shape without (or with ones for) the reduced axes."""
+        return reduced(shapes[0], normalise(self.axis, len(shapes[0])), self.keepdims)
+
+    def spread(self, kept: Kept, dy: Array) -> Array:
+        """The upstream gradient repeated along the reduced axes, as a read-only view."""
+        shape = kept.shapes[0]
+        axes = normalise(self.axis, len(shape))
+        return kept.xp.broadcast_to(dy.reshape(reduced(shape, axes, keepdims=True)), shape)
+
+
+class Sum(Reduction):
+    """y = sum of x over axes.
+
+    Forward: y = sum(x, axis). Backward: dx = dy, repeated along the axes. Shapes: y without the axes (ones with
+    `keepdims`). Keeps: nothing. Kinks: none. Errors: `ShapeError` for an axis that x lacks.
+    Source: Deep Learning from Scratch 2, 1.3.4.
+    """
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """sum(x, axis)."""
+        x = inputs[0]
+        return x.sum(axis=normalise(self.axis, x.ndim), keepdims=self.keepdims)
+
+    def backward(self, kept: Kept, dy: Array) -> Array:
+        """Dy along every reduced axis."""
+        return self.spread(kept, dy)
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Every form of axis."""
+        for axis in (None, 0, -1, (0, 2), (-1, 1)):
+            for keepdims in (False, True):
+                label = f"axis {axis}, keepdims {keepdims}"
+                yield Case(label, lambda x, a=axis, k=keepdims: cls(x, a, k), (real(2, 3, 4),), linear=True)
+        yield Case("scalar", cls, (real(),), linear=True)
+
+
+class Mean(Reduction):
+    """y = mean of x over axes.
+
+    Forward: y = sum(x, axis) / n, n the number of elements per mean. Backward: dx = dy / n, repeated along the axes.
+    Shapes: y without the axes (ones with `keepdims`). Keeps: nothing. Kinks: none.
+    Errors: `ShapeError` for an axis that x lacks, and for a mean of no elements.
+    Source: Ioffe and Szegedy, Batch Normalization (2015), algorithm 1.
+    """
+
+    def infer(self, *shapes: Shape) -> Shape:
+        """The input's shape without (or with ones for) the reduced axes."""
+        out = super().infer(*shapes)
+        if size(out) and not size(shapes[0]):
+            raise self.misfit("a mean of no elements", *shapes)
+        return out
+
+    def count(self, shape: Shape) -> int:
+        """The number of elements per mean."""
+        return size(tuple(shape[a] for a in normalise(self.axis, len(shape))))
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """sum(x, axis) / n."""
+        x = inputs[0]
+        return x.sum(axis=normalise(self.axis, x.ndim), keepdims=self.keepdims) / self.count(x.shape)
+
+    def backward(self, kept: Kept, dy: Array) -> Array:
+        """Dy / n along every reduced axis."""
+        return self.spread(kept, dy / self.count(kept.shapes[0]))
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Every form of axis."""
+        for axis in (None, 0, -1, (0, 2), (-1, 1)):
+            for keepdims in (False, True):
+                label = f"axis {axis}, keepdims {keepdims}"
+                yield Case(label, lambda x, a=axis, k=keepdims: cls(x, a, k), (real(2, 3, 4),))
+        yield Case("power of two", lambda x: cls(x, 1), (real(3, 4),), linear=True)
+
+
+class Max(Reduction):
+    """y = maximum of x over axes.
+
+    Forward: y = max(x, axis), compared by real part. Backward: dx = dy at the maximum, 0 elsewhere.
+    Shapes: y without the axes (ones with `keepdims`). Keeps: mask (the maximum's position).
+    Kinks: of tied maxima the first in row-major order over the axes takes the whole gradient.
+    Errors: `ShapeError` for an axis that x lacks, and for a maximum of no elements.
+    Source: Deep Learning from Scratch, 7.4.4.
+    """
+
+    keeps = ("mask",)
+
+    def infer(self, *shapes: Shape) -> Shape:
+        """The input's shape without (or with ones for) the reduced axes."""
+        out = super().infer(*shapes)
+        if size(out) and not size(shapes[0]):
+            raise self.misfit("a maximum of no elements", *shapes)
+        return out
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """max(x, axis)."""
+        x = inputs[0]
+        axes = normalise(self.axis, x.ndim)
+        rest = tuple(a for a in range(x.ndim) if a not in axes)
+        candidates = size(tuple(x.shape[a] for a in axes))
+        rows = x.transpose(rest + axes).reshape(tuple(x.shape[a] for a in rest) + (candidates,))
+        kept.mask = kept.xp.argmax(rows.real, axis=-1)[..., None]
+        y = kept.xp.take_along_axis(rows, kept.mask, axis=-1)
+        return y.reshape(reduced(x.shape, axes, self.keepdims))
+
+    def backward(self, kept: Kept, dy: Array) -> Array:
+        """Dy at the first maximum."""
+        shape = kept.shapes[0]
+        axes = normalise(self.axis, len(shape))
+        rest = tuple(a for a in range(len(shape)) if a not in axes)
+        candidates = kept.xp.arange(size(tuple(shape[a] for a in axes)))
+        rows = dy.reshape(kept.mask.shape) * (candidates == kept.mask)
+        spread = rows.reshape(tuple(shape[a] for a in rest + axes))
+        back = [(rest + axes).index(a) for a in range(len(shape))]
+        return spread.transpose(back)
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Every form of axis."""
+        for axis in (None, 0, -1, (0, 2), (-1, 1)):
+            for keepdims in (False, True):
+                label = f"axis {axis}, keepdims {keepdims}"
+                yield Case(label, lambda x, a=axis, k=keepdims: cls(x, a, k), (distinct(2, 3, 4),))
+
+
+class Repeat(Node):
+    """y = x with each element repeated r times along an axis.
+
+    Forward: y = repeat(x, r, axis). Backward: dx = dy summed over each element's r copies.
+    Shapes: y's axis is r times x's. Keeps: nothing. Kinks: none.
+    Errors: `ShapeError` for an axis that x lacks, `UserError` for r < 1.
+    Source: Deep Learning from Scratch 2, 1.3.4.
+    """
+
+    def __init__(self, x: Node, repeats: int, axis: int) -> None:
+        if repeats < 1:
+            raise UserError(f"Repeat: repeats must be 1 or more, got {repeats}")
+        self.repeats = repeats
+        self.axis = axis
+        super().__init__(x)
+
+    def infer(self, *shapes: Shape) -> Shape:
+        """The input's shape, its axis r times as long."""
+        (a,) = normalise(self.axis, len(shapes[0]))
+        return tuple(n * self.repeats if i == a else n for i, n in enumerate(shapes[0]))
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """repeat(x, r, axis)."""
+        return kept.xp.repeat(inputs[0], self.repeats, axis=self.axis)
+
+    def backward(self, kept: Kept, dy: Array) -> Array:
+        """The sum over each element's copies."""
+        shape = kept.shapes[0]
+        (a,) = normalise(self.axis, len(shape))
+        return dy.reshape((*shape[: a + 1], self.repeats, *shape[a + 1 :])).sum(axis=a + 1)
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Axes of size one and more, from either end."""
+        yield Case("size-1 axis", lambda x: cls(x, 3, 0), (real(1, 4),), linear=True)
+        yield Case("last axis", lambda x: cls(x, 2, -1), (real(2, 3),), linear=True)
+        yield Case("middle axis", lambda x: cls(x, 2, 1), (real(2, 3, 2),), linear=True)

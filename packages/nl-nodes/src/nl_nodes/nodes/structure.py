@@ -1,0 +1,123 @@
+"""Nodes that only rearrange: the same numbers in another shape or order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nl_nodes.axes import normalise, size
+from nl_nodes.cases import Case, real
+from nl_nodes.errors import ShapeError
+from nl_nodes.node import Kept, Node
+from nl_nodes.typing import Array, Shape
+
+
+class Reshape(Node):
+    """y = x in another shape, read in row-major order.
+
+    Forward: y = reshape(x, shape), where 0 keeps the input's axis of that place and one -1 is what is left (the rule
+    of ONNX), so that one graph serves every batch size. Backward: dx = reshape(dy, x's shape).
+    Shapes: as said. Keeps: nothing. Kinks: none. Errors: `ShapeError` where the numbers of elements differ.
+    Source: ONNX operators, Reshape.
+    """
+
+    def __init__(self, x: Node, shape: Shape) -> None:
+        self.target = shape
+        super().__init__(x)
+
+    def infer(self, *shapes: Shape) -> Shape:
+        """The target with its 0 and -1 filled in."""
+        shape = shapes[0]
+        if self.target.count(-1) > 1 or any(n == 0 and i >= len(shape) for i, n in enumerate(self.target)):
+            raise self.misfit(f"cannot become {self.target}", shape)
+        filled = [shape[i] if n == 0 else n for i, n in enumerate(self.target)]
+        if -1 in filled:
+            kept = {i for i, n in enumerate(self.target) if n == 0}
+            left = size(tuple(n for i, n in enumerate(shape) if i not in kept))
+            given = size(tuple(n for i, n in enumerate(filled) if n != -1 and i not in kept))
+            filled[filled.index(-1)] = left // given
+        if size(tuple(filled)) != size(shape):
+            raise self.misfit(f"cannot become {self.target}", shape)
+        return tuple(filled)
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """reshape(x, shape)."""
+        return inputs[0].reshape(self.infer(inputs[0].shape))
+
+    def backward(self, kept: Kept, dy: Array) -> Array:
+        """reshape(dy, x's shape)."""
+        return dy.reshape(kept.shapes[0])
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Every form of target."""
+        for target in ((6, 4), (-1,), (0, -1), (0, 0, 2, -1), (1, 24), (-1, 0)):
+            yield Case(f"to {target}", lambda x, s=target: cls(x, s), (real(2, 3, 4),), linear=True)
+
+
+class Transpose(Node):
+    """y = x with its axes in another order.
+
+    Forward: y = transpose(x, axes). Backward: dx = transpose(dy, inverse of axes). Shapes: y's axis i is x's axis
+    axes[i]. Keeps: nothing. Kinks: none. Errors: `ShapeError` where axes is no permutation of x's axes.
+    Source: Deep Learning from Scratch, 7.4.3.
+    """
+
+    def __init__(self, x: Node, axes: tuple[int, ...]) -> None:
+        self.axes = axes
+        super().__init__(x)
+
+    def infer(self, *shapes: Shape) -> Shape:
+        """The permuted shape."""
+        shape = shapes[0]
+        try:
+            fits = len(normalise(self.axes, len(shape))) == len(shape)
+        except ShapeError:
+            fits = False
+        if not fits:
+            raise self.misfit(f"axes {self.axes} are no permutation", shape)
+        return tuple(shape[a] for a in self.axes)
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """transpose(x, axes)."""
+        return inputs[0].transpose(self.axes)
+
+    def backward(self, kept: Kept, dy: Array) -> Array:
+        """transpose(dy, inverse of axes)."""
+        axes = [a % len(self.axes) for a in self.axes]
+        return dy.transpose([axes.index(i) for i in range(len(axes))])
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Permutations that are and are not their own inverse."""
+        for axes in ((1, 2, 0), (0, 2, 1), (2, 0, 1), (-1, 0, 1)):
+            yield Case(f"axes {axes}", lambda x, a=axes: cls(x, a), (real(2, 3, 4),), linear=True)
+        yield Case("four axes", lambda x: cls(x, (0, 3, 1, 2)), (real(2, 3, 4, 5),), linear=True)
+
+
+class T(Node):
+    """y = x with all its axes reversed; of a matrix, the transpose.
+
+    Forward: y = x.T. Backward: dx = dy.T. Shapes: y's are x's reversed. Keeps: nothing. Kinks: none. Errors: none.
+    Source: Deep Learning from Scratch, 5.6.1.
+    """
+
+    def __init__(self, x: Node) -> None:
+        super().__init__(x)
+
+    def infer(self, *shapes: Shape) -> Shape:
+        """The reversed shape."""
+        return shapes[0][::-1]
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """X.T."""
+        return inputs[0].T
+
+    def backward(self, kept: Kept, dy: Array) -> Array:
+        """Dy.T."""
+        return dy.T
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """A matrix and more axes."""
+        yield Case("matrix", cls, (real(3, 4),), linear=True)
+        yield Case("three axes", cls, (real(2, 3, 4),), linear=True)

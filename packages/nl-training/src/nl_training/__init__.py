@@ -1,0 +1,1 @@
+"""Data, training, tracking and configuration: the experiments of Node_Layer_Network."""

@@ -1,0 +1,47 @@
+"""Addresses of pages in the MLflow UI.
+
+Every link asks for the "model training" view: without it the UI opens on its view for language-model traces.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from urllib.parse import quote
+
+LOCAL_UI = "http://127.0.0.1:5000"
+VIEW = "workflowType=machine_learning"
+
+
+def experiment_link(uri: str, experiment_id: str) -> str:
+    """The page with the experiment's runs."""
+    return f"{_base(uri)}/#/experiments/{experiment_id}/runs?{VIEW}"
+
+
+def run_link(uri: str, experiment_id: str, run_id: str) -> str:
+    """The run's page."""
+    return f"{_base(uri)}/#/experiments/{experiment_id}/runs/{run_id}?{VIEW}"
+
+
+def compare_link(uri: str, experiment_id: str, run_ids: Sequence[str]) -> str:
+    """The page that lays runs side by side."""
+    runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (list(run_ids), [experiment_id]))
+    return f"{_base(uri)}/#/compare-runs?runs={runs}&experiments={experiments}&{VIEW}"
+
+
+def view_hint(uri: str, experiment_id: str, run_id: str) -> str:
+    """Two or three lines for the end of a run: where it is and how to look at it."""
+    return "\n".join([f"run    {run_id} in {uri}", *look_at(uri, run_link(uri, experiment_id, run_id))])
+
+
+def look_at(uri: str, link: str) -> list[str]:
+    """Lines that say how to open a page, with the command that starts the UI where the store is a local one."""
+    return [f"view   {link}"] if _is_server(uri) else ["look   python -m nox -s ui, then open", f"       {link}"]
+
+
+def _is_server(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
+
+
+def _base(uri: str) -> str:
+    return uri.rstrip("/") if _is_server(uri) else LOCAL_UI

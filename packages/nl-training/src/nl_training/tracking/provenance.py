@@ -1,0 +1,96 @@
+"""Where a result comes from: the commit, the packages, the machine, and the configuration as flat parameters."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from nl_training.paths import ROOT
+
+LONGEST_VALUE = 6000  # MLflow's limit for a parameter
+PACKAGES = ("nl-nodes", "nl-layers", "nl-models", "nl-training", "numpy", "hydra-core", "omegaconf", "mlflow")
+
+
+def flatten(config: Mapping[str, Any]) -> dict[str, str]:
+    """A nested configuration as MLflow's parameters: `{"a": {"b": [1, 2]}}` gives `a.b.0` and `a.b.1`."""
+    return {_key(path): str(value)[:LONGEST_VALUE] for path, value in _leaves(config, ())}
+
+
+def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(value, Mapping) and value:
+        pairs: Any = value.items()
+    elif isinstance(value, Sequence) and not isinstance(value, str) and value:
+        pairs = enumerate(value)
+    else:
+        yield path, value
+        return
+    for key, item in pairs:
+        yield from _leaves(item, (*path, str(key)))
+
+
+def _key(path: tuple[str, ...]) -> str:
+    return "".join(letter if letter.isalnum() or letter in "_-. :/" else "_" for letter in ".".join(path))
+
+
+def tags() -> dict[str, str]:
+    """The run's tags on its origin; what is not known is left out."""
+    return {
+        "mlflow.user": _user(),
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.name": Path(sys.argv[0]).name or "python",
+        "machine.platform": platform.platform(),
+        "machine.cores": str(os.cpu_count()),
+        "version.python": platform.python_version(),
+        **{f"version.{name}": version for name in PACKAGES if (version := _version(name))},
+        **git_tags(ROOT),
+    }
+
+
+def git_tags(root: Path) -> dict[str, str]:
+    """The commit of the repository at `root` and whether files differ from it; nothing where there is no repository."""
+    if _git(root, "rev-parse", "--show-toplevel") != str(root.resolve()):
+        return {}
+    commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
+    if commit is None or changes is None:
+        return {}
+    return {"mlflow.source.git.commit": commit, "git.dirty": str(bool(changes)).lower()}
+
+
+def packages() -> str:
+    """Every installed package and its version, one a line."""
+    found = {(entry.metadata["Name"], entry.version) for entry in metadata.distributions()}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(found, key=lambda pair: str(pair[0]).lower()))
+
+
+def pinned(*names: str) -> list[str]:
+    """Requirements for these packages as they are installed."""
+    return [f"{name}=={metadata.version(name)}" for name in names]
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
