@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nl_layers.layer import Layer, LayerCase, Mode
 from nl_nodes import Add, AddConst, Exp, Max, Mul, MulConst, Node, Reciprocal, Sum, ValueMask, nodes
 from nl_nodes.cases import away, real
-
-from nl_layers.layer import Layer, LayerCase, Mode
 
 
 class Relu(Layer):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from math import inf
 
+from nl_layers.layer import Drawing, Layer, LayerCase, Mode
 from nl_nodes import Add, Dot, Img2Matrix, Max, Node, Parameter, Reshape, ShapeError, Transpose, UserError
 from nl_nodes.cases import distinct, real
 from nl_nodes.typing import Array
-
-from nl_layers.layer import Layer, LayerCase, Mode
 
 
 class Convolution(Layer):
@@ -55,10 +55,14 @@ class Convolution(Layer):
         for fh, fw, stride, pad in ((3, 3, 1, 1), (3, 3, 1, 0), (2, 3, 2, 1), (1, 1, 1, 0), (5, 5, 1, 2), (3, 3, 3, 2)):
             yield LayerCase(
                 f"{fh}x{fw}, stride {stride}, pad {pad}",
-                lambda draw, a=(fh, fw), s=stride, p=pad: cls(draw(real(2, 3, *a)), draw(real(2)), s, p),
+                partial(cls._case, fh, fw, stride, pad),
                 (real(2, 3, 5, 6),),
             )
         yield LayerCase("no bias", lambda draw: cls(draw(real(2, 1, 3, 3)), pad=1), (real(2, 1, 4, 4),))
+
+    @classmethod
+    def _case(cls, height: int, width: int, stride: int, pad: int, draw: Drawing) -> Convolution:
+        return cls(draw(real(2, 3, height, width)), draw(real(2)), stride, pad)
 
 
 class Pooling(Layer):
@@ -96,6 +100,10 @@ class Pooling(Layer):
         for h, w, stride, pad in ((2, 2, 2, 0), (3, 3, 2, 1), (2, 3, 1, 1), (2, 2, 3, 0), (3, 3, 1, 2)):
             yield LayerCase(
                 f"{h}x{w}, stride {stride}, pad {pad}",
-                lambda draw, a=(h, w, stride, pad): cls(*a),
+                partial(cls._case, h, w, stride, pad),
                 (distinct(2, 2, 5, 6),),
             )
+
+    @classmethod
+    def _case(cls, height: int, width: int, stride: int, pad: int, draw: Drawing) -> Pooling:
+        return cls(height, width, stride, pad)

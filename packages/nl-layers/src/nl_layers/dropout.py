@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
+from nl_layers.layer import Drawing, Layer, LayerCase, Mode
 from nl_nodes import IndexMask, MulConst, Node, UserError
 from nl_nodes.cases import real
-
-from nl_layers.layer import Layer, LayerCase, Mode
 
 
 class Dropout(Layer):
@@ -46,4 +46,8 @@ class Dropout(Layer):
         for inverted in (True, False):
             for train in (True, False):
                 label = f"{'inverted' if inverted else 'ancestral'}, {'train' if train else 'infer'}"
-                yield LayerCase(label, lambda draw, i=inverted: cls(0.3, i, seed=5), (real(4, 5),), train)
+                yield LayerCase(label, partial(cls._case, inverted), (real(4, 5),), train)
+
+    @classmethod
+    def _case(cls, inverted: bool, draw: Drawing) -> Dropout:
+        return cls(0.3, inverted, seed=5)

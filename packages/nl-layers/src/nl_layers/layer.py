@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from nl_nodes import Buffer, Graph, Input, Node, Parameter, UserError
+from nl_nodes import Buffer, Graph, Input, Node, Parameter, UserError, backend_of
 from nl_nodes.cases import Draw
 from nl_nodes.typing import Array, Shape
 
@@ -19,6 +19,9 @@ class Mode:
     updates: dict[Buffer, Node] = field(default_factory=dict)
 
 
+Drawing = Callable[[Draw], Array]
+
+
 @dataclass(frozen=True)
 class LayerCase:
     """One verification case of a layer or loss.
@@ -29,32 +32,34 @@ class LayerCase:
         draws: how to draw each input.
         train: which wiring.
         zero: names of the inputs and parameters whose gradient is zero by construction.
+        surrogate: whether the gradient is, on purpose, not the value's own, so that differences of values say nothing.
     """
 
     label: str
-    make: Callable[[Callable[[Draw], Array]], Layer]
+    make: Callable[[Drawing], Wired]
     draws: tuple[Draw, ...]
     train: bool = True
     zero: tuple[str, ...] = ()
+    surrogate: bool = False
 
 
-class Layer:
-    """A layer wires nodes; this base runs them.
+class Wired:
+    """What layers and losses share: parameters and buffers as attributes, `wire`, and the graph that it gives.
 
-    A subclass holds its parameters and buffers as attributes and gives `wire`. It defines no formula of its own.
+    A subclass defines no formula of its own.
 
     Attributes:
         feeds: the names of its inputs.
         grads: the gradients of the last backward by parameter.
     """
 
-    registry: ClassVar[dict[str, type[Layer]]] = {}
+    registry: ClassVar[dict[str, type[Wired]]] = {}
     feeds: ClassVar[tuple[str, ...]] = ("x",)
 
     def __init_subclass__(cls, *, abstract: bool = False) -> None:
         """Enrol the subclass, so that verification finds it."""
         if not abstract:
-            Layer.registry[cls.__name__] = cls
+            Wired.registry[cls.__name__] = cls
 
     def __init__(self) -> None:
         self.grads: dict[str, Array] = {}
@@ -86,10 +91,32 @@ class Layer:
         return {name: leaf.value for name, leaf in self.parameters.items()}
 
     def graph(self, shapes: tuple[Shape, ...], train: bool = True) -> Graph:
-        """A new graph of this layer alone, on inputs of these shapes."""
+        """A new graph of this layer alone, on inputs of these shapes; labels (`t`) have no gradient."""
         mode = Mode(train)
-        inputs = [Input(name, shape) for name, shape in zip(self.feeds, shapes, strict=True)]
+        inputs = [Input(name, shape, gradient=name != "t") for name, shape in zip(self.feeds, shapes, strict=True)]
         return Graph(self.wire(*inputs, mode=mode), updates=mode.updates)
+
+    def _forward(self, arrays: tuple[Any, ...], train: bool) -> Array:
+        backend = backend_of(arrays)
+        arrays = tuple(a if backend.owns(a) else backend.array(a) for a in arrays)
+        shapes = tuple(tuple(a.shape) for a in arrays)
+        if self._graph is None or self._graph[0] != (shapes, train):
+            self._graph = ((shapes, train), self.graph(shapes, train))
+        graph = self._graph[1]
+        graph.passes = self._passes
+        self._passes += train
+        return graph.forward(**dict(zip(self.feeds, arrays, strict=True)))
+
+    def _backward(self, dy: Any) -> Array:
+        if self._graph is None:
+            raise UserError(f"{type(self).__name__}.backward: run forward first")
+        found = self._graph[1].backward(dy)
+        self.grads = {name: found[leaf.name] for name, leaf in self.parameters.items()}
+        return found[self.feeds[0]]
+
+
+class Layer(Wired, abstract=True):
+    """A layer wires nodes from one input to one output."""
 
     def forward(self, x: Array, train: bool = True) -> Array:
         """The layer's output.
@@ -98,26 +125,8 @@ class Layer:
             x: the input, NCHW or (N, features).
             train: the training wiring (batch statistics, dropout) or that of inference.
         """
-        return self._run((x,), train)
+        return self._forward((x,), train)
 
     def backward(self, dy: Array) -> Array:
         """The input's gradient from the output's; the parameters' are then in `grads`."""
-        if self._graph is None:
-            raise UserError(f"{type(self).__name__}.backward: run forward first")
-        found = self._graph[1].backward(dy)
-        self.grads = {name: found[leaf.name] for name, leaf in self.parameters.items()}
-        return found[self.feeds[0]]
-
-    def _run(self, arrays: tuple[Any, ...], train: bool) -> Array:
-        shapes = tuple(tuple(a.shape) if hasattr(a, "shape") else _shape(a) for a in arrays)
-        if self._graph is None or self._graph[0] != (shapes, train):
-            self._graph = ((shapes, train), self.graph(shapes, train))
-        graph = self._graph[1]
-        graph.passes = self._passes
-        self._passes += train
-        return graph.forward(**dict(zip(self.feeds, arrays, strict=True)))
-
-
-def _shape(value: Any) -> Shape:
-    """The shape of nested lists."""
-    return (len(value), *_shape(value[0])) if isinstance(value, list | tuple) and len(value) else ()
+        return self._backward(dy)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+from nl_layers.activations import shifted
+from nl_layers.layer import Drawing, LayerCase, Mode, Wired
 from nl_nodes import (
     Add,
     AddConst,
     Exp,
-    Graph,
-    Input,
     Log,
     Mean,
     Mul,
@@ -25,31 +26,23 @@ from nl_nodes import (
     UserError,
 )
 from nl_nodes.cases import labels, real, unit
-from nl_nodes.typing import Array, Shape
-
-from nl_layers.activations import shifted
-from nl_layers.layer import Layer, LayerCase, Mode
+from nl_nodes.typing import Array
 
 GRADIENTS = ("stable", "exact", "textbook")
 
 
-class Loss(Layer, abstract=True):
-    """Base of the losses: two inputs, predictions and labels, and a number as output."""
+class Loss(Wired, abstract=True):
+    """A loss wires predictions and labels to a number."""
 
     feeds = ("x", "t")
 
-    def graph(self, shapes: tuple[Shape, ...], train: bool = True) -> Graph:
-        """A new graph of this loss alone; labels have no gradient."""
-        x, t = Input("x", shapes[0]), Input("t", shapes[1], gradient=False)
-        return Graph(self.wire(x, t, mode=Mode(train)))
-
-    def forward(self, x: Array, t: Any = None, train: bool = True) -> Array:
+    def forward(self, x: Array, t: Any) -> Array:
         """The mean loss of predictions x (N, K) and labels t (N,) or (N, K)."""
-        return self._run((x, t), train)
+        return self._forward((x, t), train=True)
 
     def backward(self, dy: Any = 1) -> Array:
         """The gradient of the predictions, times the upstream dy."""
-        return super().backward(dy)
+        return self._backward(dy)
 
 
 class CrossEntropy(Loss):
@@ -116,12 +109,17 @@ class SoftmaxWithLoss(Loss):
     def cases(cls) -> Iterator[LayerCase]:
         """Every form, on whole-number labels and rows."""
         for gradient in GRADIENTS:
-            yield LayerCase(
-                f"{gradient}, integers", lambda draw, g=gradient: cls(g), (real(4, 3), labels(4, classes=3))
-            )
-            yield LayerCase(
-                f"{gradient}, rows", lambda draw, g=gradient: cls(g), (real(4, 3), labels(4, 3, classes=2))
-            )
+            for kind, t in (("integers", labels(4, classes=3)), ("rows", labels(4, 3, classes=2))):
+                yield LayerCase(
+                    f"{gradient}, {kind}",
+                    partial(cls._case, gradient),
+                    (real(4, 3), t),
+                    surrogate=gradient == "textbook",
+                )
+
+    @classmethod
+    def _case(cls, gradient: str, draw: Drawing) -> SoftmaxWithLoss:
+        return cls(gradient)
 
 
 class SigmoidWithLoss(Loss):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nl_layers.layer import Layer, LayerCase, Mode
 from nl_nodes import Add, AddConst, Buffer, Mean, Mul, MulConst, Node, Parameter, Power, Reshape, ShapeError
 from nl_nodes.cases import positive, real
 from nl_nodes.typing import Array
-
-from nl_layers.layer import Layer, LayerCase, Mode
 
 
 class BatchNormalization(Layer):
@@ -48,6 +47,7 @@ class BatchNormalization(Layer):
         if x.shape is None or len(x.shape) not in (2, 4) or x.shape[1] != features:
             raise ShapeError(f"BatchNormalization: gamma ({features},) needs (N, {features}[, H, W]), got {x.shape}")
         form = (1, -1) if len(x.shape) == 2 else (1, -1, 1, 1)
+        var: Node
         if mode.train:
             axes = tuple(a for a in range(len(x.shape)) if a != 1)
             mean = Mean(x, axes, keepdims=True)

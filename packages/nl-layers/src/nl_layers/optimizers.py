@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nl_layers.flat import decayed, together
 from nl_nodes import backend_of
 from nl_nodes.typing import Array
-
-from nl_layers.flat import decayed, together
 
 Arrays = Mapping[str, Array]
 

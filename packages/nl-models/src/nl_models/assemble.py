@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from nl_layers import Affine, BatchNormalization, Convolution, Dropout, Layer, Pooling, Relu, Sigmoid, Tanh
 from nl_layers.initializers import normal
+from nl_models.network import Network
 from nl_nodes import Device, ShapeError, UserError
 from nl_nodes.typing import Shape
-
-from nl_models.network import Network
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {"relu": Relu, "sigmoid": Sigmoid, "tanh": Tanh}
 POSITIONS = ("before_activation", "before_affine", "after_activation")

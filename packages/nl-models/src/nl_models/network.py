@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nl_layers import FlatDict, Layer, Loss, Mode, SoftmaxWithLoss
+from nl_models.state import check_state, load_state, save_state
 from nl_nodes import Buffer, Device, Graph, Input, Node, Parameter, ShapeError, UserError
 from nl_nodes.typing import Array, Shape
-
-from nl_models.state import check_state, load_state, save_state
 
 # Evaluation goes through a set in pieces, so that its memory does not grow with the set.
 PIECE = 256
@@ -118,7 +117,7 @@ class Network:
         if not len(x):
             raise UserError(f"{self.name}: cannot evaluate on no images")
         logits, labels = self.predict(x), self._labels(t, len(x))
-        loss = float(type(self.loss_layer).forward(self.loss_layer, logits, labels, train=False))
+        loss = float(self.loss_layer.forward(logits, labels))
         return loss, self.hits(logits, labels) / len(x)
 
     def hits(self, logits: Array, t: Any) -> int:
@@ -166,8 +165,10 @@ class Network:
             return t.argmax(axis=1)
         if t.shape != (count,):
             raise ShapeError(f"{self.name}: labels must be ({count},) or ({count}, {self.classes}), got {t.shape}")
-        if count and not (0 <= int(t.min()) and int(t.max()) < self.classes):
-            raise UserError(f"{self.name}: labels go from 0 to {self.classes - 1}, got {int(t.min())} to {int(t.max())}")
+        if count and not (int(t.min()) >= 0 and int(t.max()) < self.classes):
+            raise UserError(
+                f"{self.name}: labels go from 0 to {self.classes - 1}, got {int(t.min())} to {int(t.max())}"
+            )
         return t
 
     def state_dict(self) -> dict[str, Any]:
@@ -212,5 +213,3 @@ def name_leaves(layers: Sequence[tuple[Layer, int]]) -> tuple[dict[str, Paramete
             buffer.name = f"{attribute}{number}"
             buffers[buffer.name] = buffer
     return parameters, buffers
-
-

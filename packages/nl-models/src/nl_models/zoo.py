@@ -19,11 +19,10 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nl_nodes import Device, UserError
-from nl_nodes.typing import Shape
-
 from nl_models.assemble import Conv, Dense, Options, Plan, Pool, assemble
 from nl_models.network import Network
+from nl_nodes import Device, UserError
+from nl_nodes.typing import Shape
 
 Builder = Callable[..., Network]
 
@@ -41,7 +40,7 @@ def mlp(
     Source: Node_Layer_Network, MLP; Deep Learning from Scratch, 6.2.4.
     """
     widths = list(hidden) if hidden is not None else [width] * 4
-    plan = [Dense(n) for n in widths]
+    plan: Plan = [Dense(n) for n in widths]
     return _network("mlp", plan, {"width": width, "hidden": widths}, input_shape, classes, device, options)
 
 
@@ -52,7 +51,7 @@ def cnn3(
 
     Source: Node_Layer_Network, CNN; Deep Learning from Scratch, 7.5.
     """
-    plan = [Conv(width // 2, 5, 0), Pool(), Dense(100)]
+    plan: Plan = [Conv(width // 2, 5, 0), Pool(), Dense(100)]
     return _network("cnn3", plan, {"width": width}, input_shape, classes, device, options)
 
 
@@ -63,7 +62,7 @@ def simple_convnet(
 
     Source: Deep Learning from Scratch, 7.5.
     """
-    plan = [Conv(width, 5, 0), Pool(), Dense(100)]
+    plan: Plan = [Conv(width, 5, 0), Pool(), Dense(100)]
     return _network("simple_convnet", plan, {"width": width}, input_shape, classes, device, options)
 
 
@@ -75,7 +74,7 @@ def cnn8(
     Source: Node_Layer_Network, CNN; Deep Learning from Scratch, 8.1.1.
     """
     a, b, c = width // 4, width // 2, width
-    plan = [Conv(a), Conv(a), Pool(), Conv(b), Conv(b, pad=2), Pool(), Conv(c), Conv(c), Pool(), Dense(50)]
+    plan: Plan = [Conv(a), Conv(a), Pool(), Conv(b), Conv(b, pad=2), Pool(), Conv(c), Conv(c), Pool(), Dense(50)]
     return _network("cnn8", plan, {"width": width}, input_shape, classes, device, options)
 
 
@@ -87,8 +86,14 @@ def vgg11(
     Source: Simonyan and Zisserman, VGG (2015), table 1 A; the second convolution's padding is Node_Layer_Network's.
     """
     w = width
-    plan = [Conv(w), Pool(), Conv(2 * w, pad=2), Pool(), *[Conv(4 * w)] * 2, Pool(), *[Conv(8 * w)] * 2, Pool()]
-    plan += [*[Conv(8 * w)] * 2, Pool(), Dense(w * w), Dense(4 * w)]
+    plan: Plan = [
+        Conv(w), Pool(),
+        Conv(2 * w, pad=2), Pool(),
+        *[Conv(4 * w)] * 2, Pool(),
+        *[Conv(8 * w)] * 2, Pool(),
+        *[Conv(8 * w)] * 2, Pool(),
+        Dense(w * w), Dense(4 * w),
+    ]  # fmt: skip
     return _network("vgg11", plan, {"width": width}, input_shape, classes, device, options)
 
 

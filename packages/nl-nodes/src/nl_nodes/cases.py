@@ -34,6 +34,7 @@ class Case:
         draws: how to draw each input; "labels" inputs have no gradient.
         linear: whether the output is linear in all inputs together, so that the adjoint is exact.
         zero: numbers of the inputs whose gradient is zero by construction.
+        surrogate: whether the gradient is, on purpose, not the value's own, so that differences of values say nothing.
     """
 
     label: str
@@ -41,6 +42,7 @@ class Case:
     draws: tuple[Draw, ...]
     linear: bool = False
     zero: tuple[int, ...] = ()
+    surrogate: bool = False
 
 
 def real(*shape: int) -> Draw:

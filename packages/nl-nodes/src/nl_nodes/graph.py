@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nl_nodes.axes import unbroadcast
-from nl_nodes.device.backend import Backend, backend_of
+from nl_nodes.device.backend import backend_of
 from nl_nodes.errors import ShapeError, UserError
 from nl_nodes.node import Kept, Node
 from nl_nodes.nodes.leaves import Buffer, Constant, Input, Leaf, Parameter

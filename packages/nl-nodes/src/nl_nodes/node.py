@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from nl_nodes.errors import ShapeError
@@ -29,6 +29,7 @@ class Kept:
     output: Array
     mask: Array
     pass_index: int
+    words: Callable[[int, int, int, int], Array]
 
 
 class Node:

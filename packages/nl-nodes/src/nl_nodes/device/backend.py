@@ -1,4 +1,4 @@
-"""A backend is an array library: NumPy on the CPU, CuPy on a GPU. What differs between them is here and nowhere else."""
+"""A backend is an array library: NumPy on the CPU, CuPy on a GPU. All that differs between them is behind it."""
 
 from __future__ import annotations
 

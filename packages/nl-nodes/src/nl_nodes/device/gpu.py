@@ -20,7 +20,9 @@ class CupyBackend(Backend):
         except ImportError:
             raise DeviceError(f"device=gpu needs CuPy, which is not installed: {INSTALL}, or use device=cpu") from None
         if not cupy.cuda.is_available():
-            raise DeviceError("device=gpu: CuPy finds no NVIDIA GPU or driver here; install the driver or use device=cpu")
+            raise DeviceError(
+                "device=gpu: CuPy finds no NVIDIA GPU or driver here; install the driver or use device=cpu"
+            )
         count = cupy.cuda.runtime.getDeviceCount()
         if not 0 <= index < count:
             raise DeviceError(f"device.index={index}: this machine has GPUs 0 to {count - 1}")

@@ -202,7 +202,7 @@ class Power(Elementwise):
     @classmethod
     def cases(cls) -> Iterator[Case]:
         """Whole, negative and fractional powers."""
-        for p in (1, 2, 3):
-            yield Case(f"p = {p}", lambda x, p=p: cls(x, p), (real(3, 4),))
-        for p in (-0.5, 0.5, -1, 2.5):
-            yield Case(f"p = {p}", lambda x, p=p: cls(x, p), (positive(3, 4),))
+        for whole in (1, 2, 3):
+            yield Case(f"p = {whole}", lambda x, p=whole: cls(x, p), (real(3, 4),))
+        for broken in (-0.5, 0.5, -1, 2.5):
+            yield Case(f"p = {broken}", lambda x, p=broken: cls(x, p), (positive(3, 4),))

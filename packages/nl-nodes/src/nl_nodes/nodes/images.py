@@ -46,9 +46,8 @@ class Img2Matrix(Node):
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """The windows, each a row."""
         x = inputs[0].transpose((0, 2, 3, 1))
-        n, _, _, c = x.shape
         shape = self.infer(inputs[0].shape)
-        y = kept.xp.empty((*shape[:3], self.height, self.width, c), dtype=x.dtype)
+        y = kept.xp.empty((*shape[:3], self.height, self.width, x.shape[3]), dtype=x.dtype)
         padded = self._padded(kept, x)
         for a, b, window in self._windows(padded, shape):
             y[:, :, :, a, b, :] = window

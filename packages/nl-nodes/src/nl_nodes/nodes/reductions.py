@@ -121,7 +121,7 @@ class Max(Reduction):
         axes = normalise(self.axis, x.ndim)
         rest = tuple(a for a in range(x.ndim) if a not in axes)
         candidates = size(tuple(x.shape[a] for a in axes))
-        rows = x.transpose(rest + axes).reshape(tuple(x.shape[a] for a in rest) + (candidates,))
+        rows = x.transpose(rest + axes).reshape((*(x.shape[a] for a in rest), candidates))
         kept.mask = kept.xp.argmax(rows.real, axis=-1)[..., None]
         y = kept.xp.take_along_axis(rows, kept.mask, axis=-1)
         return y.reshape(reduced(x.shape, axes, self.keepdims))

@@ -1,0 +1,97 @@
+"""The project's checks. `nox` alone runs what every change must pass; `nox -l` lists the rest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["tests", "gradient", "lint", "types"]
+
+ROOT = Path(__file__).parent
+PACKAGES = ["nl-nodes", "nl-layers", "nl-models", "nl-training"]
+SOURCES = [f"packages/{name}/src" for name in PACKAGES]
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+
+
+def install(session: nox.Session) -> None:
+    session.install("-c", "constraints.txt", "-r", "requirements-dev.txt")
+    session.env.update(QUIET)
+
+
+def workers() -> list[str]:
+    return ["-n", str(min(os.cpu_count() or 1, 8)), "--dist", "worksteal"]
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Every test but the tiers below, and the examples in the docstrings."""
+    install(session)
+    session.run("pytest", *workers(), "--doctest-modules", "tests", *SOURCES, *session.posargs)
+
+
+@nox.session
+def gradient(session: nox.Session) -> None:
+    """Every node, layer, loss and model against numerical gradients."""
+    install(session)
+    session.run("pytest", *workers(), "-m", "gradient", "tests/gradient", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, the ladder of packages, and array functions from the device alone."""
+    install(session)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict types in the packages."""
+    install(session)
+    for source in SOURCES:
+        session.run("mypy", source)
+
+
+@nox.session(default=False)
+@nox.parametrize("package", PACKAGES)
+def packages(session: nox.Session, package: str) -> None:
+    """Each package with just the floors below it: it imports, and its tests pass."""
+    floors = PACKAGES[: PACKAGES.index(package) + 1]
+    session.install("-c", "constraints.txt", "pytest", "hypothesis", *[f"./packages/{name}" for name in floors])
+    area = package.removeprefix("nl-")
+    session.run("pytest", "-m", "not browser and not gpu and not peers", f"tests/{area}", *session.posargs)
+
+
+@nox.session(default=False)
+def browser(session: nox.Session) -> None:
+    """The MLflow UI in a real Chromium."""
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        session.skip("needs Chromium: apt-get install chromium chromium-driver")
+    install(session)
+    session.install("-c", "constraints.txt", "selenium")
+    session.run("pytest", "-m", "browser", "tests/browser", *session.posargs)
+
+
+@nox.session(default=False)
+def ui(session: nox.Session) -> None:
+    """The MLflow UI on this machine, the lean way; prints where to look."""
+    install(session)
+    session.run("python", "-m", "nl_training.tracking.ui", *session.posargs)
+
+
+@nox.session(default=False)
+def lock(session: nox.Session) -> None:
+    """Compile constraints.txt anew."""
+    session.install("uv")
+    options = ["--universal", "--python-version", "3.11", "--no-emit-index-url", "--no-annotate", "--no-header"]
+    text = session.run("uv", "pip", "compile", *options, "requirements-dev.txt", silent=True, stderr=sys.stderr)
+    pins = [line for line in str(text).splitlines() if line and not line.startswith("-e")]
+    head = "# Every version, pinned; made by `nox -s lock`."
+    (ROOT / "constraints.txt").write_text("\n".join([head, *pins]) + "\n")

@@ -1,0 +1,113 @@
+"""Compare a graph's analytic gradients with numerical ones, leaf by leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nl_nodes.graph import Graph
+from nl_nodes.typing import Shape
+from nl_nodes.verify.oracles import complex_step, units
+
+Oracle = Callable[[Graph, Mapping[str, Any], str, Any, Any], float]
+
+
+@dataclass(frozen=True)
+class Residual:
+    """How far one leaf's analytic gradient is from the numerical one.
+
+    Attributes:
+        name: the leaf's.
+        shape: the leaf's.
+        value: the largest difference, in units of the gradient's size; 0 where both are 0.
+        analytic: the analytic value where the difference is largest.
+        numeric: the numerical one there.
+        where: the index of that element, or the number of the random direction.
+        size: the gradient's largest absolute value; 0 says that the check proves nothing.
+    """
+
+    name: str
+    shape: Shape
+    value: float
+    analytic: float
+    numeric: float
+    where: tuple[int, ...]
+    size: float
+
+
+def check_graph(graph: Graph, feeds: Mapping[str, Any], dy: Any, oracle: Oracle = complex_step) -> list[Residual]:
+    """The residual of each trainable leaf, element by element.
+
+    Args:
+        graph: its first output is differentiated.
+        feeds: float64 arrays for its inputs; parameters not among them are taken at their value.
+        dy: the upstream gradient.
+        oracle: the numerical method.
+    """
+    feeds = _full(graph, feeds)
+    grads = graph.run(**feeds).backward(dy)
+    return [_elementwise(graph, feeds, name, grad, dy, oracle) for name, grad in grads.items()]
+
+
+def sample_check(
+    graph: Graph,
+    feeds: Mapping[str, Any],
+    dy: Any,
+    rng: np.random.Generator,
+    draws: int = 2,
+    names: Iterable[str] | None = None,
+    oracle: Oracle = complex_step,
+) -> list[Residual]:
+    """The residual of each trainable leaf along random directions, for leaves too large to go through.
+
+    Every component of a direction is +1 or -1, so that no single wrong element is missed; the difference is measured
+    against |g|_1 / sqrt(n), the size that such a product has.
+    """
+    feeds = _full(graph, feeds)
+    grads = graph.run(**feeds).backward(dy)
+    chosen = grads if names is None else {name: grads[name] for name in names}
+    return [_along(graph, feeds, name, grad, dy, rng, draws, oracle) for name, grad in chosen.items()]
+
+
+def _full(graph: Graph, feeds: Mapping[str, Any]) -> dict[str, Any]:
+    held = {name: leaf.value for name, leaf in graph.leaves.items() if leaf.trainable and leaf.value is not None}
+    return {**held, **feeds}
+
+
+def _elementwise(graph: Graph, feeds: Mapping[str, Any], name: str, grad: Any, dy: Any, oracle: Oracle) -> Residual:
+    numeric = np.zeros(grad.shape)
+    for index, direction in units(grad):
+        numeric[index] = oracle(graph, feeds, name, direction, dy)
+    size = float(max(np.abs(grad).max(initial=0.0), np.abs(numeric).max(initial=0.0)))
+    if not grad.size:
+        return Residual(name, grad.shape, 0.0, 0.0, 0.0, (), 0.0)
+    error = np.abs(grad - numeric)
+    where = tuple(int(i) for i in np.unravel_index(int(error.argmax()), grad.shape))
+    value = float(error[where]) / size if size else 0.0
+    return Residual(name, grad.shape, value, float(grad[where]), float(numeric[where]), where, size)
+
+
+def _along(
+    graph: Graph,
+    feeds: Mapping[str, Any],
+    name: str,
+    grad: Any,
+    dy: Any,
+    rng: np.random.Generator,
+    draws: int,
+    oracle: Oracle,
+) -> Residual:
+    scale = float(np.abs(grad).sum()) / np.sqrt(max(grad.size, 1))
+    worst = Residual(name, grad.shape, -1.0, 0.0, 0.0, (), float(np.abs(grad).max(initial=0.0)))
+    for number in range(draws):
+        direction = rng.choice([-1.0, 1.0], grad.shape)
+        analytic = float(np.sum(grad * direction))
+        numeric = oracle(graph, feeds, name, direction, dy)
+        scale_here = max(scale, abs(numeric))
+        value = abs(analytic - numeric) / scale_here if scale_here else 0.0
+        if not value <= worst.value:
+            worst = Residual(name, grad.shape, value, analytic, numeric, (number,), worst.size)
+    return worst

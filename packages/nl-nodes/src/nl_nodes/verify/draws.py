@@ -1,0 +1,37 @@
+"""Random inputs and upstream gradients for verification."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nl_nodes.axes import size
+from nl_nodes.cases import Draw
+from nl_nodes.typing import Shape
+
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def draw(rng: np.random.Generator, what: Draw) -> Any:
+    """An array of the shape and values that a `Draw` asks for: float64, or int64 for labels."""
+    shape = what.shape
+    if what.domain == "labels":
+        return rng.integers(0, what.classes, shape)
+    if what.domain == "positive":
+        return rng.uniform(0.5, 2.0, shape)
+    if what.domain == "unit":
+        return rng.uniform(0.1, 0.9, shape)
+    if what.domain == "distinct":
+        return (rng.permutation(size(shape)).reshape(shape) - size(shape) / 2) * 0.1
+    values = rng.standard_normal(shape)
+    if what.domain == "away":
+        return what.point + values + np.where(values < 0, -0.1, 0.1)
+    return values
+
+
+def upstream(rng: np.random.Generator, shape: Shape) -> FloatArray:
+    """A random upstream gradient, of both signs, no two elements alike, none near zero."""
+    values = rng.uniform(0.5, 1.5, shape)
+    signs = rng.choice([-1.0, 1.0], shape)
+    return np.asarray(values * signs)

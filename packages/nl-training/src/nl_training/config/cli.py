@@ -1,0 +1,175 @@
+"""The command line of the scripts: Hydra's, with every mistake told in a line before anything starts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nl_nodes import UserError
+from nl_training.config.resolve import near, resolve
+from nl_training.config.schema import Config
+from nl_training.paths import ROOT
+
+CONF = ROOT / "conf"
+Task = Callable[[Config, DictConfig], Any]
+Sweep = Callable[[Config, list[str]], AbstractContextManager[Any]]
+
+# Hydra's own options that only show something, and so need no check.
+SHOWS = {"--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc"}
+OmegaConf.register_new_resolver("nl_root", lambda: str(ROOT), replace=True)
+
+
+def main(task: Task, sweep: Sweep | None = None) -> None:
+    """Run a task on the config that the command line composes; end the process with code 1 on a mistake.
+
+    Args:
+        task: gets the checked config and Hydra's.
+        sweep: with `-m`, what holds the jobs together: given the first job's config and the overrides.
+    """
+    arguments = sys.argv[1:]
+    multirun = any(a in ("-m", "--multirun") for a in arguments)
+    overrides = [a for a in arguments if not a.startswith("-")]
+    failures: list[str] = []
+    try:
+        around: AbstractContextManager[Any] = nullcontext()
+        if not SHOWS & set(arguments):
+            first = check(overrides, multirun)
+            if multirun and sweep is not None:
+                around = sweep(first, overrides)
+        with around:
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_guarded(task, failures))()
+    except UserError as error:
+        failures.append(str(error))
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+    if failures:
+        sys.exit("\n".join(f"error: {failure}" for failure in failures))
+
+
+def _guarded(task: Task, failures: list[str]) -> Callable[[DictConfig], Any]:
+    """The task as Hydra calls it: what the user can mend is noted, and the other jobs of a sweep go on."""
+
+    def run(cfg: DictConfig) -> Any:
+        try:
+            return task(resolve(cfg), cfg)
+        except UserError as error:
+            number = job_number()
+            where = "" if number is None else f"job {number}: "
+            failures.append(f"{where}{error}")
+            return None
+
+    return run
+
+
+def job_number() -> int | None:
+    """Which job of a sweep runs, None in a single run."""
+    job = HydraConfig.get().job
+    return None if OmegaConf.is_missing(job, "num") else int(job.num)
+
+
+def check(overrides: list[str], multirun: bool) -> Config:
+    """Refuse every override that cannot be meant; return the config of the first (or only) job.
+
+    Raises:
+        UserError: with what is wrong and the near match.
+    """
+    parsed = [_parsed(text) for text in overrides]
+    choices = [list(_values(o, multirun)) for o in parsed]
+    first = _compose([values[0] for values in choices])
+    config = resolve(first)
+    for i, values in enumerate(choices):
+        for value in values[1:]:
+            resolve(_compose([value if k == i else other[0] for k, other in enumerate(choices)]))
+    return config
+
+
+def _parsed(text: str) -> Override:
+    try:
+        (override,) = OverridesParser.create().parse_overrides([text])
+    except (HydraException, OverrideParseException):
+        raise UserError(f"cannot read {text!r}: write KEY=VALUE, such as optimizer.lr=0.01") from None
+    key = override.key_or_group
+    if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
+        return override
+    if override.is_delete():
+        raise UserError(f"{text}: nothing can be left out; choose another option of the group instead")
+    _known(key, text)
+    if override.is_add() or override.is_force_add():
+        raise UserError(f"{text}: no key can be added: {near(key, _keys(key.split('.')[0], []))}")
+    return override
+
+
+def _known(key: str, text: str) -> None:
+    """Refuse a group or key that is none."""
+    groups = sorted(p.name for p in CONF.iterdir() if p.is_dir())
+    top = ["seed", "resume", "sweep.resume"]
+    if key in groups or key in top:
+        return
+    head, _, rest = key.partition(".")
+    if head not in groups or not rest:
+        raise UserError(f"{text}: {key} is no config group or key: {near(key, [*groups, *top])}")
+
+
+def _values(override: Override, multirun: bool) -> Iterator[str]:
+    """The override's text for each value that it sweeps over, its options checked."""
+    key = override.key_or_group
+    line = override.input_line or ""
+    if override.is_sweep_override() and not multirun:
+        raise UserError(f"{line}: a list of values is a sweep: add -m, or quote it")
+    if isinstance(override.value(), Glob):
+        options = [p.stem for p in sorted((CONF / key).glob("*.yaml"))]
+        values = [f"{key}={name}" for name in options if name in override.value().filter(options)]
+    elif override.is_sweep_override():
+        values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    else:
+        values = [line]
+    for value in values:
+        _option(key, value.partition("=")[2])
+    yield from values
+
+
+def _option(key: str, value: str) -> None:
+    folder = CONF / key
+    if folder.is_dir() and key != "hydra" and value not in ("null", ""):
+        options = [p.stem for p in folder.glob("*.yaml")]
+        if value not in options:
+            raise UserError(f"{key}={value} is unknown: {near(value, options)} (options: {', '.join(sorted(options))})")
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    mine = [o for o in overrides if not o.startswith(("hydra.", "hydra/", "+hydra", "~hydra"))]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", overrides=mine)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_composition_error(str(error), mine)) from None
+
+
+def _composition_error(message: str, overrides: list[str]) -> str:
+    """What Hydra says, in one line, with the near key."""
+    for text in overrides:
+        key = text.partition("=")[0]
+        if f"Could not override '{key}'" in message:
+            group = key.split(".")[0]
+            known = _keys(group, overrides)
+            return f"{key} is unknown: {near(key, known)}"
+    return " ".join(message.split())
+
+
+def _keys(group: str, overrides: list[str]) -> list[str]:
+    chosen = [o for o in overrides if "." not in o.partition("=")[0]]
+    cfg = _compose(chosen)
+    return [f"{group}.{key}" for key in cfg.get(group, {}) if key != "_target_"]

@@ -1,0 +1,111 @@
+"""From Hydra's composed config to a checked one: every key known, every value of its type and in its range."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import types
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nl_nodes import UserError
+from nl_training.config.schema import TARGETS, Config, Mlp, Model, Range
+
+
+def resolve(cfg: DictConfig) -> Config:
+    """The checked config; raises `UserError` with the key, its value and what it must be."""
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the config cannot be resolved: {str(error).splitlines()[0]}") from None
+    assert isinstance(plain, dict)
+    plain.pop("hydra", None)
+    config: Config = _object(Config, {str(key): value for key, value in plain.items()}, "")
+    return config
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """A hint at the known word that is meant, or at all of them."""
+    known = sorted(known)
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {match[0]}?" if match else f"it may be {', '.join(known)}"
+
+
+def _object(kind: type, values: Any, path: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise UserError(f"{path}={values} must be a group of keys")
+    values = dict(values)
+    if path in TARGETS:
+        target = values.pop("_target_", None)
+        if target not in TARGETS[path]:
+            raise UserError(f"{path}._target_={target} is not known: {near(str(target), TARGETS[path])}")
+        kind = TARGETS[path][target]
+    if kind is Model and "hidden" in values:
+        kind = Mlp
+    hints = get_type_hints(kind, include_extras=True)
+    names = [field.name for field in dataclasses.fields(kind)]
+    prefix = f"{path}." if path else ""
+    for key in values:
+        if key not in names:
+            raise UserError(f"{prefix}{key} is unknown: {near(key, names)}")
+    for name in names:
+        if name not in values:
+            raise UserError(f"{prefix}{name} is missing")
+    return kind(**{name: _value(hints[name], values[name], f"{prefix}{name}") for name in names})
+
+
+def _value(hint: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint) or path in TARGETS:
+        return _object(hint, value, path)
+    fits, found = _fit(hint, value)
+    if not fits:
+        raise UserError(f"{path}={_shown(value)} must be {_says(hint)}")
+    return found
+
+
+def _fit(hint: Any, value: Any) -> tuple[bool, Any]:
+    """Whether a value fits a type, and the value as that type."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return next((fit for fit in (_fit(h, value) for h in get_args(hint)) if fit[0]), (False, None))
+    if origin is Annotated:
+        base, interval = get_args(hint)
+        fits, found = _fit(base, value)
+        return fits and isinstance(interval, Range) and interval.holds(found), found
+    if origin is Literal:
+        return value in get_args(hint) and not isinstance(value, bool), value
+    if origin is tuple:
+        if not isinstance(value, list):
+            return False, None
+        items = [_fit(get_args(hint)[0], item) for item in value]
+        return all(fits for fits, _ in items), tuple(item for _, item in items)
+    if hint is types.NoneType:
+        return value is None, None
+    if hint is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number, float(value) if number else None
+    return type(value) is hint, value
+
+
+def _says(hint: Any) -> str:
+    """A type in words."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_says(h) for h in get_args(hint))
+    if origin is Annotated:
+        interval = get_args(hint)[1]
+        assert isinstance(interval, Range)
+        return interval.says
+    if origin is Literal:
+        return ", ".join(get_args(hint)[:-1]) + f" or {get_args(hint)[-1]}" if get_args(hint)[1:] else get_args(hint)[0]
+    if origin is tuple:
+        return f"a list of which each is {_says(get_args(hint)[0])}"
+    return {types.NoneType: "null", bool: "true or false", str: "text"}.get(hint, str(hint))
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)

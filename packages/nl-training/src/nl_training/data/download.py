@@ -1,0 +1,70 @@
+"""Downloads: from the first mirror that gives the true file, written aside and then put in place in one step."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import tempfile
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from nl_nodes import UserError
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from nl_training.data.files import reason
+
+TIMEOUT = 30.0  # seconds without a byte
+
+_CHUNK = 2**16
+
+
+def download(target: Path, urls: Sequence[str], limit: int, verify: Callable[[Path], object]) -> None:
+    """Fetch `target` from the first of `urls` that gives at most `limit` bytes which `verify` accepts.
+
+    `verify` gets the path of the file written aside and raises `UserError` on a wrong one. Processes that fetch the
+    same file at once don't disturb each other: each writes its own, and the last to finish is in place. Raises
+    `UserError` with the last mirror's reason where none gives the file.
+    """
+    failure: Exception | None = None
+    for url in urls:
+        try:
+            _fetch(target, url, limit, verify)
+            return
+        except (OSError, http.client.HTTPException, UserError) as error:
+            failure = error
+    raise UserError(f"{target.name} could not be downloaded ({reason(failure) if failure else 'no mirror'})") from failure
+
+
+def _fetch(target: Path, url: str, limit: int, verify: Callable[[Path], object]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    aside = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            _copy(url, file, limit)
+        verify(aside)
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _copy(url: str, file: BinaryIO, limit: int) -> None:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.print(f"downloading {url}", soft_wrap=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with (
+        urllib.request.urlopen(url, timeout=TIMEOUT) as response,
+        Progress(*columns, console=console, disable=not console.is_terminal) as progress,
+    ):
+        task = progress.add_task(url.rpartition("/")[2], total=response.length)
+        size = 0
+        while chunk := response.read(_CHUNK):
+            size += len(chunk)
+            if size > limit:
+                raise UserError(f"{url} gives more than the {limit:,} bytes expected")
+            file.write(chunk)
+            progress.advance(task, len(chunk))

@@ -1,0 +1,41 @@
+"""The IDX format, in which MNIST and its kin are published.
+
+A file is: two zero bytes, the element type, the number of dimensions, one big-endian uint32 for each dimension, then
+the elements in C order. Only unsigned bytes (type 0x08) are read: the data sets here use nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from nl_nodes import UserError
+
+from nl_training.data.files import MAX_BYTES, read_file
+
+_UNSIGNED_BYTE = b"\x00\x00\x08"
+
+
+def read_idx(path: Path, limit: int = MAX_BYTES) -> npt.NDArray[np.uint8]:
+    """The array in an IDX file, plain or gzip; `UserError` where it is no whole IDX file of at most `limit` bytes."""
+    return parse_idx(read_file(path, limit), str(path))
+
+
+def parse_idx(data: bytes | bytearray, name: str) -> npt.NDArray[np.uint8]:
+    """The array in the contents of an IDX file; `name` stands in the errors.
+
+    No memory is taken on the header's word: the sizes it claims must be those of the bytes that are there.
+    """
+    if len(data) < 4 or data[:3] != _UNSIGNED_BYTE or data[3] == 0:
+        raise UserError(f"{name} is no IDX file of unsigned bytes (wrong magic number); replace it by the true file")
+    start = 4 + 4 * data[3]
+    shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4))
+    if len(data) != start + math.prod(shape):
+        claimed = " x ".join(f"{size:,}" for size in shape)
+        raise UserError(
+            f"{name} is truncated or corrupt: its header claims {claimed} bytes, {max(0, len(data) - start):,} follow; "
+            "replace it by a whole copy"
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

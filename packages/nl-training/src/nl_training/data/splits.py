@@ -1,0 +1,38 @@
+"""Stratified splits: every class gives the same share of its images."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from nl_training.data.dataset import Array, Labels, Split
+
+Indices = npt.NDArray[np.int64]
+
+TEST_SHARE = 0.2
+
+
+def stratified(t: Labels, share: float, seed: int) -> tuple[Indices, Indices]:
+    """The indices (kept, taken) of a split of labels `t` (N,) that takes round(N * share) images, both ascending.
+
+    Every class gives its share rounded down, and the classes with the largest remainders one image more. No class
+    gives its last image, so fewer are taken where classes are tiny.
+    """
+    rng = np.random.default_rng(seed)
+    counts = np.bincount(t)
+    quota = counts * share
+    take = np.minimum(np.floor(quota).astype(np.int64), np.maximum(counts - 1, 0))
+    by_remainder = np.argsort(take - quota, kind="stable")
+    able = by_remainder[(counts - take)[by_remainder] > 1]
+    take[able[: max(0, round(len(t) * share) - int(take.sum()))]] += 1
+
+    taken = np.zeros(len(t), bool)
+    for label, n in enumerate(take):
+        taken[rng.permutation(np.flatnonzero(t == label))[:n]] = True
+    return np.flatnonzero(~taken), np.flatnonzero(taken)
+
+
+def train_and_test(x: Array, t: Labels) -> tuple[Split, Split]:
+    """The fixed split of a source that comes in one piece: one fifth for the test, whatever the run's seed."""
+    kept, taken = stratified(t, TEST_SHARE, seed=0)
+    return Split(x[kept], t[kept]), Split(x[taken], t[taken])

@@ -1,0 +1,34 @@
+"""The code of a logged model: MLflow runs this file to serve it. It needs nl-models and nothing of nl-training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+
+
+class ServedNetwork(mlflow.pyfunc.PythonModel):
+    """Pixels (N, C, H, W) as they were in the data set in, probabilities (N, K) out."""
+
+    def load_context(self, context: Any) -> None:
+        """Build the network again and read its weights."""
+        from nl_models import build
+
+        spec = json.loads(Path(context.artifacts["network"]).read_text())
+        self.net = build(**spec["network"])
+        self.net.load(context.artifacts["weights"])
+        self.mean = np.reshape(spec["mean"], (1, -1, 1, 1)).astype(np.float32)
+        self.std = np.reshape(spec["std"], (1, -1, 1, 1)).astype(np.float32)
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        """The probabilities."""
+        pixels = model_input["pixels"] if isinstance(model_input, dict) else model_input
+        logits = self.net.predict((np.asarray(pixels, dtype=np.float32) - self.mean) / self.std)
+        e = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return e / e.sum(axis=1, keepdims=True)
+
+
+mlflow.models.set_model(ServedNetwork())

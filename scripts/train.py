@@ -1,0 +1,21 @@
+"""Train a network: `python scripts/train.py --help`."""
+
+from nl_training.config.cli import main
+
+
+def task(config, cfg):
+    """Train, evaluate and log one run."""
+    from nl_training.app import train
+
+    return train(config, cfg)
+
+
+def sweep(config, overrides):
+    """Hold the runs of a sweep together."""
+    from nl_training.tracking.sweep import parent
+
+    return parent(config, overrides)
+
+
+if __name__ == "__main__":
+    main(task, sweep)

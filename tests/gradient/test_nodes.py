@@ -1,0 +1,43 @@
+"""Every node's gradient against the complex step and central differences."""
+
+import numpy as np
+import pytest
+
+from nl_nodes import Graph, Input, Node
+from nl_nodes.cases import Case
+from nl_nodes.verify import central, check_graph, complex_step, draw, upstream
+
+pytestmark = pytest.mark.gradient
+
+NODES = {name: node for name, node in sorted(Node.registry.items()) if node.__module__.startswith("nl_nodes.")}
+CHECKS = [
+    pytest.param(case, oracle, id=f"{name}-{case.label}-{oracle.__name__}")
+    for name, node in NODES.items()
+    for case in node.cases()
+    for oracle in ((complex_step,) if case.surrogate else (complex_step, central))
+]
+
+
+def graph_of(case: Case, rng: np.random.Generator) -> tuple[Graph, dict[str, np.ndarray]]:
+    feeds = {f"x{i}": draw(rng, d) for i, d in enumerate(case.draws)}
+    inputs = [Input(name, gradient=d.domain != "labels") for (name, d) in zip(feeds, case.draws, strict=True)]
+    return Graph(case.build(*inputs)), feeds
+
+
+@pytest.mark.parametrize(("case", "oracle"), CHECKS)
+def test_node_gradient(case: Case, oracle) -> None:
+    rng = np.random.default_rng(7)
+    graph, feeds = graph_of(case, rng)
+    dy = upstream(rng, graph.run(**feeds).results[0].shape)
+    limit = 1e-10 if oracle is complex_step else 1e-6
+    for residual in check_graph(graph, feeds, dy, oracle):
+        assert residual.value <= limit, residual
+        if int(residual.name[1:]) in case.zero:
+            assert residual.size == 0, residual
+        else:
+            assert residual.size > 0, residual
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_every_node_has_a_case(name: str) -> None:
+    assert list(NODES[name].cases())

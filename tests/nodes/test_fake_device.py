@@ -1,0 +1,56 @@
+"""Every node runs on the strict stand-in for a GPU, with the CPU's values, and the stand-in is strict."""
+
+import numpy as np
+import pytest
+from support.fake_device import FakeArray, FakeBackend, install
+
+from nl_nodes import DeviceError, Graph, Input, Node
+from nl_nodes.cases import Case
+from nl_nodes.verify import draw, upstream
+
+install()
+FAKE = FakeBackend()
+CASES = [
+    pytest.param(case, id=f"{name}-{case.label}")
+    for name, node in sorted(Node.registry.items())
+    if node.__module__.startswith("nl_nodes.")
+    for case in node.cases()
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_node_on_the_device(case: Case) -> None:
+    rng = np.random.default_rng(0)
+    feeds = {f"x{i}": draw(rng, d) for i, d in enumerate(case.draws)}
+    inputs = [Input(name, gradient=d.domain != "labels") for name, d in zip(feeds, case.draws, strict=True)]
+    graph = Graph(case.build(*inputs))
+    y = graph.forward(**feeds)
+    dy = upstream(rng, y.shape)
+    expected = graph.backward(dy)
+    on_device = graph.forward(**{name: FAKE.array(value) for name, value in feeds.items()})
+    graph.passes = 0
+    assert isinstance(on_device, FakeArray)
+    grads = graph.backward(FAKE.array(dy))
+    assert grads.keys() == expected.keys()
+    for name, grad in grads.items():
+        assert isinstance(grad, FakeArray)
+        if "IndexMask" not in repr(graph.order):
+            np.testing.assert_array_equal(FAKE.host(grad), expected[name])
+
+
+def test_it_refuses_what_a_gpu_refuses() -> None:
+    array = FAKE.array([1.0, 2.0])
+    with pytest.raises(TypeError, match="Implicit conversion"):
+        np.asarray(array)
+    for mix in (lambda: array + np.ones(2), lambda: np.ones(2) * array, lambda: np.exp(array)):
+        with pytest.raises(TypeError):
+            mix()
+    with pytest.raises(AttributeError):
+        _ = FAKE.xp.einsum
+
+
+def test_mixed_devices_are_refused() -> None:
+    with pytest.raises(DeviceError, match="different devices"):
+        from nl_nodes import Add
+
+        Graph(Add(Input("a"), Input("b"))).forward(a=np.ones(2), b=FAKE.array([1.0, 2.0]))

@@ -1,0 +1,163 @@
+"""A strict stand-in for a GPU: its arrays are no NumPy arrays and refuse what CuPy's refuse.
+
+It converts to a host array only by `host`, never mixes with host arrays, and offers just the functions listed here, so
+that code which would fail on a GPU fails here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nl_nodes.device.backend import Backend, backends
+
+SCALARS = (int, float, complex, bool, np.bool_)
+
+
+class FakeArray:
+    """An array on the stand-in device; `_data` is its memory, out of bounds for all but this module."""
+
+    __array_ufunc__ = None  # NumPy must not take part in an operation
+
+    def __init__(self, data: np.ndarray) -> None:
+        self._data = data
+
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed")
+
+    shape = property(lambda self: self._data.shape)
+    ndim = property(lambda self: self._data.ndim)
+    size = property(lambda self: self._data.size)
+    dtype = property(lambda self: self._data.dtype)
+    real = property(lambda self: FakeArray(self._data.real))
+    T = property(lambda self: FakeArray(self._data.T))
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __float__(self) -> float:
+        return float(self._data)
+
+    def __int__(self) -> int:
+        return int(self._data)
+
+    def __bool__(self) -> bool:
+        return bool(self._data)
+
+    def __getitem__(self, key: Any) -> FakeArray:
+        return FakeArray(self._data[_index(key)])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._data[_index(key)] = _data(value)
+
+
+def _data(value: Any) -> Any:
+    if isinstance(value, FakeArray):
+        return value._data
+    if value is None or isinstance(value, (*SCALARS, str, tuple, list, type, np.dtype)):
+        return value
+    raise TypeError(f"{type(value).__name__} mixed with an array of the device")
+
+
+def _index(key: Any) -> Any:
+    keys = key if isinstance(key, tuple) else (key,)
+    return tuple(k if isinstance(k, slice) or k is Ellipsis or k is None else _data(k) for k in keys)
+
+
+def _wrap(value: Any) -> Any:
+    return FakeArray(np.asarray(value)) if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _operator(name: str) -> Any:
+    def method(self: FakeArray, *others: Any) -> Any:
+        result = getattr(self._data, name)(*map(_data, others))
+        if result is NotImplemented:
+            return NotImplemented
+        if name.startswith("__i"):
+            return self
+        return _wrap(result)
+
+    return method
+
+
+def _method(name: str) -> Any:
+    def method(self: FakeArray, *args: Any, **kwargs: Any) -> Any:
+        given = [_data(a) for a in args]
+        return _wrap(getattr(self._data, name)(*given, **{k: _data(v) for k, v in kwargs.items()}))
+
+    return method
+
+
+BINARY = ("add", "sub", "mul", "truediv", "pow", "matmul")
+for _name in BINARY:
+    for _form in ("", "r", "i"):
+        setattr(FakeArray, f"__{_form}{_name}__", _operator(f"__{_form}{_name}__"))
+for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "and", "or", "invert"):
+    setattr(FakeArray, f"__{_name}__", _operator(f"__{_name}__"))
+FakeArray.__hash__ = None  # type: ignore[assignment]
+for _name in ("reshape", "transpose", "sum", "max", "min", "argmax", "astype", "copy", "ravel"):
+    setattr(FakeArray, _name, _method(_name))
+
+
+class FakeNamespace:
+    """The array functions that CuPy has too and that this project uses."""
+
+    allowed = frozenset(
+        [
+            "exp",
+            "log",
+            "tanh",
+            "log1p",
+            "sqrt",
+            "argmax",
+            "take_along_axis",
+            "repeat",
+            "broadcast_to",
+            "concatenate",
+            "zeros",
+            "ones",
+            "empty",
+            "full",
+            "full_like",
+            "zeros_like",
+            "arange",
+            "isfinite",
+        ]
+    )
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self.allowed:
+            raise AttributeError(f"the device offers no {name}")
+        function = getattr(np, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            given = [[_data(x) for x in a] if isinstance(a, list) else _data(a) for a in args]
+            return _wrap(function(*given, **{k: _data(v) for k, v in kwargs.items()}))
+
+        return call
+
+
+class FakeBackend(Backend):
+    """The device "fake"."""
+
+    xp = FakeNamespace()
+
+    def owns(self, value: Any) -> bool:
+        return isinstance(value, FakeArray)
+
+    def array(self, value: Any, dtype: Any = None) -> FakeArray:
+        if isinstance(value, FakeArray):
+            return value if dtype is None or value.dtype == dtype else value.astype(dtype)
+        return FakeArray(np.array(value, dtype=dtype))
+
+    def host(self, array: FakeArray) -> np.ndarray:
+        return array._data.copy()
+
+    def words(self, seed: int, stream: int, counter: int, count: int) -> FakeArray:
+        return FakeArray(backends()["cpu"].words(seed, stream, counter, count))
+
+
+def install() -> None:
+    """Make `Device("fake")` work."""
+    backends()["fake"] = FakeBackend()
