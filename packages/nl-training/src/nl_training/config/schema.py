@@ -1,8 +1,6 @@
-"""What a configuration holds: one dataclass per group, with the type and range of every key.
+"""What a config may hold: every group's keys with their types and ranges, and nothing else.
 
-Defaults and their meaning stand in `conf/`; this is what they are held to. To add a key, add it here and to the YAML
-files of its group: either alone is refused. Where a group is a union, an option is held to the class whose `name`
-lists it, else to the one whose `name` is any text.
+The files in `conf/` hold the same keys with their defaults and comments; a test keeps the two alike.
 """
 
 from __future__ import annotations
@@ -10,17 +8,37 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from nl_training.config.ranges import Count, Factor, Index, NonNegative, Positive, Range, Share, Target
 
-Width = Annotated[int, Range(4)]
+@dataclass(frozen=True)
+class Range:
+    """A range that a number must lie in, and how to say it."""
+
+    says: str
+    above: float = float("-inf")
+    at_least: float = float("-inf")
+    below: float = float("inf")
+    at_most: float = float("inf")
+
+    def holds(self, value: float) -> bool:
+        """Whether the value lies in it; NaN lies in none."""
+        return self.at_least <= value <= self.at_most and self.above < value < self.below
+
+
+Positive = Annotated[float, Range("a number above 0", above=0)]
+NotNegative = Annotated[float, Range("a number, 0 or more", at_least=0)]
+Share = Annotated[float, Range("a number from 0 to below 1", at_least=0, below=1)]
+Fraction = Annotated[float, Range("a number from 0 to 1", at_least=0, at_most=1)]
+PositiveFraction = Annotated[float, Range("a number above 0, up to 1", above=0, at_most=1)]
+Count = Annotated[int, Range("a whole number, 1 or more", at_least=1)]
+Natural = Annotated[int, Range("a whole number, 0 or more", at_least=0)]
+Width = Annotated[int, Range("a whole number, 4 or more", at_least=4)]
 
 
 @dataclass(frozen=True)
 class Model:
-    """Any model: `target` is the function that makes it."""
+    """conf/model."""
 
     name: str
-    target: str
     width: Width
     activation: Literal["relu", "sigmoid", "tanh"]
     init: Literal["he", "xavier"] | Positive
@@ -28,125 +46,100 @@ class Model:
 
 @dataclass(frozen=True)
 class Mlp(Model):
-    """A multilayer perceptron: `hidden` lists its hidden layers' widths, None stands for four of `width`."""
+    """conf/model/mlp.yaml and the textbook's forms of it."""
 
-    name: Literal["mlp", "two_layer", "neuralnet"]
     hidden: tuple[Count, ...] | None
 
 
 @dataclass(frozen=True)
-class Optimizer:
-    """Any optimizer: `target` is its class."""
+class SGD:
+    """conf/optimizer/sgd.yaml; every optimizer has its key."""
 
-    name: str
-    target: str
     lr: Positive
 
 
 @dataclass(frozen=True)
-class Momentum(Optimizer):
-    """Momentum and Nesterov's."""
+class Momentum(SGD):
+    """conf/optimizer/momentum.yaml and nesterov.yaml."""
 
-    name: Literal["momentum", "nesterov"]
     momentum: Share
 
 
 @dataclass(frozen=True)
-class AdaGrad(Optimizer):
-    """AdaGrad."""
+class AdaGrad(SGD):
+    """conf/optimizer/adagrad.yaml."""
 
-    name: Literal["adagrad"]
     eps: Positive
 
 
 @dataclass(frozen=True)
-class RMSprop(Optimizer):
-    """RMSprop."""
+class RMSprop(AdaGrad):
+    """conf/optimizer/rmsprop.yaml."""
 
-    name: Literal["rmsprop"]
     decay: Share
-    eps: Positive
 
 
 @dataclass(frozen=True)
-class Adam(Optimizer):
-    """Adam."""
+class Adam(AdaGrad):
+    """conf/optimizer/adam.yaml."""
 
-    name: Literal["adam"]
     beta1: Share
     beta2: Share
-    eps: Positive
 
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay."""
+    """conf/optimizer/adamw.yaml."""
 
-    name: Literal["adamw"]  # type: ignore[assignment]
-    weight_decay: NonNegative
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Any schedule: `target` is its class."""
-
-    name: str
-    target: str
+    weight_decay: NotNegative
 
 
 @dataclass(frozen=True)
-class Step(Schedule):
-    """Falls by `gamma` every `every` epochs."""
+class Cosine:
+    """conf/schedule/cosine.yaml."""
 
-    name: Literal["step"]
+    warmup: NotNegative
+    final: Fraction
+
+
+@dataclass(frozen=True)
+class Constant:
+    """conf/schedule/constant.yaml."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """conf/schedule/step.yaml."""
+
     every: Positive
-    gamma: Target
-
-
-@dataclass(frozen=True)
-class Cosine(Schedule):
-    """Rises for `warmup` epochs, then falls to `final`."""
-
-    name: Literal["cosine"]
-    warmup: NonNegative
-    final: Factor
+    gamma: PositiveFraction
 
 
 @dataclass(frozen=True)
 class Regularization:
-    """What keeps a network from learning its training data by heart."""
+    """conf/regularization."""
 
-    name: str
-    weight_decay: NonNegative
+    weight_decay: NotNegative
     dropout: Share
     batch_norm: bool | Literal["before_activation", "before_affine", "after_activation"]
 
 
 @dataclass(frozen=True)
-class Cpu:
-    """NumPy."""
+class Device:
+    """conf/device."""
 
-    name: Literal["cpu"]
+    name: Literal["cpu", "gpu"]
     dtype: Literal["float32", "float64"]
     compile: bool
     threads: Count | None
     workers: Literal["auto", "threads", "processes"]
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """CuPy."""
-
-    name: Literal["gpu"]
-    dtype: Literal["float32", "float64"]
-    compile: bool
-    index: Index
+    index: Natural
     tf32: bool
 
 
 @dataclass(frozen=True)
 class Data:
-    """A data set and how it is split and scaled."""
+    """conf/data."""
 
     name: str
     root: str | None
@@ -156,12 +149,12 @@ class Data:
 
 @dataclass(frozen=True)
 class Trainer:
-    """How long to train, on what batches, and when to stop or save."""
+    """conf/trainer."""
 
     epochs: Count
     batch_size: Count
     max_steps: Count | None
-    target_accuracy: Target | None
+    target_accuracy: PositiveFraction | None
     checkpoint_every_steps: Count | None
     checkpoint_every_seconds: Positive | None
     on_nan: Literal["stop", "skip"]
@@ -170,42 +163,61 @@ class Trainer:
 
 @dataclass(frozen=True)
 class Tracking:
-    """Where runs are recorded."""
+    """conf/tracking."""
 
-    name: Literal["mlflow", "off"]
+    enabled: bool
     uri: str | None
     experiment_name: str
 
 
 @dataclass(frozen=True)
 class Verify:
-    """The proof of the gradients that goes with a run."""
+    """conf/verify."""
 
-    name: Literal["warn", "strict", "off"]
+    mode: Literal["warn", "strict", "off"]
     max_seconds: Positive
     probe_every: Count | None
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A multirun as a whole."""
+    """The key `sweep`."""
 
     resume: str | None
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything a training needs to know."""
+    """A whole run."""
 
-    seed: Annotated[int, Range(0, 2**32 - 1)]
-    resume: str | None
-    sweep: Sweep
-    model: Mlp | Model
-    optimizer: AdamW | Adam | RMSprop | AdaGrad | Momentum | Optimizer
-    schedule: Cosine | Step | Schedule
+    model: Model
+    optimizer: SGD
+    schedule: Cosine | Constant | Step
     regularization: Regularization
-    device: Cpu | Gpu
+    device: Device
     data: Data
     trainer: Trainer
     tracking: Tracking
     verify: Verify
+    seed: Natural
+    resume: str | None
+    sweep: Sweep
+
+
+# What `_target_` may be, and the keys that its option then has.
+TARGETS: dict[str, dict[str, type]] = {
+    "optimizer": {
+        "nl_layers.optimizers.SGD": SGD,
+        "nl_layers.optimizers.Momentum": Momentum,
+        "nl_layers.optimizers.Nesterov": Momentum,
+        "nl_layers.optimizers.AdaGrad": AdaGrad,
+        "nl_layers.optimizers.RMSprop": RMSprop,
+        "nl_layers.optimizers.Adam": Adam,
+        "nl_layers.optimizers.AdamW": AdamW,
+    },
+    "schedule": {
+        "nl_layers.schedules.Cosine": Cosine,
+        "nl_layers.schedules.Constant": Constant,
+        "nl_layers.schedules.Step": Step,
+    },
+}

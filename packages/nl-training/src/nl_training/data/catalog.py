@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from nl_nodes import UserError
 
+from nl_nodes import UserError
 from nl_training.data import embedded
 from nl_training.data.dataset import Dataset, Normalization, Source, Split
 from nl_training.data.images import load_folder

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
 from nl_nodes import ShapeError
 
 Array = npt.NDArray[np.generic]

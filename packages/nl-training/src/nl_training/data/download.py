@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from nl_nodes import UserError
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from nl_nodes import UserError
 from nl_training.data.files import reason
 
 TIMEOUT = 30.0  # seconds without a byte
@@ -35,7 +35,9 @@ def download(target: Path, urls: Sequence[str], limit: int, verify: Callable[[Pa
             return
         except (OSError, http.client.HTTPException, UserError) as error:
             failure = error
-    raise UserError(f"{target.name} could not be downloaded ({reason(failure) if failure else 'no mirror'})") from failure
+    raise UserError(
+        f"{target.name} could not be downloaded ({reason(failure) if failure else 'no mirror'})"
+    ) from failure
 
 
 def _fetch(target: Path, url: str, limit: int, verify: Callable[[Path], object]) -> None:
@@ -55,7 +57,13 @@ def _copy(url: str, file: BinaryIO, limit: int) -> None:
     console = Console(stderr=True)
     if not console.is_terminal:
         console.print(f"downloading {url}", soft_wrap=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with (
         urllib.request.urlopen(url, timeout=TIMEOUT) as response,
         Progress(*columns, console=console, disable=not console.is_terminal) as progress,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from nl_nodes import UserError
 
+from nl_nodes import UserError
 from nl_training.data.dataset import Source
 from nl_training.data.files import read_file
 from nl_training.data.splits import train_and_test

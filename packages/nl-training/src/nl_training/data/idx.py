@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from nl_nodes import UserError
 
+from nl_nodes import UserError
 from nl_training.data.files import MAX_BYTES, read_file
 
 _UNSIGNED_BYTE = b"\x00\x00\x08"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from nl_nodes import UserError
 from PIL import Image
 
+from nl_nodes import UserError
 from nl_training.data.dataset import Source
 from nl_training.data.files import MAX_BYTES
 from nl_training.data.splits import train_and_test
@@ -47,7 +47,9 @@ def _decode(path: Path, channels: int | None) -> Image.Image:
         with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
             with Image.open(path, formats=_FORMATS) as image:
                 if image.mode not in _GREY_MODES | _COLOUR_MODES:
-                    raise UserError(f"picture {path} is not 8 bits deep (mode {image.mode}); save it with 8 bits a channel")
+                    raise UserError(
+                        f"picture {path} is not 8 bits deep (mode {image.mode}); save it with 8 bits a channel"
+                    )
                 own = 1 if image.mode in _GREY_MODES else 3
                 return image.convert(_MODE_OF_CHANNELS[channels or own])
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -62,7 +64,9 @@ def load_folder(root: Path) -> Source:
     """The pictures below `root`, one folder for each class, in a fixed split; `UserError` where they don't agree."""
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(folders) < 2:
-        raise UserError(f"{root} must hold one folder of pictures for each class, at least two; it holds {len(folders)}")
+        raise UserError(
+            f"{root} must hold one folder of pictures for each class, at least two; it holds {len(folders)}"
+        )
     paths: list[Path] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
@@ -82,7 +86,9 @@ def _read_all(paths: list[Path]) -> npt.NDArray[np.uint8]:
         image = read_image(path)
         if images and image.shape[1:] != images[0].shape[1:]:
             (h, w), (h0, w0) = image.shape[1:], images[0].shape[1:]
-            raise UserError(f"pictures must have one size: {path} is {w}x{h}, {paths[0]} is {w0}x{h0}; resize them first")
+            raise UserError(
+                f"pictures must have one size: {path} is {w}x{h}, {paths[0]} is {w0}x{h0}; resize them first"
+            )
         images.append(image)
         if image.size * len(images) > MAX_BYTES:
             raise UserError(f"the pictures take more than {MAX_BYTES:,} bytes; scale them down or use fewer")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from nl_nodes import UserError
 
+from nl_nodes import UserError
 from nl_training.data.dataset import Source, Split
 from nl_training.data.download import download
 from nl_training.data.files import read_file
@@ -54,9 +54,7 @@ class IdxSet:
 
     def load(self, root: Path | None) -> Source:
         """Read and verify the four files; without `root` (None) they are downloaded if need be."""
-        x, t, x_test, t_test = (
-            file.read(path) for file, path in zip(self.files, self._paths(root), strict=True)
-        )
+        x, t, x_test, t_test = (file.read(path) for file, path in zip(self.files, self._paths(root), strict=True))
         return Source(_split(x, t), _split(x_test, t_test), self.classes)
 
     def _paths(self, root: Path | None) -> list[Path]:
@@ -64,7 +62,9 @@ class IdxSet:
             found = [file.find(root) for file in self.files]
             missing = [file.name for file, path in zip(self.files, found, strict=True) if path is None]
             if missing:
-                raise UserError(f"{root} lacks {', '.join(missing)} (plain or .gz); point data.root to {self.name}'s files")
+                raise UserError(
+                    f"{root} lacks {', '.join(missing)} (plain or .gz); point data.root to {self.name}'s files"
+                )
             return [path for path in found if path is not None]
         if self.system_folder is not None:
             system = [file.find(self.system_folder) for file in self.files]
@@ -90,9 +90,13 @@ def _split(x: npt.NDArray[np.uint8], t: npt.NDArray[np.uint8]) -> Split:
 MNIST = IdxSet(
     name="mnist",
     files=(
-        RawFile("train-images-idx3-ubyte", 47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
+        RawFile(
+            "train-images-idx3-ubyte", 47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+        ),
         RawFile("train-labels-idx1-ubyte", 60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
-        RawFile("t10k-images-idx3-ubyte", 7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
+        RawFile(
+            "t10k-images-idx3-ubyte", 7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
+        ),
         RawFile("t10k-labels-idx1-ubyte", 10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
     ),
     classes=tuple("0123456789"),
@@ -105,13 +109,26 @@ MNIST = IdxSet(
 FASHION_MNIST = IdxSet(
     name="fashion_mnist",
     files=(
-        RawFile("train-images-idx3-ubyte", 47_040_016, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
+        RawFile(
+            "train-images-idx3-ubyte", 47_040_016, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
+        ),
         RawFile("train-labels-idx1-ubyte", 60_008, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
-        RawFile("t10k-images-idx3-ubyte", 7_840_016, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
+        RawFile(
+            "t10k-images-idx3-ubyte", 7_840_016, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"
+        ),
         RawFile("t10k-labels-idx1-ubyte", 10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
     ),
     classes=(
-        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
     ),
     mirrors=(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",

@@ -7,8 +7,8 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from nl_nodes import UserError
 
+from nl_nodes import UserError
 from nl_training.data.dataset import Array, Source, Split
 from nl_training.data.files import MAX_BYTES, reason
 from nl_training.data.splits import train_and_test
@@ -28,7 +28,9 @@ def load_npz(path: Path) -> Source:
     images = [_images(arrays[name], f"{name} in {path}") for name in names[::2]]
     labels = [_labels(arrays[name], f"{name} in {path}", len(x)) for name, x in zip(names[1::2], images, strict=True)]
     if images[0].shape[1:] != images[-1].shape[1:] or images[0].dtype != images[-1].dtype:
-        raise UserError(f"{path}: x_train {arrays['x_train'].shape} and x_test {arrays['x_test'].shape} must agree in image shape and dtype")
+        raise UserError(
+            f"{path}: x_train {arrays['x_train'].shape} and x_test {arrays['x_test'].shape} must agree in image shape and dtype"
+        )
     classes = _classes(np.concatenate(labels), path)
     if names is _WHOLE:
         train, test = train_and_test(images[0], labels[0])
@@ -49,8 +51,19 @@ def _read(path: Path) -> dict[str, Array]:
             if names not in (set(_WHOLE), set(_PARTS)):
                 raise UserError(f"{path} holds the arrays {sorted(names)}; it must hold x, t or {', '.join(_PARTS)}")
             return {name: archive[name] for name in names}
-    except (OSError, ValueError, EOFError, MemoryError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is no whole .npz of plain arrays ({reason(error)}); save it again with np.savez") from error
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        MemoryError,
+        RuntimeError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise UserError(
+            f"{path} is no whole .npz of plain arrays ({reason(error)}); save it again with np.savez"
+        ) from error
 
 
 def _images(x: Array, what: str) -> Array:
@@ -75,5 +88,7 @@ def _labels(t: Array, what: str, n: int) -> Array:
 def _classes(t: Array, path: Path) -> tuple[str, ...]:
     found = np.unique(t)
     if len(found) < 2 or found[0] != 0 or found[-1] != len(found) - 1:
-        raise UserError(f"{path}: labels must count at least two classes 0, 1, 2, ... without a gap; they are {found[:5]}")
+        raise UserError(
+            f"{path}: labels must count at least two classes 0, 1, 2, ... without a gap; they are {found[:5]}"
+        )
     return tuple(str(label) for label in found)

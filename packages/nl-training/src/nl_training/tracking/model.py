@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from nl_training.tracking.provenance import pinned
 if TYPE_CHECKING:
     from nl_training.tracking.store import Store
     from nl_training.trainer import Trainer
+
+CODE = ("nl-nodes", "nl-layers", "nl-models")
 
 
 def softmax(logits: Any) -> Any:
@@ -43,7 +46,9 @@ def log_model(store: Store, run_id: str, trainer: Trainer, weights: Path, metric
     logging.getLogger("mlflow.models.model").setLevel(logging.ERROR)
     mlflow.set_tracking_uri(store.uri)
     mlflow.set_registry_uri(store.uri)
-    with mlflow.start_run(run_id=run_id):
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        # MLflow asks for type hints in `predict`, but the signature says more than they could.
+        warnings.filterwarnings("ignore", message=".*[Tt]ype hint", category=UserWarning)
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("served.py")),
@@ -55,6 +60,3 @@ def log_model(store: Store, run_id: str, trainer: Trainer, weights: Path, metric
         )
         # The model's page shows the run's figures of that moment; these are the ones that count.
         mlflow.log_metrics(dict(metrics), model_id=info.model_id)
-
-
-CODE = ("nl-nodes", "nl-layers", "nl-models")

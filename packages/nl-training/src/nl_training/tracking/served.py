@@ -23,7 +23,8 @@ class ServedNetwork(mlflow.pyfunc.PythonModel):
         self.mean = np.reshape(spec["mean"], (1, -1, 1, 1)).astype(np.float32)
         self.std = np.reshape(spec["std"], (1, -1, 1, 1)).astype(np.float32)
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+    # MLflow reads type hints as the model's schema, which the signature tells already.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """The probabilities."""
         pixels = model_input["pixels"] if isinstance(model_input, dict) else model_input
         logits = self.net.predict((np.asarray(pixels, dtype=np.float32) - self.mean) / self.std)
