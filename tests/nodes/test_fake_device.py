@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.fake_device import FakeArray, FakeBackend, install
 
-from nl_nodes import DeviceError, Graph, Input, Node
+from nl_nodes import Add, DeviceError, Graph, Input, Node
 from nl_nodes.cases import Case
 from nl_nodes.verify import draw, upstream
 
@@ -50,7 +50,6 @@ def test_it_refuses_what_a_gpu_refuses() -> None:
 
 
 def test_mixed_devices_are_refused() -> None:
+    graph = Graph(Add(Input("a"), Input("b")))
     with pytest.raises(DeviceError, match="different devices"):
-        from nl_nodes import Add
-
-        Graph(Add(Input("a"), Input("b"))).forward(a=np.ones(2), b=FAKE.array([1.0, 2.0]))
+        graph.forward(a=np.ones(2), b=FAKE.array([1.0, 2.0]))

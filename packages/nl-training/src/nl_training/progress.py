@@ -53,18 +53,14 @@ class ProgressBar(Observer):
             self._bar.refresh()
             return
         left = (now - self._begun) / report.step * (self._total - report.step)
-        self.console.print(
-            f"step {report.step}/{self._total}  epoch {report.epoch}  {state}  {left:,.0f} s left",
-            highlight=False,
-            soft_wrap=True,
-        )
+        self._line(f"step {report.step}/{self._total}  epoch {report.epoch}  {state}  {left:,.0f} s left")
 
     def on_epoch(self, report: EpochReport) -> None:
         """A line for the epoch."""
         parts = [f"epoch {report.epoch:>3}  step {report.step:>6}  {report.seconds:7.1f} s"]
         names = {"train/epoch_loss": "loss", "train/epoch_acc": "train", "val/acc": "validation", "test/acc": "test"}
         parts += [f"{name} {report.metrics[key]:.4f}" for key, name in names.items() if key in report.metrics]
-        self.console.print("  ".join(parts) + ("  best" if report.best else ""), highlight=False, soft_wrap=True)
+        self._line("  ".join(parts) + ("  best" if report.best else ""))
 
     def on_end(self, trainer: Trainer, result: Result) -> None:
         """Take the bar away."""
@@ -75,3 +71,6 @@ class ProgressBar(Observer):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)

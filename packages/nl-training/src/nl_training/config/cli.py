@@ -128,9 +128,9 @@ def _values(override: Override, multirun: bool) -> Iterator[str]:
     line = override.input_line or ""
     if override.is_sweep_override() and not multirun:
         raise UserError(f"{line}: a list of values is a sweep: add -m, or quote it")
-    if isinstance(override.value(), Glob):
-        options = [p.stem for p in sorted((CONF / key).glob("*.yaml"))]
-        values = [f"{key}={name}" for name in options if name in override.value().filter(options)]
+    swept = override.value()
+    if isinstance(swept, Glob):
+        values = [f"{key}={name}" for name in swept.filter(sorted(p.stem for p in (CONF / key).glob("*.yaml")))]
     elif override.is_sweep_override():
         values = [f"{key}={value}" for value in override.sweep_string_iterator()]
     else:
@@ -173,3 +173,27 @@ def _keys(group: str, overrides: list[str]) -> list[str]:
     chosen = [o for o in overrides if "." not in o.partition("=")[0]]
     cfg = _compose(chosen)
     return [f"{group}.{key}" for key in cfg.get(group, {}) if key != "_target_"]
+
+
+def run_command(task: Callable[[str, Config, list[str]], None], help_text: str, overrides: bool = True) -> None:
+    """Run a task on a logged run, named by `run=ID` on the command line; end with code 1 on a mistake.
+
+    Args:
+        task: gets the run's ID, the config that the overrides compose, and the other arguments.
+        help_text: what `--help` shows.
+        overrides: whether the other arguments are overrides of the config; else they are the task's own.
+    """
+    arguments = sys.argv[1:]
+    if {"--help", "-h"} & set(arguments):
+        print(help_text)
+        return
+    named = [a for a in arguments if a.startswith("run=")]
+    others = [a for a in arguments if not a.startswith("run=")]
+    try:
+        if len(named) != 1 or named[0] == "run=":
+            raise UserError("which run? run=ID, from the MLflow UI or the end of a training, or run=latest")
+        task(named[0].removeprefix("run="), check(others if overrides else [], multirun=False), others)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")

@@ -22,7 +22,7 @@ _COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 _MODE_OF_CHANNELS = {1: "L", 3: "RGB"}
 
 
-def read_image(path: Path | str, input_shape: tuple[int, int, int] | None = None) -> npt.NDArray[np.uint8]:
+def read_image(path: Path | str, input_shape: tuple[int, ...] | None = None) -> npt.NDArray[np.uint8]:
     """The picture in a file as (C, H, W), 0..255.
 
     With `input_shape` (C, H, W) it is turned grey (C = 1) or coloured (C = 3) and resized to it; without, it keeps its
@@ -44,14 +44,14 @@ def read_image(path: Path | str, input_shape: tuple[int, int, int] | None = None
 
 def _decode(path: Path, channels: int | None) -> Image.Image:
     try:
-        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-            with Image.open(path, formats=_FORMATS) as image:
-                if image.mode not in _GREY_MODES | _COLOUR_MODES:
-                    raise UserError(
-                        f"picture {path} is not 8 bits deep (mode {image.mode}); save it with 8 bits a channel"
-                    )
-                own = 1 if image.mode in _GREY_MODES else 3
-                return image.convert(_MODE_OF_CHANNELS[channels or own])
+        with (
+            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+            Image.open(path, formats=_FORMATS) as image,
+        ):
+            if image.mode not in _GREY_MODES | _COLOUR_MODES:
+                raise UserError(f"picture {path} (mode {image.mode}) is not 8 bits deep; save it with 8 bits a channel")
+            own = 1 if image.mode in _GREY_MODES else 3
+            return image.convert(_MODE_OF_CHANNELS[channels or own])
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UserError(f"picture {path} is too large to open safely; scale it down first") from error
     except UserError:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nl_nodes import UserError
-from nl_training.data.dataset import Array, Source, Split
+from nl_training.data.dataset import Array, Labels, Source, Split
 from nl_training.data.files import MAX_BYTES, reason
 from nl_training.data.splits import train_and_test
 
@@ -29,7 +29,8 @@ def load_npz(path: Path) -> Source:
     labels = [_labels(arrays[name], f"{name} in {path}", len(x)) for name, x in zip(names[1::2], images, strict=True)]
     if images[0].shape[1:] != images[-1].shape[1:] or images[0].dtype != images[-1].dtype:
         raise UserError(
-            f"{path}: x_train {arrays['x_train'].shape} and x_test {arrays['x_test'].shape} must agree in image shape and dtype"
+            f"{path}: x_train {arrays['x_train'].shape} and x_test {arrays['x_test'].shape} "
+            "must agree in image shape and dtype"
         )
     classes = _classes(np.concatenate(labels), path)
     if names is _WHOLE:
@@ -79,7 +80,7 @@ def _images(x: Array, what: str) -> Array:
     return x
 
 
-def _labels(t: Array, what: str, n: int) -> Array:
+def _labels(t: Array, what: str, n: int) -> Labels:
     if t.dtype.kind not in "ui" or t.shape != (n,):
         raise UserError(f"{what} must be one whole number for each of {n} images; it is {t.dtype} {t.shape}")
     return t.astype(np.int64)

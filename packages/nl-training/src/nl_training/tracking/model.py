@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Mapping
@@ -27,32 +26,46 @@ def softmax(logits: Any) -> Any:
     return e / e.sum(axis=1, keepdims=True)
 
 
-def log_model(store: Store, run_id: str, trainer: Trainer, weights: Path, metrics: Mapping[str, float]) -> None:
+def describe(trainer: Trainer) -> dict[str, Any]:
+    """What makes the network and its inputs again: `nl_models.build`'s arguments, class names, normalisation."""
+    scaling = trainer.data.normalization
+    return {
+        "network": trainer.net.spec,
+        "classes": list(trainer.data.classes),
+        "mean": list(scaling.mean),
+        "std": list(scaling.std),
+    }
+
+
+def log_model(store: Store, run_id: str, trainer: Trainer, folder: Path, metrics: Mapping[str, float]) -> None:
     """Log the network with its best weights, so that `mlflow models serve --env-manager local` can serve it.
 
     The model carries this project's packages as code, so that serving asks no index for them.
+
+    Args:
+        store: where.
+        run_id: the run that it belongs to.
+        trainer: what was trained.
+        folder: holds `best.safetensors` and `network.json`.
+        metrics: the figures to show beside it.
     """
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    data, net = trainer.data, trainer.net
-    spec = weights.with_name("network.json")
-    scaling = {"mean": data.normalization.mean, "std": data.normalization.std}
-    spec.write_text(json.dumps({"network": net.spec, "classes": data.classes, **scaling}))
+    data = trainer.data
     pixels = TensorSpec(np.dtype(np.float32), (-1, *data.input_shape), "pixels")
     probabilities = TensorSpec(np.dtype(np.float32), (-1, len(data.classes)))
     example = np.zeros((1, *data.input_shape), dtype=np.float32)
     logging.getLogger("mlflow.models.model").setLevel(logging.ERROR)
     mlflow.set_tracking_uri(store.uri)
     mlflow.set_registry_uri(store.uri)
-    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-        # MLflow asks for type hints in `predict`, but the signature says more than they could.
-        warnings.filterwarnings("ignore", message=".*[Tt]ype hint", category=UserWarning)
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings(record=True):
+        # Recorded and dropped: MLflow asks for type hints in `predict`, but the signature says more than they could.
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("served.py")),
-            artifacts={"weights": str(weights), "network": str(spec)},
+            artifacts={"weights": str(folder / "best.safetensors"), "network": str(folder / "network.json")},
             code_paths=[str(ROOT / "packages" / name / "src" / name.replace("-", "_")) for name in CODE],
             pip_requirements=pinned("numpy", "safetensors", "threadpoolctl", "mlflow"),
             signature=ModelSignature(inputs=Schema([pixels]), outputs=Schema([probabilities])),

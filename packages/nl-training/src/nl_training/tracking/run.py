@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from nl_training.tracking import provenance
 from nl_training.tracking.interrupts import Interrupts, status_of
 from nl_training.tracking.links import view_hint
 from nl_training.tracking.metrics import MetricBuffer
-from nl_training.tracking.model import log_model, softmax
+from nl_training.tracking.model import describe, log_model, softmax
 from nl_training.tracking.store import Store
 from nl_training.tracking.system import SystemMetrics
 
@@ -94,14 +95,12 @@ class MLflowTracker(Observer):
 
     def on_start(self, trainer: Trainer) -> None:
         """Log the data set and what is trained."""
-        from mlflow.data.meta_dataset import MetaDataset
-        from mlflow.data.sources import LocalArtifactDatasetSource
-        from mlflow.entities import DatasetInput, InputTag
+        from mlflow.entities import Dataset, DatasetInput, InputTag
 
         data = trainer.data
-        source = LocalArtifactDatasetSource(data.name)
-        dataset = MetaDataset(source, name=data.name, digest=data.digest[:36])
-        entity = DatasetInput(dataset._to_mlflow_entity(), tags=[InputTag("mlflow.data.context", "training")])
+        source = json.dumps({"data": data.name})
+        dataset = Dataset(data.name, data.digest[:36], "code", source)
+        entity = DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])
         self.store.client.log_inputs(self.run_id, datasets=[entity])
         for key, value in {
             "dataset.digest": data.digest,
@@ -139,9 +138,10 @@ class MLflowTracker(Observer):
             weights.mkdir()
             save_state(trainer.net.state_dict(), weights / "final.safetensors")
             save_state(trainer.best_state, weights / "best.safetensors")
+            (weights / "network.json").write_text(json.dumps(describe(trainer), indent=1))
             self.store.client.log_artifacts(self.run_id, str(weights), "weights")
             self._pictures(trainer, result)
-            log_model(self.store, self.run_id, trainer, weights / "best.safetensors", final)
+            log_model(self.store, self.run_id, trainer, weights, final)
 
     def _pictures(self, trainer: Trainer, result: Result) -> None:
         """Learning curves, confusion matrix and worst mistakes, of the best weights."""

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
 
 
-class ServedNetwork(mlflow.pyfunc.PythonModel):
+class ServedNetwork(PythonModel):
     """Pixels (N, C, H, W) as they were in the data set in, probabilities (N, K) out."""
 
     def load_context(self, context: Any) -> None:
@@ -32,4 +33,4 @@ class ServedNetwork(mlflow.pyfunc.PythonModel):
         return e / e.sum(axis=1, keepdims=True)
 
 
-mlflow.models.set_model(ServedNetwork())
+set_model(ServedNetwork())

@@ -84,7 +84,7 @@ def _compare(store: Store, run_id: str, name: str, children: list[Run], figures:
         "job": list(figures),
         "run": [child.info.run_id for child in children],
         "status": [child.info.status for child in children],
-        "test accuracy": [value for value in figures.values()],
+        "test accuracy": list(figures.values()),
     }
     store.client.log_table(run_id, table, "comparison.json")
     reached = {label: value for label, value in figures.items() if value is not None}

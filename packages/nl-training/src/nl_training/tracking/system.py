@@ -26,7 +26,7 @@ class SystemMetrics:
         return time.monotonic() - self._taken >= self._every
 
     def sample(self) -> dict[str, float]:
-        """Loads in percent, memory in megabytes, traffic in megabytes since the start; names as MLflow's UI has them."""
+        """Loads in percent, memory and traffic since the start in megabytes; names as MLflow's UI has them."""
         self._taken = time.monotonic()
         memory = psutil.virtual_memory()
         metrics = {

@@ -1,0 +1,21 @@
+"""Evaluate a logged run on a test set: `python scripts/evaluate.py run=ID [data=... device=...]`."""
+
+from nl_training.config.cli import run_command
+
+HELP = """Evaluates a logged run's best weights on a test set: accuracy, each class, confusion matrix, worst mistakes.
+
+  python scripts/evaluate.py run=latest
+  python scripts/evaluate.py run=ID data=mnist data.root=FOLDER
+
+Without data=... it takes the test set that the run was trained beside."""
+
+
+def task(run_id, config, overrides):
+    """Evaluate one run."""
+    from nl_training.reports import evaluate
+
+    evaluate(run_id, config, same_data=not any(o.startswith("data") for o in overrides))
+
+
+if __name__ == "__main__":
+    run_command(task, HELP)
