@@ -33,6 +33,9 @@ class FakeArray:
     real = property(lambda self: FakeArray(self._data.real))
     T = property(lambda self: FakeArray(self._data.T))
 
+    def __iter__(self) -> Any:
+        return (FakeArray(row) for row in self._data)
+
     def __len__(self) -> int:
         return len(self._data)
 
@@ -100,8 +103,22 @@ for _name in ("reshape", "transpose", "sum", "max", "min", "argmax", "astype", "
     setattr(FakeArray, _name, _method(_name))
 
 
+class StrideTricks:
+    """The one function of `lib.stride_tricks` that is used."""
+
+    @staticmethod
+    def sliding_window_view(array: FakeArray, window: Any, axis: Any, writeable: bool) -> FakeArray:
+        return FakeArray(np.lib.stride_tricks.sliding_window_view(array._data, window, axis, writeable=writeable))
+
+
+class Lib:
+    stride_tricks = StrideTricks()
+
+
 class FakeNamespace:
     """The array functions that CuPy has too and that this project uses."""
+
+    lib = Lib()
 
     allowed = frozenset(
         [

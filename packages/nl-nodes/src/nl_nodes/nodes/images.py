@@ -45,40 +45,44 @@ class Img2Matrix(Node):
 
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """The windows, each a row."""
-        x = inputs[0].transpose((0, 2, 3, 1))
         shape = self.infer(inputs[0].shape)
-        y = kept.xp.empty((*shape[:3], self.height, self.width, x.shape[3]), dtype=x.dtype)
-        padded = self._padded(kept, x)
-        for a, b, window in self._windows(padded, shape):
-            y[:, :, :, a, b, :] = window
+        windows = self._lines(kept, self._padded(kept, inputs[0]), self.height)[:, :: self.stride]
+        y = kept.xp.empty(windows.shape, dtype=windows.dtype)
+        # One image at a time, here and below: its windows stay in the processor's cache.
+        for n in range(shape[0]):
+            y[n] = windows[n]
         return y.reshape(shape)
 
     def backward(self, kept: Kept, dy: Array) -> Array:
         """Each pixel's sum over its copies."""
         n, c, h, w = kept.shapes[0]
-        p = self.pad
-        taps = dy.reshape((*dy.shape[:3], self.height, self.width, c))
+        p, s = self.pad, self.stride
+        _, oh, ow, _ = dy.shape
+        rows = dy.reshape((n, oh, ow, self.height, self.width * c))
         dx = kept.xp.zeros((n, h + 2 * p, w + 2 * p, c), dtype=dy.dtype)
-        for a, b, window in self._windows(dx, dy.shape):
-            window += taps[:, :, :, a, b, :]
+        lines = self._lines(kept, dx, 1)[:, :, :ow, 0]
+        apart = -(-self.width // s)  # so many windows further on, a line of windows overlaps no more
+        for image in range(n):
+            for a in range(self.height):
+                for first in range(apart):
+                    seen = lines[image, a : a + s * oh : s, first::apart]
+                    seen += rows[image, :, first::apart, a]
         return dx[:, p : p + h, p : p + w, :].transpose((0, 3, 1, 2))
 
     def _padded(self, kept: Kept, x: Array) -> Array:
-        n, h, w, c = x.shape
+        """The images with their padding, channels innermost in memory (N, H, W, C)."""
+        n, c, h, w = x.shape
         p = self.pad
-        if not p:
-            return x
         padded = kept.xp.full((n, h + 2 * p, w + 2 * p, c), self.fill, dtype=x.dtype)
-        padded[:, p : p + h, p : p + w, :] = x
+        padded[:, p : p + h, p : p + w] = x.transpose((0, 2, 3, 1))
         return padded
 
-    def _windows(self, padded: Array, shape: Shape) -> Iterator[tuple[int, int, Array]]:
-        """For each tap (a, b) of the window, the view of the padded image that it sees."""
-        _, oh, ow, _ = shape
-        s = self.stride
-        for a in range(self.height):
-            for b in range(self.width):
-                yield a, b, padded[:, a : a + s * oh : s, b : b + s * ow : s, :]
+    def _lines(self, kept: Kept, images: Array, height: int) -> Array:
+        """A view (N, H - height + 1, OW, height, FW C) of images (N, H, W, C): a window's line is one run of pixels."""
+        n, h, w, c = images.shape
+        view = kept.xp.lib.stride_tricks.sliding_window_view
+        lines = view(images.reshape((n, h, w * c)), (height, self.width * c), axis=(1, 2), writeable=True)
+        return lines[:, :, :: self.stride * c]
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
