@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 from nl_layers.layer import Layer, LayerCase, Mode
 from nl_nodes import Add, AddConst, Buffer, Mean, Mul, MulConst, Node, Parameter, Power, Reshape, ShapeError
@@ -12,6 +13,8 @@ from nl_nodes.typing import Array
 
 class BatchNormalization(Layer):
     """y = gamma (x - mean) / sqrt(var + eps) + beta, per feature of (N, D) or per channel of (N, C, H, W).
+
+    Where D is that of the flattened (N, C, H, W), x is flattened first in NCHW order, as `Affine` does; y is (N, D).
 
     To train, mean and (biased) variance are the batch's, over all but the feature or channel axis, and the running
     ones follow as r = momentum r + (1 - momentum) batch; to infer, the running ones are used. Before any training they
@@ -44,6 +47,8 @@ class BatchNormalization(Layer):
         """X -> centre -> scale by Power -> Mul by gamma -> Add beta."""
         x = inputs[0]
         features = self.gamma.value.shape[0]
+        if x.shape is not None and len(x.shape) > 2 and x.shape[1] != features == prod(x.shape[1:]):
+            x = Reshape(x, (0, -1))
         if x.shape is None or len(x.shape) not in (2, 4) or x.shape[1] != features:
             raise ShapeError(f"BatchNormalization: gamma ({features},) needs (N, {features}[, H, W]), got {x.shape}")
         form = (1, -1) if len(x.shape) == 2 else (1, -1, 1, 1)
@@ -66,7 +71,7 @@ class BatchNormalization(Layer):
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
-        """Features and images, in training and in inference."""
+        """Features, images and what is flattened, in training and in inference."""
         for train in (True, False):
             kind = "train" if train else "infer"
             yield LayerCase(
@@ -74,4 +79,7 @@ class BatchNormalization(Layer):
             )
             yield LayerCase(
                 f"images, {kind}", lambda draw: cls(draw(real(3)), draw(real(3))), (real(4, 3, 2, 3),), train
+            )
+            yield LayerCase(
+                f"flattened, {kind}", lambda draw: cls(draw(real(6)), draw(real(6))), (real(5, 3, 1, 2),), train
             )

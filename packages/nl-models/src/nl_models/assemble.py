@@ -101,16 +101,16 @@ class Builder:
         position = self.options.position if isinstance(part, Conv) or not images else False
         self.number += 1
         if position == "before_affine":
-            self.normalise()
+            self.normalise(images)
         if isinstance(part, Conv):
             self.convolution(part, bias=position != "before_activation")
         else:
             self.affine(part.features, bias=position != "before_activation")
         if position == "before_activation":
-            self.normalise()
+            self.normalise(images)
         self.layers.append((ACTIVATIONS[self.options.activation](), self.number))
         if position == "after_activation":
-            self.normalise()
+            self.normalise(images)
         if isinstance(part, Dense) and self.options.dropout:
             self.layers.append((Dropout(self.options.dropout, seed=self.options.seed, stream=self.number), self.number))
 
@@ -137,9 +137,9 @@ class Builder:
         self.number += 1
         self.affine(self.options.classes, bias=True)
 
-    def normalise(self) -> None:
-        """Batch normalisation of the shape so far: per channel, or per feature of what is flattened."""
-        features = self.shape[0] if len(self.shape) in (1, 3) else int(np.prod(self.shape))
+    def normalise(self, images: bool) -> None:
+        """Batch normalisation of the shape so far: per channel in a net on images, else per feature."""
+        features = self.shape[0] if images else int(np.prod(self.shape))
         self.layers.append((BatchNormalization(np.ones(features), np.zeros(features)), self.number))
 
     def pool(self) -> None:

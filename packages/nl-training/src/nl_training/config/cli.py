@@ -26,8 +26,7 @@ CONF = ROOT / "conf"
 Task = Callable[[Config, DictConfig], Any]
 Sweep = Callable[[Config, list[str]], AbstractContextManager[Any]]
 
-# Hydra's own options that only show something, and so need no check.
-SHOWS = {"--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc"}
+MULTIRUN = {"-m", "--multirun"}
 OmegaConf.register_new_resolver("nl_root", lambda: str(ROOT), replace=True)
 
 
@@ -39,12 +38,13 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
         sweep: with `-m`, what holds the jobs together: given the first job's config and the overrides.
     """
     arguments = sys.argv[1:]
-    multirun = any(a in ("-m", "--multirun") for a in arguments)
+    flags = {a for a in arguments if a.startswith("-")}
+    multirun = bool(flags & MULTIRUN)
     overrides = [a for a in arguments if not a.startswith("-")]
     failures: list[str] = []
     try:
         around: AbstractContextManager[Any] = nullcontext()
-        if not SHOWS & set(arguments):
+        if flags <= MULTIRUN:  # Hydra's other flags only show something
             first = check(overrides, multirun)
             if multirun and sweep is not None:
                 around = sweep(first, overrides)

@@ -1,0 +1,205 @@
+"""Optimizers against the papers' recurrences, weight decay, schedules and initial weights."""
+
+import math
+
+import numpy as np
+import pytest
+
+from nl_layers import FlatDict, add_weight_decay
+from nl_layers.initializers import normal, std
+from nl_layers.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
+from nl_layers.schedules import Constant, Cosine, Step
+from nl_nodes import Device, UserError
+
+SHAPES = {"W1": (3, 4), "b1": (4,), "gamma1": (4,), "beta1": (4,), "W2": (4, 2), "b2": (2,)}
+STEPS = 7
+
+
+def sgd(p, grads, lr=0.1):
+    for g in grads:
+        p = p - lr * g
+    return p
+
+
+def momentum(p, grads, lr=0.1, m=0.8):
+    v = 0.0 * p
+    for g in grads:
+        v = m * v - lr * g
+        p = p + v
+    return p
+
+
+def nesterov(p, grads, lr=0.1, m=0.8):
+    """Sutskever's form, in which the gradient is taken at theta + m v; what a network holds is that point."""
+    v, theta = 0.0 * p, p
+    for g in grads:
+        v = m * v - lr * g
+        theta = theta + v
+    return theta + m * v
+
+
+def adagrad(p, grads, lr=0.1, eps=1e-6):
+    seen = []
+    for g in grads:
+        seen.append(g)
+        p = p - lr * g / (np.sqrt(sum(s**2 for s in seen)) + eps)
+    return p
+
+
+def rmsprop(p, grads, lr=0.1, decay=0.9, eps=1e-6):
+    for i, g in enumerate(grads):
+        weights = [(1 - decay) * decay ** (i - j) for j in range(i + 1)]
+        p = p - lr * g / (np.sqrt(sum(w * s**2 for w, s in zip(weights, grads, strict=False))) + eps)
+    return p
+
+
+def adam(p, grads, lr=0.1, b1=0.8, b2=0.95, eps=1e-6, decay=0.0):
+    m, v = 0.0 * p, 0.0 * p
+    for t, g in enumerate(grads, 1):
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        p = p - lr * ((m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps) + decay * p)
+    return p
+
+
+RULES = {
+    "sgd": (lambda: SGD(lr=0.1), sgd),
+    "momentum": (lambda: Momentum(lr=0.1, momentum=0.8), momentum),
+    "nesterov": (lambda: Nesterov(lr=0.1, momentum=0.8), nesterov),
+    "adagrad": (lambda: AdaGrad(lr=0.1, eps=1e-6), adagrad),
+    "rmsprop": (lambda: RMSprop(lr=0.1, decay=0.9, eps=1e-6), rmsprop),
+    "adam": (lambda: Adam(lr=0.1, beta1=0.8, beta2=0.95, eps=1e-6), adam),
+    "adamw": (lambda: AdamW(lr=0.1, beta1=0.8, beta2=0.95, eps=1e-6, weight_decay=0.2), adam),
+}
+
+
+def drawn(seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal(shape) for name, shape in SHAPES.items()}
+
+
+def in_one_buffer(arrays: dict[str, np.ndarray]) -> FlatDict:
+    flat = FlatDict(SHAPES, Device().backend, "float64")
+    for key, value in arrays.items():
+        flat[key][...] = value
+    return flat
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_steps_follow_the_paper(name: str) -> None:
+    make, recurrence = RULES[name]
+    optimizer, params, grads = make(), drawn(0), [drawn(1 + i) for i in range(STEPS)]
+    arrays, start = dict(params), drawn(0)
+    for g in grads:
+        untouched = {key: value.copy() for key, value in g.items()}
+        optimizer.update(params, g)
+        assert all(np.array_equal(g[key], untouched[key]) for key in g)
+    for key, p in params.items():
+        assert p is arrays[key]  # in place
+        form = {"decay": 0.2 if key.startswith("W") else 0.0} if name == "adamw" else {}
+        expected = recurrence(start[key], [g[key] for g in grads], **form)
+        # Relative to the tensor's size: an element near zero is the difference of larger ones.
+        assert np.abs(p - expected).max() <= 1e-14 * np.abs(expected).max()
+        assert np.abs(p - start[key]).min() > 1e-4
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_flat_buffer_gets_the_same_as_name_by_name(name: str) -> None:
+    params, plain, one, two = in_one_buffer(drawn(0)), drawn(0), RULES[name][0](), RULES[name][0]()
+    for i in range(STEPS):
+        one.update(params, in_one_buffer(drawn(1 + i)))
+        two.update(plain, drawn(1 + i))
+    assert list(params) == list(SHAPES)
+    for key in SHAPES:
+        np.testing.assert_array_equal(params[key], plain[key])
+        assert np.shares_memory(params[key], params.flat)
+
+
+def test_flat_buffer_holds_every_array_once() -> None:
+    params = FlatDict(SHAPES, Device().backend, "float32")
+    params.flat[...] = np.arange(params.flat.size)
+    assert sorted(np.concatenate([p.ravel() for p in params.values()]).tolist()) == params.flat.tolist()
+    assert {key: p.shape for key, p in params.items()} == SHAPES
+    assert params.decayed.size == 3 * 4 + 4 * 2
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_weight_decay_reaches_the_weights_only(flat: bool) -> None:
+    params, grads = drawn(0), drawn(1)
+    if flat:
+        params, grads = in_one_buffer(params), in_one_buffer(grads)
+    add_weight_decay(params, grads, 0.3)
+    for key, before in drawn(1).items():
+        expected = before + 0.3 * drawn(0)[key] if key.startswith("W") else before
+        np.testing.assert_allclose(grads[key], expected, rtol=1e-15, atol=1e-16)
+        np.testing.assert_array_equal(params[key], drawn(0)[key])
+
+
+def test_layers_own_names_decay_alike() -> None:
+    params = {key: np.ones(2) for key in ("weight", "bias", "gamma", "beta")}
+    AdamW(lr=0.1, weight_decay=0.5).update(params, {key: np.zeros(2) for key in params})
+    assert {key: p[0] for key, p in params.items()} == {"weight": 0.95, "bias": 1, "gamma": 1, "beta": 1}
+
+
+RATES = {"sgd": 0.9, "momentum": 0.1, "nesterov": 0.1, "adagrad": 1.5, "rmsprop": 0.1, "adam": 0.3, "adamw": 0.3}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_quadratic_is_minimised(name: str) -> None:
+    optimizer: Optimizer = RULES[name][0]()
+    optimizer.lr = RATES[name]
+    params = {"b1": np.array([-7.0, 2.0])}
+    for step in range(400):
+        optimizer.lr = RATES[name] * Cosine(warmup=0.0).factor(step, 400)
+        optimizer.update(params, {"b1": params["b1"] * [0.1, 2.0]})
+    assert np.abs(params["b1"]).max() < 0.05, params
+
+
+def test_the_learning_rate_may_change_between_steps() -> None:
+    for name, (make, _) in RULES.items():
+        optimizer, params = make(), drawn(0)
+        optimizer.update(params, drawn(1))
+        before = {key: p.copy() for key, p in params.items()}
+        optimizer.lr = 0.0
+        optimizer.update(params, drawn(2))
+        if name not in ("momentum", "nesterov"):  # their velocity goes on
+            assert all(np.array_equal(before[key], params[key]) for key in params), name
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_float32_stays_float32(name: str) -> None:
+    optimizer, params = RULES[name][0](), {"W1": np.ones(3, "float32")}
+    optimizer.update(params, {"W1": np.ones(3, "float32")})
+    assert {a.dtype for a in (params["W1"], *optimizer.state["W1"].values())} == {np.dtype("float32")}
+
+
+def test_schedules() -> None:
+    assert [Constant().factor(e, 10) for e in (0, 3.7, 10)] == [1, 1, 1]
+    step = Step(every=2, gamma=0.5)
+    assert [step.factor(e, 10) for e in (0, 1.99, 2, 3.5, 4, 9)] == [1, 1, 0.5, 0.5, 0.25, 0.0625]
+    warm = Cosine(warmup=2.0, final=0.1)
+    assert warm.factor(0, 10) > 0
+    assert [warm.factor(e, 10) for e in (0.5, 1.0, 1.5)] == [0.25, 0.5, 0.75]
+    for epoch in (2, 3, 6, 9, 10):
+        expected = 0.1 + 0.9 * (1 + math.cos(math.pi * (epoch - 2) / 8)) / 2
+        assert warm.factor(epoch, 10) == pytest.approx(expected, abs=1e-11)
+    assert (warm.factor(2, 10), warm.factor(10, 10)) == (1, 0.1)
+    assert Cosine(warmup=5.0).factor(1.0, 2.0) == 1  # a short training warms up for half of it
+    assert all(0 < Cosine().factor(e / 7, 3) <= 1 for e in range(21))
+
+
+@pytest.mark.parametrize(
+    ("init", "expected"), [("he", math.sqrt(2 / 300)), ("xavier", math.sqrt(1 / 300)), (0.03, 0.03)]
+)
+def test_initial_weights_have_their_deviation(init, expected: float) -> None:
+    assert std(init, 300) == pytest.approx(expected, rel=1e-15)
+    w = normal(np.random.default_rng(0), (300, 200), 300, init)
+    assert w.shape == (300, 200)
+    assert w.std() == pytest.approx(expected, rel=0.02)
+    assert abs(w.mean()) < 0.02 * expected
+    np.testing.assert_array_equal(w, normal(np.random.default_rng(0), (300, 200), 300, init))
+
+
+@pytest.mark.parametrize("init", ["hee", 0, -0.1, float("nan")])
+def test_a_wrong_initializer_is_refused(init) -> None:
+    with pytest.raises(UserError, match="he, xavier"):
+        std(init, 10)

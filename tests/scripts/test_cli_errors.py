@@ -1,0 +1,127 @@
+"""Every mistake on the command line: at most three lines that name the thing, code 1, no traceback."""
+
+import gzip
+import importlib.util
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nl_nodes import UserError
+from nl_training.config.cli import check
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+def run(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPTS / script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 1, done
+    lines = done.stderr.strip().splitlines()
+    assert 1 <= len(lines) <= 3, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model=vgg61"], ["vgg61", "vgg16?"]),
+        (["optimiser=adam"], ["optimiser", "optimizer?"]),
+        (["optimizer.lrr=0.1"], ["optimizer.lrr", "optimizer.lr?"]),
+        (["+optimizer.lrr=0.1"], ["optimizer.lrr", "optimizer.lr?"]),
+        (["optimizer.lr=fast"], ["optimizer.lr=fast", "above 0"]),
+        (["optimizer.lr=0"], ["optimizer.lr=0", "above 0"]),
+        (["optimizer.lr=nan"], ["optimizer.lr=nan"]),
+        (["optimizer._target_=os.system"], ["os.system"]),
+        (["optimizer.beta1=1"], ["optimizer.beta1=1"]),
+        (["regularization.dropout=1"], ["regularization.dropout=1"]),
+        (["regularization.dropout=-0.1"], ["regularization.dropout=-0.1"]),
+        (["regularization.batch_norm=sometimes"], ["sometimes", "before_affine"]),
+        (["trainer.epochs=1.5"], ["trainer.epochs=1.5", "whole number"]),
+        (["trainer.epochs=0"], ["trainer.epochs=0"]),
+        (["trainer.batch_size=0"], ["trainer.batch_size=0"]),
+        (["trainer.max_steps=-1"], ["trainer.max_steps=-1"]),
+        (["data.validation=1"], ["data.validation=1"]),
+        (["model.width=2"], ["model.width=2"]),
+        (["model.init=-1"], ["model.init=-1"]),
+        (["device.dtype=float16"], ["float16", "float64"]),
+        (["seed=-1"], ["seed=-1"]),
+        (["model=mlp,cnn3"], ["-m"]),
+        (["a=[1,"], ["a=[1,"]),
+        (["~model"], ["~model"]),
+        (["-m", "model=mlp,cnn33"], ["cnn33", "cnn3?"]),
+        (["-m", "optimizer.lr=0.1,0"], ["optimizer.lr=0"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_wrong_config(arguments: list[str], words: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        check([a for a in arguments if a != "-m"], multirun="-m" in arguments)
+    assert len(str(error.value).splitlines()) == 1
+    assert all(word in str(error.value) for word in words), error.value
+
+
+@pytest.mark.parametrize("arguments", [["model=vgg61"], ["+optimizer.lrr=0.1"], ["-m", "optimizer.lr=0.1,0"]], ids=str)
+def test_wrong_config_from_the_shell(arguments: list[str], tmp_path: Path) -> None:
+    refused(run("train.py", *arguments, cwd=tmp_path), "error: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_data_there(tmp_path: Path) -> None:
+    refused(run("train.py", "data=mnist", "data.root=nowhere", cwd=tmp_path), "nowhere")
+
+
+def test_a_truncated_idx_file(tmp_path: Path) -> None:
+    header = struct.pack(">IIII", 0x803, 60000, 28, 28)
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    for name in names:
+        (tmp_path / f"{name}-ubyte.gz").write_bytes(gzip.compress(header + bytes(100)))
+    refused(run("train.py", "data=mnist", f"data.root={tmp_path}", cwd=tmp_path), "train-images-idx3-ubyte")
+
+
+def test_a_picture_that_is_none(tmp_path: Path) -> None:
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "one.png").write_text("no picture")
+    refused(run("train.py", "data=images", f"data.root={tmp_path}", cwd=tmp_path), "one.png")
+    refused(run("predict.py", "run=latest", cwd=tmp_path), "files")
+
+
+def test_a_map_that_becomes_empty(tmp_path: Path) -> None:
+    refused(run("train.py", "model=vgg16", "data=digits", cwd=tmp_path), "vgg16", "(1, 8, 8)")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="CuPy is installed here")
+def test_no_gpu(tmp_path: Path) -> None:
+    refused(run("train.py", "model=vgg16", "device=gpu", cwd=tmp_path), "CuPy", "device=cpu")
+
+
+def test_an_unknown_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    refused(run("evaluate.py", "run=nothing", cwd=tmp_path), "run=nothing")
+    refused(run("evaluate.py", cwd=tmp_path), "run=ID")
+
+
+def test_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    refused(run("train.py", "model=mlp", "data=digits", cwd=tmp_path), "http://127.0.0.1:9", "tracking=off")
+
+
+def test_help_teaches(tmp_path: Path) -> None:
+    done = run("train.py", "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for word in ("vgg16", "batch_norm", "-m model=mlp,cnn3", "optimizer.lr=0.1", "momentum"):
+        assert word in done.stdout
+
+
+def test_the_config_is_shown_and_nothing_is_run(tmp_path: Path) -> None:
+    done = run("train.py", "--cfg", "job", "model=mlp", cwd=tmp_path)
+    assert "name: mlp" in done.stdout
+    assert "epoch" not in done.stdout.replace("epochs", "")

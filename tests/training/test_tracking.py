@@ -1,0 +1,152 @@
+"""Runs in a real MLflow store: what they hold, how they end, and a sweep's parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from nl_training.data import load
+from nl_training.tracking.store import Store
+
+TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
+SMALL = ["model=mlp", "data=digits", "trainer.epochs=2"]
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/runs.db"
+
+
+def start(uri: str, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "OPENBLAS_NUM_THREADS": "1"}
+    environment.pop("MLFLOW_RUN_ID", None)
+    return subprocess.Popen(
+        [sys.executable, str(TRAIN), *arguments],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def runs(uri: str, experiment: str) -> list:
+    client = MlflowClient(tracking_uri=uri)
+    found = client.get_experiment_by_name(experiment)
+    return list(client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"])) if found else []
+
+
+@pytest.fixture(scope="module")
+def done(uri: str):
+    code, out, err = finish(start(uri, *SMALL, "tracking.experiment_name=done"))
+    assert code == 0, err
+    assert err == ""
+    (run,) = runs(uri, "done")
+    return run, out
+
+
+def test_a_finished_run_holds_everything(uri: str, done) -> None:
+    run, out = done
+    assert run.info.status == "FINISHED"
+    params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
+    assert params["model.name"] == "mlp"
+    assert params["optimizer.lr"] == "0.001"
+    assert params["trainer.epochs"] == "2"
+    assert {"train/loss", "train/acc", "val/acc", "val/loss", "test/acc", "test/loss", "lr"} <= metrics.keys()
+    assert {"best/epoch", "best/val_acc", "best/test_acc", "final/test_acc"} <= metrics.keys()
+    assert any(name.startswith("system/") for name in metrics)
+    assert len(tags["mlflow.source.git.commit"]) == 40
+    assert {"git.dirty", "version.numpy", "version.nl-nodes", "device", "dataset.digest"} <= tags.keys()
+    assert run.inputs.dataset_inputs[0].dataset.name == "digits"
+    client = MlflowClient(tracking_uri=uri)
+    steps = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [m.step for m in steps] == list(range(1, len(steps) + 1))
+    names = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert {"config.yaml", "packages.txt", "learning_curves.png", "confusion_matrix.png", "worst_mistakes.png"} <= names
+    weights = {item.path for item in client.list_artifacts(run.info.run_id, "weights")}
+    assert {"weights/final.safetensors", "weights/best.safetensors"} <= weights
+    assert f"test accuracy {metrics['final/test_acc']:.4f}" in out
+    assert run.info.run_id in out
+
+
+def test_the_logged_model_predicts_as_the_network_did(uri: str, done) -> None:
+    run, _ = done
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow warns of its own type hints when it is imported
+        import mlflow
+
+        mlflow.set_tracking_uri(uri)
+        model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    data = load("digits", normalize=False)
+    pixels = data.test.x * np.float32(16)
+    probabilities = model.predict({"pixels": pixels})
+    assert probabilities.shape == (len(pixels), 10)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    accuracy = (probabilities.argmax(axis=1) == data.test.t).mean()
+    assert accuracy == pytest.approx(run.data.metrics["final/test_acc"], abs=1e-9)
+
+
+def test_an_error_makes_the_run_failed(uri: str) -> None:
+    code, _, err = finish(start(uri, *SMALL, "optimizer=sgd", "optimizer.lr=1e30", "tracking.experiment_name=failed"))
+    assert code == 1
+    assert "lower optimizer.lr" in err
+    assert "Traceback" not in err
+    (run,) = runs(uri, "failed")
+    assert run.info.status == "FAILED"
+    assert "lower optimizer.lr" in run.data.tags["error"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_a_signal_makes_the_run_killed(uri: str, number: signal.Signals) -> None:
+    name = f"killed by {number.name}"
+    process = start(uri, "model=mlp", "data=digits", "trainer.epochs=100000", f"tracking.experiment_name='{name}'")
+    deadline = time.monotonic() + 120
+    while not any("train/loss" in run.data.metrics for run in runs(uri, name)):
+        assert process.poll() is None, finish(process)
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    process.send_signal(number)
+    code, _, err = finish(process)
+    assert code != 0
+    assert "Traceback" not in err
+    (run,) = runs(uri, name)
+    assert run.info.status == "KILLED"
+
+
+def test_a_refused_device_leaves_no_run(uri: str) -> None:
+    code, _, err = finish(start(uri, "model=vgg16", "data=digits", "tracking.experiment_name=refused"))
+    assert code == 1, err
+    assert runs(uri, "refused") == []
+
+
+def test_a_sweep_nests_its_jobs_and_survives_one_that_fails(uri: str) -> None:
+    arguments = ["-m", *SMALL, "optimizer=sgd", "optimizer.lr=0.1,1e30,0.2", "tracking.experiment_name=sweep"]
+    code, out, err = finish(start(uri, *arguments))
+    assert code == 1
+    assert "error: job 1: the loss became" in err
+    parent, *children = runs(uri, "sweep")
+    assert [child.info.status for child in children] == ["FINISHED", "FAILED", "FINISHED"]
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
+    assert parent.info.status == "FAILED"
+    assert parent.data.tags["jobs"] == "2 finished, 1 failed"
+    best = max(child.data.metrics["final/test_acc"] for child in children if child.info.status == "FINISHED")
+    assert parent.data.metrics["best/test_acc"] == best
+    artifacts = MlflowClient(tracking_uri=uri).list_artifacts(parent.info.run_id)
+    assert {"comparison.png", "comparison.json"} <= {item.path for item in artifacts}
+    assert "compare-runs" in out
+
+
+def test_two_processes_create_a_store_at_once(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/fresh.db"
+    code = f"from nl_training.tracking.store import Store; Store.open({uri!r}, 'race')"
+    both = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [finish(process)[0] for process in both] == [0, 0]
+    assert Store.open(uri, "race").experiment_id == "1"
