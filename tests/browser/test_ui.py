@@ -50,14 +50,14 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, MlflowCl
         server.wait(30)
 
 
-def page(url: str, name: str) -> str:
+def page(url: str, name: str, height: int = 1100) -> str:
     """The page's DOM after it has loaded, and its screenshot in outputs/browser."""
     SHOTS.mkdir(parents=True, exist_ok=True)
     chromium = shutil.which("chromium")
     assert chromium is not None
     common = [
         chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update", "--window-size=1400,1100",
+        "--disable-background-networking", "--disable-component-update", f"--window-size=1400,{height}",
         "--virtual-time-budget=30000",
     ]  # fmt: skip
     subprocess.run([*common, f"--screenshot={SHOTS / name}.png", url], check=True, capture_output=True, timeout=120)
@@ -72,7 +72,7 @@ def test_a_runs_page(ui: tuple[str, MlflowClient]) -> None:
     overview = page(f"{link}?workflowType=machine_learning", "overview")
     for word in ("final/test_acc", "best/val_acc", "optimizer.lr", "digits", "mlp adam lr=0.001"):
         assert word in overview, word
-    metrics = page(f"{link}/model-metrics?workflowType=machine_learning", "metrics")
+    metrics = page(f"{link}/model-metrics?workflowType=machine_learning", "metrics", height=3200)
     for word in ("train/loss", "val/acc", "test/acc"):
         assert word in metrics, word
     artifacts = page(f"{link}/artifacts?workflowType=machine_learning", "artifacts")

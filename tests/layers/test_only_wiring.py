@@ -14,7 +14,7 @@ from nl_layers.layer import Wired
 PLAIN = {"__future__", "collections.abc", "functools", "math", "typing"}
 DECLARATIONS = {"nl_nodes.cases", "nl_nodes.typing", "nl_layers.layer", "nl_layers.activations"}
 # Functions whose result is no array, and arguments that hold none.
-NUMBERS = {"int", "len", "max", "min", "range", "sorted", "tuple", "isinstance", "super"}
+NUMBERS = {"int", "len", "max", "min", "prod", "range", "sorted", "tuple", "isinstance", "super"}
 HARMLESS = {"self", "cls", "mode", "draw"}
 OWN_METHODS = {"__init__", "wire", "cases"}
 RUNS = {"forward": "self._forward", "backward": "self._backward"}

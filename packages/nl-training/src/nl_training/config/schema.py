@@ -31,6 +31,7 @@ Fraction = Annotated[float, Range("a number from 0 to 1", at_least=0, at_most=1)
 PositiveFraction = Annotated[float, Range("a number above 0, up to 1", above=0, at_most=1)]
 Count = Annotated[int, Range("a whole number, 1 or more", at_least=1)]
 Natural = Annotated[int, Range("a whole number, 0 or more", at_least=0)]
+Seed = Annotated[int, Range("a whole number from 0 to 4294967295", at_least=0, at_most=2**32 - 1)]
 Width = Annotated[int, Range("a whole number, 4 or more", at_least=4)]
 
 
@@ -199,7 +200,7 @@ class Config:
     trainer: Trainer
     tracking: Tracking
     verify: Verify
-    seed: Natural
+    seed: Seed
     resume: str | None
     sweep: Sweep
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nl_nodes import UserError
 from nl_training.data.files import reason
@@ -28,16 +28,14 @@ def download(target: Path, urls: Sequence[str], limit: int, verify: Callable[[Pa
     same file at once don't disturb each other: each writes its own, and the last to finish is in place. Raises
     `UserError` with the last mirror's reason where none gives the file.
     """
-    failure: Exception | None = None
+    why = "no mirror is known"
     for url in urls:
         try:
             _fetch(target, url, limit, verify)
             return
         except (OSError, http.client.HTTPException, UserError) as error:
-            failure = error
-    raise UserError(
-        f"{target.name} could not be downloaded ({reason(failure) if failure else 'no mirror'})"
-    ) from failure
+            why = reason(error)
+    raise UserError(f"{target.name} could not be downloaded ({why})")
 
 
 def _fetch(target: Path, url: str, limit: int, verify: Callable[[Path], object]) -> None:
@@ -57,13 +55,7 @@ def _copy(url: str, file: BinaryIO, limit: int) -> None:
     console = Console(stderr=True)
     if not console.is_terminal:
         console.print(f"downloading {url}", soft_wrap=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with (
         urllib.request.urlopen(url, timeout=TIMEOUT) as response,
         Progress(*columns, console=console, disable=not console.is_terminal) as progress,

@@ -14,15 +14,15 @@ from nl_training.data.dataset import Source
 from nl_training.data.files import MAX_BYTES
 from nl_training.data.splits import train_and_test
 
-# Named, as Pillow would also open formats that run other programs (EPS).
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+# Named, as Pillow would also open formats that run other programs (EPS) or print for themselves (TIFF).
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM")
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm"}
 _GREY_MODES = {"1", "L", "LA"}
 _COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 _MODE_OF_CHANNELS = {1: "L", 3: "RGB"}
 
 
-def read_image(path: Path | str, input_shape: tuple[int, ...] | None = None) -> npt.NDArray[np.uint8]:
+def read_image(path: Path | str, input_shape: tuple[int, int, int] | None = None) -> npt.NDArray[np.uint8]:
     """The picture in a file as (C, H, W), 0..255.
 
     With `input_shape` (C, H, W) it is turned grey (C = 1) or coloured (C = 3) and resized to it; without, it keeps its
@@ -49,7 +49,7 @@ def _decode(path: Path, channels: int | None) -> Image.Image:
             Image.open(path, formats=_FORMATS) as image,
         ):
             if image.mode not in _GREY_MODES | _COLOUR_MODES:
-                raise UserError(f"picture {path} (mode {image.mode}) is not 8 bits deep; save it with 8 bits a channel")
+                raise UserError(f"picture {path} is {image.mode}, not 8 bits a channel; save it with 8 bits")
             own = 1 if image.mode in _GREY_MODES else 3
             return image.convert(_MODE_OF_CHANNELS[channels or own])
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -64,9 +64,7 @@ def load_folder(root: Path) -> Source:
     """The pictures below `root`, one folder for each class, in a fixed split; `UserError` where they don't agree."""
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(folders) < 2:
-        raise UserError(
-            f"{root} must hold one folder of pictures for each class, at least two; it holds {len(folders)}"
-        )
+        raise UserError(f"{root} must hold a folder of pictures for each class, at least two; it holds {len(folders)}")
     paths: list[Path] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
@@ -86,9 +84,7 @@ def _read_all(paths: list[Path]) -> npt.NDArray[np.uint8]:
         image = read_image(path)
         if images and image.shape[1:] != images[0].shape[1:]:
             (h, w), (h0, w0) = image.shape[1:], images[0].shape[1:]
-            raise UserError(
-                f"pictures must have one size: {path} is {w}x{h}, {paths[0]} is {w0}x{h0}; resize them first"
-            )
+            raise UserError(f"{path} is {w}x{h}, {paths[0]} is {w0}x{h0}: pictures must have one size; resize them")
         images.append(image)
         if image.size * len(images) > MAX_BYTES:
             raise UserError(f"the pictures take more than {MAX_BYTES:,} bytes; scale them down or use fewer")

@@ -44,13 +44,17 @@ class RawFile:
 
 @dataclass(frozen=True)
 class IdxSet:
-    """A data set in MNIST's form; `files` are train images, train labels, test images, test labels."""
+    """A data set in MNIST's form; `files` are train images, train labels, test images, test labels.
+
+    They are looked for in `system_folder`, where Debian's packages put data sets, and in the user's cache folder, into
+    which they are downloaded from `mirrors`.
+    """
 
     name: str
     files: tuple[RawFile, RawFile, RawFile, RawFile]
     classes: tuple[str, ...]
     mirrors: tuple[str, ...]
-    system_folder: Path | None = None
+    system_folder: Path
 
     def load(self, root: Path | None) -> Source:
         """Read and verify the four files; without `root` (None) they are downloaded if need be."""
@@ -58,18 +62,14 @@ class IdxSet:
         return Source(_split(x, t), _split(x_test, t_test), self.classes)
 
     def _paths(self, root: Path | None) -> list[Path]:
+        found = {file.name: file.find(root or self.system_folder) for file in self.files}
+        missing = [name for name, path in found.items() if path is None]
+        if not missing:
+            return [path for path in found.values() if path]
         if root is not None:
-            found = [file.find(root) for file in self.files]
-            missing = [file.name for file, path in zip(self.files, found, strict=True) if path is None]
-            if missing:
-                raise UserError(
-                    f"{root} lacks {', '.join(missing)} (plain or .gz); point data.root to {self.name}'s files"
-                )
-            return [path for path in found if path is not None]
-        if self.system_folder is not None:
-            system = [file.find(self.system_folder) for file in self.files]
-            if None not in system:
-                return [path for path in system if path is not None]
+            raise UserError(
+                f"{root} lacks {', '.join(missing)} (plain or .gz); data.root must hold {self.name}'s files"
+            )
         folder = cache_folder() / self.name
         return [file.find(folder) or self._download(file, folder) for file in self.files]
 
@@ -104,6 +104,7 @@ MNIST = IdxSet(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
     ),
+    system_folder=Path("/usr/share/datasets/mnist"),
 )
 
 FASHION_MNIST = IdxSet(
@@ -118,21 +119,10 @@ FASHION_MNIST = IdxSet(
         ),
         RawFile("t10k-labels-idx1-ubyte", 10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
     ),
-    classes=(
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    ),
+    classes=("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     mirrors=(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
     ),
-    system_folder=Path("/usr/share/datasets/fashion-mnist"),  # Debian's package dataset-fashion-mnist
+    system_folder=Path("/usr/share/datasets/fashion-mnist"),
 )

@@ -13,8 +13,9 @@ from nl_training.data.dataset import Array, Labels, Source, Split
 from nl_training.data.files import MAX_BYTES, reason
 from nl_training.data.splits import train_and_test
 
-_WHOLE = ("x", "t")
-_PARTS = ("x_train", "t_train", "x_test", "t_test")
+_WHOLE, _TRAIN, _TEST = ("x", "t"), ("x_train", "t_train"), ("x_test", "t_test")
+# What the reading of a broken archive was seen to raise, beside what zipfile documents.
+_BROKEN = (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def load_npz(path: Path) -> Source:
@@ -24,20 +25,13 @@ def load_npz(path: Path) -> Source:
     kept as they are; others become float32. Raises `UserError` on anything else.
     """
     arrays = _read(path)
-    names = _PARTS if set(arrays) == set(_PARTS) else _WHOLE
-    images = [_images(arrays[name], f"{name} in {path}") for name in names[::2]]
-    labels = [_labels(arrays[name], f"{name} in {path}", len(x)) for name, x in zip(names[1::2], images, strict=True)]
-    if images[0].shape[1:] != images[-1].shape[1:] or images[0].dtype != images[-1].dtype:
-        raise UserError(
-            f"{path}: x_train {arrays['x_train'].shape} and x_test {arrays['x_test'].shape} "
-            "must agree in image shape and dtype"
-        )
-    classes = _classes(np.concatenate(labels), path)
-    if names is _WHOLE:
-        train, test = train_and_test(images[0], labels[0])
-    else:
-        train, test = (Split(x, t) for x, t in zip(images, labels, strict=True))
-    return Source(train, test, classes, largest=255.0 if images[0].dtype == np.uint8 else 1.0)
+    parts = [_part(arrays, names, path) for names in (_WHOLE, _TRAIN, _TEST) if names[0] in arrays]
+    classes = _classes(np.concatenate([part.t for part in parts]), path)
+    train, test = parts if len(parts) == 2 else train_and_test(parts[0].x, parts[0].t)
+    if train.x.shape[1:] != test.x.shape[1:] or train.x.dtype != test.x.dtype:
+        kinds = f"{train.x.dtype} {train.x.shape} and {test.x.dtype} {test.x.shape}"
+        raise UserError(f"x_train and x_test in {path} are {kinds}; they must agree in image shape and dtype")
+    return Source(train, test, classes, largest=255.0 if train.x.dtype == np.uint8 else 1.0)
 
 
 def _read(path: Path) -> dict[str, Array]:
@@ -49,22 +43,17 @@ def _read(path: Path) -> dict[str, Array]:
             raise UserError(f"{path} unpacks to {size:,} bytes, more than the {MAX_BYTES:,} allowed; use fewer images")
         with np.load(path, allow_pickle=False) as archive:
             names = set(archive.files)
-            if names not in (set(_WHOLE), set(_PARTS)):
-                raise UserError(f"{path} holds the arrays {sorted(names)}; it must hold x, t or {', '.join(_PARTS)}")
+            if names not in (set(_WHOLE), {*_TRAIN, *_TEST}):
+                wanted = ", ".join((*_TRAIN, *_TEST))
+                raise UserError(f"{path} holds the arrays {', '.join(sorted(names))}; it must hold x, t or {wanted}")
             return {name: archive[name] for name in names}
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        MemoryError,
-        RuntimeError,
-        NotImplementedError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise UserError(
-            f"{path} is no whole .npz of plain arrays ({reason(error)}); save it again with np.savez"
-        ) from error
+    except _BROKEN as error:
+        raise UserError(f"{path} is no whole .npz of plain arrays ({reason(error)}); save it by np.savez") from error
+
+
+def _part(arrays: dict[str, Array], names: tuple[str, str], path: Path) -> Split:
+    x = _images(arrays[names[0]], f"{names[0]} in {path}")
+    return Split(x, _labels(arrays[names[1]], f"{names[1]} in {path}", len(x)))
 
 
 def _images(x: Array, what: str) -> Array:
@@ -86,10 +75,9 @@ def _labels(t: Array, what: str, n: int) -> Labels:
     return t.astype(np.int64)
 
 
-def _classes(t: Array, path: Path) -> tuple[str, ...]:
+def _classes(t: Labels, path: Path) -> tuple[str, ...]:
     found = np.unique(t)
     if len(found) < 2 or found[0] != 0 or found[-1] != len(found) - 1:
-        raise UserError(
-            f"{path}: labels must count at least two classes 0, 1, 2, ... without a gap; they are {found[:5]}"
-        )
+        some = ", ".join(str(label) for label in found[:5])
+        raise UserError(f"labels in {path} must be 0, 1, 2, ... without a gap, at least two; they are {some}, ...")
     return tuple(str(label) for label in found)

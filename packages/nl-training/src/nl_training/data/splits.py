@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from nl_nodes import UserError
 from nl_training.data.dataset import Array, Labels, Split
 
 Indices = npt.NDArray[np.int64]
@@ -35,4 +36,6 @@ def stratified(t: Labels, share: float, seed: int) -> tuple[Indices, Indices]:
 def train_and_test(x: Array, t: Labels) -> tuple[Split, Split]:
     """The fixed split of a source that comes in one piece: one fifth for the test, whatever the run's seed."""
     kept, taken = stratified(t, TEST_SHARE, seed=0)
+    if len(taken) == 0:
+        raise UserError(f"{len(t)} images are too few to put some aside for the test; give at least 3 of each class")
     return Split(x[kept], t[kept]), Split(x[taken], t[taken])

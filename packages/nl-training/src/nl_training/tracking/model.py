@@ -72,4 +72,4 @@ def log_model(store: Store, run_id: str, trainer: Trainer, folder: Path, metrics
             input_example={"pixels": example},
         )
         # The model's page shows the run's figures of that moment; these are the ones that count.
-        mlflow.log_metrics(dict(metrics), model_id=info.model_id)
+        mlflow.log_metrics(dict(metrics), step=trainer.step, model_id=info.model_id)
