@@ -66,7 +66,8 @@ def evaluate(run_id: str, config: Config, same_data: bool) -> float:
 def predict(run_id: str, files: Sequence[str]) -> None:
     """Classes and probabilities of image files, by a run's network."""
     run = open_run(run_id)
-    pixels = np.stack([read_image(file, run.net.input_shape) for file in files])
+    c, h, w = run.net.input_shape
+    pixels = np.stack([read_image(file, (c, h, w)) for file in files])
     probabilities = softmax(run.net.predict(run.normalization.apply(pixels)))
     table = Table("file", "class", "probability", "next")
     for file, row in zip(files, probabilities, strict=True):
