@@ -126,6 +126,7 @@ class FakeNamespace:
             "log",
             "tanh",
             "log1p",
+            "cumsum",
             "sqrt",
             "argmax",
             "take_along_axis",

@@ -99,8 +99,8 @@ class Mean(Reduction):
 class Max(Reduction):
     """y = maximum of x over axes.
 
-    Forward: y = max(x, axis), compared by real part. Backward: dx = dy at the maximum, 0 elsewhere.
-    Shapes: y without the axes (ones with `keepdims`). Keeps: mask (the maximum's position).
+    Forward: y = max(x, axis), complex numbers ordered by real part. Backward: dx = dy at the maximum, 0 elsewhere.
+    Shapes: y without the axes (ones with `keepdims`). Keeps: mask (where the maximum is).
     Kinks: of tied maxima the first in row-major order over the axes takes the whole gradient.
     Errors: `ShapeError` for an axis that x lacks, and for a maximum of no elements.
     Source: Deep Learning from Scratch, 7.4.4.
@@ -119,23 +119,21 @@ class Max(Reduction):
         """max(x, axis)."""
         x = inputs[0]
         axes = normalise(self.axis, x.ndim)
-        rest = tuple(a for a in range(x.ndim) if a not in axes)
-        candidates = size(tuple(x.shape[a] for a in axes))
-        rows = x.transpose(rest + axes).reshape((*(x.shape[a] for a in rest), candidates))
-        kept.mask = kept.xp.argmax(rows.real, axis=-1)[..., None]
-        y = kept.xp.take_along_axis(rows, kept.mask, axis=-1)
+        y = x.max(axis=axes, keepdims=True)
+        kept.mask = self._first(kept, x.real == y.real, axes)
         return y.reshape(reduced(x.shape, axes, self.keepdims))
 
     def backward(self, kept: Kept, dy: Array) -> Array:
         """Dy at the first maximum."""
-        shape = kept.shapes[0]
-        axes = normalise(self.axis, len(shape))
-        rest = tuple(a for a in range(len(shape)) if a not in axes)
-        candidates = kept.xp.arange(size(tuple(shape[a] for a in axes)))
-        rows = dy.reshape(kept.mask.shape) * (candidates == kept.mask)
-        spread = rows.reshape(tuple(shape[a] for a in rest + axes))
-        back = [(rest + axes).index(a) for a in range(len(shape))]
-        return spread.transpose(back)
+        return self.spread(kept, dy) * kept.mask
+
+    def _first(self, kept: Kept, mask: Array, axes: tuple[int, ...]) -> Array:
+        """The first True of a mask over the axes, in row-major order, and no other."""
+        rest = tuple(a for a in range(mask.ndim) if a not in axes)
+        moved = mask.transpose(axes + rest)
+        rows = moved.reshape((size(moved.shape[: len(axes)]), size(moved.shape[len(axes) :])))
+        first = (rows & (kept.xp.cumsum(rows, axis=0, dtype="int32") == 1)).reshape(moved.shape)
+        return first.transpose([(axes + rest).index(a) for a in range(mask.ndim)])
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
