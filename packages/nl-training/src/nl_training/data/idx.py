@@ -17,6 +17,8 @@ from nl_training.data.files import MAX_BYTES, read_file
 
 _UNSIGNED_BYTE = b"\x00\x00\x08"
 
+MAX_AXES = 32
+
 
 def read_idx(path: Path, limit: int = MAX_BYTES) -> npt.NDArray[np.uint8]:
     """The array in an IDX file, plain or gzip; `UserError` where it is no whole IDX file of at most `limit` bytes."""
@@ -32,7 +34,8 @@ def parse_idx(data: bytes | bytearray, name: str) -> npt.NDArray[np.uint8]:
         raise UserError(f"{name} is no IDX file of unsigned bytes (wrong magic number); replace it by the true file")
     start = 4 + 4 * data[3]
     shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4))
-    if len(data) != start + math.prod(shape):
+    # An empty array may still claim more along its other axes than NumPy can hold.
+    if len(data) != start + math.prod(shape) or math.prod(n for n in shape if n) > MAX_BYTES or len(shape) > MAX_AXES:
         claimed = " x ".join(f"{size:,}" for size in shape)
         raise UserError(
             f"{name} is truncated or corrupt: its header claims {claimed} bytes, {max(0, len(data) - start):,} follow; "
