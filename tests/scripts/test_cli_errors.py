@@ -68,7 +68,17 @@ def test_wrong_config(arguments: list[str], words: list[str]) -> None:
     assert all(word in str(error.value) for word in words), error.value
 
 
-@pytest.mark.parametrize("arguments", [["model=vgg61"], ["+optimizer.lrr=0.1"], ["-m", "optimizer.lr=0.1,0"]], ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["model=vgg61"],
+        ["+optimizer.lrr=0.1"],
+        ["-m", "optimizer.lr=0.1,0"],
+        ["--run", "model=vgg61"],
+        ["--cfg", "job", "model=vgg61"],
+    ],
+    ids=" ".join,
+)
 def test_wrong_config_from_the_shell(arguments: list[str], tmp_path: Path) -> None:
     refused(run("train.py", *arguments, cwd=tmp_path), "error: ")
     assert not list(tmp_path.iterdir())

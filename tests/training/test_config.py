@@ -2,16 +2,19 @@
 
 import dataclasses
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from nl_nodes import UserError
 from nl_training.config import build
 from nl_training.config.cli import CONF, _compose, check
-from nl_training.config.resolve import resolve
-from nl_training.config.schema import TARGETS
+from nl_training.config.resolve import _shown, near, resolve
+from nl_training.config.schema import TARGETS, Config, Range
 
 GROUPS = {
     folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
@@ -37,10 +40,120 @@ def test_every_option_fits_the_schema_and_explains_its_keys(group: str, option: 
             assert "#" in rest, f"{path.name} does not say what {key} means"
 
 
-def test_options_of_any_two_groups_go_together() -> None:
-    for (a, options), (b, others) in itertools.combinations(GROUPS.items(), 2):
-        for one, other in itertools.product(options[:2], others[:2]):
-            resolve(_compose([f"{a}={one}", f"{b}={other}"]))
+def pairs(row: dict[str, str]) -> set[frozenset[tuple[str, str]]]:
+    return {frozenset(pair) for pair in itertools.combinations(row.items(), 2)}
+
+
+def covering_rows() -> Iterator[dict[str, str]]:
+    """Choices of one option from each group, few, but with every two options of different groups in one of them."""
+    everything = [(group, option) for group, options in GROUPS.items() for option in options]
+    left = {frozenset((a, b)) for a, b in itertools.combinations(everything, 2) if a[0] != b[0]}
+    while left:
+        row = dict(min(left, key=sorted))
+        for group in [g for g in GROUPS if g not in row]:
+            row[group] = max(GROUPS[group], key=lambda option: len(left & pairs({**row, group: option})))
+        left -= pairs(row)
+        yield row
+
+
+@pytest.mark.parametrize("row", list(covering_rows()), ids=lambda row: "-".join(row[group] for group in GROUPS))
+def test_any_two_options_of_different_groups_go_together(row: dict[str, str]) -> None:
+    config = resolve(_compose([f"{group}={option}" for group, option in row.items()]))
+    written = {group: yaml.safe_load((CONF / group / f"{option}.yaml").read_text()) for group, option in row.items()}
+    for group, values in written.items():
+        own = {key: value for key, value in values.items() if key not in ("_target_", "defaults", "weight_decay")}
+        found = dataclasses.asdict(getattr(config, group))
+        for key, value in own.items():
+            assert found[key] == (tuple(value) if isinstance(value, list) else _number(value)), f"{group}.{key}"
+
+
+def _number(value: object) -> object:
+    """What YAML reads as text, such as 1e-8, and OmegaConf as a number."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def ranged(config: Config) -> Iterator[tuple[str, type, Range]]:
+    """Every key of a config whose value has a range, with its type and that range."""
+    for group in dataclasses.fields(config):
+        part = getattr(config, group.name)
+        owner, prefix = (part, f"{group.name}.") if dataclasses.is_dataclass(part) else (config, "")
+        hints = get_type_hints(type(owner), include_extras=True)
+        for key, hint in hints.items() if prefix else [(group.name, hints[group.name])]:
+            for form in (hint, *get_args(hint)):
+                if get_origin(form) is Annotated:
+                    yield prefix + key, *get_args(form)
+
+
+RANGED = {
+    (key, kind, interval): row
+    for row in ([f"{group}={option}"] for group in TARGETS for option in GROUPS[group])
+    for key, kind, interval in ranged(check(row, multirun=False))
+}
+
+
+@pytest.mark.parametrize("found", list(RANGED), ids=lambda found: found[0])
+def test_every_value_out_of_its_range_is_refused(found: tuple[str, type, Range]) -> None:
+    key, kind, interval = found
+    edges = [interval.above, interval.at_least - 1, interval.at_most + 1, interval.below, float("nan")]
+    bad = [*edges, "text", [], True, -(10**30)]
+    bad += [1.5, 2.0] if kind is int else []
+    cfg = _compose(RANGED[found])
+    good = OmegaConf.select(cfg, key)
+    for value in bad:
+        if value in (float("inf"), float("-inf")):
+            continue
+        OmegaConf.update(cfg, key, value)
+        with pytest.raises(UserError) as error:
+            resolve(cfg)
+        assert f"{key}={_shown(value)} must be" in str(error.value)
+        assert interval.says in str(error.value)
+    OmegaConf.update(cfg, key, good)
+    resolve(cfg)
+
+
+def test_the_ranged_keys_are_found() -> None:
+    keys = {key for key, _, _ in RANGED}
+    assert {"optimizer.lr", "optimizer.momentum", "schedule.gamma", "regularization.dropout", "trainer.epochs"} <= keys
+    assert {"trainer.max_steps", "model.init", "model.width", "device.threads", "seed", "verify.probe_every"} <= keys
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("regularization.dropout", 0), ("optimizer.beta1", 0), ("schedule.final", 1), ("schedule.warmup", 0),
+        ("trainer.epochs", 1), ("trainer.target_accuracy", 1), ("model.width", 4), ("data.validation", 0), ("seed", 0),
+    ],
+)  # fmt: skip
+def test_the_edge_of_a_range_that_belongs_to_it_is_taken(key: str, value: int) -> None:
+    cfg = _compose([f"{key}={value}"])
+    found = resolve(cfg)
+    for name in key.split("."):
+        found = getattr(found, name)
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "hint"),
+    [
+        ("vgg61", ["vgg11", "vgg16", "mlp"], "did you mean vgg16?"),
+        ("epoch", ["epochs", "batch_size"], "did you mean epochs?"),
+        ("zzz", ["b", "a"], "it may be a, b"),
+    ],
+)
+def test_the_hint_is_the_near_word_or_all_of_them(word: str, known: list[str], hint: str) -> None:
+    assert near(word, known) == hint
+
+
+@pytest.mark.parametrize("group", list(TARGETS))
+@pytest.mark.parametrize("target", ["os.system", "nl_layers.optimizers.Optimizer", None, ["nl_layers.optimizers.SGD"]])
+def test_only_the_tables_targets_are_ever_made(group: str, target: object) -> None:
+    cfg = _compose([])
+    cfg[group]["_target_"] = target
+    with pytest.raises(UserError, match=rf"{group}._target_="):
+        resolve(cfg)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))

@@ -88,10 +88,10 @@ def worst_mistakes(x: Any, t: Any, probabilities: Any, classes: Sequence[str], c
 
 
 def _picture(image: Any) -> Any:
-    """An image (C, H, W) as Matplotlib has it, stretched to 0 to 1."""
+    """An image (C, H, W) as Matplotlib has it, stretched to 0 to 1: the first three channels, or else the first."""
     low, high = float(image.min()), float(image.max())
     scaled = (image - low) / ((high - low) or 1.0)
-    return scaled[0] if len(scaled) == 1 else scaled.transpose(1, 2, 0)[..., :3]
+    return scaled[0] if len(scaled) < 3 else scaled.transpose(1, 2, 0)[..., :3]
 
 
 def comparison(runs: Mapping[str, float | None], title: str) -> Figure:

@@ -27,6 +27,8 @@ Task = Callable[[Config, DictConfig], Any]
 Sweep = Callable[[Config, list[str]], AbstractContextManager[Any]]
 
 MULTIRUN = {"-m", "--multirun"}
+RUN = MULTIRUN | {"-r", "--run"}  # Hydra's other flags only show something
+COMPLETION = {"-sc", "--shell-completion"}
 OmegaConf.register_new_resolver("nl_root", lambda: str(ROOT), replace=True)
 
 
@@ -44,10 +46,12 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
     failures: list[str] = []
     try:
         around: AbstractContextManager[Any] = nullcontext()
-        if flags <= MULTIRUN:  # Hydra's other flags only show something
+        if flags <= RUN:
             first = check(overrides, multirun)
             if multirun and sweep is not None:
                 around = sweep(first, overrides)
+        elif not flags & COMPLETION:
+            check([o for o in overrides if "=" in o], multirun)  # not the flags' own words, as in `--cfg job`
         with around:
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_guarded(task, failures))()
     except UserError as error:

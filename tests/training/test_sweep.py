@@ -1,0 +1,98 @@
+"""A sweep that goes well and one that is interrupted: one parent, its jobs nested under it, both closed truly."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+from mlflow import MlflowClient
+
+TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sweeps")
+
+
+@pytest.fixture(scope="module")
+def client(folder: Path) -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{folder}/runs.db")
+
+
+def sweep(folder: Path, *arguments: str, launch=subprocess.run, **options):
+    environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")}
+    store = [f"tracking.uri=sqlite:///{folder}/runs.db", f"hydra.sweep.dir={folder}/multirun"]
+    command = [sys.executable, str(TRAIN), "-m", "model=mlp", "data=digits", *arguments, *store]
+    environment["OPENBLAS_NUM_THREADS"] = "1"
+    return launch(command, cwd=folder, env=environment, text=True, **options)
+
+
+def found(client: MlflowClient, experiment: str) -> tuple[list, list]:
+    """The runs that are no one's children, and the children in the order of their start."""
+    kept = client.get_experiment_by_name(experiment)
+    runs = client.search_runs([kept.experiment_id], order_by=["attributes.start_time ASC"]) if kept else []
+    return (
+        [run for run in runs if "mlflow.parentRunId" not in run.data.tags],
+        [run for run in runs if "mlflow.parentRunId" in run.data.tags],
+    )
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path, client: MlflowClient):
+    options = ["optimizer=sgd,adam", "trainer.epochs=1", "tracking.experiment_name=done"]
+    ended = sweep(folder, *options, capture_output=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    (parent,), children = found(client, "done")
+    return parent, children, ended.stdout
+
+
+def test_one_parent_holds_every_job(done) -> None:
+    parent, children, out = done
+    assert [child.data.params["optimizer.lr"] for child in children] == ["0.01", "0.001"]
+    assert [child.info.status for child in children] == ["FINISHED", "FINISHED"]
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["jobs"] == "2 finished, 0 failed"
+    assert "optimizer=sgd,adam" in parent.info.run_name
+    assert "optimizer=sgd,adam" in parent.data.params["sweep"]
+    assert f"{parent.info.run_id}: 2 jobs, 0 failed" in out
+
+
+def test_the_parent_compares_them(client: MlflowClient, done, tmp_path: Path) -> None:
+    parent, children, out = done
+    reached = [child.data.metrics["final/test_acc"] for child in children]
+    assert reached[0] != reached[1]
+    assert parent.data.metrics["best/test_acc"] == max(reached)
+    assert parent.data.tags["best.job"].startswith(f"{reached.index(max(reached))}: ")
+    file = client.download_artifacts(parent.info.run_id, "comparison.json", str(tmp_path))
+    table = json.loads(Path(file).read_text())
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert [row["run"] for row in rows] == [child.info.run_id for child in children]
+    assert [row["test accuracy"] for row in rows] == pytest.approx(reached, abs=1e-9)
+    picture = Path(client.download_artifacts(parent.info.run_id, "comparison.png", str(tmp_path)))
+    assert imread(picture).std() > 0
+    (link,) = [line for line in out.splitlines() if "compare-runs" in line]
+    assert all(child.info.run_id in link for child in children)
+
+
+def test_an_interrupted_sweep_is_killed_whole(folder: Path, client: MlflowClient, done) -> None:
+    options = ["optimizer=sgd,adam", "trainer.epochs=100000", "tracking.experiment_name=killed"]
+    process = sweep(folder, *options, launch=subprocess.Popen, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not any("train/loss" in child.data.metrics for child in found(client, "killed")[1]):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in err
+    (parent,), children = found(client, "killed")
+    assert [child.info.status for child in children] == ["KILLED"]
+    assert parent.info.status == "KILLED"
