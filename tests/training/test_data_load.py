@@ -22,6 +22,8 @@ def test_mnist5k():
         assert part.x.flags.c_contiguous
     np.testing.assert_allclose(data.train.x.mean(dtype=np.float64), 0, atol=1e-5)
     np.testing.assert_allclose(data.train.x.std(dtype=np.float64), 1, atol=1e-5)
+    # The split into training and test parts is part of the digest: results stay comparable while this holds.
+    assert data.digest == "e89d35fdfc0e8e726d5a2442c8b35855bd06624e8b8131c86e30c9a5780edce6"
 
 
 def test_digits():
