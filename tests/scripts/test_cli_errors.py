@@ -74,7 +74,7 @@ def test_wrong_config(arguments: list[str], words: list[str]) -> None:
         ["model=vgg61"],
         ["+optimizer.lrr=0.1"],
         ["-m", "optimizer.lr=0.1,0"],
-        ["--run", "model=vgg61"],
+        ["--run", "nonsense"],
         ["--cfg", "job", "model=vgg61"],
     ],
     ids=" ".join,

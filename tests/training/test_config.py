@@ -136,6 +136,22 @@ def test_the_edge_of_a_range_that_belongs_to_it_is_taken(key: str, value: int) -
 
 
 @pytest.mark.parametrize(
+    "override",
+    [
+        "optimizer.lr=0", "optimizer.beta1=1", "optimizer.beta2=-0.1", "optimizer.eps=0", "schedule.warmup=-1",
+        "schedule.final=1.1", "regularization.weight_decay=-0.001", "regularization.dropout=1", "data.validation=1",
+        "trainer.epochs=0", "trainer.batch_size=0", "trainer.max_steps=0", "trainer.target_accuracy=0",
+        "trainer.target_accuracy=1.01", "trainer.checkpoint_every_steps=0", "trainer.checkpoint_every_seconds=0",
+        "model.width=3", "model.init=0", "device.threads=0", "device.index=-1", "verify.max_seconds=0",
+        "verify.probe_every=0", "seed=-1",
+    ],
+)  # fmt: skip
+def test_the_edge_of_a_range_that_does_not_belong_to_it_is_refused(override: str) -> None:
+    with pytest.raises(UserError, match=f"^{override} must be"):
+        resolve(_compose([override]))
+
+
+@pytest.mark.parametrize(
     ("word", "known", "hint"),
     [
         ("vgg61", ["vgg11", "vgg16", "mlp"], "did you mean vgg16?"),

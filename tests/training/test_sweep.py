@@ -1,4 +1,4 @@
-"""A sweep that goes well and one that is interrupted: one parent, its jobs nested under it, both closed truly."""
+"""Sweeps that end well, with a failed job, and interrupted: one parent, its jobs nested, all closed truly."""
 
 import json
 import os
@@ -79,6 +79,25 @@ def test_the_parent_compares_them(client: MlflowClient, done, tmp_path: Path) ->
     assert imread(picture).std() > 0
     (link,) = [line for line in out.splitlines() if "compare-runs" in line]
     assert all(child.info.run_id in link for child in children)
+
+
+def test_a_job_that_fails_stops_no_other_and_the_parent_says_so(folder: Path, client: MlflowClient, done) -> None:
+    options = ["trainer.epochs=1", "optimizer=sgd", "optimizer.lr=0.1,1e30,0.2", "tracking.experiment_name=failed"]
+    ended = sweep(folder, *options, capture_output=True, timeout=240)
+    assert ended.returncode == 1
+    assert "error: job 1: the loss became" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    (parent,), children = found(client, "failed")
+    assert [child.info.status for child in children] == ["FINISHED", "FAILED", "FINISHED"]
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
+    assert parent.info.status == "FAILED"
+    assert parent.data.tags["jobs"] == "2 finished, 1 failed"
+    reached = [child.data.metrics["final/test_acc"] for child in children if child.info.status == "FINISHED"]
+    assert parent.data.metrics["best/test_acc"] == max(reached)
+    artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert {"comparison.png", "comparison.json"} <= artifacts
+    assert "3 jobs, 1 failed" in ended.stdout
+    assert "compare-runs" in ended.stdout
 
 
 def test_an_interrupted_sweep_is_killed_whole(folder: Path, client: MlflowClient, done) -> None:

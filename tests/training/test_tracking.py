@@ -1,4 +1,4 @@
-"""Runs in a real MLflow store: what they hold, how they end, and a sweep's parent."""
+"""Runs in a real MLflow store: what they hold and how they end."""
 
 import os
 import signal
@@ -6,14 +6,18 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from nl_models import build
+from nl_training.config.cli import check
 from nl_training.data import load
-from nl_training.tracking.store import Store
+from nl_training.tracking.model import softmax
+from nl_training.tracking.provenance import flatten
 
 TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 SMALL = ["model=mlp", "data=digits", "trainer.epochs=2"]
@@ -92,6 +96,16 @@ def test_the_logged_model_predicts_as_the_network_did(uri: str, done) -> None:
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     accuracy = (probabilities.argmax(axis=1) == data.test.t).mean()
     assert accuracy == pytest.approx(run.data.metrics["final/test_acc"], abs=1e-9)
+    net = build("mlp", input_shape=(1, 8, 8), seed=99)
+    net.load(MlflowClient(tracking_uri=uri).download_artifacts(run.info.run_id, "weights/best.safetensors"))
+    expected = softmax(net.predict(load("digits").test.x))
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_params_are_the_whole_config_flattened(done) -> None:
+    run, _ = done
+    config = check([*SMALL, "tracking.experiment_name=done"], multirun=False)
+    assert run.data.params == flatten(asdict(config))
 
 
 def test_an_error_makes_the_run_failed(uri: str) -> None:
@@ -127,26 +141,12 @@ def test_a_refused_device_leaves_no_run(uri: str) -> None:
     assert runs(uri, "refused") == []
 
 
-def test_a_sweep_nests_its_jobs_and_survives_one_that_fails(uri: str) -> None:
-    arguments = ["-m", *SMALL, "optimizer=sgd", "optimizer.lr=0.1,1e30,0.2", "tracking.experiment_name=sweep"]
-    code, out, err = finish(start(uri, *arguments))
-    assert code == 1
-    assert "error: job 1: the loss became" in err
-    parent, *children = runs(uri, "sweep")
-    assert [child.info.status for child in children] == ["FINISHED", "FAILED", "FINISHED"]
-    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
-    assert parent.info.status == "FAILED"
-    assert parent.data.tags["jobs"] == "2 finished, 1 failed"
-    best = max(child.data.metrics["final/test_acc"] for child in children if child.info.status == "FINISHED")
-    assert parent.data.metrics["best/test_acc"] == best
-    artifacts = MlflowClient(tracking_uri=uri).list_artifacts(parent.info.run_id)
-    assert {"comparison.png", "comparison.json"} <= {item.path for item in artifacts}
-    assert "compare-runs" in out
-
-
-def test_two_processes_create_a_store_at_once(tmp_path: Path) -> None:
+def test_two_runs_on_a_fresh_store_at_once_both_finish(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/fresh.db"
-    code = f"from nl_training.tracking.store import Store; Store.open({uri!r}, 'race')"
-    both = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [finish(process)[0] for process in both] == [0, 0]
-    assert Store.open(uri, "race").experiment_id == "1"
+    both = [start(uri, *SMALL, f"seed={seed}", "tracking.experiment_name=race") for seed in (0, 1)]
+    for code, _, err in [finish(process) for process in both]:
+        assert (code, err) == (0, "")
+    assert {(run.info.status, run.data.params["seed"]) for run in runs(uri, "race")} == {
+        ("FINISHED", "0"),
+        ("FINISHED", "1"),
+    }

@@ -1,5 +1,7 @@
 """The trainer: every image once an epoch, the best weights by validation, the race, reproducible to the bit."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from nl_layers.optimizers import SGD, Adam
 from nl_layers.schedules import Constant
 from nl_models import build
 from nl_nodes import Device, UserError
-from nl_training.data import load
+from nl_training.data import Split, load
 from nl_training.observer import Observer
 from nl_training.trainer import Limits, Trainer
 
@@ -33,11 +35,13 @@ class Recorder(Observer):
         self.events.append("end")
 
 
-def trainer(optimizer=None, seed=0, weight_decay=0.0, **limits) -> tuple[Trainer, Recorder]:
-    net = build("mlp", input_shape=DATA.input_shape, width=16, seed=seed, device=Device())
+def trainer(
+    optimizer=None, seed=0, weight_decay=0.0, data=DATA, batch_norm=False, **limits
+) -> tuple[Trainer, Recorder]:
+    net = build("mlp", input_shape=DATA.input_shape, width=16, batch_norm=batch_norm, seed=seed, device=Device())
     recorder = Recorder()
     settings = Limits(**{"epochs": 2, "batch_size": 100, **limits})
-    made = Trainer(net, optimizer or Adam(0.01), Constant(), DATA, settings, weight_decay, seed, [recorder])
+    made = Trainer(net, optimizer or Adam(0.01), Constant(), data, settings, weight_decay, seed, [recorder])
     return made, recorder
 
 
@@ -103,6 +107,39 @@ def test_a_loss_that_is_no_number_stops_or_is_skipped() -> None:
     with np.errstate(all="ignore"):
         result = made.run()
     assert len(recorder.steps) < result.steps == made.total_steps
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_a_skipped_batch_leaves_weights_and_running_statistics(batch_norm: bool) -> None:
+    x = DATA.train.x.copy()
+    x[7] = np.nan
+    broken = dataclasses.replace(DATA, train=Split(x, DATA.train.t))
+    made, recorder = trainer(on_nan="skip", epochs=3, data=broken, batch_norm=batch_norm)
+    with np.errstate(all="ignore"):
+        result = made.run()
+    assert result.steps == made.total_steps
+    assert len(recorder.steps) == made.total_steps - 3
+    assert all(np.isfinite(value).all() for value in made.net.state_dict().values())
+    assert result.test_accuracy > 0.7
+
+
+def test_without_a_validation_part_the_last_weights_are_the_best() -> None:
+    made, recorder = trainer(epochs=3, data=dataclasses.replace(DATA, validation=None))
+    assert made.run().best_epoch == 3
+    assert all("val/acc" not in epoch.metrics and epoch.best for epoch in recorder.epochs)
+    for name, value in made.net.state_dict().items():
+        np.testing.assert_array_equal(made.best_state[name], value)
+
+
+def test_weights_that_test_better_but_validate_worse_are_not_chosen() -> None:
+    # Validation labels that are all wrong: what learns the digits loses on them, so epoch 1 or an early one wins.
+    held = DATA.validation
+    wrong = dataclasses.replace(DATA, validation=Split(held.x, (held.t + 1) % 10))
+    made, recorder = trainer(optimizer=Adam(0.003), epochs=6, data=wrong)
+    result = made.run()
+    tests = [epoch.metrics["test/acc"] for epoch in recorder.epochs]
+    assert tests.index(max(tests)) + 1 != result.best_epoch
+    assert result.test_accuracy == tests[result.best_epoch - 1] < max(tests)
 
 
 def test_weight_decay_shrinks_weights_and_leaves_the_logged_loss() -> None:

@@ -146,7 +146,8 @@ class Network:
             done = graph.run(**feeds)
             if train:
                 self.passes += 1
-                done.store_updates()
+                if self.device.xp.isfinite(done.results[0]):  # else one bad batch would spoil the running statistics
+                    done.store_updates()
                 one = self.device.xp.ones((), dtype=self.device.dtype)
                 for name, grad in done.backward(one).items():
                     self._grads[name][...] = grad

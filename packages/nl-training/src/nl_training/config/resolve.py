@@ -41,7 +41,7 @@ def _object(kind: type, values: Any, path: str) -> Any:
     values = dict(values)
     if path in TARGETS:
         target = values.pop("_target_", None)
-        if target not in TARGETS[path]:
+        if not isinstance(target, str) or target not in TARGETS[path]:
             raise UserError(f"{path}._target_={target} is not known: {near(str(target), TARGETS[path])}")
         kind = TARGETS[path][target]
     if kind is Model and "hidden" in values:
