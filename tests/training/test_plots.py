@@ -9,6 +9,7 @@ from matplotlib.image import imread
 
 from nl_training import plots
 from nl_training.observer import EpochReport
+from nl_training.plots import Child
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -58,10 +59,22 @@ def test_learning_curves_draw_a_loss_of_nought_or_none_at_all() -> None:
 
 
 @pytest.mark.parametrize("span", [1, 3, 25])
-def test_smooth_is_the_mean_of_the_last_values(span: int) -> None:
+def test_smooth_is_the_mean_of_the_values_around(span: int) -> None:
     values = list(np.random.default_rng(3).normal(size=40))
-    means = [np.mean(values[max(0, i + 1 - span) : i + 1]) for i in range(40)]
+    means = [np.mean(values[max(0, i - span // 2) : i + span // 2 + 1]) for i in range(40)]
     np.testing.assert_allclose(plots.smooth(values, span), means, rtol=1e-9)
+
+
+def test_smoothing_does_not_shift_a_curve() -> None:
+    line = list(np.arange(400.0))
+    np.testing.assert_allclose(plots.smooth(line)[50:-50], line[50:-50])
+
+
+@pytest.mark.parametrize("count", [2, 25, 26, 200])
+def test_a_confusion_matrix_of_many_classes_stays_a_page(count: int) -> None:
+    figure = plots.confusion_matrix(np.arange(count), np.arange(count), [f"class {i}" for i in range(count)])
+    assert max(figure.get_size_inches()) <= 14
+    drawn(figure)
 
 
 def test_the_confusion_matrix_counts_labels_by_row() -> None:
@@ -86,11 +99,11 @@ def test_a_class_without_images_is_an_empty_row() -> None:
 def test_the_worst_mistakes_are_the_most_certain_ones_first() -> None:
     x = np.random.default_rng(5).normal(size=(5, 1, 4, 4))
     p = np.array([[0.9, 0.1, 0], [0.6, 0.4, 0], [0.05, 0.05, 0.9], [0.3, 0.4, 0.3], [0.01, 0.98, 0.01]])
-    t = np.array([0, 1, 0, 2, 1])  # images 1, 2 and 3 are mistaken, with 0.4, 0.05 and 0.3 for the label
+    t = np.array([0, 1, 0, 2, 1])  # images 1, 2 and 3 are mistaken, with 0.6, 0.9 and 0.4 for the wrong class
     figure = plots.worst_mistakes(x, t, p, CLASSES)
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
-    assert titles == ["cat taken for owl (90%)", "owl taken for dog (40%)", "dog taken for cat (60%)"]
-    for axis, n in zip(figure.axes, (2, 3, 1), strict=False):
+    assert titles == ["cat taken for owl (90%)", "dog taken for cat (60%)", "owl taken for dog (40%)"]
+    for axis, n in zip(figure.axes, (2, 1, 3), strict=False):
         shown, image = axis.images[0].get_array(), x[n, 0]
         np.testing.assert_allclose(shown, (image - image.min()) / (image.max() - image.min()))
     assert figure.get_suptitle().startswith("3 mistakes on 5 ")
@@ -113,10 +126,20 @@ def test_pictures_of_several_channels_are_drawn(channels: int) -> None:
 
 
 def test_the_comparison_has_the_best_on_top_and_shows_what_failed() -> None:
-    figure = plots.comparison({"0: sgd": 0.5, "1: nan": None, "2: adam": 0.75}, "sweep lr")
-    (axis,) = figure.axes
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["1: nan", "0: sgd", "2: adam"]
-    assert [bar.get_width() for bar in axis.patches] == [0, 0.5, 0.75]
-    assert [text.get_text() for text in axis.texts] == ["no result", "0.5000", "0.7500"]
-    assert axis.get_title() == "sweep lr"
+    children = [
+        Child("0: sgd", "FINISHED", 0.5, ((10, 0.4), (20, 0.5))),
+        Child("1: nan", "FAILED", None),
+        Child("2: adam", "FINISHED", 0.75, ((10, 0.75),)),
+    ]
+    figure = plots.comparison(children, "sweep lr")
+    bars, curves = figure.axes
+    assert [label.get_text() for label in bars.get_yticklabels()] == ["1: nan", "0: sgd", "2: adam"]
+    assert [bar.get_width() for bar in bars.patches] == [0.5, 0.75]
+    assert [text.get_text().strip() for text in bars.texts] == ["failed: no result", "0.5000", "0.7500"]
+    assert [line.get_xydata().tolist() for line in curves.lines] == [[[10, 0.4], [20, 0.5]], [[10, 0.75]]]
+    assert figure.get_suptitle() == "sweep lr"
     drawn(figure)
+
+
+def test_a_comparison_of_many_runs_is_drawn() -> None:
+    drawn(plots.comparison([Child(str(i), "FINISHED", i / 200, ((1, 0.5),)) for i in range(150)], "sweep"))

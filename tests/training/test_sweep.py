@@ -43,6 +43,14 @@ def found(client: MlflowClient, experiment: str) -> tuple[list, list]:
     )
 
 
+def chosen_by_validation(parent, children: list):
+    """The best child by validation accuracy, whose figures the parent must bear."""
+    best = max(children, key=lambda child: child.data.metrics["best/val_acc"])
+    for key in ("best/val_acc", "best/test_acc", "final/test_acc"):
+        assert parent.data.metrics[key] == best.data.metrics[key]
+    return best
+
+
 @pytest.fixture(scope="module")
 def done(folder: Path, client: MlflowClient):
     options = ["optimizer=sgd,adam", "trainer.epochs=1", "tracking.experiment_name=done"]
@@ -67,9 +75,8 @@ def test_one_parent_holds_every_job(done) -> None:
 def test_the_parent_compares_them(client: MlflowClient, done, tmp_path: Path) -> None:
     parent, children, out = done
     reached = [child.data.metrics["final/test_acc"] for child in children]
-    assert reached[0] != reached[1]
-    assert parent.data.metrics["best/test_acc"] == max(reached)
-    assert parent.data.tags["best.job"].startswith(f"{reached.index(max(reached))}: ")
+    best = chosen_by_validation(parent, children)
+    assert parent.data.tags["best.job"].startswith(f"{children.index(best)}: ")
     file = client.download_artifacts(parent.info.run_id, "comparison.json", str(tmp_path))
     table = json.loads(Path(file).read_text())
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
@@ -92,12 +99,24 @@ def test_a_job_that_fails_stops_no_other_and_the_parent_says_so(folder: Path, cl
     assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
     assert parent.info.status == "FAILED"
     assert parent.data.tags["jobs"] == "2 finished, 1 failed"
-    reached = [child.data.metrics["final/test_acc"] for child in children if child.info.status == "FINISHED"]
-    assert parent.data.metrics["best/test_acc"] == max(reached)
+    assert parent.data.tags["failures"].startswith("job 1: ")
+    chosen_by_validation(parent, [child for child in children if child.info.status == "FINISHED"])
     artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert {"comparison.png", "comparison.json"} <= artifacts
     assert "3 jobs, 1 failed" in ended.stdout
     assert "compare-runs" in ended.stdout
+
+
+def test_a_job_that_fails_before_its_run_is_counted(folder: Path, client: MlflowClient, done) -> None:
+    options = ["trainer.epochs=1", "device=cpu,gpu", "device.index=99", "tracking.experiment_name=early"]
+    ended = sweep(folder, *options, capture_output=True, timeout=240)
+    assert ended.returncode == 1
+    (parent,), children = found(client, "early")
+    assert (parent.info.status, [child.info.status for child in children]) == ("FAILED", ["FINISHED"])
+    assert parent.data.tags["jobs"] == "1 finished, 1 failed"
+    assert "device=gpu" in parent.data.tags["failures"]
+    assert "error: job 1" in ended.stderr
+    assert "best   0: mlp" in ended.stdout
 
 
 def test_an_interrupted_sweep_is_killed_whole(folder: Path, client: MlflowClient, done) -> None:

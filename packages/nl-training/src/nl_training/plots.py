@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from nl_training.observer import EpochReport
 
 COLORS = {"train": "#4c72b0", "val": "#dd8452", "test": "#55a868"}
+FAILED = "#c44e52"
+COUNTED = 25  # with more classes than this a confusion matrix shows colours alone
+
+
+@dataclass(frozen=True)
+class Child:
+    """One run of a sweep: its name and status, its final test accuracy if it has one, and (step, accuracy) points."""
+
+    name: str
+    status: str
+    accuracy: float | None
+    curve: tuple[tuple[int, float], ...] = ()
 
 
 def learning_curves(steps: Sequence[tuple[int, float, float]], history: Sequence[EpochReport], title: str) -> Figure:
@@ -34,16 +48,22 @@ def learning_curves(steps: Sequence[tuple[int, float, float]], history: Sequence
                 axis.plot(*zip(*points, strict=True), "o-", color=COLORS[part], label=label, markersize=4)
         axis.set(xlabel="step", ylabel="accuracy" if name == "acc" else name)
         axis.grid(alpha=0.3)
-        axis.legend()
-    axes[0].set_yscale("log")
+        if axis.lines:
+            axis.legend()
+    if any(np.any(np.asarray(line.get_ydata()) > 0) for line in axes[0].lines):
+        axes[0].set_yscale("log")
     figure.suptitle(title)
     return figure
 
 
-def smooth(values: Sequence[float], span: int = 25) -> list[float]:
-    """The running mean of the last `span` values."""
+def smooth(values: Sequence[float], span: int | None = None) -> list[float]:
+    """The mean of `span` values (a twentieth of them all) around each: centred, so that the curve does not lag."""
+    half = (min(len(values) // 20, 200) if span is None else span) // 2
     sums = np.cumsum([0.0, *values])
-    return [float(sums[i + 1] - sums[max(0, i + 1 - span)]) / min(span, i + 1) for i in range(len(values))]
+    middle = np.arange(len(values))
+    low, high = np.maximum(middle - half, 0), np.minimum(middle + half + 1, len(values))
+    means: list[float] = ((sums[high] - sums[low]) / (high - low)).tolist()
+    return means
 
 
 def confusion_matrix(t: Any, y: Any, classes: Sequence[str]) -> Figure:
@@ -51,28 +71,29 @@ def confusion_matrix(t: Any, y: Any, classes: Sequence[str]) -> Figure:
     count = len(classes)
     table = np.zeros((count, count), dtype=int)
     np.add.at(table, (np.asarray(t), np.asarray(y)), 1)
-    side = max(4.5, 0.55 * count + 2)
+    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    side = float(np.clip(0.55 * count + 2, 4.5, 14))
     figure = Figure(figsize=(side, side), layout="constrained")
     axis = figure.subplots()
-    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for i, j in np.ndindex(count, count):
-        if table[i, j]:
+    if count <= COUNTED:
+        for i, j in np.argwhere(table):
             color = "white" if share[i, j] > 0.5 else "black"
             axis.text(j, i, str(table[i, j]), ha="center", va="center", color=color, fontsize=9)
-    rotation = 45 if max(map(len, classes)) > 3 else 0
-    axis.set_xticks(range(count), classes, rotation=rotation)
-    axis.set_yticks(range(count), classes)
-    axis.set(xlabel="predicted", ylabel="label", title=f"test accuracy {np.trace(table) / max(table.sum(), 1):.4f}")
+    size = float(np.clip(300 / count, 4, 10))
+    rotation = 90 if max(map(len, classes)) > 3 else 0
+    axis.set_xticks(range(count), classes, rotation=rotation, fontsize=size)
+    axis.set_yticks(range(count), classes, fontsize=size)
+    accuracy = np.trace(table) / max(table.sum(), 1)
+    axis.set(xlabel="predicted", ylabel="label", title=f"test accuracy {accuracy:.4f}")
     return figure
 
 
 def worst_mistakes(x: Any, t: Any, probabilities: Any, classes: Sequence[str], count: int = 20) -> Figure:
-    """The test images x (N, C, H, W) whose label t (N,) got the least probability (N, K) and that were mistaken."""
+    """The mistaken test images x (N, C, H, W) with labels t (N,) whose wrong class has the most probability (N, K)."""
     guess = np.argmax(probabilities, axis=1)
-    given = probabilities[np.arange(len(t)), t]
     wrong = np.flatnonzero(guess != t)
-    worst = wrong[np.argsort(given[wrong])][:count]
+    worst = wrong[np.argsort(-probabilities[wrong, guess[wrong]], kind="stable")][:count]
     columns = 5
     rows = max(1, -(-len(worst) // columns))
     figure = Figure(figsize=(9, 2.1 * rows + 0.7), layout="constrained")
@@ -94,14 +115,25 @@ def _picture(image: Any) -> Any:
     return scaled[0] if len(scaled) < 3 else scaled.transpose(1, 2, 0)[..., :3]
 
 
-def comparison(runs: Mapping[str, float | None], title: str) -> Figure:
-    """A bar for each run's test accuracy, the best on top; a run without one is shown as failed."""
-    ordered = sorted(runs.items(), key=lambda item: -1.0 if item[1] is None else item[1])
-    figure = Figure(figsize=(9, 0.45 * len(ordered) + 1.6), layout="constrained")
-    axis = figure.subplots()
-    values = [0.0 if value is None else value for _, value in ordered]
-    bars = axis.barh([name for name, _ in ordered], values, color=COLORS["test"])
-    axis.bar_label(bars, ["no result" if v is None else f"{v:.4f}" for _, v in ordered], padding=4)
-    axis.set(xlabel="test accuracy", xlim=(0, 1.12), title=title)
-    axis.grid(axis="x", alpha=0.3)
+def comparison(children: Sequence[Child], title: str) -> Figure:
+    """The runs of a sweep: test accuracy of each as a bar, the best on top, and over the steps as a curve."""
+    ordered = sorted(children, key=lambda child: -1.0 if child.accuracy is None else child.accuracy)
+    colors = [colormaps["viridis"](0.9 * i / max(len(ordered) - 1, 1)) for i in range(len(ordered))]
+    figure = Figure(figsize=(13, float(np.clip(0.32 * len(ordered) + 1.8, 4.2, 40))), layout="constrained")
+    bars, curves = figure.subplots(1, 2)
+    figure.suptitle(title)
+    for place, (child, color) in enumerate(zip(ordered, colors, strict=True)):
+        if child.accuracy is None:
+            bars.text(0, place, f" {child.status.lower()}: no result", va="center", color=FAILED)
+        else:
+            bars.barh(place, child.accuracy, color=color)
+            bars.text(child.accuracy, place, f" {child.accuracy:.4f}", va="center")
+        if child.curve:
+            curves.plot(*zip(*child.curve, strict=True), "o-", color=color, markersize=3)
+    bars.set_yticks(range(len(ordered)), [child.name for child in ordered])
+    bars.set(xlabel="test accuracy of the best weights", xlim=(0, 1.15), xticks=np.linspace(0, 1, 6))
+    curves.set(xlabel="step", ylabel="test accuracy")
+    bars.grid(alpha=0.3, axis="x")
+    curves.grid(alpha=0.3)
+    bars.set_axisbelow(True)
     return figure

@@ -54,12 +54,12 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
             check([o for o in overrides if "=" in o], multirun)  # not the flags' own words, as in `--cfg job`
         with around:
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_guarded(task, failures))()
+            if failures:  # told inside, so that the sweep's parent knows of them
+                raise UserError("\nerror: ".join(failures))
     except UserError as error:
-        failures.append(str(error))
+        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped")
-    if failures:
-        sys.exit("\n".join(f"error: {failure}" for failure in failures))
 
 
 def _guarded(task: Task, failures: list[str]) -> Callable[[DictConfig], Any]:

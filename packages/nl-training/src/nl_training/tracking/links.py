@@ -9,6 +9,8 @@ import json
 from collections.abc import Sequence
 from urllib.parse import quote
 
+from nl_training.tracking.store import is_server, resolve_uri
+
 LOCAL_UI = "http://127.0.0.1:5000"
 VIEW = "workflowType=machine_learning"
 
@@ -36,12 +38,11 @@ def view_hint(uri: str, experiment_id: str, run_id: str) -> str:
 
 def look_at(uri: str, link: str) -> list[str]:
     """Lines that say how to open a page, with the command that starts the UI where the store is a local one."""
-    return [f"view   {link}"] if _is_server(uri) else ["look   python -m nox -s ui, then open", f"       {link}"]
-
-
-def _is_server(uri: str) -> bool:
-    return uri.startswith(("http://", "https://"))
+    if is_server(uri):
+        return [f"view   {link}"]
+    where = "" if uri == resolve_uri() else f"MLFLOW_TRACKING_URI={uri} "
+    return [f"look   {where}python -m nox -s ui, then open", f"       {link}"]
 
 
 def _base(uri: str) -> str:
-    return uri.rstrip("/") if _is_server(uri) else LOCAL_UI
+    return uri.rstrip("/") if is_server(uri) else LOCAL_UI

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 1000  # the most that MLflow takes in one write
 SECONDS = 2.0  # how far the UI may lag behind
+PATIENCE = 30.0  # how long a store that failed is left alone
 
 
 class MetricBuffer:
@@ -27,8 +28,8 @@ class MetricBuffer:
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self._client, self._run_id = client, run_id
         self._waiting: list[Metric] = []
-        self._written = time.monotonic()
-        self._complained = False
+        self._due = time.monotonic() + SECONDS
+        self._failing = False
 
     def add(self, step: int, metrics: Mapping[str, float], model_id: str | None = None) -> None:
         """Take metrics of a step, and write all that wait if it is time."""
@@ -36,7 +37,8 @@ class MetricBuffer:
 
         now = int(time.time() * 1000)
         self._waiting += [Metric(key, float(value), now, step, model_id) for key, value in metrics.items()]
-        if len(self._waiting) >= BATCH or time.monotonic() - self._written >= SECONDS:
+        many = len(self._waiting) >= BATCH and not self._failing
+        if many or time.monotonic() >= self._due:
             self._try_flush()
 
     def flush(self) -> None:
@@ -44,13 +46,12 @@ class MetricBuffer:
         while self._waiting:
             self._client.log_batch(self._run_id, metrics=self._waiting[:BATCH])
             del self._waiting[:BATCH]
-        self._written = time.monotonic()
+        self._due, self._failing = time.monotonic() + SECONDS, False
 
     def _try_flush(self) -> None:
         try:
             self.flush()
         except Exception as error:
-            self._written = time.monotonic()
-            if not self._complained:
+            if not self._failing:
                 log.warning("metrics cannot be written now and are kept for later: %s", str(error).splitlines()[0])
-            self._complained = True
+            self._due, self._failing = time.monotonic() + PATIENCE, True

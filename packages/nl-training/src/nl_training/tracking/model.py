@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,9 @@ from nl_training.paths import ROOT
 from nl_training.tracking.provenance import pinned
 
 if TYPE_CHECKING:
+    from mlflow.models import Model
+
+    from nl_training.data import Dataset
     from nl_training.tracking.store import Store
     from nl_training.trainer import Trainer
 
@@ -37,39 +38,64 @@ def describe(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def log_model(store: Store, run_id: str, trainer: Trainer, folder: Path, metrics: Mapping[str, float]) -> None:
+def log_model(store: Store, run_id: str, trainer: Trainer, folder: Path) -> str:
     """Log the network with its best weights, so that `mlflow models serve --env-manager local` can serve it.
 
-    The model carries this project's packages as code, so that serving asks no index for them.
+    `mlflow.pyfunc.log_model` does nearly this, but through global state, and it ends the run and copies the run's first
+    metrics to the model where the last are wanted.
 
     Args:
         store: where.
         run_id: the run that it belongs to.
         trainer: what was trained.
         folder: holds `best.safetensors` and `network.json`.
-        metrics: the figures to show beside it.
+
+    Returns:
+        The model's ID, for metrics to be logged with.
     """
-    import mlflow
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
+    client = store.client
+    model = client.create_logged_model(store.experiment_id, "model", source_run_id=run_id)
+    try:
+        identity = Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id)
+        _save(folder, trainer, identity)
+        client.log_model_artifacts(model.model_id, str(folder / "model"))
+        client.finalize_logged_model(model.model_id, "READY")
+    except BaseException:
+        client.finalize_logged_model(model.model_id, "FAILED")
+        raise
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=trainer.step)])
+    return str(model.model_id)
+
+
+def _save(folder: Path, trainer: Trainer, identity: Model) -> None:
+    """Write the model; it carries this project's packages as code, so that serving asks no index for them."""
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     data = trainer.data
     pixels = TensorSpec(np.dtype(np.float32), (-1, *data.input_shape), "pixels")
     probabilities = TensorSpec(np.dtype(np.float32), (-1, len(data.classes)))
-    example = np.zeros((1, *data.input_shape), dtype=np.float32)
-    logging.getLogger("mlflow.models.model").setLevel(logging.ERROR)
-    mlflow.set_tracking_uri(store.uri)
-    mlflow.set_registry_uri(store.uri)
-    with mlflow.start_run(run_id=run_id), warnings.catch_warnings(record=True):
+    with warnings.catch_warnings(record=True):
         # Recorded and dropped: MLflow asks for type hints in `predict`, but the signature says more than they could.
-        info = mlflow.pyfunc.log_model(
-            name="model",
+        warnings.simplefilter("ignore")
+        from mlflow.pyfunc import save_model
+
+        save_model(
+            path=str(folder / "model"),
+            mlflow_model=identity,
             python_model=str(Path(__file__).with_name("served.py")),
             artifacts={"weights": str(folder / "best.safetensors"), "network": str(folder / "network.json")},
             code_paths=[str(ROOT / "packages" / name / "src" / name.replace("-", "_")) for name in CODE],
             pip_requirements=pinned("numpy", "safetensors", "threadpoolctl", "mlflow"),
             signature=ModelSignature(inputs=Schema([pixels]), outputs=Schema([probabilities])),
-            input_example={"pixels": example},
+            input_example={"pixels": _pixels(data)},
         )
-        # The model's page shows the run's figures of that moment; these are the ones that count.
-        mlflow.log_metrics(dict(metrics), step=trainer.step, model_id=info.model_id)
+
+
+def _pixels(data: Dataset) -> Any:
+    """The first test image as it was before normalisation, (1, C, H, W) float32."""
+    mean, std = (np.reshape(value, (1, -1, 1, 1)) for value in (data.normalization.mean, data.normalization.std))
+    return (data.test.x[:1] * std + mean).round(3).astype(np.float32)

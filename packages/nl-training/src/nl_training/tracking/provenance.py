@@ -10,12 +10,25 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nl_training.paths import ROOT
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 LONGEST_VALUE = 6000  # MLflow's limit for a parameter
+BATCH = 100  # the most parameters that MLflow takes in one write
 PACKAGES = ("nl-nodes", "nl-layers", "nl-models", "nl-training", "numpy", "hydra-core", "omegaconf", "mlflow")
+
+
+def log_params(client: MlflowClient, run_id: str, config: Mapping[str, Any]) -> None:
+    """Log a nested configuration as the run's parameters."""
+    from mlflow.entities import Param
+
+    params = [Param(key, value) for key, value in flatten(config).items()]
+    for start in range(0, len(params), BATCH):
+        client.log_batch(run_id, params=params[start : start + BATCH])
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nl_models import save_state
+from nl_nodes import UserError
 from nl_training import plots
 from nl_training.observer import EpochReport, Observer, Result, StepReport
 from nl_training.tracking import provenance
@@ -48,17 +49,8 @@ class MLflowTracker(Observer):
     def __enter__(self) -> MLflowTracker:
         self._interrupts.__enter__()
         self._interrupts.hold()
-        tags = provenance.tags()
-        if parent := os.environ.get(PARENT):
-            tags["mlflow.parentRunId"] = parent
-        run = self.store.client.create_run(self.store.experiment_id, tags=tags, run_name=self.name)
-        self.run_id = run.info.run_id
-        self._metrics = MetricBuffer(self.store.client, self.run_id)
         try:
-            self._log_params()
-            self._text("config.yaml", self.text)
-            self._text("packages.txt", provenance.packages())
-            self._system = SystemMetrics()
+            self._open()
             self._interrupts.release()
         except BaseException as error:
             self._close(error)
@@ -70,28 +62,43 @@ class MLflowTracker(Observer):
     ) -> None:
         self._close(error)
 
+    def _open(self) -> None:
+        tags = provenance.tags()
+        if parent := os.environ.get(PARENT):
+            tags["mlflow.parentRunId"] = parent
+        client = self.store.client
+        self.run_id = client.create_run(self.store.experiment_id, tags=tags, run_name=self.name).info.run_id
+        self._metrics = MetricBuffer(client, self.run_id)
+        self._system = SystemMetrics()
+        provenance.log_params(client, self.run_id, self.config)
+        client.log_text(self.run_id, self.text, "config.yaml")
+        client.log_text(self.run_id, provenance.packages(), "packages.txt")
+
     def _close(self, error: BaseException | None) -> None:
         """End the run; trouble with the store must not hide the error that ended the training."""
         self._interrupts.hold()
         try:
-            self._metrics.flush()
-            if error is not None:
-                self.store.client.set_tag(self.run_id, "error", f"{type(error).__name__}: {error}"[:500])
-            self.store.client.set_terminated(self.run_id, status_of(error))
-        except Exception:
+            if self.run_id:
+                self._end(error)
+        except Exception as trouble:
             if error is None:
-                raise
+                reason = str(trouble).splitlines()[0]
+                raise UserError(f"the run {self.run_id} could not be closed in {self.store.uri}: {reason}") from trouble
         finally:
             self._interrupts.__exit__(None, error, None)
 
-    def _log_params(self) -> None:
-        from mlflow.entities import Param
-
-        params = [Param(key, value) for key, value in provenance.flatten(self.config).items()]
-        self.store.client.log_batch(self.run_id, params=params)
-
-    def _text(self, name: str, text: str) -> None:
-        self.store.client.log_text(self.run_id, text, name)
+    def _end(self, error: BaseException | None) -> None:
+        client, status = self.store.client, status_of(error)
+        try:
+            self._metrics.flush()
+            if error is not None:
+                client.set_tag(self.run_id, "error", f"{type(error).__name__}: {error}"[:500])
+        except Exception:
+            # A run that lost its metrics is no finished one.
+            status = "FAILED" if error is None else status
+            raise
+        finally:
+            client.set_terminated(self.run_id, status)
 
     def on_start(self, trainer: Trainer) -> None:
         """Log the data set and what is trained."""
@@ -132,24 +139,29 @@ class MLflowTracker(Observer):
         final = {"final/test_acc": result.test_accuracy, "final/test_loss": result.test_loss, "seconds": result.seconds}
         if result.steps_to_target is not None and result.seconds_to_target is not None:
             final |= {"steps_to_target": float(result.steps_to_target), "seconds_to_target": result.seconds_to_target}
-        self._metrics.add(result.steps, {**final, **self._system.sample()})
-        with tempfile.TemporaryDirectory() as folder:
-            weights = Path(folder) / "weights"
-            weights.mkdir()
-            save_state(trainer.net.state_dict(), weights / "final.safetensors")
-            save_state(trainer.best_state, weights / "best.safetensors")
-            (weights / "network.json").write_text(json.dumps(describe(trainer), indent=1))
-            self.store.client.log_artifacts(self.run_id, str(weights), "weights")
-            self._pictures(trainer, result)
-            log_model(self.store, self.run_id, trainer, weights, final)
+        self._metrics.add(result.steps, self._system.sample())
+        model_id = None
+        try:
+            with tempfile.TemporaryDirectory() as name:
+                folder = Path(name)
+                trainer.net.save(folder / "final.safetensors")
+                save_state(trainer.best_state, folder / "best.safetensors")
+                (folder / "network.json").write_text(json.dumps(describe(trainer), indent=1))
+                self.store.client.log_artifacts(self.run_id, name, "weights")
+                self._pictures(trainer, result)
+                model_id = log_model(self.store, self.run_id, trainer, folder)
+        finally:
+            self._metrics.add(result.steps, final, model_id)
 
     def _pictures(self, trainer: Trainer, result: Result) -> None:
         """Learning curves, confusion matrix and worst mistakes, of the best weights."""
         net, data = trainer.net, trainer.data
         last = net.state_dict()
         net.load_state_dict(trainer.best_state)
-        probabilities = softmax(net.device.host(net.predict(data.test.x)))
-        net.load_state_dict(last)
+        try:
+            probabilities = softmax(net.device.host(net.predict(data.test.x)))
+        finally:
+            net.load_state_dict(last)
         guess = np.argmax(probabilities, axis=1)
         title = f"{self.name}: test accuracy {result.test_accuracy:.4f} (epoch {result.best_epoch})"
         for name, figure in {

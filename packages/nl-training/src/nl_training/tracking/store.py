@@ -23,6 +23,7 @@ SETTINGS = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # MLflow's own defaults wait four minutes for a server that is down.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -68,13 +69,13 @@ class Store:
             UserError: when a server does not answer within two seconds, or the store cannot be used.
         """
         prepare_environment()
-        if uri.startswith(("http://", "https://")):
+        if is_server(uri):
             _check_server(uri)
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
-        folder = _sqlite_folder(uri)
+        folder = sqlite_folder(uri)
         artifacts = None if folder is None else (folder / "mlruns").as_uri()
         try:
             with _creation_lock(folder):
@@ -83,6 +84,11 @@ class Store:
         except (MlflowException, SQLAlchemyError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"the tracking store {uri} cannot be used: {reason}") from error
+
+
+def is_server(uri: str) -> bool:
+    """Whether the store is reached over HTTP."""
+    return uri.startswith(("http://", "https://"))
 
 
 def _check_server(uri: str) -> None:
@@ -97,7 +103,8 @@ def _check_server(uri: str) -> None:
         ) from None
 
 
-def _sqlite_folder(uri: str) -> Path | None:
+def sqlite_folder(uri: str) -> Path | None:
+    """The folder of an SQLite store, where its artifacts lie in `mlruns`; None for another store."""
     return Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else None
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from nl_nodes import UserError
+from nl_training import plots
 from nl_training.tracking import provenance
 from nl_training.tracking.interrupts import Interrupts, status_of
 from nl_training.tracking.links import compare_link, look_at
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 
     from nl_training.config.schema import Config
 
-ACCURACY = "final/test_acc"
+# The best job is the best by validation accuracy: chosen by test accuracy, its test accuracy would flatter.
+CHOICE = "best/val_acc"
+FIGURES = {"validation accuracy": CHOICE, "test accuracy": "final/test_acc", "test loss": "final/test_loss"}
 
 
 @contextmanager
@@ -34,35 +38,55 @@ def parent(config: Config, overrides: list[str]) -> Iterator[None]:
         return
     store = Store.open(resolve_uri(config.tracking.uri), config.tracking.experiment_name)
     name = " ".join(o for o in overrides if "," in o) or "sweep"
-    run = store.client.create_run(store.experiment_id, tags=provenance.tags(), run_name=f"sweep {name}")
-    run_id = run.info.run_id
-    os.environ[PARENT] = run_id
-    error: BaseException | None = None
-    try:
-        with Interrupts():
-            store.client.log_param(run_id, "sweep", " ".join(overrides))
+    with Interrupts() as interrupts:
+        interrupts.hold()
+        run = store.client.create_run(store.experiment_id, tags=provenance.tags(), run_name=f"sweep {name}")
+        run_id = run.info.run_id
+        os.environ[PARENT] = run_id
+        error: BaseException | None = None
+        try:
+            provenance.log_params(store.client, run_id, {"sweep": " ".join(overrides)})
+            interrupts.release()
             yield
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
-        del os.environ[PARENT]
-        _close(store, run_id, name, error)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            interrupts.hold()
+            del os.environ[PARENT]
+            _close(store, run_id, name, error)
 
 
 def _close(store: Store, run_id: str, name: str, error: BaseException | None) -> None:
-    """Compare the children on the parent and end it: FAILED when one of them did."""
-    children = _children(store, run_id)
-    failed = [child for child in children if child.info.status != "FINISHED"]
-    figures = {_label(child, i): child.data.metrics.get(ACCURACY) for i, child in enumerate(children)}
-    store.client.set_tag(run_id, "jobs", f"{len(children) - len(failed)} finished, {len(failed)} failed")
-    if children:
-        _compare(store, run_id, name, children, figures)
-    status = status_of(error) if error is not None else "FAILED" if failed else "FINISHED"
-    store.client.set_terminated(run_id, status)
-    print(f"\nsweep  {run_id}: {len(children)} jobs, {len(failed)} failed")
-    link = compare_link(store.uri, store.experiment_id, [child.info.run_id for child in children])
-    print("\n".join(look_at(store.uri, link)))
+    """Compare the children on the parent and end it; trouble with that must not hide the error that ended the sweep."""
+    status = status_of(error)
+    try:
+        children = _children(store, run_id)
+        failures = _failures(children, error)
+        status = "FAILED" if failures and error is None else status
+        finished = sum(child.info.status == "FINISHED" for child in children)
+        jobs = f"{finished} finished, {len(failures)} failed"
+        store.client.set_tag(run_id, "jobs", jobs)
+        if failures:
+            store.client.set_tag(run_id, "failures", "\n".join(failures)[:5000])
+        print(f"\nsweep  {run_id}: {max(len(children), finished + len(failures))} jobs, {len(failures)} failed")
+        if children:
+            _compare(store, run_id, name, children)
+            link = compare_link(store.uri, store.experiment_id, [child.info.run_id for child in children])
+            print("\n".join(look_at(store.uri, link)))
+    except Exception as trouble:
+        if error is None:
+            status = "FAILED"
+            raise UserError(f"the sweep {run_id} could not be summed up: {str(trouble).splitlines()[0]}") from trouble
+    finally:
+        store.client.set_terminated(run_id, status)
+
+
+def _failures(children: Sequence[Run], error: BaseException | None) -> list[str]:
+    """A line for each job that failed; the sweep's own error has them all, also those that failed before their run."""
+    if isinstance(error, UserError):
+        return str(error).replace("\nerror: ", "\n").splitlines()
+    return [str(child.info.run_name) for child in children if child.info.status == "FAILED"]
 
 
 def _children(store: Store, run_id: str) -> list[Run]:
@@ -72,23 +96,34 @@ def _children(store: Store, run_id: str) -> list[Run]:
     return list(found)
 
 
-def _label(child: Run, number: int) -> str:
-    return f"{number}: {child.info.run_name}"
-
-
-def _compare(store: Store, run_id: str, name: str, children: list[Run], figures: dict[str, float | None]) -> None:
-    from nl_training import plots
-
-    store.client.log_figure(run_id, plots.comparison(figures, f"sweep {name}"), "comparison.png")
+def _compare(store: Store, run_id: str, name: str, children: Sequence[Run]) -> None:
+    """A chart and a table of all children; the figures of the best become the parent's."""
+    client = store.client
+    labels = [f"{number}: {child.info.run_name}" for number, child in enumerate(children)]
+    columns = {title: [child.data.metrics.get(key) for child in children] for title, key in FIGURES.items()}
+    shown = [_child(store, child, label) for child, label in zip(children, labels, strict=True)]
+    client.log_figure(run_id, plots.comparison(shown, f"sweep {name}"), "comparison.png")
     table = {
-        "job": list(figures),
+        "job": labels,
         "run": [child.info.run_id for child in children],
         "status": [child.info.status for child in children],
-        "test accuracy": list(figures.values()),
+        **columns,
     }
-    store.client.log_table(run_id, table, "comparison.json")
-    reached = {label: value for label, value in figures.items() if value is not None}
-    if reached:
-        best = max(reached, key=lambda label: reached[label])
-        store.client.log_metric(run_id, "best/test_acc", reached[best])
-        store.client.set_tag(run_id, "best.job", best)
+    client.log_table(run_id, table, "comparison.json")
+    chosen = [i for i, child in enumerate(children) if child.info.status == "FINISHED" and CHOICE in child.data.metrics]
+    if not chosen:
+        return
+    best = max(chosen, key=lambda i: children[i].data.metrics[CHOICE])
+    metrics = children[best].data.metrics
+    client.set_tag(run_id, "best.job", labels[best])
+    client.set_tag(run_id, "best.run", children[best].info.run_id)
+    for key, value in metrics.items():
+        if key.startswith(("best/", "final/")):
+            client.log_metric(run_id, key, value)
+    print(f"best   {labels[best]}: {', '.join(f'{title} {metrics[key]:.4f}' for title, key in FIGURES.items())}")
+
+
+def _child(store: Store, run: Run, label: str) -> plots.Child:
+    history = store.client.get_metric_history(run.info.run_id, "test/acc")
+    curve = tuple((metric.step, metric.value) for metric in history)
+    return plots.Child(label, run.info.status, run.data.metrics.get("final/test_acc"), curve)

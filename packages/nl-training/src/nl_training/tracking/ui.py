@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 
+from nl_nodes import UserError
 from nl_training.tracking.links import experiment_link
-from nl_training.tracking.store import Store, prepare_environment, resolve_uri
+from nl_training.tracking.store import Store, is_server, resolve_uri, sqlite_folder
 
 EXPERIMENT = "node-layer-network"
 
 
 def main() -> None:
-    """Print where to look and serve until interrupted; only this machine can reach it."""
+    """Print where to look and become the server; only this machine can reach it."""
     port = sys.argv[1] if len(sys.argv) > 1 else "5000"
-    prepare_environment()
     uri = resolve_uri()
-    store = Store.open(uri, EXPERIMENT)
-    print(experiment_link(uri, store.experiment_id).replace(":5000", f":{port}"), flush=True)
+    try:
+        store = Store.open(uri, EXPERIMENT)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    link = experiment_link(uri, store.experiment_id)
+    if is_server(uri):
+        print(link)
+        return
+    print(link.replace(":5000", f":{port}"), flush=True)
     # One worker answers faster than several, and job runners are not needed to look at runs.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", "127.0.0.1", "--port", port, "--workers", "1"]
-    try:
-        sys.exit(subprocess.run(command, env=environment).returncode)
-    except KeyboardInterrupt:
-        sys.exit(0)
+    if folder := sqlite_folder(uri):
+        # Without it a run that is logged through this server leaves its files in the working directory.
+        command += ["--artifacts-destination", str(folder / "mlruns")]
+    os.execve(sys.executable, command, environment)
 
 
 if __name__ == "__main__":
