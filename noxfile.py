@@ -72,8 +72,8 @@ def packages(session: nox.Session, package: str) -> None:
 @nox.session(default=False)
 def browser(session: nox.Session) -> None:
     """The MLflow UI in a real Chromium."""
-    if not shutil.which("chromium"):
-        session.skip("needs Chromium: apt-get install chromium")
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        session.skip("needs Chromium: apt-get install chromium chromium-driver")
     install(session)
     session.run("pytest", "-m", "browser", "tests/browser", *session.posargs)
 
