@@ -64,7 +64,8 @@ def types(session: nox.Session) -> None:
 def packages(session: nox.Session, package: str) -> None:
     """Each package with just the floors below it: it imports, and its tests pass."""
     floors = PACKAGES[: PACKAGES.index(package) + 1]
-    session.install("-c", "constraints.txt", "pytest", "hypothesis", *[f"./packages/{name}" for name in floors])
+    editable = [part for name in floors for part in ("-e", f"packages/{name}")]
+    session.install("-c", "constraints.txt", "pytest", "hypothesis", *editable)
     area = package.removeprefix("nl-")
     session.run("pytest", "-m", "not browser and not gpu and not peers", f"tests/{area}", *session.posargs)
 
@@ -89,7 +90,7 @@ def ui(session: nox.Session) -> None:
 def lock(session: nox.Session) -> None:
     """Compile constraints.txt anew."""
     session.install("uv")
-    options = ["--universal", "--python-version", "3.11", "--no-emit-index-url", "--no-annotate", "--no-header"]
+    options = ["--universal", "--python-version", "3.11", "--no-annotate", "--no-header"]
     text = session.run("uv", "pip", "compile", *options, "requirements-dev.txt", silent=True, stderr=sys.stderr)
     pins = [line for line in str(text).splitlines() if line and not line.startswith("-e")]
     head = "# Every version, pinned; made by `nox -s lock`."

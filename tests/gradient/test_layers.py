@@ -2,24 +2,18 @@
 
 import numpy as np
 import pytest
+from support.layer_cases import LAYERS
+from support.node_cases import checks_of
 
 import nl_layers
 from nl_layers import LayerCase
 from nl_layers.layer import Wired
-from nl_nodes.verify import central, check_graph, complex_step, draw, upstream
+from nl_nodes.verify import check_graph, complex_step, draw, upstream
 
 pytestmark = pytest.mark.gradient
 
-LAYERS = {name: layer for name, layer in sorted(Wired.registry.items()) if layer.__module__.startswith("nl_layers.")}
-CHECKS = [
-    pytest.param(case, oracle, id=f"{name}-{case.label}-{oracle.__name__}")
-    for name, layer in LAYERS.items()
-    for case in layer.cases()
-    for oracle in ((complex_step,) if case.surrogate else (complex_step, central))
-]
 
-
-@pytest.mark.parametrize(("case", "oracle"), CHECKS)
+@pytest.mark.parametrize(("case", "oracle"), checks_of(LAYERS))
 def test_layer_gradient(case: LayerCase, oracle) -> None:
     rng = np.random.default_rng(11)
     layer = case.make(lambda what: draw(rng, what))

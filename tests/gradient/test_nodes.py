@@ -2,20 +2,13 @@
 
 import numpy as np
 import pytest
+from support.node_cases import NODES, checks_of
 
-from nl_nodes import Graph, Input, Node
+from nl_nodes import Graph, Input
 from nl_nodes.cases import Case
-from nl_nodes.verify import central, check_graph, complex_step, draw, upstream
+from nl_nodes.verify import check_graph, complex_step, draw, upstream
 
 pytestmark = pytest.mark.gradient
-
-NODES = {name: node for name, node in sorted(Node.registry.items()) if node.__module__.startswith("nl_nodes.")}
-CHECKS = [
-    pytest.param(case, oracle, id=f"{name}-{case.label}-{oracle.__name__}")
-    for name, node in NODES.items()
-    for case in node.cases()
-    for oracle in ((complex_step,) if case.surrogate else (complex_step, central))
-]
 
 
 def graph_of(case: Case, rng: np.random.Generator) -> tuple[Graph, dict[str, np.ndarray]]:
@@ -24,7 +17,7 @@ def graph_of(case: Case, rng: np.random.Generator) -> tuple[Graph, dict[str, np.
     return Graph(case.build(*inputs)), feeds
 
 
-@pytest.mark.parametrize(("case", "oracle"), CHECKS)
+@pytest.mark.parametrize(("case", "oracle"), checks_of(NODES))
 def test_node_gradient(case: Case, oracle) -> None:
     rng = np.random.default_rng(7)
     graph, feeds = graph_of(case, rng)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from support.fake_device import FakeArray, FakeBackend, install
+from support.layer_cases import LAYER_CASES
 
 from nl_layers import FlatDict, LayerCase, add_weight_decay, optimizers
 from nl_layers.layer import Wired
@@ -11,12 +12,6 @@ from nl_nodes.verify import draw, upstream
 
 install()
 FAKE = FakeBackend()
-CASES = [
-    pytest.param(case, id=f"{name}-{case.label}")
-    for name, layer in sorted(Wired.registry.items())
-    if layer.__module__.startswith("nl_layers.")
-    for case in layer.cases()
-]
 OPTIMIZERS = [c for c in vars(optimizers).values() if isinstance(c, type) and c.__module__ == optimizers.__name__]
 OPTIMIZERS.remove(optimizers.Optimizer)
 SHAPES = {"W1": (3, 4), "b1": (4,), "W2": (4, 2), "gamma1": (4,)}
@@ -38,7 +33,7 @@ def passes(case: LayerCase, move) -> tuple[Wired, list]:
     return layer, found
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", LAYER_CASES)
 def test_layer_on_the_device(case: LayerCase) -> None:
     on_cpu, expected = passes(case, lambda value: value)
     on_device, found = passes(case, FAKE.array)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.layer_cases import LAYER_CASES
 
 from nl_layers import (
     Affine,
@@ -17,16 +18,9 @@ from nl_layers import (
     SoftmaxWithLoss,
     Tanh,
 )
-from nl_layers.layer import Wired
 from nl_nodes import ShapeError, UserError
 from nl_nodes.verify import draw, upstream
 
-CASES = [
-    pytest.param(case, id=f"{name}-{case.label}")
-    for name, layer in sorted(Wired.registry.items())
-    if layer.__module__.startswith("nl_layers.")
-    for case in layer.cases()
-]
 RNG = np.random.default_rng(1)
 START = RNG.bit_generator.state
 LOGITS = np.random.default_rng(2).standard_normal((6, 4)) * 2
@@ -248,7 +242,7 @@ def test_losses_are_finite_at_extreme_logits(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex128"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", LAYER_CASES)
 def test_the_dtype_given_is_the_dtype_returned(case, dtype: str) -> None:
     def given(what, generator):
         value = draw(generator, what)

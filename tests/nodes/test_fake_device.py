@@ -3,22 +3,17 @@
 import numpy as np
 import pytest
 from support.fake_device import FakeArray, FakeBackend, install
+from support.node_cases import NODE_CASES
 
-from nl_nodes import Add, DeviceError, Graph, Input, Node
+from nl_nodes import Add, DeviceError, Graph, Input
 from nl_nodes.cases import Case
 from nl_nodes.verify import draw, upstream
 
 install()
 FAKE = FakeBackend()
-CASES = [
-    pytest.param(case, id=f"{name}-{case.label}")
-    for name, node in sorted(Node.registry.items())
-    if node.__module__.startswith("nl_nodes.")
-    for case in node.cases()
-]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", NODE_CASES)
 def test_node_on_the_device(case: Case) -> None:
     rng = np.random.default_rng(0)
     feeds = {f"x{i}": draw(rng, d) for i, d in enumerate(case.draws)}

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from support.layer_cases import LAYER_CASES
+from support.node_cases import Counting
 
 from nl_layers import (
     Affine,
@@ -20,10 +22,8 @@ from nl_layers import (
     SoftmaxWithLoss,
     Tanh,
 )
-from nl_layers.layer import Wired
 from nl_nodes import (
     Add,
-    AddConst,
     Dot,
     Exp,
     Graph,
@@ -44,33 +44,11 @@ from nl_nodes.verify import check_graph, complex_step, draw, upstream
 
 RNG = np.random.default_rng(0)
 START = RNG.bit_generator.state
-LAYER_CASES = [
-    pytest.param(case, id=f"{name}-{case.label}")
-    for name, layer in sorted(Wired.registry.items())
-    if layer.__module__.startswith("nl_layers.")
-    for case in layer.cases()
-]
 
 
 @pytest.fixture(autouse=True)
 def _same_numbers_in_any_order() -> None:
     RNG.bit_generator.state = START
-
-
-class Counting(AddConst, abstract=True):
-    """Counts how often it runs."""
-
-    def __init__(self, x) -> None:
-        super().__init__(x, 0)
-        self.calls = [0, 0]
-
-    def forward(self, kept, *inputs):
-        self.calls[0] += 1
-        return super().forward(kept, *inputs)
-
-    def backward(self, kept, dy):
-        self.calls[1] += 1
-        return super().backward(kept, dy)
 
 
 def run(node, dy=None, **feeds):

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.layer_cases import LAYER_CASES
 
 from nl_layers import Affine, BatchNormalization, Convolution, Dropout, Pooling, Relu, Sigmoid, Softmax, Tanh
-from nl_layers.layer import Wired
 from nl_layers.optimizers import Nesterov, RMSprop
 from nl_models import build, cnn3, cnn8, mlp, vgg11
 from nl_nodes import Device, Graph, ShapeError, UserError
@@ -16,12 +16,6 @@ RNG = np.random.default_rng(0)
 START = RNG.bit_generator.state
 X = np.random.default_rng(1).standard_normal((10, 1, 28, 28)) + 1
 T = np.arange(10) % 4
-LAYER_CASES = [
-    pytest.param(case, id=f"{name}-{case.label}")
-    for name, layer in sorted(Wired.registry.items())
-    if layer.__module__.startswith("nl_layers.")
-    for case in layer.cases()
-]
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nl_nodes import UserError
+from nl_training.app import refuse_unbuilt
 from nl_training.config.cli import check
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -135,3 +136,32 @@ def test_the_config_is_shown_and_nothing_is_run(tmp_path: Path) -> None:
     done = run("train.py", "--cfg", "job", "model=mlp", cwd=tmp_path)
     assert "name: mlp" in done.stdout
     assert "epoch" not in done.stdout.replace("epochs", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-cn", "nope"], ["-cn"]),
+        (["--multi"], ["--multi", "--multirun?"]),
+        (["--cfg", "jobs"], ["--cfg jobs", "job?"]),
+        (["--cfg"], ["--cfg"]),
+        (["--resolve"], ["--resolve", "--cfg"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_a_wrong_flag(arguments: list[str], words: list[str], tmp_path: Path) -> None:
+    refused(run("train.py", *arguments, cwd=tmp_path), *words)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "resume=latest", "sweep.resume=latest", "trainer.checkpoint_every_steps=5", "trainer.profile=true",
+        "trainer.checkpoint_every_seconds=5", "verify=strict", "verify.probe_every=5", "device.workers=processes",
+        "device.tf32=true",
+    ],
+)  # fmt: skip
+def test_what_is_not_built_yet_is_refused_and_not_ignored(option: str) -> None:
+    config = check(["model=mlp", "data=digits", option], multirun=False)
+    with pytest.raises(UserError, match=f"{option.partition('=')[0]}.*not built yet"):
+        refuse_unbuilt(config)

@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.refusals import at_most_refused, refused
 
-from nl_training.data.idx import parse_idx, read_idx
+from nl_training.data.files import MAX_BYTES, read_file
+from nl_training.data.idx import parse_idx
+
+
+def read_idx(path: Path, limit: int = MAX_BYTES) -> np.ndarray:
+    return parse_idx(read_file(path, limit), str(path))
 
 
 def idx(array: np.ndarray) -> bytes:

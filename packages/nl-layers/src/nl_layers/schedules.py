@@ -58,4 +58,4 @@ class Cosine:
         if epoch < warmup:
             return max(epoch / warmup, 0.01)
         progress = (epoch - warmup) / (epochs - warmup) if epochs > warmup else 1.0
-        return round(self.final + (1 - self.final) * 0.5 * (1 + cos(pi * min(progress, 1.0))), 12)
+        return self.final + (1 - self.final) * 0.5 * (1 + cos(pi * min(progress, 1.0)))

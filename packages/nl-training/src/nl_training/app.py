@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from nl_nodes import UserError
 from nl_training.config import build
 from nl_training.observer import Observer, Result
 from nl_training.progress import ProgressBar
@@ -27,6 +28,7 @@ def train(config: Config, cfg: DictConfig) -> Result:
         UserError: when something the config asks for is not there; no run is left open then.
     """
     # Everything that can be refused is made before a run is opened.
+    refuse_unbuilt(config)
     device = build.device(config)
     data = build.dataset(config)
     net = build.network(config, data, device)
@@ -41,6 +43,24 @@ def train(config: Config, cfg: DictConfig) -> Result:
             bar.close()
     _print(result, tracker)
     return result
+
+
+def refuse_unbuilt(config: Config) -> None:
+    """Refuse what the config may ask for but nothing does yet, so that nobody relies on it."""
+    t, v = config.trainer, config.verify
+    asked = {
+        f"resume={config.resume}": config.resume is not None,
+        f"sweep.resume={config.sweep.resume}": config.sweep.resume is not None,
+        "trainer.checkpoint_every_steps": t.checkpoint_every_steps is not None,
+        "trainer.checkpoint_every_seconds": t.checkpoint_every_seconds is not None,
+        "trainer.profile=true": t.profile,
+        "verify=strict": v.mode == "strict",
+        "verify.probe_every": v.probe_every is not None,
+        "device.workers=processes": config.device.workers == "processes",
+        "device.tf32=true": config.device.tf32,
+    }
+    if unbuilt := [option for option, wanted in asked.items() if wanted]:
+        raise UserError(f"{unbuilt[0]} is not built yet: leave it out")
 
 
 def trainer(config: Config, cfg: DictConfig, net: Any, data: Any, observers: list[Observer]) -> Trainer:

@@ -97,6 +97,7 @@ def gradcheck(config: Config) -> bool:
 def _residuals(residuals: Sequence[Residual], title: str) -> Table:
     table = Table("tensor", "shape", "largest gradient", "residual", "verdict", title=title)
     for r in residuals:
-        verdict = "[green]holds[/]" if r.value <= LIMIT else "[red]WRONG[/]"
-        table.add_row(r.name, str(r.shape), f"{r.size:.2e}", f"{r.value:.1e}", verdict if r.size else "zero")
+        holds = "[green]holds[/]" if r.size else "zero"
+        verdict = holds if r.value <= LIMIT else "[red]WRONG[/]"
+        table.add_row(r.name, str(r.shape), f"{r.size:.2e}", f"{r.value:.1e}", verdict)
     return table

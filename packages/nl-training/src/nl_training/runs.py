@@ -13,12 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from nl_models import Network, build
 from nl_nodes import Device, UserError
 from nl_training.data import Normalization
-from nl_training.tracking import Store, resolve_uri
+from nl_training.tracking.store import EXPERIMENT, Store, resolve_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-
-EXPERIMENT = "node-layer-network"
 
 
 @dataclass(frozen=True)

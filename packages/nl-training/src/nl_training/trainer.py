@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import ceil, isfinite
 from time import perf_counter
 from typing import Any
@@ -13,7 +14,7 @@ from nl_layers.optimizers import Optimizer
 from nl_layers.schedules import Schedule
 from nl_models import Network
 from nl_nodes import UserError
-from nl_training.data import Dataset, epoch_order
+from nl_training.data import Dataset, batches, epoch_order
 from nl_training.observer import EpochReport, Observer, Result, StepReport
 
 
@@ -86,7 +87,7 @@ class Trainer:
         for observer in self.observers:
             observer.on_start(self)
         epoch = 0
-        while self.step < self.total_steps and not self._reached_target():
+        while self.step < self.total_steps and self._target is None:
             epoch += 1
             self._epoch(epoch)
         result = self._result(epoch)
@@ -94,12 +95,11 @@ class Trainer:
             observer.on_end(self, result)
         return result
 
-    def _reached_target(self) -> bool:
-        return self._target is not None
-
     def _epoch(self, epoch: int) -> None:
         loss = hits = seen = 0.0
-        for x, t in self._batches(epoch):
+        order = epoch_order(len(self.data.train), self.seed, epoch)
+        left = self.total_steps - self.step
+        for x, t in islice(batches(self.data.train, self.limits.batch_size, order), left):
             report = self._step(epoch, x, t)
             if report is None:
                 continue
@@ -110,15 +110,6 @@ class Trainer:
                 observer.on_step(report)
         train = {"train/epoch_loss": loss / seen, "train/epoch_acc": hits / seen} if seen else {}
         self._evaluate(epoch, train)
-
-    def _batches(self, epoch: int) -> Iterator[tuple[Any, Any]]:
-        split, size = self.data.train, self.limits.batch_size
-        order = epoch_order(len(split.t), self.seed, epoch)
-        for start in range(0, len(order), size):
-            if self.step == self.total_steps:
-                return
-            chosen = order[start : start + size]
-            yield split.x[chosen], split.t[chosen]
 
     def _step(self, epoch: int, x: Any, t: Any) -> StepReport | None:
         """One step, or None when its loss was not finite and such batches are skipped."""

@@ -87,4 +87,4 @@ class Device:
                 yield
 
     def __repr__(self) -> str:
-        return f"Device({self.name!r}, dtype={self.dtype!r}, compile={self.compile})"
+        return f"Device({self.name!r}, dtype={self.dtype!r})"

@@ -27,8 +27,15 @@ Task = Callable[[Config, DictConfig], Any]
 Sweep = Callable[[Config, list[str]], AbstractContextManager[Any]]
 
 MULTIRUN = {"-m", "--multirun"}
-RUN = MULTIRUN | {"-r", "--run"}  # Hydra's other flags only show something
+RUN = MULTIRUN | {"-r", "--run"}
 COMPLETION = {"-sc", "--shell-completion"}
+CFG = {"--cfg", "-c"}
+INFO = {"--info", "-i"}
+# Hydra's flags that only show something; those that bring other config files are left out.
+SHOW = CFG | INFO | {"--help", "-h", "--hydra-help", "--resolve", "--package", "-p", "--version"}
+CFG_WORDS = ("job", "hydra", "all")
+INFO_WORDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+WORDS = {**dict.fromkeys(CFG, CFG_WORDS), **dict.fromkeys(INFO, INFO_WORDS)}
 OmegaConf.register_new_resolver("nl_root", lambda: str(ROOT), replace=True)
 
 
@@ -45,6 +52,8 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
     overrides = [a for a in arguments if not a.startswith("-")]
     failures: list[str] = []
     try:
+        if not flags & COMPLETION:
+            _check_flags(arguments)
         around: AbstractContextManager[Any] = nullcontext()
         if flags <= RUN:
             first = check(overrides, multirun)
@@ -75,6 +84,23 @@ def _guarded(task: Task, failures: list[str]) -> Callable[[DictConfig], Any]:
             return None
 
     return run
+
+
+def _check_flags(arguments: list[str]) -> None:
+    """Refuse flags that are none, or that lack their word."""
+    flags = [a.partition("=")[0] for a in arguments if a.startswith("-")]
+    for flag in flags:
+        if flag not in RUN | SHOW:
+            raise UserError(f"{flag} is no flag of this script: {near(flag, RUN | SHOW)}")
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        flag, given, word = argument.partition("=")
+        word = word if given else following
+        # Hydra takes --info alone, and overrides behind it.
+        alone = flag in INFO and (not word or "=" in word or word.startswith("-"))
+        if flag in WORDS and word not in WORDS[flag] and not alone:
+            raise UserError(f"{flag} {word}: {near(word, WORDS[flag])}")
+    if "--resolve" in flags and not (CFG | {"--help", "-h"}) & set(flags):
+        raise UserError("--resolve goes with --cfg, such as --cfg job --resolve")
 
 
 def job_number() -> int | None:

@@ -7,22 +7,16 @@ the elements in C order. Only unsigned bytes (type 0x08) are read: the data sets
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from nl_nodes import UserError
-from nl_training.data.files import MAX_BYTES, read_file
+from nl_training.data.files import MAX_BYTES
 
 _UNSIGNED_BYTE = b"\x00\x00\x08"
 
 MAX_AXES = 32
-
-
-def read_idx(path: Path, limit: int = MAX_BYTES) -> npt.NDArray[np.uint8]:
-    """The array in an IDX file, plain or gzip; `UserError` where it is no whole IDX file of at most `limit` bytes."""
-    return parse_idx(read_file(path, limit), str(path))
 
 
 def parse_idx(data: bytes | bytearray, name: str) -> npt.NDArray[np.uint8]:

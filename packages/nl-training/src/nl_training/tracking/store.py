@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SQLITE = "sqlite:///"
+EXPERIMENT = "node-layer-network"  # as in conf/tracking
 
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

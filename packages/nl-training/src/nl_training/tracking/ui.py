@@ -7,9 +7,7 @@ import sys
 
 from nl_nodes import UserError
 from nl_training.tracking.links import experiment_link
-from nl_training.tracking.store import Store, is_server, resolve_uri, sqlite_folder
-
-EXPERIMENT = "node-layer-network"
+from nl_training.tracking.store import EXPERIMENT, Store, is_server, resolve_uri, sqlite_folder
 
 
 def main() -> None:

@@ -1,0 +1,42 @@
+"""The enrolled nodes of the project, their cases, and a node that counts its calls."""
+
+import pytest
+
+from nl_nodes import AddConst, Node
+from nl_nodes.verify import central, complex_step
+
+NODES = {name: node for name, node in sorted(Node.registry.items()) if node.__module__.startswith("nl_nodes.")}
+
+
+def cases_of(enrolled: dict) -> list:
+    """Every case of the enrolled classes, as pytest's parameters."""
+    return [pytest.param(case, id=f"{n}-{case.label}") for n, one in enrolled.items() for case in one.cases()]
+
+
+def checks_of(enrolled: dict) -> list:
+    """Every case with every oracle that can judge it: differences of values say nothing about a surrogate."""
+    return [
+        pytest.param(case, oracle, id=f"{name}-{case.label}-{oracle.__name__}")
+        for name, one in enrolled.items()
+        for case in one.cases()
+        for oracle in ((complex_step,) if case.surrogate else (complex_step, central))
+    ]
+
+
+NODE_CASES = cases_of(NODES)
+
+
+class Counting(AddConst, abstract=True):
+    """Counts how often it runs, forward and backward."""
+
+    def __init__(self, x) -> None:
+        super().__init__(x, 0)
+        self.calls = [0, 0]
+
+    def forward(self, kept, *inputs):
+        self.calls[0] += 1
+        return super().forward(kept, *inputs)
+
+    def backward(self, kept, dy):
+        self.calls[1] += 1
+        return super().backward(kept, dy)
