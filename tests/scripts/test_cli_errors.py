@@ -125,6 +125,12 @@ def test_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     refused(run("train.py", "model=mlp", "data=digits", cwd=tmp_path), "http://127.0.0.1:9", "tracking=off")
 
 
+def test_no_arguments_at_all_run_the_defaults(tmp_path: Path) -> None:
+    code = "from nl_training.config.cli import main; main(lambda config, cfg: print('runs', config.model.name))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "runs cnn3\n", "")
+
+
 def test_help_teaches(tmp_path: Path) -> None:
     done = run("train.py", "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from typing import Any
 
 import hydra
@@ -92,7 +93,7 @@ def _check_flags(arguments: list[str]) -> None:
     for flag in flags:
         if flag not in RUN | SHOW:
             raise UserError(f"{flag} is no flag of this script: {near(flag, RUN | SHOW)}")
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in pairwise([*arguments, ""]):
         flag, given, word = argument.partition("=")
         word = word if given else following
         # Hydra takes --info alone, and overrides behind it.
