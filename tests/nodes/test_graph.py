@@ -132,7 +132,7 @@ def test_dtype_flows_through(dtype: str) -> None:
 
 
 def test_shapes_are_told_without_running() -> None:
-    node = Reshape(Transpose(Img2Matrix(Input("x"), 3, 3), (0, 3, 1, 2)), (0, -1))
+    node = Reshape(Transpose(Img2Matrix(Input("x"), 3, 3), (3, 0, 1, 2)), (0, -1))
     assert Graph(node).shapes({"x": (2, 3, 5, 6)})[node] == (2, 27 * 12)
     assert Transpose(Input("x", shape=(2, 3, 4)), (2, 0, 1)).shape == (4, 2, 3)
 

@@ -77,7 +77,7 @@ def _operator(name: str) -> Any:
         result = getattr(self._data, name)(*map(_data, others))
         if result is NotImplemented:
             return NotImplemented
-        if name.startswith("__i"):
+        if name in IN_PLACE:
             return self
         return _wrap(result)
 
@@ -92,33 +92,20 @@ def _method(name: str) -> Any:
     return method
 
 
-BINARY = ("add", "sub", "mul", "truediv", "pow", "matmul")
+BINARY = ("add", "sub", "mul", "truediv", "pow", "matmul", "and", "or")
+IN_PLACE = frozenset(f"__i{name}__" for name in BINARY)
 for _name in BINARY:
     for _form in ("", "r", "i"):
         setattr(FakeArray, f"__{_form}{_name}__", _operator(f"__{_form}{_name}__"))
-for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "and", "or", "invert"):
+for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "invert"):
     setattr(FakeArray, f"__{_name}__", _operator(f"__{_name}__"))
 FakeArray.__hash__ = None  # type: ignore[assignment]
 for _name in ("reshape", "transpose", "sum", "max", "min", "argmax", "astype", "copy", "ravel"):
     setattr(FakeArray, _name, _method(_name))
 
 
-class StrideTricks:
-    """The one function of `lib.stride_tricks` that is used."""
-
-    @staticmethod
-    def sliding_window_view(array: FakeArray, window: Any, axis: Any, writeable: bool) -> FakeArray:
-        return FakeArray(np.lib.stride_tricks.sliding_window_view(array._data, window, axis, writeable=writeable))
-
-
-class Lib:
-    stride_tricks = StrideTricks()
-
-
 class FakeNamespace:
     """The array functions that CuPy has too and that this project uses."""
-
-    lib = Lib()
 
     allowed = frozenset(
         [
@@ -126,7 +113,6 @@ class FakeNamespace:
             "log",
             "tanh",
             "log1p",
-            "cumsum",
             "sqrt",
             "argmax",
             "take_along_axis",

@@ -40,14 +40,16 @@ class Convolution(Layer):
             raise ShapeError(f"Convolution: weight must be (FN, C, FH, FW), bias (FN,), got {tuple(shape)} and {got}")
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """X -> Img2Matrix -> Dot -> Add -> Transpose, the weight as a matrix of the same row order."""
+        """X -> Img2Matrix -> Dot with the weight as a matrix -> Add -> Transpose."""
         x = inputs[0]
         fn, c, fh, fw = self.weight.value.shape
         if x.shape is None or len(x.shape) != 4 or x.shape[1] != c:
             raise ShapeError(f"Convolution: weight {(fn, c, fh, fw)} needs images (N, {c}, H, W), got {x.shape}")
         windows = Img2Matrix(x, fh, fw, self.stride, self.pad)
-        y = Dot(windows, Reshape(Transpose(self.weight, (2, 3, 1, 0)), (fh * fw * c, fn)))
-        return Transpose(y if self.bias is None else Add(y, self.bias), (0, 3, 1, 2))
+        y: Node = Dot(Reshape(self.weight, (fn, c * fh * fw)), windows)
+        if self.bias is not None:
+            y = Add(y, Reshape(self.bias, (fn, 1, 1, 1)))
+        return Transpose(y, (3, 0, 1, 2))
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
@@ -89,10 +91,10 @@ class Pooling(Layer):
         self.height, self.width, self.stride, self.pad = height, width, stride, pad
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """X -> Img2Matrix -> Reshape -> Max -> Transpose."""
+        """X -> Img2Matrix -> Transpose -> Reshape -> Max -> Transpose."""
         windows = Img2Matrix(inputs[0], self.height, self.width, self.stride, self.pad, fill=-inf)
-        taps = Reshape(windows, (0, 0, 0, self.height * self.width, -1))
-        return Transpose(Max(taps, axis=3), (0, 3, 1, 2))
+        taps = Reshape(Transpose(windows, (3, 1, 2, 0)), (0, 0, 0, -1, self.height * self.width))
+        return Transpose(Max(taps, axis=4), (0, 3, 1, 2))
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:

@@ -11,11 +11,11 @@ from nl_nodes.typing import Array, Shape
 
 
 class Img2Matrix(Node):
-    """y = the windows of an image, each a row (im2col).
+    """y = the windows of an image, each a column (im2col).
 
-    Forward: y[n, i, j, (a, b, c)] = xp[n, c, i s + a, j s + b], xp being x padded by `pad` with `fill` on all sides:
-    within a row the window's rows, then its columns, then the channels. Backward: dx = the sum, for each pixel, of dy
-    at all the places it was copied to. Shapes: x (N, C, H, W), y (N, OH, OW, FH FW C) with
+    Forward: y[(c, a, b), i, j, n] = xp[n, c, i s + a, j s + b], xp being x padded by `pad` with `fill` on all sides:
+    down a column the channels, then the window's rows, then its columns. Backward: dx = the sum, for each pixel, of dy
+    at all the places it was copied to. Shapes: x (N, C, H, W), y (C FH FW, OH, OW, N) with
     OH = floor((H + 2 pad - FH) / stride) + 1, OW alike. Keeps: nothing. Kinks: none.
     Errors: `ShapeError` for an x without four axes or smaller than the window; `UserError` for a window or stride
     below 1 or a negative pad. Source: Deep Learning from Scratch, 7.4.2.
@@ -31,7 +31,7 @@ class Img2Matrix(Node):
         super().__init__(x)
 
     def infer(self, *shapes: Shape) -> Shape:
-        """(N, OH, OW, FH FW C)."""
+        """(C FH FW, OH, OW, N)."""
         shape = shapes[0]
         if len(shape) != 4:
             raise self.misfit("needs images (N, C, H, W)", shape)
@@ -41,48 +41,38 @@ class Img2Matrix(Node):
         if oh < 1 or ow < 1:
             window = f"a window of {self.height}x{self.width} with pad {self.pad}"
             raise self.misfit(f"{window} is larger than the image", shape)
-        return (n, oh, ow, self.height * self.width * c)
+        return (c * self.height * self.width, oh, ow, n)
 
     def forward(self, kept: Kept, *inputs: Array) -> Array:
-        """The windows, each a row."""
+        """The windows, each a column."""
+        n, c, h, w = inputs[0].shape
         shape = self.infer(inputs[0].shape)
-        windows = self._lines(kept, self._padded(kept, inputs[0]), self.height)[:, :: self.stride]
-        y = kept.xp.empty(windows.shape, dtype=windows.dtype)
-        # One image at a time, here and below: its windows stay in the processor's cache.
-        for n in range(shape[0]):
-            y[n] = windows[n]
+        p = self.pad
+        # The images lie innermost: what is copied, here and below, are runs of whole batches.
+        padded = kept.xp.full((c, h + 2 * p, w + 2 * p, n), self.fill, dtype=inputs[0].dtype)
+        padded[:, p : p + h, p : p + w] = inputs[0].transpose((1, 2, 3, 0))
+        y = kept.xp.empty((c, self.height * self.width, *shape[1:]), dtype=padded.dtype)
+        for tap, seen in enumerate(self._seen(padded, shape)):
+            y[:, tap] = seen
         return y.reshape(shape)
 
     def backward(self, kept: Kept, dy: Array) -> Array:
         """Each pixel's sum over its copies."""
         n, c, h, w = kept.shapes[0]
-        p, s = self.pad, self.stride
-        _, oh, ow, _ = dy.shape
-        rows = dy.reshape((n, oh, ow, self.height, self.width * c))
-        dx = kept.xp.zeros((n, h + 2 * p, w + 2 * p, c), dtype=dy.dtype)
-        lines = self._lines(kept, dx, 1)[:, :, :ow, 0]
-        apart = -(-self.width // s)  # so many windows further on, a line of windows overlaps no more
-        for image in range(n):
-            for a in range(self.height):
-                for first in range(apart):
-                    seen = lines[image, a : a + s * oh : s, first::apart]
-                    seen += rows[image, :, first::apart, a]
-        return dx[:, p : p + h, p : p + w, :].transpose((0, 3, 1, 2))
-
-    def _padded(self, kept: Kept, x: Array) -> Array:
-        """The images with their padding, channels innermost in memory (N, H, W, C)."""
-        n, c, h, w = x.shape
         p = self.pad
-        padded = kept.xp.full((n, h + 2 * p, w + 2 * p, c), self.fill, dtype=x.dtype)
-        padded[:, p : p + h, p : p + w] = x.transpose((0, 2, 3, 1))
-        return padded
+        columns = dy.reshape((c, self.height * self.width, *dy.shape[1:]))
+        padded = kept.xp.zeros((c, h + 2 * p, w + 2 * p, n), dtype=dy.dtype)
+        for tap, seen in enumerate(self._seen(padded, dy.shape)):
+            seen += columns[:, tap]
+        return padded[:, p : p + h, p : p + w].transpose((3, 0, 1, 2))
 
-    def _lines(self, kept: Kept, images: Array, height: int) -> Array:
-        """A view (N, H - height + 1, OW, height, FW C) of images (N, H, W, C): a window's line is one run of pixels."""
-        n, h, w, c = images.shape
-        view = kept.xp.lib.stride_tricks.sliding_window_view
-        lines = view(images.reshape((n, h, w * c)), (height, self.width * c), axis=(1, 2), writeable=True)
-        return lines[:, :, :: self.stride * c]
+    def _seen(self, padded: Array, shape: Shape) -> Iterator[Array]:
+        """For each place in the window, row by row, the view of the pixels that all windows see there."""
+        s = self.stride
+        _, oh, ow, _ = shape
+        for a in range(self.height):
+            for b in range(self.width):
+                yield padded[:, a : a + s * oh : s, b : b + s * ow : s]
 
     @classmethod
     def cases(cls) -> Iterator[Case]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 from nl_nodes.axes import normalise, reduced, size
 from nl_nodes.cases import Case, distinct, real
@@ -129,11 +130,17 @@ class Max(Reduction):
 
     def _first(self, kept: Kept, mask: Array, axes: tuple[int, ...]) -> Array:
         """The first True of a mask over the axes, in row-major order, and no other."""
-        rest = tuple(a for a in range(mask.ndim) if a not in axes)
-        moved = mask.transpose(axes + rest)
-        rows = moved.reshape((size(moved.shape[: len(axes)]), size(moved.shape[len(axes) :])))
-        first = (rows & (kept.xp.cumsum(rows, axis=0, dtype="int32") == 1)).reshape(moved.shape)
-        return first.transpose([(axes + rest).index(a) for a in range(mask.ndim)])
+        first = kept.xp.zeros_like(mask)
+        seen = kept.xp.zeros(reduced(mask.shape, axes, keepdims=True), dtype=bool)
+        # A candidate at a time: some whole-array operations each, where an accumulation works number by number.
+        for place in product(*(range(mask.shape[a]) for a in axes)):
+            at = [slice(None)] * mask.ndim
+            for a, i in zip(axes, place, strict=True):
+                at[a] = slice(i, i + 1)
+            here = tuple(at)
+            first[here] = mask[here] & ~seen
+            seen |= mask[here]
+        return first
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
