@@ -121,17 +121,17 @@ class Max(Reduction):
         x = inputs[0]
         axes = normalise(self.axis, x.ndim)
         y = x.max(axis=axes, keepdims=True)
-        kept.mask = self._first(kept, x.real == y.real, axes)
+        kept.mask = self._first(kept, x.real == y.real, y, axes)
         return y.reshape(reduced(x.shape, axes, self.keepdims))
 
     def backward(self, kept: Kept, dy: Array) -> Array:
         """Dy at the first maximum."""
         return self.spread(kept, dy) * kept.mask
 
-    def _first(self, kept: Kept, mask: Array, axes: tuple[int, ...]) -> Array:
-        """The first True of a mask over the axes, in row-major order, and no other."""
+    def _first(self, kept: Kept, mask: Array, y: Array, axes: tuple[int, ...]) -> Array:
+        """The first True of a mask over the axes, in row-major order, and no other; y has the shape of one of them."""
         first = kept.xp.zeros_like(mask)
-        seen = kept.xp.zeros(reduced(mask.shape, axes, keepdims=True), dtype=bool)
+        seen = kept.xp.zeros_like(y, dtype=bool)  # in y's layout: of another, each step would cross the memory
         # A candidate at a time: some whole-array operations each, where an accumulation works number by number.
         for place in product(*(range(mask.shape[a]) for a in axes)):
             at = [slice(None)] * mask.ndim
