@@ -11,7 +11,7 @@ import nox
 
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["tests", "gradient", "lint", "types"]
+nox.options.sessions = ["tests", "gradient", "mutants", "lint", "types"]
 
 ROOT = Path(__file__).parent
 PACKAGES = ["nl-nodes", "nl-layers", "nl-models", "nl-training"]
@@ -40,6 +40,13 @@ def gradient(session: nox.Session) -> None:
     """Every node, layer, loss and model against numerical gradients."""
     install(session)
     session.run("pytest", *workers(), "-m", "gradient", "tests/gradient", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Wrong changes to every node, each of which some check must notice; the score lies in outputs/mutants.json."""
+    install(session)
+    session.run("pytest", "-m", "mutants", "tests/mutants", *session.posargs)
 
 
 @nox.session

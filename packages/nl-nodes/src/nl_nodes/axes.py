@@ -57,8 +57,8 @@ def unbroadcast(array: Array, shape: Shape) -> Array:
     if array.shape == shape:
         return array
     lead = array.ndim - len(shape)
-    axes = tuple(i for i, n in enumerate(array.shape) if i < lead or (shape[i - lead] == 1 and n != 1))
-    return array.sum(axis=axes, keepdims=True).reshape(shape)
+    axes = tuple(i for i in range(array.ndim) if i < lead or shape[i - lead] == 1)
+    return array.sum(axis=axes).reshape(shape)
 
 
 def size(shape: Shape) -> int:

@@ -110,7 +110,7 @@ class Pass:
     """One forward pass of a graph and what its backward needs.
 
     Attributes:
-        results: the outputs' arrays.
+        results: the outputs' arrays, the caller's own.
     """
 
     def __init__(self, graph: Graph, feeds: Mapping[str, Any]) -> None:
@@ -123,7 +123,8 @@ class Pass:
         self._kept: dict[Node, Kept] = {}
         self._shapes: dict[Node, Shape] = {}
         values = self._run(feeds)
-        self.results = tuple(values[node] for node in graph.outputs)
+        # Copies: what is handed out must alias neither an input nor what backward keeps.
+        self.results = tuple(values[node].copy() for node in graph.outputs)
         self._updates = {buffer: values[node] for buffer, node in graph.updates.items()}
 
     def _run(self, feeds: Mapping[str, Any]) -> dict[Node, Array]:

@@ -63,6 +63,8 @@ class Add(Pairwise):
         yield Case("column", cls, (real(3, 1), real(3, 4)), linear=True)
         yield Case("both broadcast", cls, (real(3, 1), real(1, 4)), linear=True)
         yield Case("scalar", cls, (real(2, 3), real()), linear=True)
+        yield Case("middle axis", cls, (real(2, 3, 4), real(2, 1, 4)), linear=True)
+        yield Case("no columns", cls, (real(3, 0), real(1, 0)), linear=True, zero=(0, 1))
         yield Case("shared", lambda x: cls(x, x), (real(5),), linear=True)
 
 

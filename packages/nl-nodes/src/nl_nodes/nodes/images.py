@@ -80,4 +80,5 @@ class Img2Matrix(Node):
         for fh, fw, s, p in ((3, 3, 1, 0), (3, 3, 1, 1), (2, 2, 2, 0), (2, 3, 1, 2), (3, 2, 2, 1), (1, 1, 1, 0)):
             label = f"{fh}x{fw}, stride {s}, pad {p}"
             yield Case(label, lambda x, a=(fh, fw, s, p): cls(x, *a), (real(2, 3, 5, 4),), linear=True)
+        yield Case("wide", lambda x: cls(x, 2, 3, pad=3), (real(2, 2, 3, 5),), linear=True)
         yield Case("pad 3", lambda x: cls(x, 4, 4, 3, 3), (real(1, 2, 4, 5),), linear=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nl_nodes.cases import Case, labels, real
+from nl_nodes.cases import Case, labels, real, unit
 from nl_nodes.node import Kept, Node
 from nl_nodes.nodes.arithmetic import Mul
 from nl_nodes.typing import Array, Shape
@@ -33,7 +33,8 @@ class OneHot(Node):
         """The rows."""
         t, like = inputs
         if t.shape == like.shape or like.shape[1] == 1:
-            return t.reshape(like.shape).astype(like.dtype)
+            # Of complex rows the real part, so that a complex step sees constants too.
+            return t.reshape(like.shape).real.astype(like.dtype)
         return (t[:, None] == kept.xp.arange(like.shape[1])).astype(like.dtype)
 
     def backward(self, kept: Kept, dy: Array) -> tuple[None, None]:
@@ -46,3 +47,6 @@ class OneHot(Node):
         yield Case("integers", lambda x, t: Mul(x, cls(t, x)), (real(4, 3), labels(4, classes=3)))
         yield Case("rows", lambda x, t: Mul(x, cls(t, x)), (real(4, 3), labels(4, 3, classes=2)))
         yield Case("binary", lambda x, t: Mul(x, cls(t, x)), (real(4, 1), labels(4, classes=2)))
+        yield Case("no classes", lambda x, t: Mul(x, cls(t, x)), (real(4, 0), labels(4, classes=1)), zero=(0,))
+        yield Case("alone", lambda x, t: cls(t, x), (real(4, 3), labels(4, classes=3)), zero=(0,))
+        yield Case("soft", lambda x, t: Mul(x, cls(t, x)), (real(4, 3), unit(4, 3)), zero=(1,), surrogate=True)

@@ -85,6 +85,8 @@ class IndexMask(Elementwise):
         """Some ratios."""
         yield Case("half", lambda x: cls(x, 0.5, seed=3), (real(4, 5),))
         yield Case("none", lambda x: cls(x, 0.0), (real(4, 5),))
+        # Word 1 of this stream is ratio * 2^64 to the bit, and stays.
+        yield Case("on the limit", lambda x: cls(x, 8809539400576710656 / 2**64, seed=402), (real(20),))
         yield Case("scaled", lambda x: MulConst(cls(x, 0.3, seed=1, stream=2), 2), (real(4, 5),))
 
 

@@ -52,6 +52,7 @@ class Reshape(Node):
         """Every form of target."""
         for target in ((6, 4), (-1,), (0, -1), (0, 0, 2, -1), (1, 24), (-1, 0)):
             yield Case(f"to {target}", lambda x, s=target: cls(x, s), (real(2, 3, 4),), linear=True)
+        yield Case("empty batch", lambda x: cls(x, (0, -1)), (real(0, 3, 4),), linear=True, zero=(0,))
 
 
 class Transpose(Node):

@@ -1,0 +1,148 @@
+"""What is mutated: forward, backward and what they call in the same class or module, and the graph's unbroadcast."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from types import FunctionType, ModuleType
+
+from support.node_cases import NODES
+
+from nl_nodes import Node
+from nl_nodes.axes import unbroadcast
+
+ROOTS = ("forward", "backward")
+DECLARED = ("broadcasts", "keeps")
+
+
+@dataclass
+class Target:
+    """A function, or a declaration of a class, and the nodes whose cases judge it.
+
+    Attributes:
+        name: `module:qualified name`.
+        users: names of the nodes that reach it.
+        roles: from which of forward and backward they do.
+    """
+
+    name: str
+    users: list[str] = field(default_factory=list)
+    roles: set[str] = field(default_factory=set)
+
+    @property
+    def function(self) -> FunctionType | None:
+        """The function, or None for a declaration."""
+        found = resolve(self.name)
+        return found if isinstance(found, FunctionType) else None
+
+
+def targets() -> dict[str, Target]:
+    """Every target by name, with its users."""
+    found: dict[str, Target] = {}
+
+    def use(name: str, node: str, role: str) -> None:
+        target = found.setdefault(name, Target(name))
+        target.roles.add(role)
+        if node not in target.users:
+            target.users.append(node)
+
+    for node, cls in NODES.items():
+        for role in ROOTS:
+            for function in closure(cls, role):
+                use(f"{function.__module__}:{function.__qualname__}", node, role)
+        for attribute in DECLARED:
+            owner = next(c for c in cls.__mro__ if attribute in vars(c))
+            if getattr(cls, attribute) and owner is not Node:
+                use(f"{owner.__module__}:{owner.__qualname__}.{attribute}", node, "backward")
+    return found
+
+
+def closure(cls: type, role: str) -> list[FunctionType]:
+    """The role's function and, from one to the next, those of the class and of its module that it names."""
+    waiting, found = [_method(cls, role)], []
+    if role == "backward" and cls.broadcasts:
+        waiting.append(unbroadcast)
+    while waiting:
+        function = waiting.pop()
+        if function is not None and function not in found:
+            found.append(function)
+            waiting += _named(cls, function)
+    return found
+
+
+def _named(cls: type, function: FunctionType) -> Iterator[FunctionType | None]:
+    for node in parts(syntax(function)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+            yield _method(cls, node.attr)
+        elif isinstance(node, ast.Name):
+            other = function.__globals__.get(node.id)
+            if isinstance(other, FunctionType) and other.__module__ == function.__module__:
+                yield other
+
+
+def _method(cls: type, name: str) -> FunctionType | None:
+    found = inspect.getattr_static(cls, name, None)
+    if isinstance(found, property):
+        found = found.fget
+    elif isinstance(found, staticmethod | classmethod):
+        found = found.__func__
+    return found if isinstance(found, FunctionType) else None
+
+
+def parts(holder: ast.AST) -> Iterator[ast.AST]:
+    """All below this part of a tree, but for guards."""
+    for node in ast.iter_child_nodes(holder):
+        if not is_guard(node):
+            yield node
+            yield from parts(node)
+
+
+def is_guard(node: ast.AST) -> bool:
+    """Whether it only refuses: an `if` that raises, or zip's check of lengths; tests of refusals judge these."""
+    raises = isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise) and not node.orelse
+    return raises or (isinstance(node, ast.keyword) and node.arg == "strict")
+
+
+@cache
+def syntax(function: FunctionType) -> ast.FunctionDef:
+    """The function's syntax tree, without its docstring and decorators."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    assert isinstance(tree, ast.FunctionDef)
+    if ast.get_docstring(tree) is not None:
+        tree.body = tree.body[1:]
+    tree.decorator_list = []
+    return tree
+
+
+def resolve(name: str) -> object:
+    """The function or declaration of this `module:qualified name`."""
+    owner, attribute = owner_of(name)
+    found = inspect.getattr_static(owner, attribute)
+    if isinstance(found, property):
+        return found.fget
+    return found.__func__ if isinstance(found, staticmethod | classmethod) else found
+
+
+def owner_of(name: str) -> tuple[type | ModuleType, str]:
+    """The class or module that holds it, and its name there."""
+    module, path = name.split(":")
+    *classes, attribute = path.split(".")
+    owner: type | ModuleType = sys.modules[module]
+    for step in classes:
+        owner = getattr(owner, step)
+    return owner, attribute
+
+
+def digest(found: dict[str, Target]) -> str:
+    """SHA-256 of all that is mutated: name and code without comments and docstrings, sorted by name."""
+    text = ""
+    for name in sorted(found):
+        function = found[name].function
+        text += f"{name}\n{resolve(name) if function is None else ast.unparse(syntax(function))}\n"
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,111 @@
+"""The mutator and its judges: what they make, notice and leave behind."""
+
+import threading
+
+import numpy as np
+import pytest
+from support.node_cases import NODES
+
+from mutants.gate import Report, Verdict, mutants_of
+from mutants.judges import Loops, alarm, elementwise, killer, textbook
+from mutants.mutator import Mutant, installed
+from mutants.targets import digest, resolve, targets
+from nl_nodes import Add, Exp, Graph, Input
+from nl_nodes.nodes.arithmetic import Pairwise
+
+REDUCTIONS = "nl_nodes.nodes.reductions"
+
+
+WRONG = [
+    ("functions:Exp.backward", "upstream_ignored: dy -> dy * 0 + 1", "gradient_is_the_complex_steps"),
+    (
+        "functions:Exp.forward",
+        "functions: kept.xp.exp(inputs[0]) -> kept.xp.expm1(",
+        "output_is_the_formulas",
+    ),
+    ("products:Dot.backward", "transposes: matrix(w, 1).T -> matrix(w, 1)", "error"),
+    ("arithmetic:Mul.backward", "numbers: 0 -> 1", "each_gradient_comes_alone"),
+    ("arithmetic:MulConst.forward", "in_place: ", "inputs_and_upstream_stay"),
+    ("arithmetic:Pairwise.broadcasts", "declaration: True -> False", "error"),
+    ("masks:ValueMask.keeps", "declaration: ('mask',) -> ()", "only_declared_masks_are_kept"),
+    (
+        "masks:ValueMask.forward",
+        "conditions: x.real > self.threshold -> x.real >= ",
+        "kinks_count_as_below",
+    ),
+    ("images:Img2Matrix.backward", "keywords_dropped: kept.xp.zeros(", "dtype_stays"),
+    ("images:Img2Matrix.backward", "accumulations: seen += columns[:, tap] -> ", "gradient_is_the_complex_steps"),
+]
+
+
+@pytest.mark.parametrize(("target", "start", "check"), WRONG, ids=[f"{t}-{start}" for t, start, _ in WRONG])
+def test_a_wrong_change_is_made_and_noticed_by_the_right_check(target: str, start: str, check: str) -> None:
+    name = f"nl_nodes.nodes.{target}"
+    users = targets()[name].users
+    with installed(next(m for m in mutants_of(name) if m.mutation.startswith(start))):
+        assert killer(users) == check
+
+
+def test_a_mutant_is_in_place_for_everybody_and_then_gone() -> None:
+    graph = Graph(Add(Exp(Input("x")), Input("b")))
+    x, b = np.array([[1.0, 2.0]]), np.zeros((1, 1))
+    expected = graph.run(x=x, b=b).backward(x)
+    for name in ("nl_nodes.nodes.functions:Exp.backward", "nl_nodes.axes:unbroadcast"):
+        code = resolve(name).__code__
+        with installed(mutants_of(name)[-1]):
+            assert resolve(name).__code__ is not code
+        assert resolve(name).__code__ is code
+    with installed(mutants_of("nl_nodes.nodes.arithmetic:Pairwise.broadcasts")[0]):
+        assert not Add.broadcasts
+    assert Pairwise.broadcasts
+    assert graph.run(x=x, b=b).backward(x)["b"] == expected["b"]
+
+
+def test_no_two_mutants_are_alike() -> None:
+    for name in targets():
+        made = mutants_of(name)
+        assert len({m.source for m in made}) == len({m.mutation for m in made}) == len(made)
+
+
+def test_every_node_is_mutated_with_the_helpers_it_calls() -> None:
+    found = targets()
+    assert {user for target in found.values() for user in target.users} == set(NODES)
+    for node, cls in NODES.items():
+        assert all(node in found[f"{cls.__module__}:{cls.__name__}.{role}"].users for role in ("forward", "backward"))
+    assert found[f"{REDUCTIONS}:Reduction.spread"].users == ["Max", "Mean", "Sum"]
+    assert found["nl_nodes.axes:unbroadcast"].users == ["Add", "Mul"]
+    assert "nl_nodes.nodes.images:Img2Matrix._seen" in found
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_all_judges_accept_the_code_as_it_is(node: str) -> None:
+    assert killer([node]) == ""
+    assert not textbook([node])
+    assert not elementwise([node])
+
+
+def test_what_loops_is_stopped() -> None:
+    with pytest.raises(Loops), alarm(0.05):
+        threading.Event().wait()
+
+
+def test_the_report_tells_survivors_and_stale_entries() -> None:
+    alive, dead, known = (
+        Verdict(Mutant("f", "alive", ""), "", False, False),
+        Verdict(Mutant("f", "dead", ""), "error", True, False),
+        Verdict(Mutant("f", "known", ""), "", False, False),
+    )
+    listed = {("f", "known"): "same", ("f", "dead"): "wrongly listed", ("f", "gone"): "no longer made"}
+    report = Report([alive, dead, known], listed, "")
+    assert report.survivors() == [alive]
+    assert report.stale() == [("f", "dead"), ("f", "gone")]
+    assert report.summary() == {
+        "mutants": 3, "killed": 1, "equivalent": 2, "by_error": 1, "textbook": 1, "elementwise": 0, "code": "",
+    }  # fmt: skip
+
+
+def test_the_hash_tells_what_is_mutated() -> None:
+    found = targets()
+    assert digest(found) == digest(dict(reversed(found.items())))
+    del found["nl_nodes.axes:unbroadcast"]
+    assert digest(found) != digest(targets())

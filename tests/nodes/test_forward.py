@@ -1,0 +1,19 @@
+"""Every node's output against an independent formula, and no node without one."""
+
+import pytest
+from support.contract import of_node
+from support.forward_oracles import ORACLES, assert_forward
+from support.node_cases import NODE_CASES, NODES
+
+from nl_nodes.cases import Case
+
+
+@pytest.mark.parametrize("case", NODE_CASES)
+def test_output_is_the_formulas(case: Case) -> None:
+    subject = of_node(case)
+    assert_forward(subject.graph, subject.feeds)
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_every_node_has_a_formula(name: str) -> None:
+    assert name in ORACLES

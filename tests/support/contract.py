@@ -1,0 +1,299 @@
+"""What every node and layer must keep to, each rule a check of one verification case.
+
+A check takes a `Subject`, which is made anew for each, and raises where the rule is broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nl_nodes import Graph, Input, Node
+from nl_nodes.cases import Case, Draw
+from nl_nodes.verify import check_graph, draw, upstream
+
+if TYPE_CHECKING:
+    from nl_layers import LayerCase
+
+SEED = 7
+H = 1e-30
+LIMIT = 1e-12
+# float32 against float64, in units of eps32 sqrt(n): the worst of all cases at this seed was 0.7 when it was fitted,
+# 2026-11. A bound on mistakes, not on rounding: ill-conditioned draws (a steep tanh, a sum that cancels) exceed it.
+FLOAT32 = 2.0
+# How far below a kink a value is moved: exact in whole numbers and halves, and nothing beside their distance.
+BELOW = 2.0**-40
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One case, ready to run.
+
+    Attributes:
+        graph: its graph.
+        feeds: an array for each leaf by name, in float64, or int64 for labels.
+        dy: an upstream gradient.
+        zero: names of the leaves whose gradient is zero by construction.
+        linear: whether the output is linear in all inputs together.
+        kinked: how the inputs are drawn that are kept away from kinks, by name.
+    """
+
+    graph: Graph
+    feeds: Arrays
+    dy: np.ndarray
+    zero: set[str]
+    linear: bool
+    kinked: dict[str, Draw]
+
+    def cast(self, dtype: str) -> Arrays:
+        """The feeds in another dtype, labels as they are."""
+        return {name: x if x.dtype == np.int64 else x.astype(dtype) for name, x in self.feeds.items()}
+
+    def gradients(self, feeds: Arrays | None = None, dy: np.ndarray | None = None) -> Arrays:
+        """The gradients at these feeds for this upstream, each by default the subject's own."""
+        return self.graph.run(**(self.feeds if feeds is None else feeds)).backward(self.dy if dy is None else dy)
+
+
+def of_node(case: Case) -> Subject:
+    """The subject of a node's case."""
+    rng = np.random.default_rng(SEED)
+    draws = {f"x{i}": d for i, d in enumerate(case.draws)}
+    inputs = [Input(name, gradient=d.domain != "labels") for name, d in draws.items()]
+    zero = {f"x{i}" for i in case.zero}
+    return _subject(Graph(case.build(*inputs)), draws, rng, zero, case.linear)
+
+
+def of_layer(case: LayerCase) -> Subject:
+    """The subject of a layer's case, its parameters and buffers among the feeds."""
+    rng = np.random.default_rng(SEED)
+    layer = case.make(lambda what: draw(rng, what))
+    graph = layer.graph(tuple(d.shape for d in case.draws), case.train)
+    return _subject(graph, dict(zip(layer.feeds, case.draws, strict=True)), rng, set(case.zero), linear=False)
+
+
+def _subject(graph: Graph, draws: dict[str, Draw], rng: np.random.Generator, zero: set[str], linear: bool) -> Subject:
+    held = {name: np.asarray(leaf.value) for name, leaf in graph.leaves.items() if leaf.value is not None}
+    # As float32 holds them, so that both precisions see the same point.
+    drawn = {name: draw(rng, d) for name, d in draws.items()}
+    feeds = {n: x if x.dtype == np.int64 else x.astype("f4").astype("f8") for n, x in {**held, **drawn}.items()}
+    dy = upstream(rng, graph.run(**feeds).results[0].shape).astype("f4").astype("f8")
+    kinked = {name: d for name, d in draws.items() if d.domain in ("away", "distinct")}
+    return Subject(graph, feeds, dy, zero, linear, kinked)
+
+
+def gradient_is_the_complex_steps(s: Subject) -> None:
+    for residual in check_graph(s.graph, s.feeds, s.dy):
+        assert residual.value <= 1e-10, residual
+
+
+def no_gradient_is_vacuous(s: Subject) -> None:
+    for name, grad in s.gradients().items():
+        assert bool(np.any(grad)) == (name not in s.zero), name
+
+
+def inferred_shape_is_the_outputs(s: Subject) -> None:
+    shapes = s.graph.shapes({name: x.shape for name, x in s.feeds.items()})
+    results = s.graph.run(**s.feeds).results
+    assert [shapes[node] for node in s.graph.outputs] == [y.shape for y in results]
+
+
+def inputs_and_upstream_stay(s: Subject) -> None:
+    feeds, dy = _copies(s.feeds), s.dy.copy()
+    run = s.graph.run(**feeds)
+    y = run.results[0].copy()
+    first = run.backward(dy)
+    _same({**feeds, "dy": dy, "y": run.results[0]}, {**s.feeds, "dy": s.dy, "y": y})
+    for array in (*feeds.values(), dy):
+        array.setflags(write=False)
+    _same(s.gradients(feeds, dy), first)
+
+
+def nothing_aliases(s: Subject) -> None:
+    run = s.graph.run(**s.feeds)
+    grads = run.backward(s.dy)
+    given = [*s.feeds.values(), s.dy]
+    fresh = [*run.results, *grads.values()]
+    pairs = [*combinations(fresh, 2), *((new, old) for new in fresh for old in given)]
+    assert not any(np.shares_memory(a, b) for a, b in pairs)
+
+
+def output_is_the_callers(s: Subject) -> None:
+    """Whoever got the output may write on it; backward does not see that."""
+    expected = s.gradients()
+    run = s.graph.run(**s.feeds)
+    for y in run.results:
+        if isinstance(y, np.ndarray):
+            y.fill(np.nan)
+    _same(run.backward(s.dy), expected)
+
+
+def zero_upstream_gives_zero(s: Subject) -> None:
+    assert not any(np.any(grad) for grad in s.gradients(dy=np.zeros_like(s.dy)).values())
+
+
+def backward_is_linear(s: Subject) -> None:
+    other = upstream(np.random.default_rng(SEED + 1), s.dy.shape)
+    both = s.gradients(dy=3 * s.dy - 0.7 * other)
+    one, two = s.gradients(), s.gradients(dy=other)
+    for name, grad in both.items():
+        parts = np.abs(3 * one[name]) + np.abs(0.7 * two[name])
+        assert np.all(np.abs(grad - (3 * one[name] - 0.7 * two[name])) <= LIMIT * parts.max(initial=0.0)), name
+
+
+def passes_are_apart(s: Subject) -> None:
+    """Backward twice is the same to the bit, whatever ran in between."""
+    run = s.graph.run(**s.feeds)
+    first = run.backward(s.dy)
+    other = {name: x if x.dtype == np.int64 else 1.25 * x for name, x in s.feeds.items()}
+    s.gradients(other)
+    _same(run.backward(s.dy), first)
+
+
+def dtype_stays(s: Subject) -> None:
+    for dtype in ("float32", "float64"):
+        run = s.graph.run(**s.cast(dtype))
+        dtypes = {x.dtype for x in (*run.results, *run.backward(s.dy.astype(dtype)).values())}
+        assert dtypes == {np.dtype(dtype)}, dtypes
+    assert s.graph.run(**s.cast("complex128")).results[0].dtype == np.complex128
+
+
+def float32_agrees(s: Subject) -> None:
+    expected, found = s.gradients(), s.gradients(s.cast("float32"), s.dy.astype("float32"))
+    assert float32_error(s, found, expected) <= FLOAT32
+
+
+def float32_error(s: Subject, found: Arrays, expected: Arrays) -> float:
+    """The largest difference in units of eps32 sqrt(n) of each gradient's largest, n the largest leaf's elements."""
+    unit = np.finfo("float32").eps * np.sqrt(max(1, *(x.size for x in s.feeds.values())))
+    scales = {name: np.abs(grad).max(initial=0.0) or 1.0 for name, grad in expected.items()}
+    return max(float(np.abs(found[n] - g).max(initial=0.0) / (unit * scales[n])) for n, g in expected.items())
+
+
+def adjoint_is_exact(s: Subject) -> None:
+    """Of a linear case <A x, dy> = <x, A' dy>, on small whole numbers to the bit."""
+    if not s.linear:
+        return
+    rng = np.random.default_rng(SEED + 2)
+    for dtype in ("float32", "float64"):
+        feeds = {name: rng.integers(-8, 9, x.shape).astype(dtype) for name, x in s.feeds.items()}
+        dy = rng.integers(-8, 9, s.dy.shape).astype(dtype)
+        run = s.graph.run(**feeds)
+        grads = run.backward(dy)
+        assert np.sum(run.results[0] * dy) == sum(np.sum(feeds[name] * grad) for name, grad in grads.items())
+
+
+def hessian_is_symmetric(s: Subject) -> None:
+    """<w, H u> = <u, H w>, H u from a complex step through backward: it is the gradient of something."""
+    rng = np.random.default_rng(SEED + 3)
+    names = list(s.gradients())
+    u, w = ({name: upstream(rng, s.feeds[name].shape) for name in names} for _ in range(2))
+    hu, hw = _curvature(s, u), _curvature(s, w)
+    left, right = _products(w, hu), _products(u, hw)
+    assert abs(left.sum() - right.sum()) <= LIMIT * (np.abs(left).sum() + np.abs(right).sum())
+
+
+def _curvature(s: Subject, direction: Arrays) -> Arrays:
+    point = {name: x + 1j * H * direction[name] if name in direction else x for name, x in s.feeds.items()}
+    return {name: grad.imag / H for name, grad in s.gradients(point).items()}
+
+
+def _products(a: Arrays, b: Arrays) -> np.ndarray:
+    return np.concatenate([(a[name] * b[name]).ravel() for name in a])
+
+
+def kinks_count_as_below(s: Subject) -> None:
+    """On a kink, value and gradient are those just below it: ReLU'(0) = 0, the first of tied maxima.
+
+    Values are rounded onto the kinks, and then lowered, each a little more than the one before it.
+    """
+    if not s.kinked:
+        return
+    on, below = dict(s.feeds), dict(s.feeds)
+    for name, what in s.kinked.items():
+        x = on[name] = what.point + np.rint(s.feeds[name] - what.point)
+        below[name] = x - BELOW * np.arange(1, x.size + 1).reshape(x.shape)
+        assert np.any(x == what.point)
+        assert np.unique(x).size < x.size
+    np.testing.assert_allclose(s.graph.run(**on).results[0], s.graph.run(**below).results[0], rtol=0, atol=1e-9)
+    _same(s.gradients(on), s.gradients(below))
+
+
+def each_gradient_comes_alone(s: Subject) -> None:
+    """A leaf's gradient is the same when no other is wanted, and those that are not wanted are not computed."""
+    together = s.gradients()
+    for name, expected in together.items():
+        for leaf in s.graph.leaves.values():
+            leaf.trainable = leaf.name == name
+        alone = Graph(*s.graph.outputs, updates=s.graph.updates)
+        watched = [_watch(node, alone) for node in alone.order if node.inputs]
+        _same(alone.run(**s.feeds).backward(s.dy), {name: expected})
+        for node in watched:
+            del node.backward
+
+
+def only_declared_masks_are_kept(s: Subject) -> None:
+    for node in s.graph.order:
+        if node.inputs:
+            _watch_mask(node)
+    s.graph.run(**s.feeds)
+
+
+def _watch_mask(node: Node) -> None:
+    original = node.forward
+
+    def forward(kept: Any, *inputs: np.ndarray) -> np.ndarray:
+        y = original(kept, *inputs)
+        assert hasattr(kept, "mask") == ("mask" in node.keeps), node
+        return y
+
+    node.forward = forward  # type: ignore[method-assign]
+
+
+def _watch(node: Node, graph: Graph) -> Any:
+    """Make this node's backward fail where it computes a gradient, not None and not dy itself, that nobody wants."""
+    original = node.backward
+
+    def backward(kept: Any, dy: np.ndarray) -> Any:
+        dxs = original(kept, dy)
+        for n, dx in zip(node.inputs, dxs if isinstance(dxs, tuple) else (dxs,), strict=True):
+            assert n in graph.needs or dx is None or dx is dy, f"{node}: a gradient that nobody wants"
+        return dxs
+
+    node.backward = backward  # type: ignore[method-assign]
+    return node
+
+
+def _copies(arrays: Arrays) -> Arrays:
+    return {name: array.copy() for name, array in arrays.items()}
+
+
+def _same(found: Arrays, expected: Arrays) -> None:
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert np.array_equal(found[name], array), (name, found[name], array)
+
+
+CHECKS: Iterable[Callable[[Subject], None]] = (
+    gradient_is_the_complex_steps,
+    no_gradient_is_vacuous,
+    inferred_shape_is_the_outputs,
+    inputs_and_upstream_stay,
+    nothing_aliases,
+    output_is_the_callers,
+    zero_upstream_gives_zero,
+    backward_is_linear,
+    passes_are_apart,
+    dtype_stays,
+    float32_agrees,
+    adjoint_is_exact,
+    hessian_is_symmetric,
+    kinks_count_as_below,
+    each_gradient_comes_alone,
+    only_declared_masks_are_kept,
+)
