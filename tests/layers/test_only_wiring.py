@@ -1,6 +1,7 @@
 """Layers only wire nodes: no array library, no backward and no maths on arrays in the modules that define them."""
 
 import ast
+import builtins
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ DECLARATIONS = {"nl_nodes.cases", "nl_nodes.typing", "nl_layers.layer", "nl_laye
 # Functions whose result is no array, and arguments that hold none.
 NUMBERS = {"int", "len", "max", "min", "prod", "range", "sorted", "tuple", "isinstance", "super"}
 HARMLESS = {"self", "cls", "mode", "draw"}
+# Builtin functions that may be given arrays or nodes; any other would compute with them.
+PASSING = {"enumerate", "isinstance", "len", "super", "tuple", "zip"}
+HIDING = {"__import__", "compile", "eval", "exec", "getattr", "globals", "setattr", "vars"}
 OWN_METHODS = {"__init__", "wire", "cases"}
 RUNS = {"forward": "self._forward", "backward": "self._backward"}
 
@@ -31,8 +35,10 @@ def more_than_wiring(source: str) -> list[str]:
     tree = ast.parse(source)
     found = [fault for node in ast.walk(tree) for fault in imported(node)]
     for part in tree.body:
+        found += bound(part)
         if isinstance(part, ast.ClassDef):
             methods = [m for m in part.body if isinstance(m, ast.FunctionDef)]
+            found += [fault for statement in part.body for fault in bound(statement)]
             fields = {name for m in methods for name in Arrays(m).fields()}
             found += [fault for m in methods for fault in (*defined(m, part.name), *Arrays(m, fields).faults())]
         elif isinstance(part, ast.FunctionDef):
@@ -54,6 +60,20 @@ def imported(node: ast.AST) -> Iterator[tuple[int, str]]:
         yield node.lineno, f"imports {node.module}"
 
 
+def bound(statement: ast.stmt) -> Iterator[tuple[int, str]]:
+    """Statements of a module or class that are neither definitions nor imports nor plain values."""
+    if isinstance(statement, ast.Expr | ast.Assign | ast.AnnAssign):
+        names = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", ast.Name(""))]
+        plain = statement.value is None or not any(
+            isinstance(part, ast.Call | ast.Lambda | ast.Name) for part in ast.walk(statement.value)
+        )
+        if plain and all(isinstance(name, ast.Name) for name in names):
+            return
+    elif isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.Import | ast.ImportFrom):
+        return
+    yield statement.lineno, f"binds {ast.unparse(statement).splitlines()[0]}"
+
+
 def defined(method: ast.FunctionDef, owner: str) -> Iterator[tuple[int, str]]:
     """Methods that are neither a layer's own nor, in the base of the losses, one call that runs the graph."""
     if owner == "Loss" and method.name in RUNS:
@@ -71,21 +91,25 @@ class Arrays:
     def __init__(self, function: ast.FunctionDef, fields: set[str] = frozenset()) -> None:
         self.function = function
         self.known = set(fields)
-        given = function.args
-        for arg in (*given.posonlyargs, *given.args, *given.kwonlyargs, *filter(None, (given.vararg, given.kwarg))):
+        for part in ast.walk(function):
+            if isinstance(part, ast.FunctionDef | ast.Lambda):
+                self.known |= set(self.given(part.args))
+        # Names stay known: over-cautious, and so right for names bound on several paths.
+        for part in ast.walk(function):
+            for target, value in bindings(part):
+                if self.holds(value):
+                    self.known |= {
+                        ast.unparse(t)
+                        for t in ast.walk(target)
+                        if isinstance(t, ast.Name | ast.Attribute) and ast.unparse(t) not in HARMLESS
+                    }
+
+    def given(self, args: ast.arguments) -> Iterator[str]:
+        """The arguments that are arrays or nodes, going by their annotation; without one they are taken to be."""
+        for arg in (*args.posonlyargs, *args.args, *args.kwonlyargs, *filter(None, (args.vararg, args.kwarg))):
             kind = ast.unparse(arg.annotation) if arg.annotation else "Array"
             if arg.arg not in HARMLESS and any(word in kind for word in ("Array", "Node", "Any")):
-                self.known.add(arg.arg)
-        # Names stay known: over-cautious, and so right for names bound on several paths.
-        for node in ast.walk(function):
-            if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr) and self.holds(node.value):
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                self.known |= {
-                    ast.unparse(t)
-                    for target in targets
-                    for t in ast.walk(target)
-                    if isinstance(t, ast.Name | ast.Attribute) and ast.unparse(t) not in HARMLESS
-                }
+                yield arg.arg
 
     def fields(self) -> set[str]:
         """The attributes of self that hold arrays or nodes."""
@@ -104,6 +128,12 @@ class Arrays:
             return self.holds(part.value)
         return isinstance(part, ast.expr) and any(self.holds(p) for p in ast.iter_child_nodes(part))
 
+    def computes(self, call: ast.Call) -> bool:
+        """Whether a call by name is of a builtin function that works on arrays, or hides what is called."""
+        name = call.func.id
+        on_arrays = any(self.holds(part) for part in call.args)
+        return name in HIDING or (name in vars(builtins) and name not in PASSING and on_arrays)
+
     def faults(self) -> Iterator[tuple[int, str]]:
         """Operators and methods on arrays, and array functions."""
         for node in ast.walk(self.function):
@@ -114,10 +144,24 @@ class Arrays:
                     yield node.lineno, f"computes {ast.unparse(node)}"
             elif isinstance(node, ast.AugAssign) and self.holds(node.target):
                 yield node.lineno, f"changes {ast.unparse(node.target)} in place"
+            elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load) and self.holds(node.value):
+                yield node.lineno, f"changes {ast.unparse(node)} in place"
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and self.computes(node):
+                yield node.lineno, f"calls {node.func.id}"
             elif isinstance(node, ast.Attribute) and node.attr == "xp":
                 yield node.lineno, "uses array functions"
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and self.holds(node.func.value):
                 yield node.lineno, f"calls {ast.unparse(node.func)}"
+
+
+def bindings(part: ast.AST) -> Iterator[tuple[ast.AST, ast.AST | None]]:
+    """Each target that a statement or comprehension binds, with the value that it takes (or takes from)."""
+    if isinstance(part, ast.Assign):
+        yield from ((target, part.value) for target in part.targets if not isinstance(target, ast.Subscript))
+    elif isinstance(part, ast.AnnAssign | ast.AugAssign | ast.NamedExpr):
+        yield part.target, part.value
+    elif isinstance(part, ast.For | ast.comprehension):
+        yield part.target, part.iter
 
 
 def test_every_layer_stands_in_a_checked_module() -> None:
@@ -149,6 +193,20 @@ BAD = {
     "uses array functions": f"{WIRE}return self.backend.xp",
     "calls x.sum": f"{WIRE}return x.sum()",
     "computes a * b": "def helper(a, b: Node):\n    return a * b",
+    "computes b * 2": f"{WIRE}for b in inputs:\n            return Exp(b * 2)",
+    "computes c * 2": f"{WIRE}return [c * 2 for c in inputs][0]",
+    "computes d * 2": f"{WIRE}return (lambda d: d * 2)(x)",
+    "computes e * 2": f"{WIRE}def double(e):\n            return e * 2\n        return double(x)",
+    "changes x[0] in place": f"{WIRE}x[0] = 0\n        return x",
+    "calls abs": f"{WIRE}return abs(x)",
+    "calls sum": f"{WIRE}return sum(inputs)",
+    "calls max": f"{WIRE}return max(x, 0)",
+    "calls getattr": f"{WIRE}return getattr(x, 'sum')()",
+    "binds backward": "class A(Layer):\n    backward = lambda self, dy: dy * 2",
+    "binds _backward": "class A(Layer):\n    _backward = staticmethod(helper)",
+    "binds A.backward": "A.backward = helper",
+    "binds if True": "class A(Layer):\n    if True:\n        def backward(self, dy):\n            return dy",
+    "binds async": "class A(Layer):\n    async def backward(self, dy):\n        return dy",
 }
 
 

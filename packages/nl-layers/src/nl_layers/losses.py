@@ -102,8 +102,8 @@ class SoftmaxWithLoss(Loss):
         exact = cross_entropy(Log(AddConst(Mul(e, Reciprocal(total)), self.eta)), t)
         if self.gradient == "exact":
             return exact
-        # The exact value, with the stable form's gradient.
-        return Add(stable, StopGradient(Add(exact, MulConst(stable, -1))))
+        # The exact value, with the stable form's gradient: what is added to the value is 0 to the last bit.
+        return Add(StopGradient(exact), Add(stable, MulConst(StopGradient(stable), -1)))
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:

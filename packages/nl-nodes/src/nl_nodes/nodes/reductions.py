@@ -111,10 +111,10 @@ class Max(Reduction):
 
     def infer(self, *shapes: Shape) -> Shape:
         """The input's shape without (or with ones for) the reduced axes."""
-        out = super().infer(*shapes)
-        if size(out) and not size(shapes[0]):
-            raise self.misfit("a maximum of no elements", *shapes)
-        return out
+        shape = shapes[0]
+        if any(shape[a] == 0 for a in normalise(self.axis, len(shape))):
+            raise self.misfit("a maximum of no elements", shape)
+        return super().infer(shape)
 
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """max(x, axis)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,15 +61,29 @@ def sample_check(
     names: Iterable[str] | None = None,
     oracle: Oracle = complex_step,
 ) -> list[Residual]:
-    """The residual of each trainable leaf along random directions, for leaves too large to go through.
-
-    Every component of a direction is +1 or -1, so that no single wrong element is missed; the difference is measured
-    against |g|_1 / sqrt(n), the size that such a product has.
-    """
-    feeds = _full(graph, feeds)
+    """The residual of each trainable leaf along random directions, for leaves too large to go through; see `judge`."""
     grads = graph.run(**feeds).backward(dy)
     chosen = grads if names is None else {name: grads[name] for name in names}
-    return [_along(graph, feeds, name, grad, dy, rng, draws, oracle) for name, grad in chosen.items()]
+    return judge(graph, feeds, dy, chosen, rng, draws, oracle)
+
+
+def judge(
+    graph: Graph,
+    feeds: Mapping[str, Any],
+    dy: Any,
+    grads: Mapping[str, Any],
+    rng: np.random.Generator,
+    draws: int = 2,
+    oracle: Oracle = complex_step,
+) -> list[Residual]:
+    """The residual of each gradient given, wherever it comes from, along so many random directions of its own.
+
+    All directions but the last have components of +1 and -1, so that no single wrong element is missed; the last is
+    Gaussian, so that several cannot cancel. The difference is measured against |g|_1 / sqrt(n), the size that such a
+    product has.
+    """
+    feeds = _full(graph, feeds)
+    return [_along(graph, feeds, name, grad, dy, rng, draws, oracle) for name, grad in grads.items()]
 
 
 def _full(graph: Graph, feeds: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,12 +116,20 @@ def _along(
 ) -> Residual:
     scale = float(np.abs(grad).sum()) / np.sqrt(max(grad.size, 1))
     worst = Residual(name, grad.shape, -1.0, 0.0, 0.0, (), float(np.abs(grad).max(initial=0.0)))
-    for number in range(draws):
-        direction = rng.choice([-1.0, 1.0], grad.shape)
+    for number, direction in enumerate(_directions(rng, grad.shape, draws)):
         analytic = float(np.sum(grad * direction))
         numeric = oracle(graph, feeds, name, direction, dy)
         scale_here = max(scale, abs(numeric))
         value = abs(analytic - numeric) / scale_here if scale_here else 0.0
-        if not value <= worst.value:
+        if not (value <= worst.value or np.isnan(worst.value)):  # nothing is worse than a NaN
             worst = Residual(name, grad.shape, value, analytic, numeric, (number,), worst.size)
     return worst
+
+
+def _directions(rng: np.random.Generator, shape: Shape, draws: int) -> Iterator[Any]:
+    """Directions of +1 and -1, and a Gaussian one; all have a length near sqrt(n)."""
+    for _ in range(draws - 1):
+        yield rng.choice([-1.0, 1.0], shape)
+    gauss = rng.standard_normal(shape)
+    # No component so small that it hides its element; after Chainer's gradient_check.
+    yield np.copysign(np.maximum(np.abs(gauss), 0.1), gauss)

@@ -1,0 +1,38 @@
+"""The same numbers in other places of the memory: what a node must not notice."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+
+def fortran(x: np.ndarray) -> np.ndarray:
+    return np.array(x, order="F")
+
+
+def rolled(x: np.ndarray) -> np.ndarray:
+    """A view whose first axis is the innermost in memory."""
+    return np.moveaxis(np.moveaxis(x, 0, -1).copy(), -1, 0) if x.ndim else x.copy()
+
+
+def strided(x: np.ndarray) -> np.ndarray:
+    """A view of every other element along every axis, with other numbers between them."""
+    wide = np.full([2 * n for n in x.shape], 7, x.dtype)
+    view = wide[(*[slice(None, None, 2)] * x.ndim, ...)]
+    view[...] = x
+    return view
+
+
+def reversed_(x: np.ndarray) -> np.ndarray:
+    """A view with negative strides along every axis."""
+    return np.flip(np.flip(x).copy())
+
+
+HOW = {"contiguous": np.copy, "Fortran": fortran, "rolled": rolled, "strided": strided, "reversed": reversed_}
+LAYOUTS = st.tuples(st.sampled_from(list(HOW)), st.booleans())
+"""How an array lies, and whether it may be written to."""
+
+
+def laid_out(x: np.ndarray, layout: tuple[str, bool]) -> np.ndarray:
+    how, writeable = layout
+    array = np.asarray(HOW[how](x))
+    array.setflags(write=writeable)
+    return array

@@ -1,0 +1,27 @@
+"""Every model in a narrow form that is verified in a moment, with random images and labels."""
+
+from typing import Any
+
+import numpy as np
+
+from nl_models import MODELS, Network, build
+from nl_nodes import Device, Graph
+
+WIDTHS = {"mlp": 10, "cnn3": 8, "simple_convnet": 5, "cnn8": 8, "vgg11": 4, "vgg16": 4}
+FORMS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "batch norm": {"batch_norm": "before_activation"},
+    "dropout": {"dropout": 0.3},
+}
+CLASSES = 4
+assert set(WIDTHS) == set(MODELS)
+
+
+def narrow(name: str, seed: int, **form: Any) -> Network:
+    return build(name, device=Device(dtype="float64"), width=WIDTHS[name], classes=CLASSES, seed=seed, **form)
+
+
+def to_train(net: Network, batch: int, rng: np.random.Generator) -> tuple[Graph, dict[str, np.ndarray]]:
+    """A network's graph in training mode, and what to feed it."""
+    feeds = {"x": rng.standard_normal((batch, *net.input_shape)), "t": rng.integers(0, net.classes, batch)}
+    return net.wire(batch, train=True), feeds

@@ -1,0 +1,202 @@
+"""For every node a strategy that draws a case: shapes with axes of size 0 and 1, and the constructor's arguments."""
+
+from math import prod
+
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from nl_nodes import (
+    Add,
+    AddConst,
+    Dot,
+    Exp,
+    Img2Matrix,
+    IndexMask,
+    Input,
+    Log,
+    Max,
+    Mean,
+    Mul,
+    MulConst,
+    OneHot,
+    Power,
+    Reciprocal,
+    Repeat,
+    Reshape,
+    ShapeError,
+    Softplus,
+    StopGradient,
+    Sum,
+    T,
+    Tanh,
+    Transpose,
+    ValueMask,
+)
+from nl_nodes.axes import normalise, reduced
+from nl_nodes.cases import Case, away, distinct, labels, positive, real
+from nl_nodes.typing import Shape
+
+SIZES = st.sampled_from([2, 1, 3, 0, 2, 3])
+# Not too near 0: below 1e-278 a gradient times the complex step's 1e-30 leaves float64.
+NUMBERS = st.floats(-3, 3).map(lambda number: round(number, 6))
+
+
+def shapes(least: int = 0, most: int = 5) -> st.SearchStrategy[Shape]:
+    return st.lists(SIZES, min_size=least, max_size=most).map(tuple)
+
+
+@st.composite
+def elementwise(draw, node, values=real, **arguments) -> Case:
+    """A node of one input and the arguments that it takes beside it."""
+    given = {name: draw(strategy) for name, strategy in arguments.items()}
+    return Case(f"{given}", lambda x: node(x, **given), (values(*draw(shapes())),))
+
+
+@st.composite
+def broadcast(draw, node) -> Case:
+    """Two shapes that broadcast, either of which may lack leading axes; or one input twice."""
+    whole = draw(shapes())
+    if draw(st.booleans()):
+        return Case("shared", lambda x: node(x, x), (real(*whole),))
+    narrow = draw(st.lists(st.booleans(), min_size=len(whole), max_size=len(whole)))
+    part = tuple(1 if one else n for one, n in zip(narrow, whole, strict=True))[draw(st.integers(0, len(whole))) :]
+    pair = draw(st.permutations([whole, part]))
+    return Case("two", node, (real(*pair[0]), real(*pair[1])))
+
+
+@st.composite
+def signed(draw, axis: int, ndim: int) -> int:
+    """The axis, counted from either end."""
+    return axis - ndim if draw(st.booleans()) else axis
+
+
+@st.composite
+def reduction(draw, node, values=real) -> Case:
+    """None, a number or several as axis; a mean or maximum of nothing is no case."""
+    shape, keepdims = draw(shapes()), draw(st.booleans())
+    several = draw(st.permutations(range(len(shape))))[: draw(st.integers(0, len(shape)))]
+    axes = tuple(draw(signed(a, len(shape))) for a in several)
+    axis = draw(st.sampled_from([axes, axes[0] if axes else None, None]))
+    lengths = [shape[a] for a in normalise(axis, len(shape))]
+    assume(node is not Max or all(lengths))
+    assume(node is not Mean or prod(shape) or not prod(reduced(shape, normalise(axis, len(shape)), keepdims)))
+    return Case(f"axis {axis}, keepdims {keepdims}", lambda x: node(x, axis, keepdims), (values(*shape),))
+
+
+@st.composite
+def repeat(draw) -> Case:
+    shape, repeats = draw(shapes(1)), draw(st.integers(1, 3))
+    axis = draw(signed(draw(st.integers(0, len(shape) - 1)), len(shape)))
+    return Case(f"{repeats} times along {axis}", lambda x: Repeat(x, repeats, axis), (real(*shape),))
+
+
+@st.composite
+def reshape(draw) -> Case:
+    """A target of merged, permuted and added axes; 0 for some that stay in place, -1 for one."""
+    shape = draw(shapes())
+    target = list(draw(st.permutations(shape)) if draw(st.booleans()) else shape)
+    while len(target) > 1 and draw(st.booleans()):
+        at = draw(st.integers(0, len(target) - 2))
+        target[at : at + 2] = [target[at] * target[at + 1]]
+    for at in draw(st.lists(st.integers(0, len(target)), max_size=2)):
+        target.insert(at, 1)
+    same = [i for i, n in enumerate(target) if i < len(shape) and n == shape[i]]
+    kept = {i for i in same if target[i] == 0 or draw(st.booleans())}
+    assume(all(n or i in kept for i, n in enumerate(target)))
+    left = draw(st.sampled_from([None, *range(len(target))]))
+    # What is left for -1 is not told where the rest is empty.
+    if left is not None and prod(n for i, n in enumerate(target) if i != left):
+        kept.discard(left)
+        target[left] = -1
+    wanted = tuple(0 if i in kept else n for i, n in enumerate(target))
+    return Case(f"to {wanted}", lambda x: Reshape(x, wanted), (real(*shape),))
+
+
+@st.composite
+def transpose(draw) -> Case:
+    shape = draw(shapes())
+    axes = tuple(draw(signed(a, len(shape))) for a in draw(st.permutations(range(len(shape)))))
+    return Case(f"axes {axes}", lambda x: Transpose(x, axes), (real(*shape),))
+
+
+@st.composite
+def dot(draw) -> Case:
+    inner, n = draw(SIZES), draw(SIZES)
+    if draw(st.booleans()):
+        return Case("shared", lambda x: Dot(x, x), (real(n, n),))
+    return Case("two", Dot, (real(*draw(shapes(0, 3)), inner), real(inner, *draw(shapes(1, 3)))))
+
+
+@st.composite
+def windows(draw) -> Case:
+    shape = (draw(st.integers(0, 2)), draw(st.integers(0, 2)), draw(st.integers(1, 5)), draw(st.integers(1, 5)))
+    arguments = {
+        "height": draw(st.integers(1, 4)),
+        "width": draw(st.integers(1, 4)),
+        "stride": draw(st.integers(1, 4)),
+        "pad": draw(st.integers(0, 3)),
+        "fill": draw(st.sampled_from([0.0, -1.5])),
+    }
+    try:
+        Img2Matrix(Input("x", shape), **arguments)
+    except ShapeError:
+        assume(False)
+    return Case(f"{arguments}", lambda x: Img2Matrix(x, **arguments), (real(*shape),))
+
+
+@st.composite
+def mask(draw) -> Case:
+    threshold = draw(NUMBERS)
+    return Case(f"above {threshold}", lambda x: ValueMask(x, threshold), (away(*draw(shapes()), point=threshold),))
+
+
+@st.composite
+def power(draw) -> Case:
+    """Whole powers of any number, others of positive ones."""
+    whole = draw(st.booleans())
+    p = draw(st.integers(1, 4) if whole else NUMBERS.filter(bool))
+    return Case(f"p = {p}", lambda x: Power(x, p), ((real if whole else positive)(*draw(shapes())),))
+
+
+@st.composite
+def one_hot(draw) -> Case:
+    """Whole numbers, rows, and targets 0 or 1 beside one value each."""
+    n, classes = draw(SIZES), draw(st.integers(1, 4))
+    like, t = draw(
+        st.sampled_from(
+            [
+                ((n, classes), labels(n, classes=max(classes, 2))),
+                ((n, classes), labels(n, classes, classes=2)),
+                ((n,), labels(n, classes=2)),
+            ]
+        )
+    )
+    return Case("labels", lambda x, t: Mul(x, OneHot(t, x)), (real(*like), t))
+
+
+SEEDS = st.integers(0, 2**64 - 1)
+CASES: dict[str, st.SearchStrategy[Case]] = {
+    "Add": broadcast(Add),
+    "AddConst": elementwise(AddConst, c=NUMBERS),
+    "Dot": dot(),
+    "Exp": elementwise(Exp),
+    "Img2Matrix": windows(),
+    "IndexMask": elementwise(IndexMask, ratio=st.floats(0, 1, exclude_max=True), seed=SEEDS, stream=SEEDS),
+    "Log": elementwise(Log, positive),
+    "Max": reduction(Max, distinct),
+    "Mean": reduction(Mean),
+    "Mul": broadcast(Mul),
+    "MulConst": elementwise(MulConst, c=NUMBERS),
+    "OneHot": one_hot(),
+    "Power": power(),
+    "Reciprocal": elementwise(Reciprocal, positive),
+    "Repeat": repeat(),
+    "Reshape": reshape(),
+    "Softplus": elementwise(Softplus),
+    "StopGradient": elementwise(StopGradient),
+    "Sum": reduction(Sum),
+    "T": elementwise(T),
+    "Tanh": elementwise(Tanh),
+    "Transpose": transpose(),
+    "ValueMask": mask(),
+}
