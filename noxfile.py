@@ -86,11 +86,20 @@ def packages(session: nox.Session, package: str) -> None:
 
 @nox.session(default=False)
 def browser(session: nox.Session) -> None:
-    """The MLflow UI in a real Chromium."""
+    """The MLflow UI in a real Chromium, and a model that MLflow serves."""
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
         session.skip("needs Chromium: apt-get install chromium chromium-driver")
     install(session)
-    session.run("pytest", "-m", "browser", "tests/browser", *session.posargs)
+    session.run("pytest", "-m", "browser", "tests/browser", "tests/training/test_serving.py", *session.posargs)
+
+
+@nox.session(default=False)
+def peers(session: nox.Session) -> None:
+    """Every layer, loss, model and optimizer against PyTorch in float64."""
+    install(session)
+    session.install("-c", "constraints.txt", "-r", "requirements-peers.txt")
+    # One thread: the arrays are small, and PyTorch's threads wait for each other by spinning.
+    session.run("pytest", "-m", "peers", "tests/peers", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session(default=False)

@@ -1,0 +1,94 @@
+"""A logged network served by MLflow answers a request over HTTP with the network's own probabilities."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from nl_models import build
+from nl_training.data import load
+from nl_training.tracking.model import softmax
+
+# Training and serving in processes of their own take half a minute: not for the default tests.
+pytestmark = pytest.mark.browser
+
+TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
+SMALL = ["model=mlp", "data=digits", "trainer.epochs=1"]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    uri = f"sqlite:///{tmp_path_factory.mktemp('served')}/runs.db"
+    # MLflow looks for its server, uvicorn, on the path.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "MLFLOW_TRACKING_URI": uri, "OPENBLAS_NUM_THREADS": "1", "PATH": path}
+
+
+@pytest.fixture(scope="module")
+def run(environment: dict[str, str]):
+    subprocess.run([sys.executable, str(TRAIN), *SMALL], env=environment, check=True, capture_output=True)
+    client = MlflowClient(tracking_uri=environment["MLFLOW_TRACKING_URI"])
+    (found,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    return client, found
+
+
+@pytest.fixture(scope="module")
+def served(environment: dict[str, str], run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the served model; the server and its workers are one process group, which ends with the test."""
+    port, log = free_port(), tmp_path_factory.mktemp("server") / "log.txt"
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", f"runs:/{run[1].info.run_id}/model"]
+    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    with log.open("w") as out:
+        server = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{address}/ping", timeout=1).close()
+                break
+            except OSError:
+                assert server.poll() is None, log.read_text()
+                time.sleep(0.25)
+        yield address
+    finally:
+        with suppress(ProcessLookupError):  # it has ended by itself, which the assertion above tells
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait(30)
+
+
+def test_a_served_network_answers_with_its_probabilities(run, served: str, tmp_path: Path) -> None:
+    client, found = run
+    folder = client.download_artifacts(found.info.run_id, "weights", str(tmp_path))
+    net = build("mlp", input_shape=(1, 8, 8), classes=10, width=100)
+    net.load(f"{folder}/best.safetensors")
+    data = load("digits")
+    (mean,), (std,) = data.normalization.mean, data.normalization.std
+    pixels = data.test.x[:7] * std + mean
+    request = urllib.request.Request(
+        f"{served}/invocations",
+        json.dumps({"inputs": {"pixels": pixels.tolist()}}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        answer = np.array(json.load(reply)["predictions"])
+    expected = softmax(net.predict(data.test.x[:7]))
+    assert np.ptp(expected.argmax(1)) > 0
+    np.testing.assert_array_equal(answer.argmax(1), expected.argmax(1))
+    np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-6)
