@@ -1,19 +1,39 @@
-"""Verify the gradients of any model under any config: `python scripts/gradcheck.py model=vgg11 regularization=all`."""
+"""Verify the gradients of any model under any config, or of a logged run: `python scripts/gradcheck.py --help`."""
 
+import shlex
 import sys
 
-from nl_training.config.cli import main
+from nl_training.config.cli import main, run_command
 
+HELP = """Verifies each parameter's gradient on real images against the complex step; exits with 1 where one is wrong.
+
+  python scripts/gradcheck.py model=vgg11 regularization=all    a model under a config, with its first weights
+  python scripts/gradcheck.py run=ID                            a logged run's config with its best weights
+  python scripts/gradcheck.py run=latest device=gpu             the same, its gradients taken on another device
+
+Prints a table, leaves a picture in outputs/gradcheck, and of a wrong gradient tells the node that is to blame."""
+
+COMMAND = f"python scripts/gradcheck.py {shlex.join(sys.argv[1:])}".strip()
 holds = []
 
 
 def task(config, cfg):
     """Check one config."""
-    from nl_training.reports import gradcheck
+    from nl_training.gradcheck import gradcheck
 
-    holds.append(gradcheck(config))
+    holds.append(gradcheck(config, COMMAND))
+
+
+def task_run(run_id, config, overrides):
+    """Check one run."""
+    from nl_training.gradcheck import gradcheck_run
+
+    holds.append(gradcheck_run(run_id, config, COMMAND))
 
 
 if __name__ == "__main__":
-    main(task)
+    if {"--help", "-h"} & set(sys.argv) or any(a.startswith("run=") for a in sys.argv[1:]):
+        run_command(task_run, HELP)
+    else:
+        main(task)
     sys.exit(0 if all(holds) else 1)

@@ -11,12 +11,15 @@ from omegaconf import OmegaConf
 from nl_nodes import UserError
 from nl_training.config import build
 from nl_training.observer import Observer, Result
-from nl_training.progress import ProgressBar
+from nl_training.probe import Probe
+from nl_training.progress import CertificateBar, ProgressBar
 from nl_training.trainer import Limits, Trainer
+from nl_training.verification import Outcome, verify
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from nl_models import Network
     from nl_training.config.schema import Config
     from nl_training.tracking.run import MLflowTracker
 
@@ -34,9 +37,13 @@ def train(config: Config, cfg: DictConfig) -> Result:
     net = build.network(config, data, device)
     print(f"{net!r} on {device!r}\n{data.name}: {len(data.train):,} images to train, {len(data.test):,} to test")
     tracker = _tracker(config, cfg)
+    outcome = _verified(config, net)
+    probe = None if config.verify.probe_every is None else Probe(config.verify.probe_every, config.seed)
     with tracker or nullcontext():
         bar = ProgressBar()
-        observers: list[Observer] = [o for o in (bar, tracker) if o is not None]
+        observers: list[Observer] = [o for o in (bar, tracker, probe) if o is not None]
+        for observer in observers:
+            observer.on_verified(outcome)
         try:
             result = trainer(config, cfg, net, data, observers).run()
         finally:
@@ -45,17 +52,24 @@ def train(config: Config, cfg: DictConfig) -> Result:
     return result
 
 
+def _verified(config: Config, net: Network) -> Outcome:
+    """Verify the gradients as the config wants it, and tell what came of it."""
+    with CertificateBar() as bar:
+        outcome = verify(net, config.verify.mode, config.verify.max_seconds, bar.advance)
+    for line in outcome.lines():
+        print(line)
+    return outcome
+
+
 def refuse_unbuilt(config: Config) -> None:
     """Refuse what the config may ask for but nothing does yet, so that nobody relies on it."""
-    t, v = config.trainer, config.verify
+    t = config.trainer
     asked = {
         f"resume={config.resume}": config.resume is not None,
         f"sweep.resume={config.sweep.resume}": config.sweep.resume is not None,
         "trainer.checkpoint_every_steps": t.checkpoint_every_steps is not None,
         "trainer.checkpoint_every_seconds": t.checkpoint_every_seconds is not None,
         "trainer.profile=true": t.profile,
-        "verify=strict": v.mode == "strict",
-        "verify.probe_every": v.probe_every is not None,
         "device.workers=processes": config.device.workers == "processes",
         "device.tf32=true": config.device.tf32,
     }

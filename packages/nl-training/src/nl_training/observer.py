@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nl_training.trainer import Trainer
+    from nl_training.verification import Outcome
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,17 @@ class Result:
 class Observer:
     """Hears what happens in a training; every method may be left as it is."""
 
+    def on_verified(self, outcome: Outcome) -> None:
+        """The gradients were verified, or were not to be; the trainer is not made yet."""
+
     def on_start(self, trainer: Trainer) -> None:
         """The trainer is ready and about to take its first step."""
+
+    def on_batch(self, trainer: Trainer, step: int, x: Any, t: Any) -> None:
+        """Step `step` is about to be taken on images x (N, C, H, W) with labels t (N,)."""
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """An observer has measured something at a step."""
 
     def on_step(self, report: StepReport) -> None:
         """A step is done."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -12,8 +12,19 @@ from matplotlib.figure import Figure
 
 from nl_training.observer import EpochReport
 
+if TYPE_CHECKING:
+    from nl_nodes.verify import Certificate
+
 COLORS = {"train": "#4c72b0", "val": "#dd8452", "test": "#55a868"}
 FAILED = "#c44e52"
+VERDICTS = {
+    "verified": "#55a868",
+    "zero": "#8c8c8c",
+    "cancelled": "#4c72b0",
+    "failed": FAILED,
+    "imprecise": "#dd8452",
+}
+EXACT = 1e-18  # where a residual of 0 is drawn
 COUNTED = 25  # with more classes than this a confusion matrix shows colours alone
 
 
@@ -113,6 +124,31 @@ def _picture(image: Any) -> Any:
     low, high = float(image.min()), float(image.max())
     scaled = (image - low) / ((high - low) or 1.0)
     return scaled[0] if len(scaled) < 3 else scaled.transpose(1, 2, 0)[..., :3]
+
+
+def residuals(certificate: Certificate, title: str) -> Figure:
+    """The residual of each tensor on a logarithmic scale, and the limit that it must not pass."""
+    verdicts = certificate.tensors
+    shown = np.clip([v.residual for v in verdicts], EXACT, 1.0)
+    colors = [VERDICTS[v.verdict] for v in verdicts]
+    figure = Figure(figsize=(9, float(np.clip(0.2 * len(verdicts) + 1.8, 3, 40))), layout="constrained")
+    axis = figure.subplots()
+    places = np.arange(len(verdicts))
+    axis.hlines(places, EXACT, shown, color=colors, linewidth=2)
+    axis.scatter(shown, places, color=colors, s=22, zorder=3)
+    axis.axvline(certificate.tolerance, color=FAILED, linestyle="--")
+    axis.text(certificate.tolerance, -0.7, f" limit {certificate.tolerance:g}", color=FAILED, va="center", fontsize=9)
+    for verdict in dict.fromkeys(v.verdict for v in verdicts):
+        axis.scatter([], [], color=VERDICTS[verdict], label=verdict)
+    axis.set_yticks(places, [v.name for v in verdicts], fontsize=8)
+    axis.set(xscale="log", xlim=(EXACT, 2.0), ylim=(len(verdicts) - 0.4, -1.3))
+    missing = f"; {len(certificate.missing)} not reached" if certificate.missing else ""
+    axis.set(xlabel="residual: |analytic - numerical|, in units of the gradient's size")
+    figure.suptitle(f"{title}\ngradients against the complex step: {certificate.status}{missing}", fontsize=11)
+    axis.grid(alpha=0.3, axis="x")
+    if verdicts:
+        axis.legend(loc="upper right")
+    return figure
 
 
 def comparison(children: Sequence[Child], title: str) -> Figure:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from nl_training.observer import EpochReport, Observer, Result, StepReport
 
 if TYPE_CHECKING:
+    from nl_nodes.verify import Verdict
     from nl_training.trainer import Trainer
 
 # Drawing costs milliseconds and eyes see no more than this.
@@ -74,3 +75,26 @@ class ProgressBar(Observer):
 
     def _line(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)
+
+
+class CertificateBar:
+    """A bar that is there while a certificate is made, on a terminal."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        console = console or Console()
+        columns = [TextColumn("verifying {task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")]
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> CertificateBar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def advance(self, verdict: Verdict, done: int, total: int) -> None:
+        """One more tensor is verified."""
+        if self._task is None:
+            self._task = self._bar.add_task("", total=total)
+            self._bar.start()
+        self._bar.update(self._task, completed=done, description=f"{verdict.name} {verdict.residual:.1e}")

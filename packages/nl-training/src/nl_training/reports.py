@@ -1,4 +1,4 @@
-"""What evaluate, predict and gradcheck do and print."""
+"""What evaluate and predict do and print."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from nl_nodes import Device, UserError
-from nl_nodes.verify import Residual, sample_check
+from nl_nodes import UserError
 from nl_training import plots
 from nl_training.config import build
 from nl_training.data import read_image
@@ -20,9 +19,6 @@ from nl_training.tracking.model import softmax
 
 if TYPE_CHECKING:
     from nl_training.config.schema import Config
-
-LIMIT = 1e-10
-CHECKED_IMAGES = 8
 
 
 def evaluate(run_id: str, config: Config, same_data: bool) -> float:
@@ -75,29 +71,3 @@ def predict(run_id: str, files: Sequence[str]) -> None:
         rest = ", ".join(f"{run.classes[k]} {row[k]:.1%}" for k in others)
         table.add_row(file, run.classes[first], f"{row[first]:.1%}", rest)
     Console().print(table)
-
-
-def gradcheck(config: Config) -> bool:
-    """Verify every parameter's gradient of a config's model on real images; print the table; tell whether all hold."""
-    device = Device("cpu", dtype="float64", compile=False)
-    data = build.dataset(config)
-    net = build.network(config, data, device)
-    x, t = data.train.x[:CHECKED_IMAGES].astype(np.float64), data.train.t[:CHECKED_IMAGES]
-    graph = net.wire(len(t), train=True)
-    residuals = sample_check(graph, {"x": x, "t": t}, np.float64(1.0), np.random.default_rng(config.seed))
-    console = Console()
-    console.print(_residuals(residuals, f"{net!r}: complex step on {len(t)} images of {data.name}"))
-    wrong = [r.name for r in residuals if not r.value <= LIMIT]
-    console.print(f"{len(residuals)} tensors, worst residual {max(r.value for r in residuals):.1e}, limit {LIMIT:g}")
-    if wrong:
-        console.print(f"wrong: {', '.join(wrong)}")
-    return not wrong
-
-
-def _residuals(residuals: Sequence[Residual], title: str) -> Table:
-    table = Table("tensor", "shape", "largest gradient", "residual", "verdict", title=title)
-    for r in residuals:
-        holds = "[green]holds[/]" if r.size else "zero"
-        verdict = holds if r.value <= LIMIT else "[red]WRONG[/]"
-        table.add_row(r.name, str(r.shape), f"{r.size:.2e}", f"{r.value:.1e}", verdict)
-    return table

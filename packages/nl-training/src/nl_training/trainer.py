@@ -116,6 +116,8 @@ class Trainer:
         begun = perf_counter()
         progress, span = self.step / self.steps_per_epoch, self.total_steps / self.steps_per_epoch
         self.optimizer.lr = self.base_lr * self.schedule.factor(progress, span)
+        for observer in self.observers:
+            observer.on_batch(self, self.step + 1, x, t)
         done = self.net.step(x, t)
         self.step += 1
         loss = float(done.loss)

@@ -1,7 +1,30 @@
-"""Verification: analytic gradients against numerical ones."""
+"""Verification: analytic gradients against numerical ones, and the certificate of what was found."""
 
+from nl_nodes.verify.bisect import Fault, first_wrong
+from nl_nodes.verify.certificate import Certificate, Verdict, load_certificate
+from nl_nodes.verify.certify import Trained, certify
 from nl_nodes.verify.check import Residual, check_graph, judge, sample_check
-from nl_nodes.verify.draws import draw, upstream
+from nl_nodes.verify.draws import directions, draw, upstream
+from nl_nodes.verify.fingerprint import code_hash, fingerprint
 from nl_nodes.verify.oracles import central, complex_step
 
-__all__ = ["Residual", "central", "check_graph", "complex_step", "draw", "judge", "sample_check", "upstream"]
+__all__ = [
+    "Certificate",
+    "Fault",
+    "Residual",
+    "Trained",
+    "Verdict",
+    "central",
+    "certify",
+    "check_graph",
+    "code_hash",
+    "complex_step",
+    "directions",
+    "draw",
+    "fingerprint",
+    "first_wrong",
+    "judge",
+    "load_certificate",
+    "sample_check",
+    "upstream",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from nl_nodes.graph import Graph
 from nl_nodes.typing import Shape
+from nl_nodes.verify.draws import directions
 from nl_nodes.verify.oracles import complex_step, units
 
 Oracle = Callable[[Graph, Mapping[str, Any], str, Any, Any], float]
@@ -116,7 +117,7 @@ def _along(
 ) -> Residual:
     scale = float(np.abs(grad).sum()) / np.sqrt(max(grad.size, 1))
     worst = Residual(name, grad.shape, -1.0, 0.0, 0.0, (), float(np.abs(grad).max(initial=0.0)))
-    for number, direction in enumerate(_directions(rng, grad.shape, draws)):
+    for number, direction in enumerate(directions(rng, grad.shape, draws)):
         analytic = float(np.sum(grad * direction))
         numeric = oracle(graph, feeds, name, direction, dy)
         scale_here = max(scale, abs(numeric))
@@ -124,12 +125,3 @@ def _along(
         if not (value <= worst.value or np.isnan(worst.value)):  # nothing is worse than a NaN
             worst = Residual(name, grad.shape, value, analytic, numeric, (number,), worst.size)
     return worst
-
-
-def _directions(rng: np.random.Generator, shape: Shape, draws: int) -> Iterator[Any]:
-    """Directions of +1 and -1, and a Gaussian one; all have a length near sqrt(n)."""
-    for _ in range(draws - 1):
-        yield rng.choice([-1.0, 1.0], shape)
-    gauss = rng.standard_normal(shape)
-    # No component so small that it hides its element; after Chainer's gradient_check.
-    yield np.copysign(np.maximum(np.abs(gauss), 0.1), gauss)

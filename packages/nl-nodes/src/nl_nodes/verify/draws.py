@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -35,3 +36,15 @@ def upstream(rng: np.random.Generator, shape: Shape) -> FloatArray:
     values = rng.uniform(0.5, 1.5, shape)
     signs = rng.choice([-1.0, 1.0], shape)
     return np.asarray(values * signs)
+
+
+def directions(rng: np.random.Generator, shape: Shape, draws: int) -> Iterator[FloatArray]:
+    """So many random directions, all of a length near sqrt(n): of +1 and -1, in which no single wrong element hides.
+
+    The last is Gaussian, in which several cannot cancel, no component so small that it hides its element (after
+    Chainer's gradient_check).
+    """
+    for _ in range(draws - 1):
+        yield rng.choice([-1.0, 1.0], shape)
+    gauss = rng.standard_normal(shape)
+    yield np.copysign(np.maximum(np.abs(gauss), 0.1), gauss)

@@ -26,6 +26,7 @@ from nl_training.tracking.system import SystemMetrics
 
 if TYPE_CHECKING:
     from nl_training.trainer import Trainer
+    from nl_training.verification import Outcome
 
 PARENT = "NL_PARENT_RUN_ID"
 
@@ -100,6 +101,16 @@ class MLflowTracker(Observer):
         finally:
             client.set_terminated(self.run_id, status)
 
+    def on_verified(self, outcome: Outcome) -> None:
+        """Log the certificate, a picture of it, and what it says as tags."""
+        client = self.store.client
+        for key, value in outcome.tags.items():
+            client.set_tag(self.run_id, key, value)
+        if outcome.certificate is not None:
+            client.log_text(self.run_id, outcome.certificate.text(), "verification/certificate.json")
+            picture = plots.residuals(outcome.certificate, self.name)
+            client.log_figure(self.run_id, picture, "verification/residuals.png")
+
     def on_start(self, trainer: Trainer) -> None:
         """Log the data set and what is trained."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -124,6 +135,10 @@ class MLflowTracker(Observer):
         self._metrics.add(report.step, values)
         if self._system.due():
             self._metrics.add(report.step, self._system.sample())
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take what another observer has measured."""
+        self._metrics.add(step, metrics)
 
     def on_epoch(self, report: EpochReport) -> None:
         """Take the epoch's metrics, and the best so far."""

@@ -1,0 +1,163 @@
+"""Find the node whose own backward is wrong: each node of a graph alone, with the inputs that it has there.
+
+The inputs are moved by a millionth, because exact ties are common in a network (a window of rectified zeros), and at a
+tie a maximum has a convention where it has no derivative.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nl_nodes.axes import size
+from nl_nodes.graph import Graph
+from nl_nodes.node import Node
+from nl_nodes.nodes.leaves import Input, Leaf
+from nl_nodes.typing import Shape
+from nl_nodes.verify.check import Residual, check_graph, sample_check
+from nl_nodes.verify.draws import upstream
+from nl_nodes.verify.oracles import complex_step
+from nl_nodes.verify.tail import node_values
+
+TOLERANCE = 1e-10
+# An input of up to so many elements is gone through one by one; in a larger one a wrong element is found by halving.
+ONE_BY_ONE = 2048
+NUDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A node whose backward disagrees with its forward.
+
+    Attributes:
+        node: the node.
+        place: its place in the graph's order.
+        input: which of its inputs the gradient is of.
+        residual: the index, both values there, and how far they are apart.
+        shapes: of all its inputs.
+        dtype: in which it was checked.
+        seed: what its upstream gradient and directions were drawn from.
+    """
+
+    node: Node
+    place: int
+    input: int
+    residual: Residual
+    shapes: tuple[Shape, ...]
+    dtype: str
+    seed: int
+
+    @property
+    def ulps(self) -> float:
+        """The difference in units of the last place of the larger value."""
+        a, n = self.residual.analytic, self.residual.numeric
+        return float(abs(a - n) / np.spacing(max(abs(a), abs(n))))
+
+    def report(self, reproduce: str) -> str:
+        """Some lines that say what is wrong, ending in the command that shows it again."""
+        r = self.residual
+        shapes = " and ".join(map(str, self.shapes))
+        attributes = {k: v for k, v in vars(self.node).items() if k not in ("inputs", "shape")}
+        return "\n".join(
+            [
+                f"wrong backward: {type(self.node).__name__}, node {self.place} of the graph, gradient of input "
+                f"{self.input}",
+                f"  inputs     {shapes}, {self.dtype}, seed {self.seed}",
+                *[f"  {name:<10} {value!r}" for name, value in attributes.items()],
+                f"  at         {r.where}",
+                f"  analytic   {r.analytic:.17g}  (its backward)",
+                f"  numerical  {r.numeric:.17g}  (complex step through its forward)",
+                f"  apart by   {r.value:.2e} of the largest, {self.ulps:.3g} ulps",
+                f"  reproduce  {reproduce}",
+            ]
+        )
+
+
+def first_wrong(graph: Graph, feeds: Mapping[str, Any], seed: int = 0) -> Fault | None:
+    """The wrong node nearest to the output, or None where each agrees with the complex step.
+
+    Args:
+        graph: what it holds is float64.
+        feeds: float64 arrays for its inputs.
+        seed: what upstream gradients and directions are drawn from.
+    """
+    rng = np.random.default_rng(seed)
+    values = {node: _nudged(rng, value) for node, value in node_values(graph, feeds).items()}
+    for place, node in reversed(list(enumerate(graph.order))):
+        if node in graph.needs and not isinstance(node, Leaf):
+            fault = _check(graph, node, place, values, seed)
+            if fault is not None:
+                return fault
+    return None
+
+
+def _nudged(rng: np.random.Generator, value: Any) -> Any:
+    """The value with its ties broken: each number moved in proportion, zeros in proportion to the largest."""
+    if value.dtype.kind != "f":
+        return value
+    finite = np.where(np.isfinite(value), value, 0.0)
+    unit = np.where(finite == 0, np.abs(finite).max(initial=0.0), finite)
+    return value + NUDGE * unit * rng.uniform(-1, 1, value.shape)
+
+
+def _check(graph: Graph, node: Node, place: int, values: Mapping[Node, Any], seed: int) -> Fault | None:
+    wanted = [i for i, n in enumerate(node.inputs) if n in graph.needs]
+    rng = np.random.default_rng((seed, place))
+    alone = Alone(graph, node, values, wanted, upstream(rng, values[node].shape))
+    for residual in sample_check(alone.graph, alone.feeds, alone.dy, rng):
+        if not residual.value <= TOLERANCE:
+            number = int(residual.name)
+            worst = Alone(graph, node, values, [number], alone.dy).worst(residual, rng)
+            shapes = tuple(tuple(values[n].shape) for n in node.inputs)
+            return Fault(node, place, number, worst, shapes, str(values[node].dtype), seed)
+    return None
+
+
+class Alone:
+    """A node of a graph on inputs of its own, named by their numbers.
+
+    Args:
+        graph: where it stands.
+        node: the node.
+        values: what every node of the graph gave.
+        wanted: the numbers of the inputs whose gradients are looked at.
+        dy: the upstream gradient.
+    """
+
+    def __init__(self, graph: Graph, node: Node, values: Mapping[Node, Any], wanted: list[int], dy: Any) -> None:
+        single = copy.copy(node)
+        single.inputs = tuple(Input(str(i), gradient=i in wanted) for i in range(len(node.inputs)))
+        self.graph = Graph(single)
+        self.graph.passes = graph.passes
+        self.feeds = {str(i): values[n] for i, n in enumerate(node.inputs)}
+        self.dy = dy
+
+    def worst(self, wrong: Residual, rng: np.random.Generator) -> Residual:
+        """Where the gradient is wrong: at the worst element, or in a large input at one found by halving."""
+        if size(wrong.shape) <= ONE_BY_ONE:
+            (found,) = check_graph(self.graph, self.feeds, self.dy)
+            return found
+        grad = self.graph.run(**self.feeds).backward(self.dy)[wrong.name]
+        signs = rng.choice([-1.0, 1.0], grad.size)
+        part = np.arange(grad.size)
+        while len(part) > 1:
+            part = max(np.array_split(part, 2), key=lambda half: self._apart(wrong.name, grad, signs, half))
+        where = tuple(int(i) for i in np.unravel_index(int(part[0]), grad.shape))
+        analytic, numeric = float(grad[where]), self._numeric(wrong.name, np.ones(grad.size), part)
+        value = abs(analytic - numeric) / max(wrong.size, abs(numeric))
+        return Residual(wrong.name, wrong.shape, value, analytic, numeric, where, wrong.size)
+
+    def _apart(self, name: str, grad: Any, signs: Any, part: Any) -> float:
+        """How far the gradient is from the oracle along the signs of a part of the elements."""
+        return float(
+            np.nan_to_num(abs(grad.ravel()[part] @ signs[part] - self._numeric(name, signs, part)), nan=np.inf)
+        )
+
+    def _numeric(self, name: str, signs: Any, part: Any) -> float:
+        direction = np.zeros(len(signs))
+        direction[part] = signs[part]
+        return complex_step(self.graph, self.feeds, name, direction.reshape(self.feeds[name].shape), self.dy)

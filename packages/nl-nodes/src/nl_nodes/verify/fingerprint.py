@@ -1,0 +1,116 @@
+"""What a certificate is about: a graph's fingerprint, and the hash of the code that runs and verifies it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import numpy as np
+
+import nl_nodes.axes
+import nl_nodes.graph
+from nl_nodes.device.backend import backend_of
+from nl_nodes.graph import Graph
+from nl_nodes.node import Node
+from nl_nodes.nodes.leaves import Constant, Leaf
+
+# What a node is wired to, and what flows through it, is told apart from its attributes.
+WIRING = ("inputs", "shape", "value")
+
+
+def fingerprint(graph: Graph) -> str:
+    """SHA-256 of a graph: its nodes with their attributes and shapes, its edges, its leaves, and its code.
+
+    It is the same in every process, and does not depend on the values of inputs, parameters and buffers; a constant's
+    value is part of what the graph computes, and counts.
+    """
+    return _sha(json.dumps({"code": code_hash(graph), "graph": describe(graph)}, sort_keys=True))
+
+
+def describe(graph: Graph) -> dict[str, Any]:
+    """The graph as plain values, each node under its place in `graph.order`."""
+    place = {node: number for number, node in enumerate(graph.order)}
+    return {
+        "nodes": [_node(node, place) for node in graph.order],
+        "outputs": [place[node] for node in graph.outputs],
+        "updates": sorted([place[buffer], place[node]] for buffer, node in graph.updates.items()),
+    }
+
+
+def code_hash(graph: Graph) -> str:
+    """SHA-256 of the code of the nodes' classes, of the graph that runs them and of this verification.
+
+    A class counts by the text of its module, helpers included, and by its methods as they stand now, so that one that
+    is replaced while the program runs is noticed.
+    """
+    classes = sorted({kind for node in graph.order for kind in _lineage(type(node))}, key=_name)
+    files = {_file(sys.modules.get(kind.__module__)) for kind in classes}
+    files |= {_file(nl_nodes.graph), _file(nl_nodes.axes), *Path(__file__).parent.glob("*.py")}
+    texts = sorted(_sha(file.read_bytes()) for file in files if file is not None)
+    methods = {_name(kind): [[name, code] for name, code in _methods(kind)] for kind in classes}
+    return _sha(json.dumps([texts, methods], sort_keys=True))
+
+
+def _node(node: Node, place: Mapping[Node, int]) -> list[Any]:
+    attributes = {name: _plain(value) for name, value in sorted(vars(node).items()) if name not in WIRING}
+    shape = None if node.shape is None else [int(n) for n in node.shape]
+    constant = _plain(node.value) if isinstance(node, Constant) else None
+    kind = [_name(type(node)), "leaf" if isinstance(node, Leaf) else "node"]
+    return [kind, attributes, [place[n] for n in node.inputs], shape, constant]
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it, the same in every process."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float | complex | bytes):
+        return repr(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(json.dumps(_plain(item), sort_keys=True) for item in value)
+    if isinstance(value, Mapping):
+        return sorted([json.dumps(_plain(key)), _plain(item)] for key, item in value.items())
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        host = np.ascontiguousarray(backend_of([value]).host(value), dtype=np.float64)
+        return [list(value.shape), _sha(host.tobytes())]
+    if isinstance(value, CodeType):
+        return _code(value)
+    if (code := getattr(value, "__code__", None)) is not None:
+        return _code(code)
+    return [_name(type(value)), _plain(getattr(value, "__dict__", None))]
+
+
+def _lineage(kind: type) -> Iterator[type]:
+    return (base for base in kind.__mro__ if issubclass(base, Node))
+
+
+def _methods(kind: type) -> Iterator[tuple[str, Any]]:
+    for name, member in sorted(vars(kind).items()):
+        function = getattr(member, "__func__", getattr(member, "fget", None)) or member
+        if (code := getattr(function, "__code__", None)) is not None:
+            yield name, _code(code)
+
+
+def _code(code: CodeType) -> Any:
+    """What a function does, without where it stands."""
+    constants = [_plain(constant) for constant in code.co_consts]
+    return [code.co_code.hex(), list(code.co_names), list(code.co_varnames), constants]
+
+
+def _file(module: Any) -> Path | None:
+    name = getattr(module, "__file__", None)
+    return Path(name) if name and Path(name).suffix == ".py" and Path(name).is_file() else None
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _sha(data: str | bytes) -> str:
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()

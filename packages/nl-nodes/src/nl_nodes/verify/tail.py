@@ -1,0 +1,38 @@
+"""The part of a graph that a leaf can change, so that a look along one leaf does not compute the rest again."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from nl_nodes.graph import Graph
+from nl_nodes.node import Node
+from nl_nodes.nodes.leaves import Constant
+
+
+def node_values(graph: Graph, feeds: Mapping[str, Any]) -> dict[Node, Any]:
+    """The array of every node in one pass."""
+    everything = Graph(*graph.order)
+    everything.passes = graph.passes
+    return dict(zip(graph.order, everything.run(**feeds).results, strict=True))
+
+
+def tail(graph: Graph, name: str, values: Mapping[Node, Any]) -> Graph:
+    """The graph from one leaf to the first output, on the values that all other nodes have.
+
+    It has the same nodes, so its forward is the same code; a graph whose output does not depend on the leaf comes back
+    whole.
+    """
+    leaf: Node = graph.leaves[name]
+    changed = {leaf: leaf}
+    for node in graph.order:
+        if any(n in changed for n in node.inputs):
+            again = copy.copy(node)
+            again.inputs = tuple(changed[n] if n in changed else Constant(values[n]) for n in node.inputs)
+            changed[node] = again
+    if graph.outputs[0] not in changed:
+        return graph
+    short = Graph(changed[graph.outputs[0]])
+    short.passes = graph.passes
+    return short

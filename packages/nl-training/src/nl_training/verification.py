@@ -1,0 +1,226 @@
+"""The verification of a network before it trains: its certificate, from the cache or made on a small batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from json import loads
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from nl_models import Network, build
+from nl_nodes import Device, Graph, UserError
+from nl_nodes.verify import Certificate, Trained, Verdict, certify, code_hash, fingerprint, load_certificate
+from nl_nodes.verify.certify import Progress
+from nl_training.paths import ROOT, cache_folder
+
+log = logging.getLogger(__name__)
+
+# Batch statistics need some images to be statistics of.
+IMAGES, IMAGES_NORMALISED = 2, 8
+BATCHES = 4
+# Not 1, so that a backward that forgets its upstream gradient is found.
+UPSTREAM = np.float64(1.25)
+# Where `nox -s mutants` leaves its score.
+MUTATION_SCORE = ROOT / "outputs" / "mutants.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the verification before step 1 came to.
+
+    Attributes:
+        status: "verified", "partial", "failed" or "off".
+        certificate: what it says; None where the verification is off.
+        cached: whether the certificate was there already.
+        seconds: how long it took.
+    """
+
+    status: str = "off"
+    certificate: Certificate | None = None
+    cached: bool = False
+    seconds: float = 0.0
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What a run bears of it."""
+        c = self.certificate
+        if c is None:
+            return {"verify.status": self.status}
+        return {
+            "verify.status": self.status,
+            "verify.worst_residual": f"{c.worst:.3e}",
+            "verify.fingerprint": c.fingerprint,
+            "verify.tensors": f"{len(c.tensors)} of {len(c.tensors) + len(c.missing)}",
+            "verify.mutation_score": _score(c.mutation),
+            "verify.seconds": f"{self.seconds:.3f}",
+            "verify.cached": str(self.cached).lower(),
+        }
+
+    def lines(self) -> list[str]:
+        """What the terminal shows of it: one line for all, and one for each wrong gradient."""
+        c = self.certificate
+        if c is None:
+            return []
+        how = f"worst residual {c.worst:.1e}, {self.seconds:.2f} s{' from the cache' if self.cached else ''}"
+        if c.failed:
+            wrong = [v for v in c.tensors if not v.holds]
+            return [*(f"warning: {_told(v, c)}" for v in wrong), "scripts/gradcheck.py tells where it is wrong"]
+        count = f"{len(c.tensors)} of {len(c.tensors) + len(c.missing)}" if c.missing else f"all {len(c.tensors)}"
+        more = ", verify.max_seconds allowed no more" if c.missing else ""
+        return [f"gradients of {count} tensors verified: {how}{more}"]
+
+
+def verify(net: Network, mode: str, max_seconds: float, progress: Progress | None = None) -> Outcome:
+    """Find a network's certificate in the cache, or make it.
+
+    Args:
+        net: what is about to train; it is not changed.
+        mode: "off" does nothing, "warn" makes do with what there is, "strict" refuses.
+        max_seconds: when to stop making it.
+        progress: called after each tensor.
+
+    Raises:
+        UserError: in mode "strict", where the cached certificate was changed, cut short or is stale, and where the one
+            just made is partial or failed.
+    """
+    if mode == "off":
+        return Outcome()
+    began = perf_counter()
+    graph = net.wire(batch_of(net), train=True)
+    path = certificate_path(graph, net.device)
+    certificate = _cached(path, graph, net.device, strict=mode == "strict")
+    cached = certificate is not None
+    if certificate is None:
+        certificate = certify_network(net, batches(net), max_seconds, progress)
+        _keep(certificate, path)
+    if mode == "strict":
+        _insist(certificate)
+    return Outcome(certificate.status, certificate, cached, perf_counter() - began)
+
+
+def batch_of(net: Network) -> int:
+    """How many images a network is verified on."""
+    return IMAGES_NORMALISED if net.wire(1, train=True).updates else IMAGES
+
+
+def batches(net: Network, seed: int = 0) -> list[dict[str, Any]]:
+    """Random images and labels; float64, of values that float32 has too."""
+    found = []
+    for number in range(BATCHES):
+        rng, count = np.random.default_rng((seed, number)), batch_of(net)
+        x = rng.standard_normal((count, *net.input_shape), dtype=np.float32).astype(np.float64)
+        found.append({"x": x, "t": rng.integers(0, net.classes, count)})
+    return found
+
+
+def certificate_path(graph: Graph, device: Device) -> Path:
+    """Where the certificate of a training graph on a device is kept."""
+    name = f"{fingerprint(graph)}-{device.name}-{device.dtype}.json"
+    return cache_folder() / "certificates" / name
+
+
+def certify_network(
+    net: Network,
+    feeds: Sequence[Mapping[str, Any]],
+    max_seconds: float = float("inf"),
+    progress: Progress | None = None,
+    seed: int = 0,
+) -> Certificate:
+    """Certify the gradients of a network's training graph, with its weights as they are.
+
+    Args:
+        net: its float64 twin is verified, its own gradients are compared with the twin's.
+        feeds: batches of one size, `x` (N, C, H, W) float64 and `t` (N,).
+        max_seconds: when to stop.
+        progress: called after each tensor.
+        seed: what the directions are drawn from.
+    """
+    count = len(feeds[0]["x"])
+    own = net.wire(count, train=True)
+
+    def gradients(batch: Mapping[str, Any], dy: Any) -> dict[str, Any]:
+        with net.device.limits():
+            done = own.run(x=net.device.array(batch["x"]), t=net.device.labels(batch["t"]))
+            found = done.backward(net.device.array(dy))
+        return {name: np.asarray(net.device.host(grad), dtype=np.float64) for name, grad in found.items()}
+
+    with net.device.limits():
+        return certify(
+            twin(net).wire(count, train=True),
+            feeds,
+            UPSTREAM,
+            trained=Trained(net.device.dtype, net.device.name, gradients),
+            max_seconds=max_seconds,
+            seed=seed,
+            mutation=mutation_score(),
+            progress=progress,
+        )
+
+
+def twin(net: Network) -> Network:
+    """The same network in float64 on the CPU, node by node, with the same weights and running statistics."""
+    made = build(**net.spec, device=Device("cpu", dtype="float64", compile=False))
+    made.load_state_dict(net.state_dict())
+    return made
+
+
+def mutation_score(path: Path = MUTATION_SCORE) -> dict[str, Any] | None:
+    """The mutation score that the tests left, None where there is none."""
+    try:
+        score = loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return score if isinstance(score, dict) and {"mutants", "killed", "equivalent"} <= score.keys() else None
+
+
+def _cached(path: Path, graph: Graph, device: Device, strict: bool) -> Certificate | None:
+    """The whole and sound certificate that is kept there, None where one must be made."""
+    if not path.exists():
+        return None
+    try:
+        found = load_certificate(path, fingerprint(graph), code_hash(graph))
+        if (found.device, found.dtype) != (device.name, device.dtype):
+            raise UserError(f"the certificate {path} is stale: it is of {found.dtype} on {found.device}")
+    except UserError as error:
+        if strict:
+            raise UserError(f"verify=strict: {error}; delete it and start again") from None
+        return None
+    return found if found.status == "verified" else None
+
+
+def _keep(certificate: Certificate, path: Path) -> None:
+    try:
+        certificate.save(path)
+    except UserError as error:  # a cache that cannot be written costs only time
+        log.warning("%s", error)
+
+
+def _insist(certificate: Certificate) -> None:
+    if certificate.failed:
+        wrong = next(v for v in certificate.tensors if not v.holds)
+        raise UserError(f"verify=strict: {_told(wrong, certificate)}; scripts/gradcheck.py tells where it is wrong")
+    if certificate.missing:
+        raise UserError(
+            f"verify=strict: the certificate is partial, {len(certificate.missing)} tensors from "
+            f"{certificate.missing[0]} on were not reached: raise verify.max_seconds"
+        )
+
+
+def _told(v: Verdict, certificate: Certificate) -> str:
+    """One wrong gradient in words."""
+    if v.verdict == "imprecise":
+        how = f"{certificate.dtype} is off float64 by {v.rounding:.1e}, rounding by {v.budget:.1e} at most"
+    else:
+        how = f"residual {v.residual:.1e}, limit {certificate.tolerance:g}"
+    return f"the gradient of {v.name} is wrong: {v.verdict}, {how}"
+
+
+def _score(mutation: Mapping[str, Any] | None) -> str:
+    if mutation is None:
+        return "not run"
+    return f"{mutation['killed']} of {mutation['mutants'] - mutation['equivalent']}"
