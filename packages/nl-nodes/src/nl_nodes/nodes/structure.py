@@ -27,8 +27,7 @@ class Reshape(Node):
     def infer(self, *shapes: Shape) -> Shape:
         """The target with its 0 and -1 filled in."""
         shape = shapes[0]
-        unknown = any(n < -1 or (n == 0 and i >= len(shape)) for i, n in enumerate(self.target))
-        if unknown or self.target.count(-1) > 1:
+        if self.target.count(-1) > 1 or any(n < -1 or (n == 0 and i >= len(shape)) for i, n in enumerate(self.target)):
             raise self.misfit(f"cannot become {self.target}", shape)
         filled = [shape[i] if n == 0 else n for i, n in enumerate(self.target)]
         if -1 in filled:
