@@ -12,6 +12,11 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 # Tests run in several processes at once, and threads that wait for one another's cores slow them tenfold.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
+# Beside other test processes each has a core of its own, and what it starts too: workers that wait for each other on
+# cores that others use wait long. Tests that want two workers say so.
+if number := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, [cores[int(number) % len(cores)]])
 
 # The same examples in every run, and with --thorough many new ones.
 settings.register_profile("usual", max_examples=20, deadline=None, derandomize=True)

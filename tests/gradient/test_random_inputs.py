@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fused_cases import FUSED
 from support.layouts import LAYOUTS, laid_out
 from support.node_cases import NODES
 from support.random_cases import CASES
@@ -14,16 +15,17 @@ from nl_nodes.verify import check_graph, draw, upstream
 pytestmark = pytest.mark.gradient
 
 LIMIT = 1e-10
+ALL = {**CASES, **FUSED}
 
 
 def test_every_node_has_random_inputs() -> None:
-    assert set(CASES) == set(NODES)
+    assert set(ALL) == set(NODES)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ALL)
 @given(data=st.data())
 def test_node_on_random_inputs(name: str, data: st.DataObject) -> None:
-    case = data.draw(CASES[name], label="case")
+    case = data.draw(ALL[name], label="case")
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), label="seed"))
     plain = {f"x{i}": draw(rng, d) for i, d in enumerate(case.draws)}
     feeds = {n: laid_out(x, data.draw(LAYOUTS, label=f"layout of {n}")) for n, x in plain.items()}

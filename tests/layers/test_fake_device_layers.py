@@ -66,7 +66,7 @@ def test_optimizer_on_the_device(optimizer, flat: bool) -> None:
     def held(seed: int):
         if not flat:
             return arrays(seed, FAKE.array)
-        buffer = FlatDict(SHAPES, FAKE, "float64")
+        buffer = FlatDict(SHAPES, lambda size: FAKE.xp.zeros(size, dtype="float64"))
         for name, value in arrays(seed, FAKE.array).items():
             buffer[name][...] = value
         return buffer

@@ -78,7 +78,7 @@ def drawn(seed: int) -> dict[str, np.ndarray]:
 
 
 def in_one_buffer(arrays: dict[str, np.ndarray]) -> FlatDict:
-    flat = FlatDict(SHAPES, Device().backend, "float64")
+    flat = FlatDict(SHAPES, np.zeros)
     for key, value in arrays.items():
         flat[key][...] = value
     return flat
@@ -115,7 +115,7 @@ def test_a_flat_buffer_gets_the_same_as_name_by_name(name: str) -> None:
 
 
 def test_flat_buffer_holds_every_array_once() -> None:
-    params = FlatDict(SHAPES, Device().backend, "float32")
+    params = FlatDict(SHAPES, Device().zeros)
     params.flat[...] = np.arange(params.flat.size)
     assert sorted(np.concatenate([p.ravel() for p in params.values()]).tolist()) == params.flat.tolist()
     assert {key: p.shape for key, p in params.items()} == SHAPES

@@ -36,14 +36,19 @@ class Target:
     roles: set[str] = field(default_factory=set)
 
     @property
+    def fused(self) -> bool:
+        """Whether it belongs to the compiler."""
+        return self.name.startswith("nl_nodes.compiler.")
+
+    @property
     def function(self) -> FunctionType | None:
         """The function, or None for a declaration."""
         found = resolve(self.name)
         return found if isinstance(found, FunctionType) else None
 
 
-def targets() -> dict[str, Target]:
-    """Every target by name, with its users."""
+def targets(fused: bool = False) -> dict[str, Target]:
+    """Every target by name, with its users; of the compiler's fused nodes, or of all others."""
     found: dict[str, Target] = {}
 
     def use(name: str, node: str, role: str) -> None:
@@ -53,6 +58,8 @@ def targets() -> dict[str, Target]:
             target.users.append(node)
 
     for node, cls in NODES.items():
+        if bool(_fused(cls)) != fused:
+            continue
         for role in ROOTS:
             for function in closure(cls, role):
                 use(f"{function.__module__}:{function.__qualname__}", node, role)
@@ -82,8 +89,19 @@ def _named(cls: type, function: FunctionType) -> Iterator[FunctionType | None]:
             yield _method(cls, node.attr)
         elif isinstance(node, ast.Name):
             other = function.__globals__.get(node.id)
-            if isinstance(other, FunctionType) and other.__module__ == function.__module__:
+            if isinstance(other, FunctionType) and other.__module__ in (function.__module__, *_fused(other)):
                 yield other
+            elif isinstance(other, type) and not issubclass(other, Node) and _fused(other):
+                # A class that works for fused nodes: all that it does.
+                names = [
+                    n for base in other.__mro__ if _fused(base) for n in vars(base) if n == "__init__" or n[:2] != "__"
+                ]
+                yield from (_method(other, name) for name in names)
+
+
+def _fused(thing: type | FunctionType) -> tuple[str, ...]:
+    """The module, if it is one of the fused nodes'."""
+    return (thing.__module__,) if thing.__module__.startswith("nl_nodes.compiler.fused.") else ()
 
 
 def _method(cls: type, name: str) -> FunctionType | None:
@@ -92,7 +110,8 @@ def _method(cls: type, name: str) -> FunctionType | None:
         found = found.fget
     elif isinstance(found, staticmethod | classmethod):
         found = found.__func__
-    return found if isinstance(found, FunctionType) else None
+    written = isinstance(found, FunctionType) and not found.__code__.co_filename.startswith("<")
+    return found if written else None
 
 
 def parts(holder: ast.AST) -> Iterator[ast.AST]:

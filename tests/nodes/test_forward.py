@@ -1,6 +1,7 @@
 """Every node's output against an independent formula, and no node without one."""
 
 import pytest
+from support import fused_oracles  # noqa: F401  (enrols its formulas)
 from support.contract import of_node
 from support.forward_oracles import ORACLES, assert_forward
 from support.node_cases import NODE_CASES, NODES

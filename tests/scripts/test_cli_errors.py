@@ -163,7 +163,7 @@ def test_a_wrong_flag(arguments: list[str], words: list[str], tmp_path: Path) ->
     "option",
     [
         "resume=latest", "sweep.resume=latest", "trainer.checkpoint_every_steps=5", "trainer.profile=true",
-        "trainer.checkpoint_every_seconds=5", "device.workers=processes", "device.tf32=true",
+        "trainer.checkpoint_every_seconds=5", "device.tf32=true",
     ],
 )  # fmt: skip
 def test_what_is_not_built_yet_is_refused_and_not_ignored(option: str) -> None:

@@ -30,6 +30,7 @@ class FakeArray:
     ndim = property(lambda self: self._data.ndim)
     size = property(lambda self: self._data.size)
     dtype = property(lambda self: self._data.dtype)
+    strides = property(lambda self: self._data.strides)
     real = property(lambda self: FakeArray(self._data.real))
     T = property(lambda self: FakeArray(self._data.T))
 
@@ -104,11 +105,33 @@ for _name in ("reshape", "transpose", "sum", "max", "min", "argmax", "astype", "
     setattr(FakeArray, _name, _method(_name))
 
 
+class StrideTricks:
+    """`lib.stride_tricks`, as far as it is used."""
+
+    @staticmethod
+    def as_strided(array: FakeArray, shape: Any, strides: Any) -> FakeArray:
+        return FakeArray(np.lib.stride_tricks.as_strided(array._data, shape, strides))
+
+
+class Lib:
+    stride_tricks = StrideTricks()
+
+
 class FakeNamespace:
     """The array functions that CuPy has too and that this project uses."""
 
+    lib = Lib()
+    result_type = staticmethod(np.result_type)
+
     allowed = frozenset(
         [
+            "add",
+            "subtract",
+            "multiply",
+            "matmul",
+            "maximum",
+            "greater",
+            "array",
             "exp",
             "log",
             "tanh",

@@ -23,7 +23,7 @@ from nl_training.data import load
 from nl_training.observer import Observer
 from nl_training.probe import Probe
 from nl_training.trainer import Limits, Trainer
-from nl_training.verification import batch_of, certificate_path, mutation_score, twin, verify
+from nl_training.verification import certificate_path, mutation_score, training_graph, twin, verify
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 SMALL = ["model=mlp", "data=digits", "trainer.epochs=1"]
@@ -68,13 +68,11 @@ def net(**options):
 
 
 def path_of(model) -> Path:
-    return certificate_path(model.wire(batch_of(model), train=True), model.device)
+    return certificate_path(training_graph(model, model.device), model.device)
 
 
-BREAK = "import nl_nodes; right = nl_nodes.Dot.backward\n"
-SABOTAGE = (
-    BREAK + "nl_nodes.Dot.backward = lambda s, k, dy: tuple(d if d is None else d * 1.001 for d in right(s, k, dy))"
-)
+BREAK = "from nl_nodes.compiler.fused import Affine; right = Affine.backward\n"
+SABOTAGE = BREAK + "Affine.backward = lambda s, k, dy: tuple(d if d is None else d * 1.001 for d in right(s, k, dy))"
 
 
 def test_each_run_bears_a_certificate_and_the_second_takes_it_from_the_cache(uri: str, cache: Path) -> None:
@@ -199,7 +197,7 @@ def test_verifying_changes_nothing_of_the_network(form: dict) -> None:
     for name, value in model.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
     assert model.passes == passes
-    assert certificate.fingerprint == fingerprint(twin(model).wire(batch_of(model), train=True))
+    assert certificate.fingerprint == fingerprint(training_graph(twin(model), model.device))
     assert load_certificate(path_of(model), certificate.fingerprint, certificate.code) == certificate
     assert all(0 < v.rounding <= v.budget for v in certificate.tensors)
 
@@ -295,10 +293,10 @@ def test_gradcheck_tells_which_node_is_wrong() -> None:
     report = done.stdout[done.stdout.index("failed: the gradient of W1") :].splitlines()
     assert report[1].startswith("  analytic   ")
     assert report[2].startswith("  numerical  ")
-    start = next(i for i, line in enumerate(report) if line.startswith("wrong backward: Dot, node "))
+    start = next(i for i, line in enumerate(report) if line.startswith("wrong backward: Affine, node "))
     labels = [line.split()[0] for line in report[start + 1 :]]
     assert labels == ["inputs", "at", "analytic", "numerical", "apart", "reproduce"]
-    assert "(8, 100) and (100, 10), float64, seed 0" in report[start + 1]
+    assert "(8, 100) and (100, 10) and (10,), float64, seed 0" in report[start + 1]
     assert report[-1] == f"  reproduce  python scripts/gradcheck.py {' '.join(SMALL)}"
     analytic, numerical = (float(report[start + i].split()[1]) for i in (3, 4))
     assert analytic / numerical == pytest.approx(1.001, abs=1e-9)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
-from typing import Any
 
-from nl_nodes import Backend
 from nl_nodes.typing import Array, Shape
 
 
@@ -24,16 +22,15 @@ class FlatDict(dict[str, Array]):
 
     Args:
         shapes: the shape of each array; its order is the dictionary's.
-        backend: whose arrays these are.
-        dtype: their dtype.
+        zeros: makes so many zeros in a row.
 
     Attributes:
         flat: the buffer, 1-D.
         decayed: the part of the buffer on which weight decay acts.
     """
 
-    def __init__(self, shapes: Mapping[str, Shape], backend: Backend, dtype: Any) -> None:
-        self.flat = backend.xp.zeros(sum(prod(shape) for shape in shapes.values()), dtype=dtype)
+    def __init__(self, shapes: Mapping[str, Shape], zeros: Callable[[int], Array]) -> None:
+        self.flat = zeros(sum(prod(shape) for shape in shapes.values()))
         super().__init__(dict.fromkeys(shapes))
         start = 0
         for name in sorted(shapes, key=lambda name: not decays(name)):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nl_layers import FlatDict, Layer, Loss, Mode, SoftmaxWithLoss
 from nl_models.state import check_state, load_state, save_state
-from nl_nodes import Buffer, Device, Graph, Input, Node, Parameter, ShapeError, UserError
+from nl_nodes import Buffer, Device, Graph, Input, Node, Parameter, Pass, ShapeError, UserError
+from nl_nodes.compiler import Plan, compile_graph
 from nl_nodes.typing import Array, Shape
 
 # Evaluation goes through a set in pieces, so that its memory does not grow with the set.
@@ -64,14 +65,17 @@ class Network:
         self.passes = 0
         self._parameters, self._buffers = name_leaves(layers)
         shapes = {name: tuple(leaf.value.shape) for name, leaf in self._parameters.items()}
-        self.params = FlatDict(shapes, device.backend, device.dtype)
-        self._grads = FlatDict(shapes, device.backend, device.dtype)
+        self.params = FlatDict(shapes, device.zeros)
+        self._grads = FlatDict(shapes, device.zeros)
         for name, leaf in self._parameters.items():
             self.params[name][...] = device.array(leaf.value)
             leaf.value = self.params[name]
         for buffer in self._buffers.values():
-            buffer.value = device.array(buffer.value)
+            start = device.array(buffer.value)
+            buffer.value = device.zeros(start.size).reshape(start.shape)
+            buffer.value[...] = start
         self._graphs: dict[tuple[bool, int], Graph] = {}
+        self._plans: dict[tuple[bool, int], Plan] = {}
         self.wire(1, train=False)
 
     def wire(self, batch: int, train: bool) -> Graph:
@@ -137,21 +141,73 @@ class Network:
         return Step(loss, logits, self._grads)
 
     def _run(self, train: bool, **feeds: Array) -> tuple[Array, ...]:
+        with self.device.limits():
+            results = (self._compiled if self.device.compiles else self._reference)(train, feeds)
+        self.passes += train
+        return results
+
+    def _reference(self, train: bool, feeds: dict[str, Array]) -> tuple[Array, ...]:
+        """One pass node by node."""
         key = (train, len(feeds["x"]))
         if key not in self._graphs:
             self._graphs[key] = self.wire(key[1], train)
         graph = self._graphs[key]
-        with self.device.limits():
-            graph.passes = self.passes
-            done = graph.run(**feeds)
-            if train:
-                self.passes += 1
-                if self.device.xp.isfinite(done.results[0]):  # else one bad batch would spoil the running statistics
-                    done.store_updates()
-                one = self.device.xp.ones((), dtype=self.device.dtype)
-                for name, grad in done.backward(one).items():
-                    self._grads[name][...] = grad
+        graph.passes = self.passes
+        done = graph.run(**feeds)
+        if train:
+            self._store(done)
+            one = self.device.xp.ones((), dtype=self.device.dtype)
+            for name, grad in done.backward(one).items():
+                self._grads[name][...] = grad
         return done.results
+
+    def _compiled(self, train: bool, feeds: dict[str, Array]) -> tuple[Array, ...]:
+        """One pass by the plan for this many images."""
+        key = (train, len(feeds["x"]))
+        if key not in self._plans:
+            self._plans[key] = self.plan(*key, labels=feeds["t"].dtype if train else None)
+        plan = self._plans[key]
+        plan.run(feeds, self.passes)
+        if train:
+            self._store(plan)
+        return tuple(result.copy() for result in plan.results)
+
+    def plan(self, train: bool, batch: int, labels: Any = None) -> Plan:
+        """The compiled graph for a batch; `labels` is the labels' dtype."""
+        shapes: dict[str, tuple[Shape, Any]] = {"x": ((batch, *self.input_shape), self.device.dtype)}
+        if train:
+            shapes["t"] = ((batch,), labels)
+        return compile_graph(
+            self.wire(batch, train), shapes, frozenset(shapes), self._grads if train else None, self.device.team
+        )
+
+    def training_pass(self, batch: int) -> Callable[[Any, Any], Mapping[str, Array]]:
+        """What gives the gradients for so many images and labels as training does, but changes no running statistics.
+
+        Each call replays the first training pass, dropout's masks included.
+        """
+        if self.device.compiles:
+            plan = self.plan(True, batch, "int64")
+
+            def compiled(x: Any, t: Any) -> Mapping[str, Array]:
+                with self.device.limits():
+                    plan.run({"x": self._images(x), "t": self._labels(t, batch)}, 0)
+                return plan.grads
+
+            return compiled
+        graph = self.wire(batch, train=True)
+
+        def reference(x: Any, t: Any) -> Mapping[str, Array]:
+            with self.device.limits():
+                done = graph.run(x=self._images(x), t=self._labels(t, batch))
+                return done.backward(self.device.xp.ones((), dtype=self.device.dtype))
+
+        return reference
+
+    def _store(self, done: Pass | Plan) -> None:
+        """Update the running statistics, unless one bad batch would spoil them."""
+        if self.device.xp.isfinite(done.results[0]):
+            done.store_updates()
 
     def _images(self, x: Any) -> Array:
         x = self.device.array(x)

@@ -1,5 +1,6 @@
 """Nodes, the graph that runs them forward and backward, and the verification of every gradient."""
 
+from nl_nodes.compiler import Plan, compile_graph
 from nl_nodes.device import Backend, Device, backend_of
 from nl_nodes.errors import DeviceError, ShapeError, UserError
 from nl_nodes.graph import Graph, Pass
@@ -60,6 +61,7 @@ __all__ = [
     "OneHot",
     "Parameter",
     "Pass",
+    "Plan",
     "Power",
     "Reciprocal",
     "Repeat",
@@ -74,4 +76,5 @@ __all__ = [
     "UserError",
     "ValueMask",
     "backend_of",
+    "compile_graph",
 ]

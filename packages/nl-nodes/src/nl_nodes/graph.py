@@ -8,7 +8,7 @@ from typing import Any
 from nl_nodes.axes import unbroadcast
 from nl_nodes.device.backend import backend_of
 from nl_nodes.errors import ShapeError, UserError
-from nl_nodes.node import Kept, Node
+from nl_nodes.node import Crew, Kept, Node
 from nl_nodes.nodes.leaves import Buffer, Constant, Input, Leaf, Parameter
 from nl_nodes.typing import Array, Shape
 
@@ -120,6 +120,7 @@ class Pass:
         self.graph = graph
         self.index = graph.passes
         self.backend = backend_of([*feeds.values(), *(n.value for n in graph.order if isinstance(n, Leaf))])
+        self._crew = Crew(self.backend.xp)
         self._kept: dict[Node, Kept] = {}
         self._shapes: dict[Node, Shape] = {}
         values = self._run(feeds)
@@ -154,6 +155,7 @@ class Pass:
     def _forward(self, node: Node, inputs: tuple[Array, ...]) -> Array:
         kept = Kept()
         kept.xp = self.backend.xp
+        kept.crew = self._crew
         kept.words = self.backend.words
         kept.pass_index = self.index
         kept.shapes = tuple(x.shape for x in inputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from nl_nodes.errors import ShapeError
 from nl_nodes.typing import Array, Namespace, Shape
@@ -12,17 +12,57 @@ if TYPE_CHECKING:
     from nl_nodes.cases import Case
 
 
+class SamplesMix(Exception):
+    """A node's outputs for some samples depend on others, in a way that cannot be shared among workers."""
+
+
+TOTAL = -1
+"""In place of an axis: the output is the sum of what each part of the samples gives."""
+
+
+class Crew:
+    """Who works on one pass: each worker has its share of the samples. This one works alone."""
+
+    def __init__(self, xp: Namespace) -> None:
+        self.xp = xp
+
+    def share(self, count: int) -> slice:
+        """Which of so many equal pieces of work are this worker's."""
+        return slice(0, count)
+
+    def everyone(self, samples: int) -> int:
+        """How many samples all workers have together, where this one has so many."""
+        return samples
+
+    def shared(self, shape: Shape, dtype: Any) -> Array:
+        """An array that all workers see."""
+        return self.xp.empty(shape, dtype=dtype)
+
+    def blank(self, shape: Shape, dtype: Any) -> Array:
+        """Zeros, for this node alone: what it never writes stays zero from pass to pass."""
+        return self.xp.zeros(shape, dtype=dtype)
+
+    def total(self, x: Array) -> Array:
+        """The sum of every worker's x."""
+        return x
+
+    def meet(self) -> None:
+        """Wait until every worker has come here."""
+
+
 class Kept:
     """What one node keeps from forward to backward in one pass.
 
     The graph fills `xp` (the device's array functions), `shapes` (of the inputs), `needs` (which inputs want a
     gradient), and of `inputs` and `output` those that the node declares in `keeps`. A node may set `mask`, and
-    nothing else, in its forward. `pass_index` and `words` serve randomness (see `IndexMask`).
+    nothing else, in its forward. `pass_index` and `words` serve randomness (see `IndexMask`), `crew` the nodes that
+    several workers share (see `Crew`).
     """
 
-    __slots__ = ("inputs", "mask", "needs", "output", "pass_index", "shapes", "words", "xp")
+    __slots__ = ("crew", "inputs", "mask", "needs", "output", "pass_index", "shapes", "words", "xp")
 
     xp: Namespace
+    crew: Crew
     shapes: tuple[Shape, ...]
     needs: tuple[bool, ...]
     inputs: tuple[Array, ...]
@@ -43,11 +83,13 @@ class Node:
         inputs: the nodes whose outputs this one takes.
         shape: the output's shape, when the inputs' shapes are known before running; else None.
         keeps: what backward needs, of "inputs", "output" and "mask"; the graph drops all else after forward.
+        carries: numbers of inputs that are made of the first one, and whose gradient is already in that one's.
         broadcasts: whether backward may return gradients of the broadcast shape, for the graph to reduce.
     """
 
     registry: ClassVar[dict[str, type[Node]]] = {}
     keeps: ClassVar[tuple[str, ...]] = ()
+    carries: ClassVar[tuple[int, ...]] = ()
     broadcasts: ClassVar[bool] = False
 
     inputs: tuple[Node, ...]
@@ -75,6 +117,17 @@ class Node:
     def backward(self, kept: Kept, dy: Array) -> Array | tuple[Array | None, ...]:
         """The gradient for each input from the gradient of the output, which must not be changed."""
         raise NotImplementedError
+
+    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+        """Along which axis of the output the samples lie, from where they lie in each input (None: nowhere).
+
+        Sample i of the output may depend on sample i of the inputs alone. `TOTAL` says that the output is the sum of
+        what each part of the samples gives.
+
+        Raises:
+            SamplesMix: where neither holds; a graph with such a node has one worker.
+        """
+        raise SamplesMix(type(self).__name__)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:

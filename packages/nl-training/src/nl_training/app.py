@@ -70,7 +70,6 @@ def refuse_unbuilt(config: Config) -> None:
         "trainer.checkpoint_every_steps": t.checkpoint_every_steps is not None,
         "trainer.checkpoint_every_seconds": t.checkpoint_every_seconds is not None,
         "trainer.profile=true": t.profile,
-        "device.workers=processes": config.device.workers == "processes",
         "device.tf32=true": config.device.tf32,
     }
     if unbuilt := [option for option, wanted in asked.items() if wanted]:

@@ -19,7 +19,7 @@ from nl_training.config import build
 from nl_training.data import Dataset
 from nl_training.paths import ROOT
 from nl_training.progress import CertificateBar
-from nl_training.verification import BATCHES, certify_network, twin
+from nl_training.verification import BATCHES, certify_network, training_graph, twin
 
 if TYPE_CHECKING:
     from nl_training.config.schema import Config
@@ -83,7 +83,7 @@ def failure(net: Network, certificate: Certificate, feeds: Mapping[str, Any], co
     for verdict in certificate.tensors:
         if not verdict.holds:
             lines += _wrong(verdict)
-    fault = first_wrong(twin(net).wire(len(feeds["x"]), train=True), feeds, certificate.seed)
+    fault = first_wrong(training_graph(twin(net), net.device, len(feeds["x"])), feeds, certificate.seed)
     if fault is not None:
         return "\n".join([*lines, fault.report(command)])
     blame = "each node's own backward is right in float64: look at the dtype that trains, or at a node at its kink"

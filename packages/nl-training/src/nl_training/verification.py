@@ -14,6 +14,7 @@ import numpy as np
 
 from nl_models import Network, build
 from nl_nodes import Device, Graph, UserError
+from nl_nodes.compiler import RULES, rewrite
 from nl_nodes.verify import Certificate, Trained, Verdict, certify, code_hash, fingerprint, load_certificate
 from nl_nodes.verify.certify import Progress
 from nl_training.paths import ROOT, cache_folder
@@ -91,7 +92,7 @@ def verify(net: Network, mode: str, max_seconds: float, progress: Progress | Non
     if mode == "off":
         return Outcome()
     began = perf_counter()
-    graph = net.wire(batch_of(net), train=True)
+    graph = training_graph(net, net.device)
     path = certificate_path(graph, net.device)
     certificate = _cached(path, graph, net.device, strict=mode == "strict")
     cached = certificate is not None
@@ -101,6 +102,12 @@ def verify(net: Network, mode: str, max_seconds: float, progress: Progress | Non
     if mode == "strict":
         _insist(certificate)
     return Outcome(certificate.status, certificate, cached, perf_counter() - began)
+
+
+def training_graph(net: Network, device: Device, batch: int | None = None) -> Graph:
+    """The graph that trains on a device: where that compiles, as the compiler's rules leave it."""
+    graph = net.wire(batch or batch_of(net), train=True)
+    return rewrite(graph, RULES) if device.compiles else graph
 
 
 def batch_of(net: Network) -> int:
@@ -140,18 +147,16 @@ def certify_network(
         progress: called after each tensor.
         seed: what the directions are drawn from.
     """
-    count = len(feeds[0]["x"])
-    own = net.wire(count, train=True)
+    own = net.training_pass(len(feeds[0]["x"]))
 
     def gradients(batch: Mapping[str, Any], dy: Any) -> dict[str, Any]:
-        with net.device.limits():
-            done = own.run(x=net.device.array(batch["x"]), t=net.device.labels(batch["t"]))
-            found = done.backward(net.device.array(dy))
-        return {name: np.asarray(net.device.host(grad), dtype=np.float64) for name, grad in found.items()}
+        # Of an upstream of 1, as it trains; the gradient is linear in it.
+        found = own(batch["x"], batch["t"])
+        return {name: dy * np.asarray(net.device.host(grad), dtype=np.float64) for name, grad in found.items()}
 
     with net.device.limits():
         return certify(
-            twin(net).wire(count, train=True),
+            training_graph(twin(net), net.device, len(feeds[0]["x"])),
             feeds,
             UPSTREAM,
             trained=Trained(net.device.dtype, net.device.name, gradients),

@@ -29,10 +29,15 @@ class NumpyBackend(Backend):
 
     def words(self, seed: int, stream: int, counter: int, count: int) -> Array:
         """The words, from NumPy's own generator."""
-        # NumPy steps its counter before it draws, so block b comes from counter b - 1, modulo 2^256.
-        start = ((counter << 64) - 1) % 2**256
-        generator = np.random.Philox(counter=start, key=(stream << 64) + seed)
-        return generator.random_raw(count)
+        return philox(seed, stream, counter, count)
+
+
+def philox(seed: int, stream: int, counter: int, count: int, start: int = 0) -> Array:
+    """`Backend.words`, from number `start` on."""
+    # NumPy steps its counter before it draws, so block b comes from counter b - 1, modulo 2^256.
+    block = ((counter << 64) + start // 4 - 1) % 2**256
+    generator = np.random.Philox(counter=block, key=(stream << 64) + seed)
+    return generator.random_raw(start % 4 + count)[start % 4 :]
 
 
 backends()["cpu"] = NumpyBackend()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from nl_nodes.device import cpu as _cpu  # noqa: F401  (enrols NumPy)
+from nl_nodes.device import cpu as _cpu
 from nl_nodes.device.backend import backend
 from nl_nodes.errors import UserError
 from nl_nodes.typing import Array, Namespace
+
+if TYPE_CHECKING:
+    from nl_nodes.compiler.workers import Team
 
 # Finding the BLAS libraries of the process takes milliseconds; it is done once.
 _controller = cache(ThreadpoolController)
@@ -59,6 +64,31 @@ class Device:
         self.backend = backend(name, index)
         self.name, self.dtype, self.compile = name, dtype, compile
         self.threads, self.workers, self.index, self.tf32 = threads, workers, index, tf32
+        self._team: Team | None = None
+
+    @property
+    def compiles(self) -> bool:
+        """Whether graphs run compiled here: asked for, and on NumPy."""
+        return self.compile and isinstance(self.backend, _cpu.NumpyBackend)
+
+    @property
+    def team(self) -> Team:
+        """Who runs compiled graphs; made when first asked for."""
+        if self._team is None:
+            # Late: the compiler knows nodes, and those know the device's backends.
+            from nl_nodes.compiler.workers import team
+
+            kind = self.workers
+            if kind == "auto":  # see docs/decisions/0007-processes.md
+                kind = "processes" if hasattr(os, "memfd_create") else "threads"
+            self._team = team(kind, self.threads or len(os.sched_getaffinity(0)))
+        return self._team
+
+    def zeros(self, size: int) -> Array:
+        """So many zeros, which every worker sees."""
+        if self.compiles:
+            return self.team.memory(size * np.dtype(self.dtype).itemsize).view(self.dtype)
+        return self.xp.zeros(size, dtype=self.dtype)
 
     @property
     def xp(self) -> Namespace:
@@ -79,11 +109,12 @@ class Device:
 
     @contextmanager
     def limits(self) -> Iterator[None]:
-        """Hold BLAS to `threads` threads inside."""
-        if self.threads is None:
+        """Hold BLAS to `threads` threads inside, or to one where several workers call it."""
+        threads = self.team.blas_threads or self.threads if self.compiles else self.threads
+        if threads is None:
             yield
         else:
-            with _controller().limit(limits=self.threads, user_api="blas"):
+            with _controller().limit(limits=threads, user_api="blas"):
                 yield
 
     def __repr__(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from nl_nodes.axes import broadcast
 from nl_nodes.cases import Case, positive, real
 from nl_nodes.errors import UserError
-from nl_nodes.node import Kept, Node
+from nl_nodes.node import Kept, Node, SamplesMix
 from nl_nodes.typing import Array, Shape
 
 
@@ -26,6 +26,15 @@ class Pairwise(Node, abstract=True):
         except ValueError:
             raise self.misfit("shapes do not broadcast", *shapes) from None
 
+    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+        """The inputs' own, where they agree from the right and nothing else is spread over it."""
+        ends = {axis - len(shape) for shape, axis in zip(shapes, axes, strict=True) if axis is not None}
+        end = min(ends)
+        spread = (shape[end] for shape, axis in zip(shapes, axes, strict=True) if axis is None and len(shape) >= -end)
+        if len(ends) > 1 or any(n != 1 for n in spread):
+            raise SamplesMix(type(self).__name__)
+        return end + max(map(len, shapes))
+
 
 class Elementwise(Node, abstract=True):
     """Base of the nodes that keep their one input's shape."""
@@ -36,6 +45,10 @@ class Elementwise(Node, abstract=True):
     def infer(self, *shapes: Shape) -> Shape:
         """The input's shape."""
         return shapes[0]
+
+    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+        """The input's."""
+        return axes[0]
 
 
 class Add(Pairwise):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nl_nodes.cases import Case, real
 from nl_nodes.errors import UserError
-from nl_nodes.node import Kept, Node
+from nl_nodes.node import Kept, Node, SamplesMix
 from nl_nodes.typing import Array, Shape
 
 
@@ -42,6 +42,12 @@ class Img2Matrix(Node):
             window = f"a window of {self.height}x{self.width} with pad {self.pad}"
             raise self.misfit(f"{window} is larger than the image", shape)
         return (c * self.height * self.width, oh, ow, n)
+
+    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+        """The images', which become the last axis."""
+        if axes[0] != 0:
+            raise SamplesMix(type(self).__name__)
+        return 3
 
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """The windows, each a column."""

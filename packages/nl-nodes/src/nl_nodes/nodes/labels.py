@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nl_nodes.cases import Case, labels, real, unit
-from nl_nodes.node import Kept, Node
+from nl_nodes.node import Kept, Node, SamplesMix
 from nl_nodes.nodes.arithmetic import Mul
 from nl_nodes.typing import Array, Shape
 
@@ -28,6 +28,12 @@ class OneHot(Node):
         if t not in (like, like[:1]):
             raise self.misfit("labels must be (N,) or of the values' shape", t, like)
         return like
+
+    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+        """The first axis."""
+        if axes != (0, 0):
+            raise SamplesMix(type(self).__name__)
+        return 0
 
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """The rows."""

@@ -8,9 +8,9 @@ from fractions import Fraction
 from nl_nodes.axes import size
 from nl_nodes.cases import Case, away, real
 from nl_nodes.errors import UserError
-from nl_nodes.node import Kept, Node
+from nl_nodes.node import Kept, Node, SamplesMix
 from nl_nodes.nodes.arithmetic import Add, Elementwise, MulConst
-from nl_nodes.typing import Array
+from nl_nodes.typing import Array, Shape
 
 WORDS = 2**64
 
@@ -68,6 +68,12 @@ class IndexMask(Elementwise):
         self.seed = seed
         self.stream = stream
         super().__init__(x)
+
+    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+        """The first axis: the words are counted from the first sample on."""
+        if axes[0] != 0:
+            raise SamplesMix(type(self).__name__)
+        return 0
 
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """X * mask."""

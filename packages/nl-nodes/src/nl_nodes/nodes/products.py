@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nl_nodes.axes import size
 from nl_nodes.cases import Case, real
-from nl_nodes.node import Kept, Node
+from nl_nodes.node import Kept, Node, SamplesMix
 from nl_nodes.typing import Array, Shape
 
 
@@ -30,6 +30,15 @@ class Dot(Node):
         if not x or len(w) < 2 or x[-1] != w[0]:
             raise self.misfit("the first's last axis must be the first of the second's two or more", x, w)
         return (*x[:-1], *w[1:])
+
+    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+        """X's, unless that is summed over; or w's, likewise."""
+        (a, b), last = axes, len(shapes[0]) - 1
+        if a is not None and b is None and a != last:
+            return a
+        if b is not None and a is None and b != 0:
+            return last - 1 + b
+        raise SamplesMix(type(self).__name__)
 
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """X @ w."""

@@ -8,7 +8,7 @@ from itertools import product
 from nl_nodes.axes import normalise, reduced, size
 from nl_nodes.cases import Case, distinct, real
 from nl_nodes.errors import UserError
-from nl_nodes.node import Kept, Node
+from nl_nodes.node import TOTAL, Kept, Node, SamplesMix
 from nl_nodes.typing import Array, Axis, Shape
 
 
@@ -24,6 +24,19 @@ class Reduction(Node, abstract=True):
         """The input's shape without (or with ones for) the reduced axes."""
         return reduced(shapes[0], normalise(self.axis, len(shapes[0])), self.keepdims)
 
+    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+        """The input's, unless that is reduced."""
+        axis = axes[0]
+        assert axis is not None
+        gone = normalise(self.axis, len(shapes[0]))
+        if axis in gone:
+            return self.over_samples()
+        return axis if self.keepdims else axis - sum(a < axis for a in gone)
+
+    def over_samples(self) -> int:
+        """What a reduction of the samples' axis is: `TOTAL`, or no such thing."""
+        raise SamplesMix(type(self).__name__)
+
     def spread(self, kept: Kept, dy: Array) -> Array:
         """The upstream gradient repeated along the reduced axes, as a read-only view."""
         shape = kept.shapes[0]
@@ -38,6 +51,10 @@ class Sum(Reduction):
     `keepdims`). Keeps: nothing. Kinks: none. Errors: `ShapeError` for an axis that x lacks.
     Source: Deep Learning from Scratch 2, 1.3.4.
     """
+
+    def over_samples(self) -> int:
+        """A sum of sums."""
+        return TOTAL
 
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """sum(x, axis)."""

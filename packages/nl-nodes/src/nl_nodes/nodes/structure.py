@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from nl_nodes.axes import normalise, size
 from nl_nodes.cases import Case, real
 from nl_nodes.errors import ShapeError
-from nl_nodes.node import Kept, Node
+from nl_nodes.node import Kept, Node, SamplesMix
 from nl_nodes.typing import Array, Shape
 
 
@@ -38,6 +38,12 @@ class Reshape(Node):
         if size(tuple(filled)) != size(shape):
             raise self.misfit(f"cannot become {self.target}", shape)
         return tuple(filled)
+
+    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+        """The first axis, if that stays; other reshapes are not followed."""
+        if axes[0] != 0 or self.infer(shapes[0])[:1] != shapes[0][:1] or self.target[0] not in (0, -1):
+            raise SamplesMix(type(self).__name__)
+        return 0
 
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """reshape(x, shape)."""
@@ -78,6 +84,10 @@ class Transpose(Node):
             raise self.misfit(f"axes {self.axes} are no permutation", shape)
         return tuple(shape[a] for a in self.axes)
 
+    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+        """Where the input's goes."""
+        return [a % len(self.axes) for a in self.axes].index(axes[0] or 0)
+
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """transpose(x, axes)."""
         return inputs[0].transpose(self.axes)
@@ -108,6 +118,10 @@ class T(Node):
     def infer(self, *shapes: Shape) -> Shape:
         """The reversed shape."""
         return shapes[0][::-1]
+
+    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+        """The input's, from the other end."""
+        return len(shapes[0]) - 1 - (axes[0] or 0)
 
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """X.T."""

@@ -105,7 +105,7 @@ def _nudged(rng: np.random.Generator, value: Any) -> Any:
 
 
 def _check(graph: Graph, node: Node, place: int, values: Mapping[Node, Any], seed: int) -> Fault | None:
-    wanted = [i for i, n in enumerate(node.inputs) if n in graph.needs]
+    wanted = [i for i, n in enumerate(node.inputs) if n in graph.needs and i not in node.carries]
     rng = np.random.default_rng((seed, place))
     alone = Alone(graph, node, values, wanted, upstream(rng, values[node].shape))
     for residual in sample_check(alone.graph, alone.feeds, alone.dy, rng):
@@ -130,10 +130,12 @@ class Alone:
 
     def __init__(self, graph: Graph, node: Node, values: Mapping[Node, Any], wanted: list[int], dy: Any) -> None:
         single = copy.copy(node)
-        single.inputs = tuple(Input(str(i), gradient=i in wanted) for i in range(len(node.inputs)))
+        own = {n: Input(str(i), gradient=i in wanted) for i, n in enumerate(node.inputs)}
+        carried = {i: _upon(node.inputs[i], {node.inputs[0]: own[node.inputs[0]]}) for i in node.carries}
+        single.inputs = tuple(carried.get(i, own[n]) for i, n in enumerate(node.inputs))
         self.graph = Graph(single)
         self.graph.passes = graph.passes
-        self.feeds = {str(i): values[n] for i, n in enumerate(node.inputs)}
+        self.feeds = {leaf.name: values[n] for n, leaf in own.items() if leaf.name in self.graph.leaves}
         self.dy = dy
 
     def worst(self, wrong: Residual, rng: np.random.Generator) -> Residual:
@@ -161,3 +163,12 @@ class Alone:
         direction = np.zeros(len(signs))
         direction[part] = signs[part]
         return complex_step(self.graph, self.feeds, name, direction.reshape(self.feeds[name].shape), self.dy)
+
+
+def _upon(node: Node, given: dict[Node, Node]) -> Node:
+    """The node anew, upon others in place of some it is made of."""
+    if node not in given:
+        twin = copy.copy(node)
+        twin.inputs = tuple(_upon(n, given) for n in node.inputs)
+        given[node] = twin
+    return given[node]

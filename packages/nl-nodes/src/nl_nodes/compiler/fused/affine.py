@@ -1,0 +1,106 @@
+"""The affine layer with the rectifier that follows it, on rows or on maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nl_nodes.axes import size
+from nl_nodes.cases import Case, real
+from nl_nodes.compiler.fused.after import column_sums
+from nl_nodes.node import Kept, Node, SamplesMix
+from nl_nodes.typing import Array, Shape
+
+
+class Affine(Node):
+    """y = relu(x w + b); the rectifier is optional.
+
+    Forward: y = x @ w + b, and max(y, 0). Backward: g = dy where y > 0; dx = g @ w.T, dw = x.T @ g, db = the sum of
+    g's rows. Shapes: x (N, K), w (K, M), b (M,), y (N, M). Maps x (H, W, N, C) count as rows in the order C, H, W, as
+    if they had been images. Keeps: output, mask (rows, and weights in their order).
+    Kinks: the rectifier's gradient at 0 is 0. Errors: `ShapeError` where they do not fit.
+    Source: Deep Learning from Scratch, 5.6.2.
+    """
+
+    keeps = ("output", "mask")
+
+    def __init__(self, x: Node, w: Node, b: Node, relu: bool = False) -> None:
+        self.relu = relu
+        super().__init__(x, w, b)
+
+    def infer(self, *shapes: Shape) -> Shape:
+        """(N, M)."""
+        x, w, b = shapes
+        n, k = (x[2], size(x) // max(x[2], 1)) if len(x) == 4 else x if len(x) == 2 else (0, -1)
+        if len(w) != 2 or k != w[0] or b != w[1:]:
+            raise self.misfit("needs (N, K) or maps, (K, M) and (M,)", *shapes)
+        return (n, w[1])
+
+    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+        """The first axis, from that of rows or the third of maps."""
+        if axes != (2 if len(shapes[0]) == 4 else 0, None, None):
+            raise SamplesMix(type(self).__name__)
+        return 0
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """max(x @ w + b, 0)."""
+        x, w, b = inputs
+        kept.mask = x, w = (_rows(kept, x), _ordered(kept, w, x.shape)) if x.ndim == 4 else (x, w)
+        y = x @ w + b
+        if self.relu:
+            # An array of zeros: NumPy's maximum is three times slower with a number.
+            kept.xp.maximum(y, kept.xp.zeros((w.shape[1],), dtype=y.dtype), out=y)
+        return y
+
+    def backward(self, kept: Kept, dy: Array) -> tuple[Array | None, Array | None, Array | None]:
+        """The three products with g."""
+        x, w = kept.mask
+        g = dy * (kept.output.real > 0) if self.relu else dy
+        dx = g @ w.T if kept.needs[0] else None
+        dw = x.T @ g if kept.needs[1] else None
+        db = column_sums(kept.xp, g) if kept.needs[2] else None
+        if len(kept.shapes[0]) == 4:
+            dx, dw = _as_maps(dx, kept.shapes[0]), _as_images(kept, dw, kept.shapes[0])
+        return dx, dw, db
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Rows and maps, with and without the rectifier."""
+        draws = (real(3, 4), real(4, 5), real(5))
+        yield Case("plain", cls, draws)
+        yield Case("rectified", lambda x, w, b: cls(x, w, b, relu=True), draws)
+        yield Case("maps", cls, (real(2, 3, 4, 2), real(12, 5), real(5)))
+        yield Case("maps, rectified", lambda x, w, b: cls(x, w, b, True), (real(3, 2, 3, 2), real(12, 4), real(4)))
+
+
+def _rows(kept: Kept, x: Array) -> Array:
+    """Maps (H, W, N, C) as rows (N, H W C): an image's channels stay together, which copies fast."""
+    h, w, n, c = x.shape
+    rows = kept.xp.empty((n, h, w, c), dtype=x.dtype)
+    rows[...] = x.transpose((2, 0, 1, 3))
+    return rows.reshape((n, h * w * c))
+
+
+def _ordered(kept: Kept, w: Array, maps: Shape) -> Array:
+    """Weights whose rows are in the order C, H, W in the order H, W, C; the workers share the work."""
+    h, width, _, c = maps
+    m = w.shape[1]
+    ordered = kept.crew.shared((h, width, c, m), w.dtype)
+    share = kept.crew.share(h)
+    ordered[share] = w.reshape((c, h, width, m)).transpose((1, 2, 0, 3))[share]
+    kept.crew.meet()
+    return ordered.reshape(w.shape)
+
+
+def _as_maps(dx: Array | None, maps: Shape) -> Array | None:
+    h, w, n, c = maps
+    return None if dx is None else dx.reshape((n, h, w, c)).transpose((1, 2, 0, 3))
+
+
+def _as_images(kept: Kept, dw: Array | None, maps: Shape) -> Array | None:
+    """The weights' gradient in their own order."""
+    if dw is None:
+        return None
+    h, w, _, c = maps
+    own = kept.xp.empty((c, h, w, dw.shape[1]), dtype=dw.dtype)
+    own[...] = dw.reshape((h, w, c, dw.shape[1])).transpose((2, 0, 1, 3))
+    return own.reshape(dw.shape)

@@ -1,0 +1,125 @@
+"""What follows a convolution or a normalisation: max pooling, bias and rectifier, a piece of the images at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nl_nodes.axes import size
+from nl_nodes.node import Kept
+from nl_nodes.typing import Array, Shape
+
+
+class After:
+    """y = relu(pool(s) + b); each of the three is optional.
+
+    Max pooling of 2x2 windows that touch commutes with a bias and a rectifier, so it comes first and a quarter of the
+    values is left for them.
+
+    Args:
+        kept: of the node.
+        sums: the shape (H, W, N, K) of what comes in.
+        dtype: of everything.
+        images: how many images make a piece.
+        relu: whether a rectifier follows.
+        pool: whether pooling comes first.
+        bias: (K,), if any.
+        masks: which of two neighbours is larger, as the forward pass found it.
+    """
+
+    def __init__(
+        self,
+        kept: Kept,
+        sums: Shape,
+        dtype: Any,
+        images: int,
+        relu: bool,
+        pool: bool,
+        bias: Array | None = None,
+        masks: Any = None,
+    ) -> None:
+        h, w, n, k = sums
+        self.xp, self.relu, self.pool, self.bias, self.masks = kept.xp, relu, pool, bias, masks
+        self.oh, self.ow = (h // 2, w // 2) if pool else (h, w)
+        if relu:
+            # An array of zeros: NumPy's maximum is three times slower with a number.
+            self.zero = kept.xp.zeros((images, k), dtype=dtype)
+        if bias is not None:
+            # As long as a piece: a row of K alone makes short runs.
+            self.tiled = kept.xp.empty((images, k), dtype=dtype)
+            self.tiled[...] = bias
+        self.wide = kept.xp.empty((2 * self.oh * self.ow * images * k if pool else 0,), dtype=dtype)
+        if pool and masks is None:
+            columns = kept.xp.empty((2 * self.oh, self.ow, n, k), dtype=bool)
+            self.masks = (columns, kept.xp.empty((self.oh, self.ow, n, k), dtype=bool))
+        self.small = kept.xp.empty((self.oh * self.ow * images * k,), dtype=dtype)
+        self.db: Array = None
+
+    def forward(self, sums: Array, piece: slice, y: Array) -> None:
+        """From the sums (H, W, m, K) of a piece into y (OH, OW, m, K)."""
+        xp, m = self.xp, piece.stop - piece.start
+        source = sums
+        if self.pool:
+            self._pool(sums[: 2 * self.oh, : 2 * self.ow], piece, y)
+            source = y
+        if self.bias is not None:
+            xp.add(source, self.tiled[:m], y)
+            source = y
+        if self.relu:
+            xp.maximum(source, self.zero[:m], out=y)
+        elif source is not y:
+            y[...] = source
+
+    def backward(self, dy: Array, y: Array, piece: slice, sums: Array) -> None:
+        """The gradient of the sums of a piece, from that of its outputs; the bias's is added to `db`.
+
+        Sums that no window of a pooling sees must be zero before.
+        """
+        xp = self.xp
+        small = (self.small[: size(dy.shape)].reshape(dy.shape)) if self.pool else sums
+        if self.relu:
+            xp.multiply(dy, y.real > 0, small)
+        elif not self.pool or self.bias is not None:
+            small[...] = dy
+        else:
+            small = dy
+        if self.bias is not None:
+            self._add_bias(small)
+        if self.pool:
+            self._spread(small, piece, sums)
+
+    def _pool(self, sums: Array, piece: slice, y: Array) -> None:
+        """The larger of two columns, then of two rows; of equals the first."""
+        xp = self.xp
+        columns, rows = (mask[:, :, piece] for mask in self.masks)
+        left, right = sums[:, 0::2], sums[:, 1::2]
+        xp.greater(right.real, left.real, columns)
+        wide = self.wide[: size(left.shape)].reshape(left.shape)
+        xp.maximum(left, right, out=wide)
+        xp.greater(wide[1::2].real, wide[0::2].real, rows)
+        xp.maximum(wide[0::2], wide[1::2], out=y)
+
+    def _spread(self, dy: Array, piece: slice, sums: Array) -> None:
+        """Each gradient to the larger of two rows, then of two columns."""
+        xp = self.xp
+        columns, rows = (mask[:, :, piece] for mask in self.masks)
+        tall = self.wide[: size(columns.shape)].reshape(columns.shape)
+        xp.multiply(dy, rows, tall[1::2])
+        xp.subtract(dy, tall[1::2], tall[0::2])
+        inner = sums[: 2 * self.oh, : 2 * self.ow]
+        xp.multiply(tall, columns, inner[:, 1::2])
+        xp.subtract(tall, inner[:, 1::2], inner[:, 0::2])
+
+    def _add_bias(self, dy: Array) -> None:
+        part = column_sums(self.xp, dy)
+        self.db = part if self.db is None else self.db + part
+
+
+def column_sums(xp: Any, x: Array) -> Array:
+    """The sum (K,) over all axes of x but the last.
+
+    A product with a row of ones, which BLAS does twice as fast as NumPy sums. Pixel by pixel, since a piece's images
+    need not lie next to those of the next pixel.
+    """
+    rows, k = x.shape[-2:]
+    ones = xp.ones((1, rows), dtype=x.dtype)
+    return xp.matmul(ones, x).reshape((-1, k)).sum(axis=0) if x.ndim > 2 else xp.matmul(ones, x).reshape((k,))

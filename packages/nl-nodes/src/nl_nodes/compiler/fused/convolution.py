@@ -1,0 +1,198 @@
+"""Convolution with what follows it: max pooling, bias and rectifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from nl_nodes.axes import size
+from nl_nodes.cases import Case, real
+from nl_nodes.compiler.fused.after import After
+from nl_nodes.compiler.fused.columns import Columns
+from nl_nodes.compiler.fused.frame import NONE, Frame, Margins, framed, inside, third
+from nl_nodes.compiler.fused.way import Way
+from nl_nodes.compiler.fused.winograd import F4, PAIR, Tiles, Winograd
+from nl_nodes.node import Kept, Node
+from nl_nodes.typing import Array, Namespace, Shape
+
+MANY = 8
+"""From so many channels on, tiles are faster than windows."""
+
+
+class Conv(Node):
+    """y = relu(pool(conv(x, w)) + b), in a frame of zeros; rectifier, pooling and bias are optional.
+
+    Max pooling of 2x2 windows that touch commutes with the bias and the rectifier, so it comes first and a quarter of
+    the values is left for them.
+
+    Forward: as said. Backward: dy passes where y > 0; within a window, to the first of its largest values in row-major
+    order; then dw and dx as of a convolution. Shapes: x (Hf, Wf, N, C), the maps in the frame that `conv` gives them,
+    w (K, C, FH, FW), b (K,), y (OH, OW, N, K) or half that, and its frame. Keeps: inputs, output, mask (which of two
+    neighbours is larger). Kinks: as ValueMask and Max. Errors: none; `conv` makes what fits.
+    Source: Deep Learning from Scratch, 7.4; Lavin and Gray (2016).
+
+    Args:
+        x: maps in their frame.
+        w: the kernels.
+        b: the bias, if any.
+        size: the shape (H, W) of the maps without their frame.
+        pad: rows and columns of zeros that the convolution sees on every side.
+        stride: the step between windows.
+        relu: whether a rectifier follows.
+        pool: whether pooling comes before bias and rectifier.
+        frame: the frame around y.
+    """
+
+    keeps = ("inputs", "output", "mask")
+
+    def __init__(
+        self,
+        x: Node,
+        w: Node,
+        b: Node | None = None,
+        *,
+        size: Shape,
+        pad: int = 0,
+        stride: int = 1,
+        relu: bool = False,
+        pool: bool = False,
+        frame: Margins = NONE,
+    ) -> None:
+        self.size, self.pad, self.stride = size, pad, stride
+        self.relu, self.pool, self.frame = relu, pool, frame
+        super().__init__(*((x, w) if b is None else (x, w, b)))
+
+    def outputs(self, w: Shape) -> Shape:
+        """(OH, OW, K) of the convolution alone."""
+        oh, ow = ((n + 2 * self.pad - k) // self.stride + 1 for n, k in zip(self.size, w[2:], strict=True))
+        return (oh, ow, w[0])
+
+    def infer(self, *shapes: Shape) -> Shape:
+        """The framed shape of the outputs."""
+        x, w = shapes[:2]
+        oh, ow, k = self.outputs(w)
+        half = 2 if self.pool else 1
+        return framed((oh // half, ow // half, x[2], k), self.frame)
+
+    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+        """The third axis."""
+        return third(self, axes)
+
+    def _way(self, xp: Namespace, inputs: tuple[Array, ...]) -> Way:
+        x, w = (a.shape for a in inputs[:2])
+        outputs, dtype = self.outputs(w), xp.result_type(*(a.dtype for a in inputs))
+        tiles = tiles_for(self.size, w, self.pad, self.stride)
+        if tiles is None:
+            return Columns(w[2:], self.stride, xp, x, outputs, dtype)
+        return Winograd(tiles, xp, x, outputs, dtype)
+
+    def _after(self, kept: Kept, way: Way, bias: Array | None, masks: Any = None) -> After:
+        sums = (way.oh, way.ow, way.n, way.k)
+        return After(kept, sums, way.dtype, way.images, self.relu, self.pool, bias, masks)
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """Piece by piece: convolution, then what follows it while the piece is in the cache."""
+        x, w = inputs[:2]
+        way = self._way(kept.xp, inputs)
+        u = way.weights(kept, w)
+        y = kept.crew.blank(self.infer(*(a.shape for a in inputs)), way.dtype)
+        after = self._after(kept, way, inputs[2] if len(inputs) > 2 else None)
+        kept.mask = after.masks
+        for piece in way.pieces():
+            sums = way.sums(piece)
+            way.forward(x[:, :, piece], u, sums)
+            after.forward(sums[: way.oh, : way.ow], piece, inside(y, self.frame)[:, :, piece])
+        return y
+
+    def backward(self, kept: Kept, dy: Array) -> tuple[Array | None, ...]:
+        """Piece by piece: back through what follows, then both gradients of the convolution."""
+        x, w = kept.inputs[:2]
+        way = self._way(kept.xp, kept.inputs)
+        u = way.weights(kept, w) if kept.needs[0] else None
+        bias = kept.inputs[2] if len(kept.inputs) > 2 and kept.needs[2] else None
+        after = self._after(kept, way, bias, kept.mask)
+        way.clear()
+        y, dy = inside(kept.output, self.frame), inside(dy, self.frame)
+        dx = kept.xp.empty(x.shape, dtype=x.dtype) if kept.needs[0] else None
+        du = Sum(kept, way) if kept.needs[1] else None
+        for piece in way.pieces():
+            sums = way.sums(piece)
+            after.backward(dy[:, :, piece], y[:, :, piece], piece, sums[: way.oh, : way.ow])
+            way.load(x[:, :, piece], sums)
+            if du is not None:
+                du.add()
+            if dx is not None:
+                way.data_gradient(u, dx[:, :, piece])
+        dw = way.weights_back(du.array) if du is not None else None
+        return (dx, dw, after.db)[: len(kept.inputs)]
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Every way of calculating, with and without each of what follows, and frames."""
+        forms: list[dict[str, Any]] = [
+            {},
+            {"relu": True},
+            {"pool": True},
+            {"relu": True, "pool": True, "frame": (1, 3, 1, 2)},
+        ]
+        for label, x, w, pad, stride in (
+            ("tiles of 4", (6, 7, 2, MANY), (2, MANY, 3, 3), 1, 1),
+            ("tiles of 4, pad 2", (5, 4, 2, MANY), (3, MANY, 3, 3), 2, 1),
+            ("maps of 2x2", (2, 2, 3, MANY), (3, MANY, 3, 3), 1, 1),
+            ("windows, one channel", (5, 6, 3, 1), (2, 1, 3, 3), 1, 1),
+            ("windows of 5x5", (6, 7, 2, 5), (2, 5, 5, 5), 2, 1),
+            ("windows, stride 2", (7, 6, 2, 2), (3, 2, 3, 2), 1, 2),
+        ):
+            for form in forms:
+                build = partial(_case, x[:2], w, pad, stride, **form)
+                name = ", ".join([label, *(f"{k} {v}" for k, v in form.items())])
+                yield Case(name, build, (real(*x), real(*w), real(w[0])))
+            yield Case(f"{label}, no bias", partial(_case, x[:2], w, pad, stride), (real(*x), real(*w)))
+
+
+class Sum:
+    """The gradient of the kernels as they are used, summed over the pieces."""
+
+    def __init__(self, kept: Kept, way: Way) -> None:
+        self.xp, self.way = kept.xp, way
+        self.array = kept.xp.empty(way.transformed, dtype=way.dtype)
+        self._begun = False
+
+    def add(self) -> None:
+        """Add that of the piece which is loaded."""
+        if not self._begun:
+            self.way.weight_gradient(self.array)
+            self._begun = True
+            return
+        part = self.way.scratch("part", self.way.transformed, size(self.way.transformed))
+        self.way.weight_gradient(part)
+        self.xp.add(self.array, part, self.array)
+
+
+def conv(x: Node, w: Node, b: Node | None, pad: int, stride: int) -> Node:
+    """The convolution of maps x (H, W, N, C), which it puts into the frame that its way of calculating needs."""
+    assert x.shape is not None
+    assert w.shape is not None
+    framed = Frame(x, margins(x.shape[:2], w.shape, pad, stride))
+    return Conv(framed, w, b, size=x.shape[:2], pad=pad, stride=stride)
+
+
+def margins(maps: Shape, w: Shape, pad: int, stride: int) -> Margins:
+    """The frame that maps (H, W) need for kernels (K, C, FH, FW)."""
+    tiles = tiles_for(maps, w, pad, stride)
+    return Columns.margins(pad) if tiles is None else tiles.margins(maps, pad)
+
+
+def tiles_for(maps: Shape, w: Shape, pad: int, stride: int) -> Tiles | None:
+    """The tiles that suit maps (H, W) and kernels (K, C, FH, FW); None where windows are better, or alone possible."""
+    if w[2:] != (3, 3) or stride != 1 or w[1] < MANY:
+        return None
+    if maps == (2, 2) and pad == 1:
+        return PAIR
+    return F4 if min(maps) + 2 * pad - 2 > 2 else None
+
+
+def _case(maps: Shape, kernels: Shape, pad: int, stride: int, *inputs: Node, **form: Any) -> Node:
+    x, *others = inputs
+    return Conv(Frame(x, margins(maps, kernels, pad, stride)), *others, size=maps, pad=pad, stride=stride, **form)

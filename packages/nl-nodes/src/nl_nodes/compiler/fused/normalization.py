@@ -1,0 +1,231 @@
+"""Batch normalisation of maps with what follows it: rectifier and max pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from nl_nodes.cases import Case, real
+from nl_nodes.compiler.fused.after import After, column_sums
+from nl_nodes.compiler.fused.frame import NONE, Margins, framed, inside, third
+from nl_nodes.compiler.fused.way import CACHE
+from nl_nodes.node import Kept, Node
+from nl_nodes.typing import Array, Shape
+
+
+class ChannelMean(Node):
+    """y = the mean of each channel of maps.
+
+    Forward: y = mean(x) over all but the last axis. Backward: dx = dy / M, M the values of a channel.
+    Shapes: x (H, W, N, K), y (K,). Keeps: nothing. Kinks: none. Errors: `ShapeError` for an x without four axes.
+    Source: Ioffe and Szegedy, Batch Normalization (2015), algorithm 1.
+    """
+
+    def __init__(self, x: Node) -> None:
+        super().__init__(x)
+
+    def infer(self, *shapes: Shape) -> Shape:
+        """(K,)."""
+        if len(shapes[0]) != 4:
+            raise self.misfit("needs maps (H, W, N, K)", shapes[0])
+        return shapes[0][3:]
+
+    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+        """None: all workers come to the same mean of all samples."""
+        third(self, axes)
+        return None
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """The workers' sums, together."""
+        return kept.crew.total(column_sums(kept.xp, inputs[0])) / _count(kept, inputs[0].shape)
+
+    def backward(self, kept: Kept, dy: Array) -> Array:
+        """The same for all of a channel."""
+        shape = kept.shapes[0]
+        return kept.xp.broadcast_to(dy / _count(kept, shape), shape)
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Some maps."""
+        yield Case("maps", cls, (real(2, 3, 4, 2),))
+
+
+class ChannelVariance(Node):
+    """y = the mean square distance of each channel of maps from a given number.
+
+    Forward: y = mean((x - m)^2) over all but the last axis. Backward: dx = 2 (x - m) dy / M, M the values of a channel,
+    dm = -the sum of dx. Shapes: x (H, W, N, K), m (K,), y (K,). Keeps: inputs. Kinks: none.
+    Errors: `ShapeError` where they do not fit. Source: Ioffe and Szegedy, Batch Normalization (2015), algorithm 1.
+    """
+
+    keeps = ("inputs",)
+
+    def __init__(self, x: Node, mean: Node) -> None:
+        super().__init__(x, mean)
+
+    def infer(self, *shapes: Shape) -> Shape:
+        """(K,)."""
+        x, mean = shapes
+        if len(x) != 4 or mean != x[3:]:
+            raise self.misfit("needs maps (H, W, N, K) and (K,)", *shapes)
+        return mean
+
+    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+        """None: all workers come to the same."""
+        third(self, axes)
+        return None
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """The workers' sums, together; from the mean, for what cancels in a mean of squares loses digits."""
+        centred = inputs[0] - inputs[1]
+        return kept.crew.total(column_sums(kept.xp, centred * centred)) / _count(kept, centred.shape)
+
+    def backward(self, kept: Kept, dy: Array) -> tuple[Array | None, Array | None]:
+        """As said."""
+        x, mean = kept.inputs
+        dx = (x - mean) * (dy * (2 / _count(kept, x.shape)))
+        dmean = -kept.crew.total(column_sums(kept.xp, dx)) if kept.needs[1] else None
+        return dx if kept.needs[0] else None, dmean
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """About any number, and about the mean."""
+        yield Case("any", cls, (real(2, 3, 4, 2), real(2)))
+        yield Case("mean", lambda x: cls(x, ChannelMean(x)), (real(2, 3, 4, 2),))
+
+
+class Normalize(Node):
+    """y = relu(pool(gamma (x - mean) / sqrt(var + eps) + beta)), in a frame of zeros; rectifier and pooling optional.
+
+    Forward: as said, with the mean and the variance of x. Backward: g is dy where it passes rectifier and pooling;
+    dbeta = sum g, dgamma = sum g xhat, dx = gamma (g - dbeta / M - xhat dgamma / M) / sqrt(var + eps), which is the
+    whole gradient of x; mean and variance get none, for theirs is in dx. Shapes: x (H, W, N, K), all others (K,),
+    y (H, W, N, K) or half that, and its frame. Keeps: inputs, output, mask. Kinks: as ValueMask and Max.
+    Errors: none; the compiler makes what fits. Source: Ioffe and Szegedy, Batch Normalization (2015), section 3.
+    """
+
+    keeps = ("inputs", "output", "mask")
+    carries = (1, 2)
+
+    def __init__(
+        self,
+        x: Node,
+        mean: Node,
+        variance: Node,
+        gamma: Node,
+        beta: Node,
+        eps: float,
+        relu: bool = False,
+        pool: bool = False,
+        frame: Margins = NONE,
+    ) -> None:
+        self.eps, self.relu, self.pool, self.frame = eps, relu, pool, frame
+        super().__init__(x, mean, variance, gamma, beta)
+
+    def infer(self, *shapes: Shape) -> Shape:
+        """The framed shape of the outputs."""
+        h, w, n, k = shapes[0]
+        half = 2 if self.pool else 1
+        return framed((h // half, w // half, n, k), self.frame)
+
+    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+        """The third axis."""
+        return third(self, axes)
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """Piece by piece: scaled, then what follows while the piece is in the cache."""
+        x, mean, variance, gamma, beta = inputs
+        dtype = kept.xp.result_type(*(a.dtype for a in inputs))
+        scale = gamma * (variance + self.eps) ** -0.5
+        images = _images(x)
+        after = After(kept, x.shape, dtype, images, self.relu, self.pool, beta - mean * scale)
+        kept.mask = after.masks
+        y = kept.crew.blank(self.infer(x.shape), dtype)
+        scales, scaled = _tiled(kept, scale, images), _scratch(kept, x, images, dtype)
+        for piece in _pieces(x.shape[2], images):
+            m = piece.stop - piece.start
+            part = scaled[:, :, :m]
+            kept.xp.multiply(x[:, :, piece], scales[:m], part)
+            after.forward(part, piece, inside(y, self.frame)[:, :, piece])
+        return y
+
+    def backward(self, kept: Kept, dy: Array) -> tuple[Array | None, ...]:
+        """Once through the pieces for the sums, once for dx."""
+        x, mean, variance, gamma, beta = kept.inputs
+        xp, images = kept.xp, _images(x)
+        inverse = (variance + self.eps) ** -0.5
+        scale = gamma * inverse
+        after = After(kept, x.shape, x.dtype, images, self.relu, self.pool, beta, kept.mask)
+        y, dy = inside(kept.output, self.frame), inside(dy, self.frame)
+        dx = xp.zeros(x.shape, dtype=x.dtype) if self.pool else xp.empty(x.shape, dtype=x.dtype)
+        scratch, means = _scratch(kept, x, images, x.dtype), _tiled(kept, mean, images)
+        dgamma = xp.zeros(gamma.shape, dtype=x.dtype)
+        for piece in _pieces(x.shape[2], images):
+            m = piece.stop - piece.start
+            g, part = dx[:, :, piece], scratch[:, :, :m]
+            after.backward(dy[:, :, piece], y[:, :, piece], piece, g)
+            xp.subtract(x[:, :, piece], means[:m], part)
+            xp.multiply(part, g, part)
+            dgamma = dgamma + column_sums(xp, part)
+        dgamma = dgamma * inverse
+        if not kept.needs[0]:
+            return None, None, None, dgamma if kept.needs[3] else None, after.db if kept.needs[4] else None
+        count = _count(kept, x.shape)
+        by_x = scale * inverse * kept.crew.total(dgamma) * (-1 / count)
+        rest = scale * kept.crew.total(after.db) * (-1 / count) - by_x * mean
+        scales, by_xs, rests = (_tiled(kept, a, images) for a in (scale, by_x, rest))
+        for piece in _pieces(x.shape[2], images):
+            m = piece.stop - piece.start
+            g, part = dx[:, :, piece], scratch[:, :, :m]
+            xp.multiply(x[:, :, piece], by_xs[:m], part)
+            xp.add(part, rests[:m], part)
+            xp.multiply(g, scales[:m], g)
+            xp.add(g, part, g)
+        return dx, None, None, dgamma if kept.needs[3] else None, after.db if kept.needs[4] else None
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """With and without what follows, also where the pooling leaves a row and a column out."""
+        draws = (real(5, 4, 3, 2), real(2), real(2))
+        for relu, pool, frame in (
+            (False, False, NONE),
+            (True, False, NONE),
+            (False, True, NONE),
+            (True, True, (1, 2, 0, 1)),
+        ):
+            label = f"relu {relu}, pool {pool}, frame {frame}"
+            form = {"eps": 1e-5, "relu": relu, "pool": pool, "frame": frame}
+            yield Case(label, lambda x, g, b, form=form: _normalized(x, g, b, **form), draws)
+
+
+def _normalized(x: Node, gamma: Node, beta: Node, **form: Any) -> Node:
+    mean = ChannelMean(x)
+    return Normalize(x, mean, ChannelVariance(x, mean), gamma, beta, **form)
+
+
+def _count(kept: Kept, shape: Shape) -> int:
+    """The values of a channel, of all workers."""
+    h, w, n, _ = shape
+    return int(kept.crew.everyone(n) * h * w)
+
+
+def _images(x: Array) -> int:
+    h, w, n, k = x.shape
+    return max(1, min(n, CACHE // (3 * h * w * k * 4)))
+
+
+def _pieces(n: int, images: int) -> Iterator[slice]:
+    for start in range(0, n, images):
+        yield slice(start, min(start + images, n))
+
+
+def _tiled(kept: Kept, row: Array, images: int) -> Array:
+    """A row (K,) as often as a piece has images: short rows make short runs."""
+    tiled = kept.xp.empty((images, row.shape[0]), dtype=row.dtype)
+    tiled[...] = row
+    return tiled
+
+
+def _scratch(kept: Kept, x: Array, images: int, dtype: object) -> Array:
+    h, w, _, k = x.shape
+    return kept.xp.empty((h, w, images, k), dtype=dtype)

@@ -1,0 +1,88 @@
+"""A way of calculating a convolution: what all of them offer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+from nl_nodes.node import Kept
+from nl_nodes.typing import Array, Namespace, Shape
+
+CACHE = 3 * 2**20
+"""Bytes that a piece of the images should take at most, so that it stays in the processor's cache."""
+
+
+class Way(ABC):
+    """A convolution of framed maps, a piece of the images at a time, in one pass forward or backward.
+
+    Args:
+        xp: the device's array functions.
+        x: the shape of the framed maps (Hf, Wf, N, C).
+        outputs: (OH, OW, K).
+        dtype: of everything.
+
+    Attributes:
+        rows: the outputs' rows that are calculated, OH or some more.
+        columns: likewise.
+        images: how many images make a piece.
+        transformed: the shape of the kernels as they are used.
+    """
+
+    rows: int
+    columns: int
+    images: int
+    transformed: Shape
+
+    def __init__(self, xp: Namespace, x: Shape, outputs: Shape, dtype: Any) -> None:
+        self.xp, self.dtype = xp, dtype
+        self.hf, self.wf, self.n, self.c = x
+        self.oh, self.ow, self.k = outputs
+        self._scratch: dict[str, Array] = {}
+
+    def pieces(self) -> Iterator[slice]:
+        """The images, so many at a time."""
+        for start in range(0, self.n, self.images):
+            yield slice(start, min(start + self.images, self.n))
+
+    def sums(self, piece: slice) -> Array:
+        """Where the convolution of a piece, or its gradient, comes to lie: (rows, columns, m, K)."""
+        shape = (self.rows, self.columns, piece.stop - piece.start, self.k)
+        return self.scratch("sums", shape, self.rows * self.columns * self.images * self.k)
+
+    def clear(self) -> None:
+        """Make all sums zero: of their gradients, only those of real outputs are written."""
+        self.sums(slice(0, self.images))[...] = 0
+
+    def scratch(self, name: str, shape: Shape, whole: int) -> Array:
+        """Memory that all pieces use in turn: an array of a shape, in a block for `whole` elements."""
+        if name not in self._scratch:
+            self._scratch[name] = self.xp.empty((whole,), dtype=self.dtype)
+        size = 1
+        for n in shape:
+            size *= n
+        return self._scratch[name][:size].reshape(shape)
+
+    @abstractmethod
+    def weights(self, kept: Kept, w: Array) -> Array:
+        """The kernels w (K, C, FH, FW) as they are used."""
+
+    @abstractmethod
+    def forward(self, x: Array, u: Array, y: Array) -> None:
+        """The convolution of a piece x (Hf, Wf, m, C) with the kernels u, into y (rows, columns, m, K)."""
+
+    @abstractmethod
+    def load(self, x: Array, dy: Array) -> None:
+        """Take a piece of the maps and of the outputs' gradient (rows, columns, m, K), to go backward."""
+
+    @abstractmethod
+    def weight_gradient(self, du: Array) -> None:
+        """The gradient of the kernels as they are used, from the piece that is loaded, into du."""
+
+    @abstractmethod
+    def data_gradient(self, u: Array, dx: Array) -> None:
+        """The maps' gradient, from the piece that is loaded, into dx (Hf, Wf, m, C); it ends what was loaded."""
+
+    @abstractmethod
+    def weights_back(self, du: Array) -> Array:
+        """The gradient of the kernels (K, C, FH, FW)."""

@@ -1,0 +1,232 @@
+"""Convolution by tiles: fewer products than the definition's, between three small linear transforms.
+
+Along one axis, m outputs of a kernel of 3 follow from t inputs as y = A' ((G w) * (B' x)), with p products instead of
+3 m; along two axes the transforms are applied one after the other, and over channels the products become p^2 matrix
+products.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from nl_nodes.compiler.fused.frame import Margins
+from nl_nodes.compiler.fused.way import CACHE, Way
+from nl_nodes.node import Kept
+from nl_nodes.typing import Array, Namespace, Shape
+
+ROWS = 192
+"""Rows that each matrix product of a piece should have at least."""
+
+Matrix = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """One such algorithm.
+
+    Attributes:
+        name: what it is called.
+        step: m, the outputs of a tile along one axis.
+        bt: B', (p, t).
+        g: G, (p, 3).
+        at: A', (m, p).
+        padded: whether the zeros around the maps are part of the tile, as in that for maps of 2x2.
+    """
+
+    name: str
+    step: int
+    bt: Matrix
+    g: Matrix
+    at: Matrix
+    padded: bool = False
+
+    @property
+    def products(self) -> int:
+        """P."""
+        return len(self.bt)
+
+    @property
+    def window(self) -> int:
+        """T."""
+        return len(self.bt[0])
+
+    def count(self, size: int) -> int:
+        """How many tiles give so many outputs."""
+        return ceil(size / self.step)
+
+    def margins(self, size: Shape, pad: int) -> Margins:
+        """The frame that the maps need around them."""
+        if self.padded:
+            return (0, 0, 0, 0)
+        below, right = (self.count(n + 2 * pad - 2) * self.step + 2 - n - pad for n in size)
+        return (pad, below, pad, right)
+
+
+# Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016), section 4.3.
+F4 = Tiles(
+    "winograd 4x4",
+    4,
+    bt=(
+        (4, 0, -5, 0, 1, 0),
+        (0, -4, -4, 1, 1, 0),
+        (0, 4, -4, -1, 1, 0),
+        (0, -2, -1, 2, 1, 0),
+        (0, 2, -1, -2, 1, 0),
+        (0, 4, 0, -5, 0, 1),
+    ),
+    g=(
+        (1 / 4, 0, 0),
+        (-1 / 6, -1 / 6, -1 / 6),
+        (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6),
+        (1 / 24, -1 / 12, 1 / 6),
+        (0, 0, 1),
+    ),
+    at=((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
+)
+
+# Two outputs of two inputs between zeros: y0 = w1 (x0 + x1) + (w2 - w1) x1, y1 = w1 (x0 + x1) + (w0 - w1) x0.
+PAIR = Tiles(
+    "9 products for 2x2",
+    2,
+    bt=((1, 1), (0, 1), (1, 0)),
+    g=((0, 1, 0), (0, -1, 1), (1, -1, 0)),
+    at=((1, 1, 0), (1, 0, 1)),
+    padded=True,
+)
+
+
+class Winograd(Way):
+    """Convolution with kernels of 3x3 by tiles.
+
+    Args:
+        tiles: the algorithm.
+        others: as for `Way`.
+    """
+
+    def __init__(self, tiles: Tiles, xp: Namespace, x: Shape, outputs: Shape, dtype: Any) -> None:
+        super().__init__(xp, x, outputs, dtype)
+        self.tiles, self.p = tiles, tiles.products
+        self.th, self.tw = tiles.count(self.oh), tiles.count(self.ow)
+        self.rows, self.columns = self.th * tiles.step, self.tw * tiles.step
+        self.transformed = (self.p**2, self.k, self.c)
+        count = self.th * self.tw
+        size = self.p**2 * count * (self.c + self.k) * 4
+        self.images = max(1, min(self.n, max(CACHE // size, ceil(ROWS / count))))
+        self._half_size = self.p * max(self.c, self.k) * self.images * max(self.th * self.wf, self.rows * self.tw)
+        real = dtype.type(0).real.dtype
+        self.bt, self.at = xp.array(tiles.bt, dtype=real), xp.array(tiles.at, dtype=real)
+        # Both axes at once: row (i, j) holds G[i, a] G[j, b] for each of the kernel's nine weights (a, b).
+        both = tuple(tuple(p * q for p in gi for q in gj) for gi in tiles.g for gj in tiles.g)
+        self.gg = xp.array(both, dtype=real)
+
+    def weights(self, kept: Kept, w: Array) -> Array:
+        """(p^2, K, C), each worker a share of it."""
+        size = self.k * self.c
+        u = kept.crew.shared((self.p**2, size), self.dtype)
+        share = kept.crew.share(size)
+        self.xp.matmul(self.gg, w.reshape((size, 9)).T[:, share], u[:, share])
+        kept.crew.meet()
+        return u.reshape(self.transformed)
+
+    def weights_back(self, du: Array) -> Array:
+        """Through the same transform, backwards."""
+        size = self.k * self.c
+        return self.xp.matmul(du.reshape((self.p**2, size)).T, self.gg).reshape((self.k, self.c, 3, 3))
+
+    def forward(self, x: Array, u: Array, y: Array) -> None:
+        """Transform, multiply, transform back."""
+        m = x.shape[2]
+        self._maps(x)
+        products = self._outputs(m)
+        self.xp.matmul(self._inputs(m).reshape((self.p**2, -1, self.c)), u.transpose((0, 2, 1)), products)
+        run = m * self.k
+        half = self._half((self.p, self.th, self.tw, self.tiles.step, run))
+        grid = products.reshape((self.p, self.p, self.th, self.tw, run))
+        self.xp.matmul(self.at, grid.transpose((0, 2, 3, 1, 4)), half)
+        lines = half.reshape((self.p, self.th, self.columns, run)).transpose((1, 2, 0, 3))
+        self.xp.matmul(self.at, lines, y.reshape((self.th, self.tiles.step, self.columns, run)).transpose((0, 2, 1, 3)))
+
+    def load(self, x: Array, dy: Array) -> None:
+        """Both transformed; that of dy serves both gradients."""
+        self._maps(x)
+        m = dy.shape[2]
+        run = m * self.k
+        half = self._half((self.rows, self.tw, self.p, run))
+        self.xp.matmul(self.at.T, dy.reshape((self.rows, self.tw, self.tiles.step, run)), half)
+        lines = half.reshape((self.th, self.tiles.step, self.tw, self.p, run)).transpose((0, 2, 3, 1, 4))
+        grid = self._outputs(m).reshape((self.p, self.p, self.th, self.tw, run))
+        self.xp.matmul(self.at.T, lines, grid.transpose((2, 3, 1, 0, 4)))
+        self._loaded = m
+
+    def weight_gradient(self, du: Array) -> None:
+        """One product for each of the p^2."""
+        inputs = self._inputs(self._loaded).reshape((self.p**2, -1, self.c))
+        self.xp.matmul(self._outputs(self._loaded).transpose((0, 2, 1)), inputs, du)
+
+    def data_gradient(self, u: Array, dx: Array) -> None:
+        """Multiply, transform back; where tiles overlap, add."""
+        step, more = self.tiles.step, self.tiles.window - self.tiles.step
+        m = self._loaded
+        run, size = m * self.c, dx.strides[3]
+        dv = self._inputs(m)
+        self.xp.matmul(self._outputs(m), u, dv.reshape((self.p**2, -1, self.c)))
+        grid = dv.reshape((self.p, self.p, self.th, self.tw, run)).transpose((0, 2, 3, 1, 4))
+        half = self._half((self.p, self.th, self.wf, run))
+        straight, after = (
+            self._view(half[:, :, start:], (self.p, self.th, self.tw, count, run), (0, 1, (2, step), 2, 3))
+            for start, count in ((0, step), (step, more))
+        )
+        self._overlap(grid, straight, after, half[:, :, self.columns :])
+        lines = half.transpose((1, 2, 0, 3))
+        flat = self.xp.lib.stride_tricks.as_strided(dx, (self.hf, self.wf, run), (*dx.strides[:2], size))
+        straight, after = (
+            self._view(flat[start:], (self.th, self.wf, count, run), ((0, step), 1, 0, 2))
+            for start, count in ((0, step), (step, more))
+        )
+        self._overlap(lines, straight, after, flat[self.rows :])
+
+    def _maps(self, x: Array) -> None:
+        """A piece of the maps, transformed: along the rows, then along the columns."""
+        run = x.shape[2] * self.c
+        window = self.tiles.window
+        flat = self.xp.lib.stride_tricks.as_strided(x, (self.hf, self.wf, run), (*x.strides[:2], x.strides[3]))
+        rows = self._view(flat, (self.th, self.wf, window, run), ((0, self.tiles.step), 1, 0, 2))
+        half = self._half((self.th, self.wf, self.p, run))
+        self.xp.matmul(self.bt, rows, half)
+        columns = self._view(half, (self.th, self.tw, self.p, window, run), (0, (1, self.tiles.step), 2, 1, 3))
+        grid = self._inputs(x.shape[2]).reshape((self.p, self.p, self.th, self.tw, run))
+        self.xp.matmul(self.bt, columns, grid.transpose((2, 3, 0, 1, 4)))
+
+    def _overlap(self, grid: Array, straight: Array, after: Array, last: Array) -> None:
+        """Transform back: what lies in a tile's own place is written, what reaches into the next tile's is added."""
+        step = self.tiles.step
+        self.xp.matmul(self.bt.T[:step], grid, straight)
+        if self.tiles.window > step:
+            rest = self.scratch("rest", after.shape, self._half_size)
+            self.xp.matmul(self.bt.T[step:], grid, rest)
+            last[...] = 0
+            self.xp.add(after, rest, after)
+
+    def _view(self, array: Array, shape: Shape, axes: tuple[int | tuple[int, int], ...]) -> Array:
+        """A view each of whose axes goes along an axis of the array, or in steps of several along it."""
+        strides = [array.strides[a] if isinstance(a, int) else array.strides[a[0]] * a[1] for a in axes]
+        return self.xp.lib.stride_tricks.as_strided(array, shape, tuple(strides))
+
+    def _inputs(self, m: int) -> Array:
+        """The transformed maps of m images, (p^2, tiles, m C)."""
+        count = self.th * self.tw
+        whole = self.p**2 * count * self.c
+        return self.scratch("inputs", (self.p**2, count, m * self.c), whole * self.images)
+
+    def _outputs(self, m: int) -> Array:
+        """The products, or the transformed gradient of the outputs, (p^2, tiles m, K)."""
+        count = self.th * self.tw
+        whole = self.p**2 * count * self.k
+        return self.scratch("outputs", (self.p**2, count * m, self.k), whole * self.images)
+
+    def _half(self, shape: Shape) -> Array:
+        """What is transformed along one axis."""
+        return self.scratch("half", shape, self._half_size)

@@ -1,0 +1,132 @@
+"""The plan: a graph for one shape of inputs as flat lists of calls on prebuilt views of one arena."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nl_nodes.compiler.memory import LINE, Block, place, use
+from nl_nodes.compiler.record import Recording
+from nl_nodes.compiler.rewrite import rewrite
+from nl_nodes.compiler.rules import RULES
+from nl_nodes.compiler.trace import Call
+from nl_nodes.compiler.workers import Team
+from nl_nodes.graph import Graph
+from nl_nodes.node import SamplesMix
+from nl_nodes.typing import Shape
+
+
+class Plan:
+    """A graph, compiled for inputs of one shape.
+
+    Args:
+        graph: what is run.
+        feeds: shape and dtype of each input.
+        samples: the inputs whose first axis is that of the samples, which the workers share.
+        gradients: arrays that take the leaves' gradients, where those are wanted; the upstream gradient is 1.
+        team: who does the work.
+
+    Attributes:
+        calls: each worker's calls; run in order, they are the pass.
+        size: bytes of the arena.
+        results: the graph's outputs, valid until the next pass.
+        grads: the leaves' gradients, likewise.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        feeds: Mapping[str, tuple[Shape, Any]],
+        samples: frozenset[str],
+        gradients: Mapping[str, Any] | None,
+        team: Team,
+    ) -> None:
+        self.team = team
+        recording = _record(graph, feeds, samples, gradients, team.count)
+        self._memory = recording.memory
+        for worker, tape in enumerate(recording.tapes):
+            for number, (_, args) in enumerate(tape.calls):
+                for array in args:
+                    if isinstance(array, np.ndarray):
+                        use(self._memory, worker, number, array)
+        for array in [*recording.inputs.values(), *recording.results, *recording.updates.values()]:
+            use(self._memory, 0, 0, array)
+        self._places, self.size = place(self._memory.blocks)
+        self._arena = team.memory(self.size + LINE)
+        self._begin = -self._arena.ctypes.data % LINE
+        self._fill()
+        self.calls = [[self._settle(call) for call in tape.calls] for tape in recording.tapes]
+        self._loaded = team.load(self.calls)
+        self._inputs = {name: self._resolve(array) for name, array in recording.inputs.items()}
+        self.results = tuple(self._resolve(array) for array in recording.results)
+        self._updates = {buffer: self._resolve(array) for buffer, array in recording.updates.items()}
+        self.grads = {name: self._resolve(array) for name, array in recording.grads.items()}
+
+    def run(self, feeds: Mapping[str, Any], pass_index: int) -> tuple[Any, ...]:
+        """One pass; the results and gradients stay valid until the next.
+
+        Args:
+            feeds: an array for each input.
+            pass_index: which pass this is, for random nodes.
+        """
+        for name, place_ in self._inputs.items():
+            np.copyto(place_, feeds[name], casting="same_kind")
+        self.team.run(self._loaded, pass_index)
+        return self.results
+
+    def store_updates(self) -> None:
+        """Write the new values of the buffers."""
+        for buffer, value in self._updates.items():
+            buffer.value[...] = value
+
+    def _fill(self) -> None:
+        for block in self._memory.blocks:
+            if block.value is not None and block in self._places:
+                target = self._at(block, 0, block.value.shape, block.value.dtype, block.value.strides)
+                target[...] = block.value
+
+    def _settle(self, call: Call) -> Call:
+        name, args = call
+        return name, tuple(self._resolve(a) if isinstance(a, np.ndarray) else a for a in args)
+
+    def _resolve(self, array: Any) -> Any:
+        """The array at its place in the arena."""
+        block = self._memory.block(array)
+        at = array.ctypes.data - block.start
+        if block.alias is not None:
+            home = self._memory.block(block.alias)
+            at, block = at + block.alias.ctypes.data - home.start, home
+        return self._at(block, at, array.shape, array.dtype, array.strides)
+
+    def _at(self, block: Block, at: int, shape: Shape, dtype: Any, strides: tuple[int, ...]) -> Any:
+        if block.outside:
+            return np.ndarray(shape, dtype, block.memory, at, strides)
+        return np.ndarray(shape, dtype, self._arena, self._begin + self._places[block] + at, strides)
+
+
+def compile_graph(
+    graph: Graph,
+    feeds: Mapping[str, tuple[Shape, Any]],
+    samples: frozenset[str],
+    gradients: Mapping[str, Any] | None,
+    team: Team,
+) -> Plan:
+    """The plan of a graph that the rules have rewritten; the arguments are those of `Plan`."""
+    return Plan(rewrite(graph, RULES), feeds, samples, gradients, team)
+
+
+def _record(
+    graph: Graph,
+    feeds: Mapping[str, tuple[Shape, Any]],
+    samples: frozenset[str],
+    gradients: Mapping[str, Any] | None,
+    workers: int,
+) -> Recording:
+    """The recording for all workers, or for one where the samples are too few or cannot be shared."""
+    batch = min((feeds[name][0][0] for name in samples), default=0)
+    try:
+        return Recording(graph, feeds, samples, workers if batch >= workers else 1, gradients)
+    except SamplesMix:
+        return Recording(graph, feeds, samples, 1, gradients)

@@ -1,0 +1,295 @@
+"""Recording: a graph, run once on arrays that write down what is done, for each worker's share of the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nl_nodes.axes import unbroadcast
+from nl_nodes.compiler.memory import Block, Memory
+from nl_nodes.compiler.trace import Tape, Traced
+from nl_nodes.graph import Graph
+from nl_nodes.node import TOTAL, Crew, Kept, Node
+from nl_nodes.nodes.leaves import Constant, Input, Leaf
+from nl_nodes.typing import Shape
+
+Parts = list[Any]
+"""One array for each worker."""
+
+
+class Member(Crew):
+    """One worker of several, while its calls are recorded."""
+
+    def __init__(self, tape: Tape, number: int, count: int, batch: int, common: dict[Any, Any]) -> None:
+        super().__init__(tape.xp)
+        self.tape, self.number, self.count, self.batch, self.common = tape, number, count, batch, common
+        self.place: Any = None
+        self._asked = 0
+
+    def at(self, place: Any) -> None:
+        """Begin a node's forward or backward: what is shared there is told apart by its order."""
+        self.place, self._asked = place, 0
+
+    def share(self, count: int) -> slice:
+        """This worker's of so many pieces."""
+        return slice(count * self.number // self.count, count * (self.number + 1) // self.count)
+
+    def alone(self) -> Member:
+        """The same worker, at what every worker does alike."""
+        return Member(self.tape, 0, 1, 0, {})
+
+    def everyone(self, samples: int) -> int:
+        """The whole batch."""
+        return samples if self.count == 1 else self.batch
+
+    def shared(self, shape: Shape, dtype: Any) -> Traced:
+        """The same memory for all."""
+        key = (self.place, self._asked)
+        self._asked += 1
+        if key not in self.common:
+            self.common[key] = self.tape.empty(shape, dtype)
+        return self.tape.of(np.asarray(self.common[key]))
+
+    def blank(self, shape: Shape, dtype: Any) -> Traced:
+        """Memory of its own, cleared once."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return self.tape.on(self.tape.memory.allocate(size, lasting=True), shape, dtype)
+
+    def total(self, x: Traced) -> Traced:
+        """Every worker puts its own into a common array, and adds up all."""
+        if self.count == 1:
+            return x
+        slots = self.shared((self.count, *x.shape), x.dtype)
+        slots[self.number] = x
+        self.meet()
+        result: Traced = np.add.reduce(slots, axis=0)
+        return result
+
+    def meet(self) -> None:
+        """Wait for the others."""
+        if self.count > 1:
+            self.tape.write("meet")
+
+    def words(self, start: int) -> Any:
+        """A node's random words, from the first of this worker's share on."""
+
+        def words(seed: int, stream: int, pass_index: int, count: int) -> Traced:
+            target = self.tape.empty((count,), np.uint64)
+            self.tape.write("words", seed, stream, start, target)
+            return target
+
+        return words
+
+
+class Recording:
+    """The calls of every worker for one pass, forward and, where gradients are wanted, backward.
+
+    Args:
+        graph: what is run.
+        feeds: shape and dtype of each input.
+        samples: the inputs whose first axis is that of the samples.
+        workers: how many workers share them.
+        gradients: arrays of the caller that take the leaves' gradients; None for a pass without backward.
+
+    Attributes:
+        tapes: each worker's calls.
+        inputs: the arrays to be fed.
+        results: the graph's outputs.
+        updates: the new value of each buffer.
+        grads: the leaves' gradients.
+
+    Raises:
+        SamplesMix: when the samples cannot be shared.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        feeds: Mapping[str, tuple[Shape, Any]],
+        samples: frozenset[str],
+        workers: int,
+        gradients: Mapping[str, Any] | None,
+    ) -> None:
+        self.graph = graph
+        self.memory = Memory()
+        self.tapes = [Tape(self.memory) for _ in range(workers)]
+        common: dict[Any, Any] = {}
+        batch = next((feeds[name][0][0] for name in samples), 0)
+        self.crew = [Member(tape, w, workers, batch, common) for w, tape in enumerate(self.tapes)]
+        self.shapes = graph.shapes({name: shape for name, (shape, _) in feeds.items()})
+        self.axes = self._follow(samples) if workers > 1 else dict.fromkeys(graph.order)
+        self.inputs: dict[str, Any] = {}
+        self._values: dict[Node, Parts] = {}
+        self._kept: dict[Node, list[Kept]] = {}
+        self._forward(feeds)
+        self.results = [self._whole(node, self._values[node]) for node in graph.outputs]
+        self.updates = {b: self._whole(node, self._values[node]) for b, node in graph.updates.items()}
+        self.grads: dict[str, Any] = {}
+        if gradients is not None:
+            self._backward(gradients)
+
+    def _follow(self, samples: frozenset[str]) -> dict[Node, int | None]:
+        """Along which axis each node's samples lie; None where it has none, or all workers hold the same."""
+        axes: dict[Node, int | None] = {}
+        for node in self.graph.order:
+            if isinstance(node, Leaf):
+                axes[node] = 0 if node.name in samples and isinstance(node, Input) else None
+                continue
+            held = tuple(None if axes[n] == TOTAL else axes[n] for n in node.inputs)
+            shapes = tuple(self.shapes[n] for n in node.inputs)
+            axes[node] = None if all(a is None for a in held) else node.samples(shapes, held)
+        return axes
+
+    def _forward(self, feeds: Mapping[str, tuple[Shape, Any]]) -> None:
+        for node in self.graph.order:
+            if isinstance(node, Leaf):
+                self._values[node] = self._leaf(node, feeds)
+                continue
+            parts = []
+            for member in self.crew:
+                member.at((node, "forward"))
+                inputs = tuple(self._values[n][member.number] for n in node.inputs)
+                y = self._run(node, member, inputs)
+                parts.append(member.total(y) if self.axes[node] == TOTAL else y)
+            self._values[node] = parts
+
+    def _leaf(self, leaf: Leaf, feeds: Mapping[str, tuple[Shape, Any]]) -> Parts:
+        if leaf.name in feeds:
+            shape, dtype = feeds[leaf.name]
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            whole = self.tapes[0].on(self.memory.allocate(size, lasting=True), shape, dtype)
+            self.inputs[leaf.name] = whole
+        elif isinstance(leaf, Constant):
+            whole = self.memory.constant(np.ascontiguousarray(leaf.value))
+        else:
+            whole = self.memory.outside(leaf.value)
+        return [tape.of(np.asarray(whole)[self._part(leaf, m)]) for tape, m in zip(self.tapes, self.crew, strict=True)]
+
+    def _part(self, node: Node, member: Member) -> tuple[slice, ...]:
+        """The place of a worker's samples in a node's whole value."""
+        axis = self.axes[node]
+        if axis is None or axis == TOTAL:
+            return ()
+        return (slice(None),) * axis + (member.share(self.shapes[node][axis]),)
+
+    def _run(self, node: Node, member: Member, inputs: tuple[Traced, ...]) -> Any:
+        kept = Kept()
+        alike = all(self.axes[n] in (None, TOTAL) for n in node.inputs)
+        kept.xp, kept.crew = member.xp, member.alone() if alike else member
+        kept.shapes = tuple(x.shape for x in inputs)
+        kept.needs = tuple(n in self.graph.needs for n in node.inputs)
+        first = self._part(node, member)[0].start if self.axes[node] == 0 else 0
+        kept.words = member.words(first * int(np.prod(self.shapes[node][1:])))
+        kept.pass_index = 0
+        y = node.forward(kept, *inputs)
+        if node in self.graph.needs:
+            kept.inputs, kept.output = inputs, y
+            self._kept.setdefault(node, []).append(kept)
+        return y
+
+    def _whole(self, node: Node, parts: Parts) -> Any:
+        """Where all of a value comes together; it stays until the next pass."""
+        shape, dtype = self.shapes[node], parts[0].dtype
+        size = int(np.prod(shape)) * dtype.itemsize
+        whole = self.tapes[0].on(self.memory.allocate(size, lasting=True), shape, dtype)
+        for member, part in zip(self.crew, parts, strict=True):
+            where = self._part(node, member)
+            if where or member.number == 0:
+                member.tape.of(np.asarray(whole))[where or ...] = part
+        return whole
+
+    def _backward(self, gradients: Mapping[str, Any]) -> None:
+        grads: dict[Node, Parts] = {}
+        output = self.graph.outputs[0]
+        grads[output] = [
+            member.xp.ones(part.shape, part.dtype) for member, part in zip(self.crew, self._values[output], strict=True)
+        ]
+        partial: dict[Node, Parts] = {}
+        for node in reversed(self.graph.order):
+            if node in self._kept and node in grads:
+                self._pull(node, grads, partial)
+        self._leaves(gradients, grads, partial)
+
+    def _pull(self, node: Node, grads: dict[Node, Parts], partial: dict[Node, Parts]) -> None:
+        """One node's backward, by each worker."""
+        dys = grads.pop(node)
+        found: list[tuple[Any, ...]] = []
+        for member, kept, dy in zip(self.crew, self._kept[node], dys, strict=True):
+            member.at((node, "backward"))
+            dxs = node.backward(kept, dy)
+            found.append(dxs if isinstance(dxs, tuple) else (dxs,))
+        for i, n in enumerate(node.inputs):
+            if n not in self.graph.needs or found[0][i] is None:
+                continue
+            parts = [dxs[i] for dxs in found]
+            if node.broadcasts:
+                parts = [unbroadcast(dx, self._values[n][w].shape) for w, dx in enumerate(parts)]
+            summed = self.axes[node] not in (None, TOTAL) and self.axes[n] in (None, TOTAL)
+            if summed and isinstance(n, Leaf):
+                _accumulate(partial, n, parts)
+            else:
+                if summed:
+                    for member in self.crew:
+                        member.at((node, "total", i))
+                    parts = [member.total(dx) for member, dx in zip(self.crew, parts, strict=True)]
+                _accumulate(grads, n, parts)
+
+    def _leaves(self, gradients: Mapping[str, Any], grads: dict[Node, Parts], partial: dict[Node, Parts]) -> None:
+        """Bring the leaves' gradients to where the caller wants them."""
+        others: dict[Block, list[Traced]] = {}
+        for name, leaf in self.graph.leaves.items():
+            if not leaf.trainable:
+                continue
+            if name not in gradients:
+                self.grads[name] = self._whole(leaf, grads[leaf])
+                continue
+            target = self.tapes[0].of(self.memory.outside(gradients[name]))
+            self.grads[name] = target
+            parts = partial.get(leaf, [])
+            if leaf in grads:  # what all workers know alike counts once
+                first = grads[leaf][0]
+                parts = [parts[0] + first, *parts[1:]] if parts else [first]
+            if not parts:
+                target[...] = 0
+                continue
+            block = self.memory.block(target)
+            if len(parts) > 1 and block not in others:
+                others[block] = [
+                    tape.on(self.memory.allocate(block.size, True), (block.size,), np.uint8) for tape in self.tapes[1:]
+                ]
+            places = [target, *(_beside(target, block, other) for other in others.get(block, []))]
+            for part, place in zip(parts, places, strict=False):
+                self._bind(part, place)
+        self._add_up(others)
+
+    def _bind(self, source: Traced, target: Traced) -> None:
+        """Let a value be written where it is wanted, or copy it there."""
+        block = self.memory.block(source)
+        fits = source.flags.c_contiguous and source.nbytes == block.size and source.ctypes.data == block.start
+        if fits and source.dtype == target.dtype and not block.lasting and block.alias is None:
+            block.alias = target
+        else:
+            target[...] = source
+
+    def _add_up(self, others: dict[Block, list[Traced]]) -> None:
+        """Add the other workers' parts of the gradients; each worker adds its share."""
+        for member in self.crew:
+            member.meet()
+            for block, parts in others.items():
+                dtype = next(iter(self.grads.values())).dtype
+                whole = member.tape.of(block.memory.view(dtype))
+                share = member.share(whole.size)
+                for part in parts:
+                    np.add(whole[share], member.tape.of(np.asarray(part).view(dtype))[share], out=whole[share])
+
+
+def _beside(target: Traced, block: Block, other: Traced) -> Any:
+    """The place in another block that a target has in its own."""
+    at = target.ctypes.data - block.start
+    return other[at : at + target.nbytes].view(target.dtype).reshape(target.shape)
+
+
+def _accumulate(grads: dict[Node, Parts], node: Node, parts: Parts) -> None:
+    grads[node] = [a + b for a, b in zip(grads[node], parts, strict=True)] if node in grads else parts

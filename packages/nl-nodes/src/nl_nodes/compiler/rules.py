@@ -1,0 +1,306 @@
+"""The rules: each a pattern of nodes, what takes its place, and when."""
+
+from __future__ import annotations
+
+from copy import copy
+
+from nl_nodes.compiler.fused import (
+    Affine,
+    ChannelMean,
+    ChannelVariance,
+    Conv,
+    Frame,
+    LabelLogSoftmax,
+    Normalize,
+    Pool,
+)
+from nl_nodes.compiler.fused.convolution import conv
+from nl_nodes.compiler.fused.frame import NONE
+from nl_nodes.compiler.rewrite import Rule, with_inputs
+from nl_nodes.node import Node
+from nl_nodes.nodes.arithmetic import Add, AddConst, Elementwise, Mul, MulConst, Power
+from nl_nodes.nodes.functions import Exp, Log
+from nl_nodes.nodes.images import Img2Matrix
+from nl_nodes.nodes.labels import OneHot
+from nl_nodes.nodes.masks import IndexMask, ValueMask
+from nl_nodes.nodes.products import Dot
+from nl_nodes.nodes.reductions import Max, Mean, Sum
+from nl_nodes.nodes.structure import Reshape, Transpose
+
+TO_MAPS = TO_IMAGES = (2, 3, 0, 1)
+"""From images (N, C, H, W) to maps (H, W, N, C), and back: the same exchange."""
+
+PER_CHANNEL = (1, -1, 1, 1)
+
+
+def mean_as_sum(node: Node) -> Node | None:
+    """A mean is a sum times a number; a sum can be shared among workers."""
+    match node:
+        case Mean(inputs=(x,)) if x.shape is not None:
+            return MulConst(Sum(x, node.axis, node.keepdims), 1 / node.count(x.shape))
+    return None
+
+
+def convolution(node: Node) -> Node | None:
+    """Windows, a matrix product, a bias, a transposition: a convolution on maps."""
+    b: Node | None
+    match node:
+        case Transpose(
+            axes=(3, 0, 1, 2),
+            inputs=(
+                Add(
+                    inputs=(
+                        Dot(inputs=(Reshape(inputs=(w,)), Img2Matrix(fill=0.0, inputs=(x,)) as windows)),
+                        Reshape(inputs=(b,)),
+                    )
+                ),
+            ),
+        ):
+            pass
+        case Transpose(
+            axes=(3, 0, 1, 2),
+            inputs=(Dot(inputs=(Reshape(inputs=(w,)), Img2Matrix(fill=0.0, inputs=(x,)) as windows)),),
+        ):
+            b = None
+        case _:
+            return None
+    if x.shape is None or w.shape is None or w.shape[1:] != (x.shape[1], windows.height, windows.width):
+        return None
+    if b is not None and b.shape != w.shape[:1]:
+        return None
+    return Transpose(conv(_maps(x), w, b, windows.pad, windows.stride), TO_IMAGES)
+
+
+def channel_mean(node: Node) -> Node | None:
+    """The mean of each channel of images."""
+    match node:
+        case Mean(axis=(0, 2, 3), keepdims=True, inputs=(x,)):
+            return Reshape(ChannelMean(_maps(x)), PER_CHANNEL)
+    return None
+
+
+def channel_variance(node: Node) -> Node | None:
+    """The mean square of what is left of images without the mean of each channel."""
+    match node:
+        case Mean(
+            axis=(0, 2, 3),
+            keepdims=True,
+            inputs=(
+                Mul(
+                    inputs=(
+                        Add(inputs=(x, MulConst(c=-1, inputs=(Reshape(inputs=(ChannelMean() as mean,)),)))) as one,
+                        other,
+                    )
+                ),
+            ),
+        ) if one is other and mean.inputs[0] is _unmapped(x):
+            return Reshape(ChannelVariance(mean.inputs[0], mean), PER_CHANNEL)
+    return None
+
+
+def normalization(node: Node) -> Node | None:
+    """Batch normalisation of images by their own mean and variance."""
+    match node:
+        case Add(
+            inputs=(
+                Mul(
+                    inputs=(
+                        Mul(
+                            inputs=(
+                                Add(inputs=(x, MulConst(c=-1, inputs=(Reshape(inputs=(ChannelMean() as mean,)),)))),
+                                Power(
+                                    p=-0.5,
+                                    inputs=(
+                                        AddConst(c=eps, inputs=(Reshape(inputs=(ChannelVariance() as variance,)),)),
+                                    ),
+                                ),
+                            )
+                        ),
+                        Reshape(target=(1, -1, 1, 1), inputs=(gamma,)),
+                    )
+                ),
+                Reshape(target=(1, -1, 1, 1), inputs=(beta,)),
+            )
+        ) if variance.inputs == (_unmapped(x), mean) and mean.inputs == (_unmapped(x),):
+            return Transpose(Normalize(mean.inputs[0], mean, variance, gamma, beta, eps), TO_IMAGES)
+    return None
+
+
+def rectified(node: Node) -> Node | None:
+    """A rectifier behind a convolution, a normalisation or an affine layer."""
+    match node:
+        case ValueMask(threshold=0, inputs=(Conv(relu=False, frame=(0, 0, 0, 0)) as made,)):
+            return _changed(made, relu=True)
+        case ValueMask(threshold=0, inputs=(Normalize(relu=False, frame=(0, 0, 0, 0)) as made,)):
+            return _changed(made, relu=True)
+        case ValueMask(threshold=0, inputs=(Affine(relu=False) as made,)):
+            return _changed(made, relu=True)
+    return None
+
+
+def pooling(node: Node) -> Node | None:
+    """Windows of 2x2 that touch, and their maximum."""
+    match node:
+        case Transpose(
+            axes=(0, 3, 1, 2),
+            inputs=(
+                Max(
+                    axis=4,
+                    keepdims=False,
+                    inputs=(
+                        Reshape(target=(0, 0, 0, -1, 4), inputs=(Transpose(axes=(3, 1, 2, 0), inputs=(windows,)),)),
+                    ),
+                ),
+            ),
+        ):
+            pass
+        case _:
+            return None
+    match windows:
+        case Img2Matrix(height=2, width=2, stride=2, pad=0, inputs=(x,)):
+            return Transpose(Pool(_maps(x)), TO_IMAGES)
+    return None
+
+
+def pooled(node: Node) -> Node | None:
+    """Pooling behind a convolution or a normalisation, where it commutes with what these end in."""
+    match node:
+        case Pool(frame=(0, 0, 0, 0), inputs=((Conv() | Normalize()) as made,)):
+            if not made.pool and made.frame == NONE:
+                return _changed(made, pool=True)
+    return None
+
+
+def in_frame(node: Node) -> Node | None:
+    """A frame around maps: what makes them writes into it."""
+    match node:
+        case Frame(inputs=((Conv() | Normalize() | Pool()) as made,)) if made.frame == NONE:
+            return _changed(made, frame=node.margins)
+    return None
+
+
+def channelwise_before_transposing(node: Node) -> Node | None:
+    """A number for each channel of images, added or multiplied: of maps it is the last axis."""
+    match node:
+        case Add(inputs=(x, row)) | Mul(inputs=(x, row)):
+            maps = _unmapped(x)
+            if maps is not None and maps.shape is not None and row.shape == (1, maps.shape[3], 1, 1):
+                return Transpose(type(node)(maps, Reshape(row, (-1,))), TO_IMAGES)
+    return None
+
+
+def affine(node: Node) -> Node | None:
+    """A matrix product and a row added to it."""
+    match node:
+        case Add(inputs=(Dot(inputs=(x, w)), b)) if _matrix(x) and _matrix(w) and b.shape == (w.shape or ())[1:]:
+            return Affine(x, w, b)
+    return None
+
+
+def affine_on_maps(node: Node) -> Node | None:
+    """An affine layer on images made of maps, flattened: on the maps themselves."""
+    match node:
+        case Affine(inputs=(Reshape(target=(0, -1), inputs=(images,)), w, b)) if _unmapped(images) is not None:
+            return with_inputs(node, (_maps(images), w, b))
+    return None
+
+
+def label_log_softmax(node: Node) -> Node | None:
+    """The label's part of log-softmax, in the stable form."""
+    match node:
+        case Sum(
+            axis=1,
+            keepdims=False,
+            inputs=(
+                Mul(
+                    inputs=(
+                        OneHot() as t,
+                        Add(
+                            inputs=(
+                                Add(inputs=(x, MulConst(c=-1, inputs=(Max(axis=-1, inputs=(largest,)),)))) as shifted,
+                                MulConst(c=-1, inputs=(Log(inputs=(Sum(axis=-1, inputs=(Exp(inputs=(e,)),)),)),)),
+                            )
+                        ) as logs,
+                    )
+                ),
+            ),
+        ) if largest is x and e is shifted and t.inputs[1] is logs and _matrix(x):
+            return LabelLogSoftmax(x, OneHot(t.inputs[0], x))
+    return None
+
+
+def same_shape(node: Node) -> Node | None:
+    """A reshape that changes nothing."""
+    match node:
+        case Reshape(inputs=(x,)) if node.shape is not None and node.shape == x.shape:
+            return x
+    return None
+
+
+def transposed_twice(node: Node) -> Node | None:
+    """Two transpositions that undo each other."""
+    match node:
+        case Transpose(inputs=(Transpose(inputs=(x,)) as inner,)):
+            if all(inner.axes[a] == i for i, a in enumerate(node.axes)):
+                return x
+    return None
+
+
+def elementwise_before_transposing(node: Node) -> Node | None:
+    """What works element by element does so on either side of a transposition; before it, others can meet."""
+    match node:
+        case Elementwise(inputs=(Transpose(inputs=(x,)) as moved,)) if not isinstance(node, IndexMask):
+            inner = with_inputs(node, (x,))
+            inner.shape = x.shape
+            return Transpose(inner, moved.axes)
+    return None
+
+
+def pairwise_before_transposing(node: Node) -> Node | None:
+    """Two transposed alike, added or multiplied."""
+    match node:
+        case Add(inputs=(Transpose() as a, Transpose() as b)) | Mul(inputs=(Transpose() as a, Transpose() as b)):
+            if a.axes == b.axes and a.shape == b.shape:
+                return Transpose(type(node)(a.inputs[0], b.inputs[0]), a.axes)
+    return None
+
+
+RULES: tuple[tuple[Rule, ...], ...] = (
+    (convolution, pooling, channel_variance, channel_mean, normalization, affine, label_log_softmax),
+    (
+        mean_as_sum,
+        transposed_twice,
+        elementwise_before_transposing,
+        channelwise_before_transposing,
+        pairwise_before_transposing,
+        same_shape,
+        affine_on_maps,
+        rectified,
+        pooled,
+        in_frame,
+    ),
+)
+"""In two stages: what a layer is, then how layers come together."""
+
+
+def _maps(x: Node) -> Node:
+    return _unmapped(x) or Transpose(x, TO_MAPS)
+
+
+def _unmapped(x: Node) -> Node | None:
+    """The maps that images were made of."""
+    return x.inputs[0] if isinstance(x, Transpose) and x.axes == TO_IMAGES else None
+
+
+def _matrix(node: Node) -> bool:
+    return node.shape is not None and len(node.shape) == 2
+
+
+def _changed(node: Node, **attributes: object) -> Node:
+    """The same operation with other attributes, its shape inferred anew."""
+    twin = copy(node)
+    for name, value in attributes.items():
+        setattr(twin, name, value)
+    shapes = [n.shape for n in node.inputs if n.shape is not None]
+    twin.shape = twin.infer(*shapes)
+    return twin

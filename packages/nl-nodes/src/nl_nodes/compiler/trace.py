@@ -1,0 +1,214 @@
+"""Arrays that write down what is done with them: a node's own lines, run once on them, become a list of calls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nl_nodes.compiler.memory import Block, Memory
+from nl_nodes.typing import Shape
+
+Call = tuple[str, tuple[Any, ...]]
+"""The name of what is called, and its arguments: arrays, numbers, axes; the array written to among them."""
+
+Words = Callable[[int, int, int, int], Any]
+
+
+class Traced(np.ndarray[Any, Any]):
+    """A view of memory that is not there yet.
+
+    Slicing, transposing and reshaping give further views, as with any array; arithmetic is written on the tape and
+    gives a new array; what cannot be written down is refused.
+    """
+
+    tape: Tape
+
+    def __array_finalize__(self, source: Any) -> None:
+        if isinstance(source, Traced):
+            self.tape = source.tape
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = (), **options: Any) -> Any:
+        if method == "__call__" and not options:
+            target = out[0] if out else self.tape.result(ufunc, inputs)
+            self.tape.write(ufunc.__name__, *inputs, target)
+            return target
+        if method == "reduce" and options.get("dtype") is None:
+            return self._reduce(ufunc, inputs[0], options.get("axis", 0), options.get("keepdims", False), out)
+        raise TypeError(f"{ufunc.__name__}.{method} with {', '.join(options)} cannot be recorded")
+
+    def _reduce(self, ufunc: np.ufunc, x: Traced, axis: Any, keepdims: bool, out: Any) -> Traced:
+        axes = range(x.ndim) if axis is None else [int(a) % x.ndim for a in np.atleast_1d(axis)]
+        kept = [(1 if a in axes else n) for a, n in enumerate(x.shape) if keepdims or a not in axes]
+        target = out[0] if out else self.tape.empty(tuple(kept), x.dtype)
+        self.tape.write(f"{ufunc.__name__}.reduce", x, tuple(axes), None, target, keepdims)
+        return target
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        raise TypeError(f"{function.__name__} cannot be recorded: take it from kept.xp")
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        whole = key if isinstance(key, tuple) else (key,)
+        target = self[whole if any(k is Ellipsis for k in whole) else (*whole, ...)]
+        if isinstance(value, Traced) and _same(value, target):  # `a[i] += b` ends in such an assignment
+            return
+        self.tape.write("copyto", target, value)
+
+    def reshape(self, *shape: Any) -> Any:  # type: ignore[override]
+        """A view where there is one, else a copy in row-major order."""
+        try:
+            return np.ndarray.reshape(self, *shape, copy=False)
+        except ValueError:
+            return np.ndarray.reshape(self.copy(), *shape, copy=False)
+
+    def copy(self) -> Any:  # type: ignore[override]
+        """A copy in row-major order."""
+        return self.astype(self.dtype)
+
+    def astype(self, dtype: Any) -> Any:  # type: ignore[override]
+        """A copy of another dtype, in row-major order."""
+        target = self.tape.empty(self.shape, np.dtype(dtype))
+        self.tape.write("copyto", target, self)
+        return target
+
+    def __bool__(self) -> bool:
+        raise TypeError("a value is not known while recording")
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("this method cannot be recorded")
+
+    argmax = argmin = fill = flatten = ravel = take = nonzero = item = tolist = sort = cumsum = _refuse
+    __float__ = __int__ = __index__ = _refuse
+
+
+class Tape:
+    """What one worker is to do, in order.
+
+    Attributes:
+        calls: what was written.
+        xp: the array functions that write here.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self.calls: list[Call] = []
+        self.xp = Namespace(self)
+
+    def write(self, name: str, *args: Any) -> None:
+        """Add one call; a plain array among the arguments is a constant of the plan."""
+        self.calls.append((name, tuple(self._argument(a) for a in args)))
+
+    def _argument(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray) and not isinstance(value, Traced):
+            return self.constant(value)
+        return value
+
+    def empty(self, shape: Shape, dtype: Any, like: Any = None) -> Traced:
+        """New memory, its axes in the same order as those of `like`."""
+        return self.on(self.memory.allocate(math.prod(shape) * np.dtype(dtype).itemsize), shape, dtype, like)
+
+    def on(self, block: Block, shape: Shape, dtype: Any, like: Any = None) -> Traced:
+        """An array at the start of a block."""
+        order = range(len(shape)) if like is None else np.argsort([-abs(s) for s in like.strides], kind="stable")
+        strides, step = [0] * len(shape), np.dtype(dtype).itemsize
+        for axis in reversed(list(order)):
+            strides[axis], step = step, step * max(shape[axis], 1)
+        return self.of(np.ndarray(shape, dtype, block.memory, strides=strides))
+
+    def of(self, array: Any) -> Traced:
+        """The array, as one that is written down."""
+        traced: Traced = array.view(Traced)
+        traced.tape = self
+        return traced
+
+    def constant(self, array: Any) -> Traced:
+        """A copy of an array whose values are known now."""
+        return self.of(self.memory.constant(np.ascontiguousarray(array)))
+
+    def result(self, ufunc: np.ufunc, inputs: tuple[Any, ...]) -> Traced:
+        """New memory for what a function gives for these inputs, laid out as the first of its shape."""
+        kinds = tuple(x.dtype if hasattr(x, "dtype") else type(x) for x in inputs)
+        dtype: Any = ufunc.resolve_dtypes((*kinds, None))[-1]
+        shapes: list[Shape] = [x.shape if hasattr(x, "shape") else () for x in inputs]
+        if ufunc is np.matmul:
+            a, b = shapes[0], shapes[1]
+            return self.empty((*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1]), dtype)
+        shape = np.broadcast_shapes(*shapes)
+        like = next((x for x in inputs if isinstance(x, Traced) and x.shape == shape), None)
+        return self.empty(shape, dtype, like)
+
+
+class Namespace:
+    """The array functions of a tape: NumPy's own where they calculate, and these where they make arrays."""
+
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(np, name)
+        if not isinstance(function, np.ufunc):
+            raise TypeError(f"{name} cannot be recorded")
+        return function
+
+    def empty(self, shape: Any, dtype: Any) -> Traced:
+        """New memory."""
+        return self._tape.empty(shape if isinstance(shape, tuple) else (shape,), dtype)
+
+    result_type = staticmethod(np.result_type)
+
+    def array(self, values: Any, dtype: Any) -> Traced:
+        """Known values."""
+        return self._tape.constant(np.array(values, dtype))
+
+    def full(self, shape: Any, number: float, dtype: Any) -> Traced:
+        """One number everywhere."""
+        array = self.empty(shape, dtype)
+        array[...] = array.dtype.type(number)
+        return array
+
+    def zeros(self, shape: Any, dtype: Any) -> Traced:
+        """Zeros."""
+        return self.full(shape, 0, dtype)
+
+    def ones(self, shape: Any, dtype: Any) -> Traced:
+        """Ones."""
+        return self.full(shape, 1, dtype)
+
+    def zeros_like(self, x: Traced, dtype: Any = None) -> Traced:
+        """Zeros, laid out as another array."""
+        array = self._tape.empty(x.shape, dtype or x.dtype, x)
+        array[...] = array.dtype.type(0)
+        return array
+
+    def arange(self, stop: int) -> Traced:
+        """0, 1, ... to below a number."""
+        return self._tape.constant(np.arange(stop))
+
+    def broadcast_to(self, x: Traced, shape: Shape) -> Traced:
+        """A view of a larger shape."""
+        return self._tape.of(np.broadcast_to(np.asarray(x), shape))
+
+    @property
+    def lib(self) -> Namespace:
+        """`lib.stride_tricks.as_strided`."""
+        return self
+
+    stride_tricks = lib
+
+    def as_strided(self, x: Traced, shape: Shape, strides: tuple[int, ...]) -> Traced:
+        """A view of any shape and strides (in bytes) from an array's first element on."""
+        return self._tape.of(np.lib.stride_tricks.as_strided(np.asarray(x), shape, strides))
+
+    def repeat(self, x: Traced, repeats: int, axis: int) -> Any:
+        """Each element some times along an axis."""
+        shape = list(x.shape)
+        shape.insert(axis % x.ndim + 1, repeats)
+        view = np.broadcast_to(np.expand_dims(np.asarray(x), axis % x.ndim + 1), shape)
+        copy = self._tape.of(view).copy()
+        return copy.reshape(tuple(n * repeats if a == axis % x.ndim else n for a, n in enumerate(x.shape)))
+
+
+def _same(a: Any, b: Any) -> bool:
+    return bool(a.ctypes.data == b.ctypes.data and a.shape == b.shape and a.strides == b.strides)

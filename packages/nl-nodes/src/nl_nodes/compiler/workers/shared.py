@@ -1,0 +1,72 @@
+"""Memory that several processes see, and a place in it where they meet."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+LINE = 8
+"""Numbers of 8 bytes in a cache line: each worker's counter has a line of its own."""
+
+SPINS = 2000
+"""How often to look before letting others run; where workers share a core, not at all."""
+
+
+def create(size: int) -> tuple[int, Any]:
+    """New cleared memory: its file descriptor and its bytes."""
+    descriptor = os.memfd_create("nl-nodes")
+    os.ftruncate(descriptor, max(size, 1))
+    return descriptor, open_memory(descriptor, size)
+
+
+def open_memory(descriptor: int, size: int) -> Any:
+    """The bytes behind a file descriptor."""
+    return np.frombuffer(mmap.mmap(descriptor, max(size, 1)), np.uint8, size)
+
+
+class Meeting:
+    """Counters in shared memory: a worker counts up its own, then looks until the others have come as far.
+
+    Looking is a loop, which within a step is shorter than any sleep; when it takes long, others are let run, and
+    `alive` is asked, which raises when somebody is gone.
+    """
+
+    def __init__(self, memory: Any, number: int, count: int, alive: Callable[[], None]) -> None:
+        # A view of plain numbers: NumPy's own indexing costs several times as much.
+        self._counters = memoryview(memory).cast("q")
+        self._mine = number * LINE
+        self._others = [n * LINE for n in range(count) if n != number]
+        self._alive = alive
+        self._spins = SPINS if len(os.sched_getaffinity(0)) >= count else 1
+
+    @property
+    def turn(self) -> int:
+        """How often this worker has come."""
+        return self._counters[self._mine]
+
+    def meet(self) -> None:
+        """Wait for the others."""
+        self.skip_to(self.turn + 1)
+
+    def skip_to(self, turn: int) -> None:
+        """Come as often as that at once, and wait until the others have."""
+        counters = self._counters
+        counters[self._mine] = turn
+        for other in self._others:
+            looks = 0
+            while counters[other] < turn:
+                looks += 1
+                if looks % self._spins == 0:
+                    time.sleep(0)
+                if looks % SPINS == 0:
+                    self._alive()
+
+
+def counters(count: int) -> int:
+    """Bytes that a meeting of so many needs."""
+    return count * LINE * 8

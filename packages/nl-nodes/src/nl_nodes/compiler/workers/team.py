@@ -1,0 +1,70 @@
+"""One worker, and what all kinds of workers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nl_nodes.compiler.trace import Call
+from nl_nodes.device.cpu import philox
+
+Step = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+class Team:
+    """The calling thread alone.
+
+    Attributes:
+        count: how many workers there are.
+        blas_threads: how many threads BLAS may use meanwhile, None for its own choice.
+    """
+
+    count = 1
+    blas_threads: int | None = None
+
+    def __init__(self) -> None:
+        self.pass_index = 0
+
+    def memory(self, size: int) -> Any:
+        """So many bytes, cleared, that all workers see."""
+        return np.zeros(size, np.uint8)
+
+    def load(self, calls: Sequence[Sequence[Call]]) -> Any:
+        """Make each worker's calls ready to run."""
+        return [self.steps(one) for one in calls]
+
+    def run(self, loaded: Any, pass_index: int) -> None:
+        """Run what was loaded, once."""
+        self.pass_index = pass_index
+        for function, args in loaded[0]:
+            function(*args)
+
+    def meet(self) -> None:
+        """Wait for the others."""
+
+    def close(self) -> None:
+        """Let the workers go."""
+
+    def steps(self, calls: Sequence[Call]) -> list[Step]:
+        """The functions behind the names."""
+        own: dict[str, Callable[..., Any]] = {"meet": self.meet, "words": self._words}
+        return [(own.get(name) or function(name), args) for name, args in calls]
+
+    def _words(self, seed: int, stream: int, start: int, target: Any) -> None:
+        target[...] = philox(seed, stream, self.pass_index, target.size, start)
+
+
+def function(name: str) -> Callable[..., Any]:
+    """The function of a call's name: "multiply", "add.reduce", "copyto"."""
+    if name == "maximum":
+        return _maximum
+    found: Any = np
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found  # type: ignore[no-any-return]
+
+
+def _maximum(a: Any, b: Any, out: Any) -> None:
+    np.maximum(a, b, out=out)  # of this function NumPy wants the output by name

@@ -1,0 +1,235 @@
+"""Train-step time and memory, compiled, reference and PyTorch side by side: `python scripts/bench.py --models cnn8`.
+
+PyTorch is optional (`pip install torch`). Hygiene: what is compared alternates in one run; each is given 20 ms of rest
+and one untimed step before a timed one, since threads that spin after a step slow what comes next; medians, with the
+middle half of all times as spread. Nothing else should run on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from threadpoolctl import threadpool_info
+
+import nl_models
+from nl_layers import Affine, BatchNormalization, Convolution, Pooling, Relu
+from nl_nodes import Device
+
+OUTPUT = Path(__file__).resolve().parent.parent / "outputs" / "bench"
+BATCH = 128
+LEARNING_RATE = np.float32(0.01)
+
+
+def arguments() -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default="mlp,cnn3,cnn8,vgg11,vgg16", help="comma-separated")
+    parser.add_argument("--batch-norm", choices=("no", "yes", "both"), default="both")
+    parser.add_argument("--repeats", type=int, default=15, help="timed steps of each")
+    parser.add_argument("--workers", default="auto", help="threads, processes or auto")
+    parser.add_argument("--reference", action="store_true", help="time the reference execution too")
+    parser.add_argument("--memory", action="store_true", help="measure peak memory instead, each in a process alone")
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
+    parser.add_argument("--profile", metavar="MODEL", help="time every node of one model instead")
+    return parser.parse_args()
+
+
+def images() -> tuple[Any, Any]:
+    """A batch."""
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((BATCH, 1, 28, 28)).astype(np.float32), rng.integers(0, 10, BATCH)
+
+
+def ours(name: str, batch_norm: bool, **device: Any) -> Callable[[], None]:
+    """A step of this project's: forward, loss, backward, SGD."""
+    net = nl_models.build(name, batch_norm=batch_norm, device=Device(**device))
+    x, t = images()
+
+    def step() -> None:
+        grads = net.step(x, t).grads
+        np.multiply(grads.flat, LEARNING_RATE, out=grads.flat)
+        np.subtract(net.params.flat, grads.flat, out=net.params.flat)
+
+    return step
+
+
+def theirs(name: str, batch_norm: bool, layout: str) -> Callable[[], None]:
+    """The same step in PyTorch."""
+    import torch
+
+    net = nl_models.build(name, batch_norm=batch_norm, device=Device(compile=False))
+    parts: list[Any] = []
+    flat = False
+    for layer in net.layers:
+        if isinstance(layer, Convolution):
+            k, c, size, _ = layer.weight.value.shape
+            parts.append(torch.nn.Conv2d(c, k, size, padding=layer.pad, bias=layer.bias is not None))
+        elif isinstance(layer, Affine):
+            if not flat:
+                parts.append(torch.nn.Flatten())
+            flat = True
+            parts.append(torch.nn.Linear(*layer.weight.value.shape, bias=layer.bias is not None))
+        elif isinstance(layer, BatchNormalization):
+            kind = torch.nn.BatchNorm1d if flat or name == "mlp" else torch.nn.BatchNorm2d
+            parts.append(kind(layer.gamma.value.size))
+        elif isinstance(layer, Pooling):
+            parts.append(torch.nn.MaxPool2d(2))
+        elif isinstance(layer, Relu):
+            parts.append(torch.nn.ReLU())
+    model = torch.nn.Sequential(*parts)
+    memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    x, t = (torch.from_numpy(a) for a in images())
+    model, x = model.to(memory_format=memory), x.to(memory_format=memory)
+    optimizer = torch.optim.SGD(model.parameters(), lr=float(LEARNING_RATE))
+    loss = torch.nn.CrossEntropyLoss()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss(model(x), t).backward()
+        optimizer.step()
+
+    return step
+
+
+def contenders(name: str, batch_norm: bool, options: argparse.Namespace) -> dict[str, Callable[[], None]]:
+    """All steps that are compared."""
+    found = {"compiled": ours(name, batch_norm, workers=options.workers)}
+    if options.reference:
+        found["reference"] = ours(name, batch_norm, compile=False)
+    for layout in ("NCHW", "channels_last") if torch_there() else ():
+        if not (name == "mlp" and layout == "channels_last"):
+            found[f"torch {layout}"] = theirs(name, batch_norm, layout)
+    return found
+
+
+def torch_there() -> bool:
+    """Whether PyTorch is installed."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def measure(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of each step, taken in turn."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(repeats):
+        for name, step in steps.items():
+            time.sleep(0.02)
+            step()
+            begun = time.perf_counter()
+            step()
+            times[name].append((time.perf_counter() - begun) * 1e3)
+    return times
+
+
+def speed(options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """Every model's times, printed as they come."""
+    console = Console()
+    kernels = {str(i.get("architecture")) for i in threadpool_info() if i["internal_api"] == "openblas"}
+    console.print(f"NumPy {np.__version__}, OpenBLAS kernel {', '.join(sorted(kernels))}, {os.cpu_count()} cores")
+    table = Table(
+        "model", "compiled ms", "reference ms", "torch NCHW", "torch channels_last", "images/s", "against torch"
+    )
+    found = {}
+    for name in options.models.split(","):
+        for batch_norm in {"no": [False], "yes": [True], "both": [False, True]}[options.batch_norm]:
+            label = f"{name} BN" if batch_norm else name
+            times = found[label] = measure(contenders(name, batch_norm, options), options.repeats)
+            middle = {key: float(np.median(values)) for key, values in times.items()}
+            peers = [value for key, value in middle.items() if key.startswith("torch")]
+            against = f"{min(peers) / middle['compiled']:.2f}" if peers else "-"
+            cells = [_cell(times.get(key)) for key in ("compiled", "reference", "torch NCHW", "torch channels_last")]
+            table.add_row(label, *cells, f"{BATCH / middle['compiled'] * 1e3:,.0f}", against)
+            console.print(f"{label}: {middle}")
+    console.print(table)
+    return found
+
+
+def _cell(times: list[float] | None) -> str:
+    if not times:
+        return "-"
+    low, middle, high = np.percentile(times, (25, 50, 75))
+    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+
+
+def memory(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Each model's peak memory in MB (proportional set size of the process and its children)."""
+    console = Console()
+    table = Table("model", "compiled MB", "torch NCHW", "torch channels_last", "share of the smaller")
+    found: dict[str, dict[str, float]] = {}
+    for name in options.models.split(","):
+        for batch_norm in {"no": [False], "yes": [True], "both": [False, True]}[options.batch_norm]:
+            label = f"{name} BN" if batch_norm else name
+            kinds = ["compiled", *(("torch NCHW", "torch channels_last") if torch_there() else ())]
+            row = found[label] = {}
+            for kind in kinds:
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--alone",
+                    f"{kind},{name},{batch_norm}",
+                    "--workers",
+                    options.workers,
+                ]
+                row[kind] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            peers = [row[kind] for kind in kinds[1:]]
+            share = f"{row['compiled'] / min(peers):.2f}" if peers else "-"
+            table.add_row(
+                label,
+                *(f"{row[k]:.0f}" if k in row else "-" for k in ("compiled", "torch NCHW", "torch channels_last")),
+                share,
+            )
+    console.print(table)
+    return found
+
+
+def alone(what: str, workers: str) -> None:
+    """Run some steps of one contender and print this process's peak memory."""
+    kind, name, batch_norm = what.split(",")
+    norm = batch_norm == "True"
+    step = ours(name, norm, workers=workers) if kind == "compiled" else theirs(name, norm, kind.removeprefix("torch "))
+    peak = 0.0
+    for _ in range(4):
+        step()
+        peak = max(peak, _set_size())
+    print(peak)
+
+
+def _set_size() -> float:
+    children = subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, text=True, check=False).stdout
+    total = 0
+    for process in [str(os.getpid()), *children.split()]:
+        rollup = Path(f"/proc/{process}/smaps_rollup")
+        if rollup.exists():
+            total += next(int(line.split()[1]) for line in rollup.read_text().splitlines() if line.startswith("Pss:"))
+    return total / 1e3
+
+
+def main() -> None:
+    """Measure, print, and write the figures to outputs/bench."""
+    options = arguments()
+    if options.alone:
+        alone(options.alone, options.workers)
+        return
+    found = memory(options) if options.memory else speed(options)
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    path = OUTPUT / f"{'memory' if options.memory else 'speed'}.json"
+    path.write_text(json.dumps(found, indent=1))
+    print(f"figures in {path}")
+
+
+if __name__ == "__main__":
+    main()

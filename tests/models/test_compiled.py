@@ -1,0 +1,195 @@
+"""The compiled network beside the reference: the same numbers, whoever runs it and however the batch falls."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from nl_models import MODELS, build
+from nl_nodes import Device
+
+NARROW = {"mlp": 10, "cnn3": 8, "simple_convnet": 5, "cnn8": 32, "vgg11": 8, "vgg16": 8}
+FORMS = [
+    {},
+    {"batch_norm": "before_activation", "dropout": 0.3},
+    {"batch_norm": "after_activation", "activation": "tanh", "init": "xavier"},
+    {"batch_norm": "before_affine"},
+    {"activation": "sigmoid", "init": "xavier"},
+]
+WORKERS = [("threads", 1), ("threads", 2), ("processes", 2)]
+rng = np.random.default_rng(0)
+X, T = rng.standard_normal((7, 1, 28, 28)), rng.integers(0, 10, 7)
+
+
+def network(name: str, dtype: str = "float64", **device):
+    form = device.pop("form", {})
+    return build(name, width=NARROW[name], seed=2, device=Device(dtype=dtype, **device), **form)
+
+
+def trained(net, *counts: int) -> dict[str, np.ndarray]:
+    """All that steps on batches of these sizes leave behind."""
+    for count in counts or (7,):
+        done = net.step(X[:count], T[:count])
+        net.params.flat -= 0.05 * done.grads.flat
+    grads = {f"d{name}": grad.copy() for name, grad in done.grads.items()}
+    return {**net.state_dict(), **grads, "loss": np.asarray(done.loss), "logits": done.logits, "seen": net.predict(X)}
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(map(str, form.values())) or "plain")
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_the_compiled_network_is_the_reference(name: str, form: dict) -> None:
+    expected = trained(network(name, compile=False, form=form))
+    results = [trained(network(name, form=form, workers=w, threads=n)) for w, n in WORKERS]
+    largest = max(np.abs(value).max() for key, value in expected.items() if key.startswith("d"))
+    for found in results:
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            # A gradient that is but the remainder of what cancels is right beside the others.
+            scale = largest if key == "dgamma1" and form.get("batch_norm") == "before_affine" else np.abs(value).max()
+            np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-12 * max(scale, 1e-3), err_msg=key)
+    for key, value in results[1].items():
+        np.testing.assert_array_equal(results[2][key], value, err_msg=f"threads and processes differ in {key}")
+
+
+def test_batches_of_any_size_and_any_number_of_workers() -> None:
+    form = {"batch_norm": True, "dropout": 0.3}
+    expected = trained(network("cnn8", compile=False, form=form), 7, 4, 1, 7)
+    for workers, count in [*WORKERS, ("processes", 3), ("threads", 5)]:
+        found = trained(network("cnn8", form=form, workers=workers, threads=count), 7, 4, 1, 7)
+        for key, value in expected.items():
+            np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-10 * np.abs(value).max(), err_msg=key)
+
+
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+def test_the_same_seed_gives_the_same_bits(workers: str) -> None:
+    form = {"batch_norm": True, "dropout": 0.5}
+    one, two = (trained(network("cnn8", "float32", form=form, workers=workers, threads=2), 7, 4) for _ in range(2))
+    for key, value in one.items():
+        np.testing.assert_array_equal(value, two[key])
+
+
+def test_float32_stays_near_float64() -> None:
+    exact, single = (trained(network("cnn8", dtype, threads=2)) for dtype in ("float64", "float32"))
+    for key, value in exact.items():
+        # Twenty roundings of single precision, of the largest value.
+        assert np.abs(single[key] - value).max() <= 20 * 2**-20 * np.abs(value).max(), key
+
+
+def test_a_plan_is_made_once_for_each_batch_size() -> None:
+    net = network("cnn3")
+    for count in (7, 4, 7, 4, 7):
+        net.step(X[:count], T[:count])
+    net.predict(X)
+    assert sorted(net._plans) == [(False, 7), (True, 4), (True, 7)]
+
+
+def test_steps_allocate_nothing_but_numpys_small_buffers() -> None:
+    net = network("cnn8", "float32", form={"batch_norm": True}, threads=2)
+    x, t = np.repeat(X, 8, axis=0), np.repeat(T, 8)
+    x = x.astype("float32")
+    for _ in range(3):
+        net.step(x, t)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        net.step(x, t)
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        for _ in range(5):
+            net.step(x, t)
+        now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert now - before < 4096
+    # A ufunc may take three buffers of 8,192 numbers for a moment; one worker's first map alone has 700,000 bytes.
+    assert peak - before < 200_000
+
+
+def test_workers_end_with_the_network() -> None:
+    net = network("mlp", workers="processes", threads=2)
+    net.step(X, T)
+    before = children()
+    assert before
+    del net
+    gc.collect()
+    assert not set(children()) & set(before)
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "sys.exit(3)", "raise KeyboardInterrupt", ""])
+def test_workers_end_with_the_process(end: str, tmp_path) -> None:
+    """From a script without a guard for the main module, however it ends."""
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import os, signal, sys
+        import numpy as np
+        from nl_models import mlp
+        from nl_nodes import Device
+
+        net = mlp(device=Device(workers="processes", threads=2))
+        net.step(np.zeros((4, 1, 28, 28)), np.zeros(4, dtype=int))
+        print(*[c.pid for c in net.device.team.children], flush=True)
+        {end}
+        """)
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) == 1, done.stderr
+    until = time.monotonic() + 10
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < until, "a worker outlives its parent"
+        time.sleep(0.05)
+
+
+def test_an_interrupted_step_leaves_the_workers_usable() -> None:
+    net = network("cnn8", workers="processes", threads=2)
+    expected = net.step(X, T).grads.flat.copy()
+
+    def ring(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    interrupted = 0
+    try:
+        for number in range(20):
+            signal.setitimer(signal.ITIMER_REAL, 1e-4 * (number + 1))
+            try:
+                net.step(X, T)
+            except TimeoutError:
+                interrupted += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted
+    np.testing.assert_array_equal(net.step(X, T).grads.flat, expected)
+
+
+def test_a_lost_worker_is_told(capfd) -> None:
+    from nl_nodes import DeviceError
+
+    net = network("mlp", workers="processes", threads=2)
+    net.step(X, T)
+    net.device.team.children[0].kill()
+    net.device.team.children[0].wait()
+    with pytest.raises(DeviceError, match="worker process ended"):
+        net.step(X, T)
+
+
+def children() -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "workers.worker"], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

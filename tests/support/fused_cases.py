@@ -1,0 +1,100 @@
+"""For every fused node a strategy that draws a case; maps hold one image or more, as every plan does."""
+
+from typing import Any
+
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from nl_nodes import OneHot
+from nl_nodes.cases import Case, distinct, labels, real
+from nl_nodes.compiler.fused import (
+    Affine,
+    ChannelMean,
+    ChannelVariance,
+    Conv,
+    Frame,
+    LabelLogSoftmax,
+    Normalize,
+    Pool,
+)
+from nl_nodes.compiler.fused.convolution import margins
+
+SOME = st.integers(1, 3)
+MARGINS = st.tuples(*[st.integers(0, 3)] * 4)
+
+
+@st.composite
+def maps(draw, least: int = 1) -> tuple[int, ...]:
+    return (draw(st.integers(least, 5)), draw(st.integers(least, 5)), draw(SOME), draw(SOME))
+
+
+@st.composite
+def affine(draw) -> Case:
+    relu, out = draw(st.booleans()), draw(SOME)
+    shape = draw(maps()) if draw(st.booleans()) else (draw(SOME), draw(SOME))
+    rows = shape[0] * shape[1] * shape[3] if len(shape) == 4 else shape[1]
+    return Case(f"relu {relu}", lambda x, w, b: Affine(x, w, b, relu), (real(*shape), real(rows, out), real(out)))
+
+
+@st.composite
+def convolution(draw) -> Case:
+    """Few and many channels, kernels, pads and strides, so that every way of calculating comes up."""
+    h, w, n, _ = draw(maps())
+    c = draw(st.sampled_from([1, 2, 5, 8, 9]))
+    kernel = draw(st.sampled_from([(3, 3), (3, 3), (1, 1), (2, 3), (5, 4)]))
+    pad, stride, k = draw(st.integers(0, 3)), draw(st.sampled_from([1, 1, 2, 3])), draw(SOME)
+    assume(h + 2 * pad >= kernel[0])
+    assume(w + 2 * pad >= kernel[1])
+    form: dict[str, Any] = {"relu": draw(st.booleans()), "frame": draw(MARGINS)}
+    oh, ow = ((m + 2 * pad - f) // stride + 1 for m, f in zip((h, w), kernel, strict=True))
+    form["pool"] = draw(st.booleans()) and min(oh, ow) > 1
+    frame = margins((h, w), (k, c, *kernel), pad, stride)
+    draws = [real(h, w, n, c), real(k, c, *kernel), real(k)][: draw(st.integers(2, 3))]
+    return Case(
+        f"{kernel}, pad {pad}, stride {stride}, {form}",
+        lambda x, *rest: Conv(Frame(x, frame), *rest, size=(h, w), pad=pad, stride=stride, **form),
+        tuple(draws),
+    )
+
+
+@st.composite
+def normalize(draw) -> Case:
+    shape = draw(maps(2))
+    form = {"relu": draw(st.booleans()), "pool": draw(st.booleans()), "frame": draw(MARGINS)}
+
+    def build(x, gamma, beta):
+        mean = ChannelMean(x)
+        return Normalize(x, mean, ChannelVariance(x, mean), gamma, beta, 1e-3, **form)
+
+    return Case(f"{form}", build, (real(*shape), real(shape[3]), real(shape[3])))
+
+
+@st.composite
+def label_log_softmax(draw) -> Case:
+    n, classes = draw(SOME), draw(st.integers(2, 4))
+    t = draw(st.sampled_from([labels(n, classes=classes), labels(n, classes, classes=2)]))
+    return Case("labels", lambda x, t: LabelLogSoftmax(x, OneHot(t, x)), (real(n, classes), t))
+
+
+@st.composite
+def of_maps(draw, node, values=real, least: int = 1, **arguments) -> Case:
+    given = {name: draw(strategy) for name, strategy in arguments.items()}
+    return Case(f"{given}", lambda x: node(x, **given), (values(*draw(maps(least))),))
+
+
+@st.composite
+def variance(draw) -> Case:
+    shape = draw(maps())
+    return Case("any", ChannelVariance, (real(*shape), real(shape[3])))
+
+
+FUSED: dict[str, st.SearchStrategy[Case]] = {
+    "Affine": affine(),
+    "ChannelMean": of_maps(ChannelMean),
+    "ChannelVariance": variance(),
+    "Conv": convolution(),
+    "Frame": of_maps(Frame, margins=MARGINS),
+    "LabelLogSoftmax": label_log_softmax(),
+    "Normalize": normalize(),
+    "Pool": of_maps(Pool, distinct, 2, frame=MARGINS),
+}
