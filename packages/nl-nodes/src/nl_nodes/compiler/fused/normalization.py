@@ -210,7 +210,7 @@ def _count(kept: Kept, shape: Shape) -> int:
 
 
 def _images(x: Array) -> int:
-    h, w, n, k = x.shape
+    h, w, n, k = map(int, x.shape)
     return max(1, min(n, CACHE // (3 * h * w * k * 4)))
 
 
