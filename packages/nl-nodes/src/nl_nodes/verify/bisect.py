@@ -130,12 +130,14 @@ class Alone:
 
     def __init__(self, graph: Graph, node: Node, values: Mapping[Node, Any], wanted: list[int], dy: Any) -> None:
         single = copy.copy(node)
-        own = {n: Input(str(i), gradient=i in wanted) for i, n in enumerate(node.inputs)}
-        carried = {i: _upon(node.inputs[i], {node.inputs[0]: own[node.inputs[0]]}) for i in node.carries}
-        single.inputs = tuple(carried.get(i, own[n]) for i, n in enumerate(node.inputs))
+        inputs: list[Node] = [Input(str(i), gradient=i in wanted) for i in range(len(node.inputs))]
+        given: dict[Node, Node] = dict(zip(node.inputs[:1], inputs, strict=False))
+        for i in node.carries:
+            inputs[i] = _upon(node.inputs[i], given)
+        single.inputs = tuple(inputs)
         self.graph = Graph(single)
         self.graph.passes = graph.passes
-        self.feeds = {leaf.name: values[n] for n, leaf in own.items() if leaf.name in self.graph.leaves}
+        self.feeds = {str(i): values[n] for i, n in enumerate(node.inputs) if i not in node.carries}
         self.dy = dy
 
     def worst(self, wrong: Residual, rng: np.random.Generator) -> Residual:
