@@ -41,7 +41,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--reference", action="store_true", help="time the reference execution too")
     parser.add_argument("--memory", action="store_true", help="measure peak memory instead, each in a process alone")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
-    parser.add_argument("--profile", metavar="MODEL", help="time every node of one model instead")
     return parser.parse_args()
 
 
