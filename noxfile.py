@@ -103,6 +103,13 @@ def peers(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def chaos(session: nox.Session) -> None:
+    """100 SIGKILLs at random moments of real runs, each resumed: all end as if nothing had been, to the bit."""
+    install(session)
+    session.run("python", "tests/chaos/kills.py", *session.posargs)
+
+
+@nox.session(default=False)
 def ui(session: nox.Session) -> None:
     """The MLflow UI on this machine, the lean way; prints where to look."""
     install(session)

@@ -203,3 +203,39 @@ def test_initial_weights_have_their_deviation(init, expected: float) -> None:
 def test_a_wrong_initializer_is_refused(init) -> None:
     with pytest.raises(UserError, match="he, xavier"):
         std(init, 10)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("kind", [SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam, AdamW], ids=lambda k: k.__name__)
+def test_an_optimizer_that_takes_another_ones_state_goes_on_like_it(kind: type[Optimizer], flat: bool) -> None:
+    def arrays():
+        rng = np.random.default_rng(3)
+        found = FlatDict(SHAPES, Device(dtype="float64").backend, "float64") if flat else {}
+        for name, shape in SHAPES.items():
+            value = rng.standard_normal(shape)
+            found[name] = value if not flat else found[name]
+            found[name][...] = value
+        return found
+
+    params, grads = arrays(), arrays()
+    first, second = kind(0.1), kind(0.1)
+    for _ in range(3):
+        first.update(params, grads)
+    saved, steps = first.state_dict(), first.steps
+    middle = {name: param.copy() for name, param in params.items()}
+    first.update(params, grads)
+    expected = {name: param.copy() for name, param in params.items()}
+    for name, value in middle.items():
+        params[name][...] = value
+    second.load_state_dict(saved, steps)
+    second.update(params, grads)
+    assert all(np.array_equal(params[name], value) for name, value in expected.items())
+
+
+def test_the_state_of_another_optimizer_is_refused() -> None:
+    adam = Adam()
+    adam.update({"W1": np.ones(3)}, {"W1": np.ones(3)})
+    momentum = Momentum()
+    with pytest.raises(UserError, match=r"Momentum keeps velocity .* mean, square_mean of 'W1'"):
+        momentum.load_state_dict(adam.state_dict(), adam.steps)
+    assert (momentum.state, momentum.steps) == ({}, 0)

@@ -161,12 +161,30 @@ def test_a_wrong_flag(arguments: list[str], words: list[str], tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "option",
-    [
-        "resume=latest", "sweep.resume=latest", "trainer.checkpoint_every_steps=5", "trainer.profile=true",
-        "trainer.checkpoint_every_seconds=5", "device.tf32=true",
-    ],
-)  # fmt: skip
+    ["sweep.resume=latest", "trainer.profile=true", "device.tf32=true"],
+)
 def test_what_is_not_built_yet_is_refused_and_not_ignored(option: str) -> None:
     config = check(["model=mlp", "data=digits", option], multirun=False)
     with pytest.raises(UserError, match=f"{option.partition('=')[0]}.*not built yet"):
         refuse_unbuilt(config)
+
+
+def test_checkpoints_of_a_run_that_is_not_logged_are_refused() -> None:
+    asked = ["model=mlp", "data=digits", "tracking=off", "trainer.checkpoint_every_steps=5"]
+    with pytest.raises(UserError, match="checkpoint_every_steps needs tracking=mlflow"):
+        refuse_unbuilt(check(asked, multirun=False))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["resume=latest"], ["resume=latest", "did not finish"]),
+        (["resume=nothing", "seed=1"], ["seed=1", "trainer.max_steps"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_a_resume_of_nothing_or_with_what_cannot_change(
+    arguments: list[str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    refused(run("train.py", *arguments, cwd=tmp_path), *words)

@@ -17,7 +17,7 @@ def show(terminal: bool, steps: int = 500) -> str:
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, force_interactive=terminal, width=120, color_system=None)
     bar = ProgressBar(console)
-    bar.on_start(SimpleNamespace(total_steps=steps))
+    bar.on_start(SimpleNamespace(step=0, total_steps=steps))
     for step in range(1, steps + 1):
         epoch = 1 + 2 * step // (steps + 1)
         bar.on_step(StepReport(step, epoch, 2.0 / step, 0.75, 1e-3, 128, 0.001))
@@ -61,7 +61,7 @@ def test_the_live_bar_shows_loss_accuracy_speed_and_time_left():
 def test_closing_twice_gives_the_terminal_back():
     file = io.StringIO()
     bar = ProgressBar(Console(file=file, force_terminal=True, width=120))
-    bar.on_start(SimpleNamespace(total_steps=3))
+    bar.on_start(SimpleNamespace(step=0, total_steps=3))
     bar.close()
     bar.close()
     assert file.getvalue().count("\x1b[?25l") == file.getvalue().count("\x1b[?25h") == 1

@@ -263,3 +263,73 @@ def test_a_deleted_experiment_is_named_with_the_cure(store):
     store.client.delete_experiment(store.experiment_id)
     with pytest.raises(UserError, match=rf"'test' is deleted.*restore -x {store.experiment_id}"):
         Store.open(store.uri, "test")
+
+
+def points(store, run_id, key="a"):
+    return [(m.step, m.value, m.timestamp) for m in store.client.get_metric_history(run_id, key)]
+
+
+def test_only_points_that_a_checkpoint_covers_are_sent_and_again_doubles_none(store, monkeypatch):
+    from nl_training.tracking import metrics
+
+    monkeypatch.setattr(metrics, "SECONDS", 0.0)
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    buffer = MetricBuffer(store.client, run_id)
+    for step in (1, 2, 3):
+        buffer.add(step, {"a": 0.1 * step, "b": step})
+    saved = buffer.state()
+    buffer.add(4, {"a": 0.4})
+    assert points(store, run_id) == []
+    buffer.cover(saved[1]["made"])
+    buffer.add(5, {"a": 0.5})
+    first = points(store, run_id)
+    assert [step for step, _, _ in first] == [1, 2, 3]
+    # The process ends here; the next goes on from the checkpoint and makes steps 4 and 5 again.
+    again = MetricBuffer(store.client, run_id)
+    again.load_state(*saved)
+    for step in (4, 5):
+        again.add(step, {"a": 0.1 * step})
+    again.flush()
+    assert points(store, run_id)[:3] == first
+    assert [(step, round(value, 9)) for step, value, _ in points(store, run_id)] == [
+        (step, round(0.1 * step, 9)) for step in range(1, 6)
+    ]
+    assert len(points(store, run_id, "b")) == 3
+
+
+def test_points_that_the_store_has_beyond_the_checkpoint_are_not_made_again(store):
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    failed = MetricBuffer(store.client, run_id)
+    failed.add(1, {"a": 1.0})
+    failed.flush()  # as a run does that fails: its checkpoint may be older
+    time.sleep(0.01)
+    again = MetricBuffer(store.client, run_id, known={("a", 1)})
+    for step in (1, 2):
+        again.add(step, {"a": float(step)})
+    again.flush()
+    assert [(step, value) for step, value, _ in points(store, run_id)] == [(1, 1.0), (2, 2.0)]
+
+
+def test_a_run_whose_process_lives_is_told_from_one_whose_process_is_gone():
+    import subprocess
+    import sys
+
+    from nl_training.tracking.process import is_alive, is_here, this_process
+
+    mine = this_process()
+    assert is_here(mine)
+    assert is_alive(mine)
+    host, pid, began = mine.rsplit(" ", 2)
+    assert not is_alive(f"{host} {pid} {float(began) - 60}")  # the number was another process's once
+    assert not is_here(f"elsewhere {pid} {began}")
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    import psutil
+
+    theirs = f"{host} {child.pid} {psutil.Process(child.pid).create_time()}"
+    assert is_alive(theirs)
+    child.kill()
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert not is_alive(theirs)  # dead, though nobody has asked for its exit code
+    child.communicate()
+    assert not is_alive(theirs)

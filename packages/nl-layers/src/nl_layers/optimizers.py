@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nl_layers.flat import decayed, together
-from nl_nodes import backend_of
+from nl_nodes import UserError, backend_of
 from nl_nodes.typing import Array
 
 Arrays = Mapping[str, Array]
@@ -45,6 +45,29 @@ class Optimizer:
     def step(self, param: Array, grad: Array, **state: Array) -> None:
         """Change one parameter and its state in place."""
         raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all that `state` holds, each as `parameter/slot`; `steps` belongs to it."""
+        held = ((f"{name}/{slot}", array) for name, slots in self.state.items() for slot, array in slots.items())
+        return {key: array.copy() for key, array in held}
+
+    def load_state_dict(self, state: Arrays, steps: int) -> None:
+        """Go on from what `state_dict` gave, with arrays on the parameters' device, after so many steps.
+
+        Raises:
+            UserError: when it is the state of another optimizer; nothing is changed then.
+        """
+        found: dict[str, dict[str, Array]] = {}
+        for key, array in state.items():
+            name, _, slot = key.rpartition("/")
+            found.setdefault(name, {})[slot] = array.copy()
+        for name, slots in found.items():
+            if slots.keys() != set(self.slots):
+                raise UserError(
+                    f"{type(self).__name__} keeps {', '.join(self.slots) or 'nothing'} of each parameter; "
+                    f"this state has {', '.join(sorted(slots))} of {name!r}"
+                )
+        self.state, self.steps = found, steps
 
 
 class SGD(Optimizer):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
 from nl_nodes import UserError
+from nl_training.checkpoint import Checkpoints
 from nl_training.config import build
+from nl_training.config.resolve import resolve
 from nl_training.observer import Observer, Result
 from nl_training.probe import Probe
 from nl_training.progress import CertificateBar, ProgressBar
+from nl_training.snapshot import restore
 from nl_training.trainer import Limits, Trainer
 from nl_training.verification import Outcome, verify
 
@@ -21,35 +24,86 @@ if TYPE_CHECKING:
 
     from nl_models import Network
     from nl_training.config.schema import Config
+    from nl_training.data import Dataset
+    from nl_training.resume import Past
     from nl_training.tracking.run import MLflowTracker
 
 
-def train(config: Config, cfg: DictConfig) -> Result:
-    """Train one run, log it, print its result.
+def train(config: Config, cfg: DictConfig) -> Result | None:
+    """Train one run, log it, print its result; None where the run to resume is finished.
 
     Raises:
         UserError: when something the config asks for is not there; no run is left open then.
     """
     # Everything that can be refused is made before a run is opened.
+    past = None if config.resume is None else _past(config)
+    if past is not None:
+        if past.finished:
+            print(past.told())
+            return None
+        cfg = past.config(cfg)
+        config = resolve(cfg)
     refuse_unbuilt(config)
     device = build.device(config)
     data = build.dataset(config)
     net = build.network(config, data, device)
     print(f"{net!r} on {device!r}\n{data.name}: {len(data.train):,} images to train, {len(data.test):,} to test")
-    tracker = _tracker(config, cfg)
+    tracker = _tracker(config, cfg, past)
     outcome = _verified(config, net)
+    try:
+        result = _run(config, cfg, net, data, tracker, outcome)
+    except (KeyboardInterrupt, SystemExit):
+        if tracker is not None and tracker.run_id:
+            print(f"stopped; python scripts/train.py resume={tracker.run_id} goes on")
+        raise
+    _print(result, tracker)
+    return result
+
+
+def _run(
+    config: Config, cfg: DictConfig, net: Network, data: Dataset, tracker: MLflowTracker | None, outcome: Outcome
+) -> Result:
+    """Train under an open run, from its newest checkpoint if it has one."""
     probe = None if config.verify.probe_every is None else Probe(config.verify.probe_every, config.seed)
-    with tracker or nullcontext():
+    with ExitStack() as stack:
+        checkpoints = None
+        if tracker is not None:
+            if tracker.run_id:  # before the run is touched: another process may have it
+                checkpoints = stack.enter_context(_checkpoints(config, tracker.run_id))
+            stack.enter_context(tracker)
+            checkpoints = checkpoints or stack.enter_context(_checkpoints(config, tracker.run_id))
         bar = ProgressBar()
+        stack.callback(bar.close)
         observers: list[Observer] = [o for o in (bar, tracker, probe) if o is not None]
         for observer in observers:
             observer.on_verified(outcome)
-        try:
-            result = trainer(config, cfg, net, data, observers).run()
-        finally:
-            bar.close()
-    _print(result, tracker)
-    return result
+        made = trainer(config, cfg, net, data, observers, checkpoints)
+        if checkpoints is not None and tracker is not None:
+            found = checkpoints.newest()
+            if found is not None:
+                restore(made, found)
+            print(f"run {tracker.run_id}, step {made.step} of {made.total_steps}", flush=True)
+        return made.run()
+
+
+def _past(config: Config) -> Past:
+    from hydra.core.hydra_config import HydraConfig
+
+    from nl_training.resume import find
+    from nl_training.tracking import Store, resolve_uri
+
+    hydra = HydraConfig.get()
+    if hydra.mode is not None and hydra.mode.name == "MULTIRUN":
+        raise UserError("resume goes on with one run: leave -m out")
+    store = Store.open(resolve_uri(config.tracking.uri), config.tracking.experiment_name)
+    return find(store, str(config.resume), list(hydra.overrides.task))
+
+
+def _checkpoints(config: Config, run_id: str) -> Checkpoints:
+    from nl_training.resume import checkpoint_folder
+
+    t = config.trainer
+    return Checkpoints(checkpoint_folder(run_id), t.checkpoint_every_steps, t.checkpoint_every_seconds)
 
 
 def _verified(config: Config, net: Network) -> Outcome:
@@ -65,37 +119,46 @@ def refuse_unbuilt(config: Config) -> None:
     """Refuse what the config may ask for but nothing does yet, so that nobody relies on it."""
     t = config.trainer
     asked = {
-        f"resume={config.resume}": config.resume is not None,
         f"sweep.resume={config.sweep.resume}": config.sweep.resume is not None,
-        "trainer.checkpoint_every_steps": t.checkpoint_every_steps is not None,
-        "trainer.checkpoint_every_seconds": t.checkpoint_every_seconds is not None,
         "trainer.profile=true": t.profile,
         "device.tf32=true": config.device.tf32,
     }
     if unbuilt := [option for option, wanted in asked.items() if wanted]:
         raise UserError(f"{unbuilt[0]} is not built yet: leave it out")
+    if t.checkpoint_every_steps is not None and not config.tracking.enabled:
+        raise UserError("trainer.checkpoint_every_steps needs tracking=mlflow: checkpoints belong to a logged run")
 
 
-def trainer(config: Config, cfg: DictConfig, net: Any, data: Any, observers: list[Observer]) -> Trainer:
+def trainer(
+    config: Config,
+    cfg: DictConfig,
+    net: Network,
+    data: Dataset,
+    observers: list[Observer],
+    checkpoints: Checkpoints | None = None,
+) -> Trainer:
     """The trainer that a config describes."""
     t = config.trainer
     optimizer = build.optimizer(cfg)
     # An optimizer with a decay of its own (AdamW) takes the place of the penalty.
     decay = 0.0 if hasattr(optimizer, "weight_decay") else config.regularization.weight_decay
     limits = Limits(t.epochs, t.batch_size, t.max_steps, t.target_accuracy, t.on_nan)
-    return Trainer(net, optimizer, build.schedule(cfg), data, limits, decay, config.seed, observers)
+    return Trainer(net, optimizer, build.schedule(cfg), data, limits, decay, config.seed, observers, checkpoints)
 
 
-def _tracker(config: Config, cfg: DictConfig) -> MLflowTracker | None:
+def _tracker(config: Config, cfg: DictConfig, past: Past | None = None) -> MLflowTracker | None:
     if not config.tracking.enabled:
         return None
     from nl_training.tracking import MLflowTracker, Store, resolve_uri
 
+    text = OmegaConf.to_yaml(cfg, resolve=True)
+    if past is not None:
+        return MLflowTracker(past.store, asdict(config), past.run.info.run_name, text, past.run_id)
     store = Store.open(resolve_uri(config.tracking.uri), config.tracking.experiment_name)
     optimizer = config.optimizer
     kind = OmegaConf.select(cfg, "optimizer._target_", default="").rpartition(".")[2].lower()
     name = f"{config.model.name} {kind} lr={optimizer.lr:g}"
-    return MLflowTracker(store, asdict(config), name, OmegaConf.to_yaml(cfg, resolve=True))
+    return MLflowTracker(store, asdict(config), name, text)
 
 
 def _print(result: Result, tracker: MLflowTracker | None) -> None:

@@ -39,6 +39,35 @@ class EpochReport:
     seconds: float
 
 
+@dataclass
+class Progress:
+    """How far a training is, between two steps.
+
+    Attributes:
+        step: how many steps are done.
+        position: how many batches of the current epoch are done; 0 when its evaluation is.
+        images: of those batches, without the skipped ones.
+        loss: the sum of these images' losses.
+        hits: how many of them were right.
+        history: the epochs that are done and evaluated.
+        best: the best validation accuracy and its epoch.
+        target: the step and second at which the target accuracy was reached.
+        seconds: how long all that took.
+        ended: whether the training is over, and only the end's report is left.
+    """
+
+    step: int = 0
+    position: int = 0
+    images: float = 0.0
+    loss: float = 0.0
+    hits: float = 0.0
+    history: list[EpochReport] = field(default_factory=list)
+    best: tuple[float, int] = (-1.0, 0)
+    target: tuple[int, float] | None = None
+    seconds: float = 0.0
+    ended: bool = False
+
+
 @dataclass(frozen=True)
 class Result:
     """A finished training: the test figures are those of the best weights by validation accuracy."""
@@ -76,5 +105,25 @@ class Observer:
     def on_epoch(self, report: EpochReport) -> None:
         """An epoch is done and evaluated."""
 
+    def on_result(self, result: Result) -> None:
+        """The training is over: what is measured here is in the last checkpoint."""
+
     def on_end(self, trainer: Trainer, result: Result) -> None:
-        """The training is finished; `trainer.net` holds the last weights, `trainer.best_state` the best."""
+        """The training is finished; `trainer.net` holds the last weights, `trainer.best_state` the best.
+
+        It is called again when the process ends in its middle and the run is resumed.
+        """
+
+    def asked_to_end(self) -> BaseException | None:
+        """Asked after each step and evaluation; what it gives is raised, once the training is saved."""
+        return None
+
+    def on_saved(self, facts: Mapping[str, Any]) -> None:
+        """A checkpoint with this observer's `facts` is on the disk."""
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a checkpoint must hold of this observer: host arrays, and facts as JSON has them."""
+        return {}, {}
+
+    def load_state(self, arrays: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""

@@ -28,12 +28,12 @@ class ProgressBar(Observer):
         self._task = TaskID(0)
         self._shown = self._begun = perf_counter()
         self._images = 0
-        self._total = 0
+        self._first = self._total = 0
 
     def on_start(self, trainer: Trainer) -> None:
         """Begin the bar."""
         self._begun = self._shown = perf_counter()
-        self._total = trainer.total_steps
+        self._first, self._total = trainer.step, trainer.total_steps
         if self.console.is_terminal:
             columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}")]
             self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console, auto_refresh=False)
@@ -53,7 +53,7 @@ class ProgressBar(Observer):
             self._bar.update(self._task, completed=report.step, description=f"epoch {report.epoch}", state=state)
             self._bar.refresh()
             return
-        left = (now - self._begun) / report.step * (self._total - report.step)
+        left = (now - self._begun) / (report.step - self._first) * (self._total - report.step)
         self._line(f"step {report.step}/{self._total}  epoch {report.epoch}  {state}  {left:,.0f} s left")
 
     def on_epoch(self, report: EpochReport) -> None:

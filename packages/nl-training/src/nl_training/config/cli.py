@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -36,6 +37,7 @@ INFO = {"--info", "-i"}
 SHOW = CFG | INFO | {"--help", "-h", "--hydra-help", "--resolve", "--package", "-p", "--version"}
 CFG_WORDS = ("job", "hydra", "all")
 INFO_WORDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+STOPPED = 128 + signal.SIGINT  # what a shell makes of that signal
 WORDS = {**dict.fromkeys(CFG, CFG_WORDS), **dict.fromkeys(INFO, INFO_WORDS)}
 OmegaConf.register_new_resolver("nl_root", lambda: str(ROOT), replace=True)
 
@@ -69,7 +71,7 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("stopped")
+        sys.exit(STOPPED)
 
 
 def _guarded(task: Task, failures: list[str]) -> Callable[[DictConfig], Any]:
@@ -227,4 +229,4 @@ def run_command(task: Callable[[str, Config, list[str]], None], help_text: str, 
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("stopped")
+        sys.exit(STOPPED)

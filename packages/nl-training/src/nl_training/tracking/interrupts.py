@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
+
+SHOW_CURSOR = b"\x1b[?25h"  # the live bar hides it
 
 
 class Terminated(SystemExit):
@@ -17,15 +20,17 @@ class Terminated(SystemExit):
 
 
 class Interrupts:
-    """While entered, SIGINT raises `KeyboardInterrupt` and SIGTERM raises `Terminated`.
+    """While entered, SIGINT raises `KeyboardInterrupt` and SIGTERM raises `Terminated`; a second signal ends at once.
 
-    `hold()` keeps signals back, so that opening and closing are never cut in two; `release()` raises what came in
-    between. Python hears signals in the main thread alone: elsewhere this does nothing.
+    `hold()` keeps the first back, so that opening, a training step and closing are never cut in two; `release()` raises
+    what came in between, and `asked()` gives it. Python hears signals in the main thread alone: elsewhere this does
+    nothing.
     """
 
     def __init__(self) -> None:
         self._previous: dict[int, Any] = {}
         self._held = False
+        self._heard = False
         self._pending: int | None = None
 
     def __enter__(self) -> Interrupts:
@@ -50,19 +55,29 @@ class Interrupts:
     def release(self) -> None:
         """Raise what was kept back, and raise at once from here on."""
         self._held = False
-        if self._pending is not None:
-            number, self._pending = self._pending, None
-            self._raise(number)
+        error = self.asked()
+        if error is not None:
+            raise error
+
+    def asked(self) -> BaseException | None:
+        """What a signal that was kept back would have raised; whoever asks is to raise it."""
+        number, self._pending = self._pending, None
+        return None if number is None else _error(number)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self._held:
-            self._pending = number
-        else:
-            self._raise(number)
+        if self._heard:
+            # Whatever is being waited for, a store that does not answer or a disk: the user will not wait for it.
+            if sys.stdout.isatty():
+                os.write(1, SHOW_CURSOR)
+            os._exit(128 + number)
+        self._heard = True
+        if not self._held:
+            raise _error(number)
+        self._pending = number
 
-    @staticmethod
-    def _raise(number: int) -> None:
-        raise KeyboardInterrupt if number == signal.SIGINT else Terminated()
+
+def _error(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated()
 
 
 def status_of(error: BaseException | None) -> str:

@@ -54,6 +54,29 @@ def log_model(store: Store, run_id: str, trainer: Trainer, folder: Path) -> str:
         The model's ID, for metrics to be logged with.
     """
     from mlflow.entities import LoggedModelOutput
+
+    client = store.client
+    model_id = _whole_model(store, run_id) or _new_model(store, run_id, trainer, folder)
+    outputs = client.get_run(run_id).outputs
+    if model_id not in {output.model_id for output in (outputs.model_outputs if outputs else ())}:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=trainer.step)])
+    return model_id
+
+
+def _whole_model(store: Store, run_id: str) -> str | None:
+    """The model that a run has already, if it was resumed at its end; one that was not finished is taken away."""
+    from mlflow.entities import LoggedModelStatus
+
+    found = None
+    for model in store.client.search_logged_models([store.experiment_id], f"source_run_id = '{run_id}'"):
+        if model.status == LoggedModelStatus.READY:
+            found = str(model.model_id)
+        else:
+            store.client.delete_logged_model(model.model_id)
+    return found
+
+
+def _new_model(store: Store, run_id: str, trainer: Trainer, folder: Path) -> str:
     from mlflow.models import Model
 
     client = store.client
@@ -66,7 +89,6 @@ def log_model(store: Store, run_id: str, trainer: Trainer, folder: Path) -> str:
     except BaseException:
         client.finalize_logged_model(model.model_id, "FAILED")
         raise
-    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=trainer.step)])
     return str(model.model_id)
 
 

@@ -22,13 +22,20 @@ BATCH = 100  # the most parameters that MLflow takes in one write
 PACKAGES = ("nl-nodes", "nl-layers", "nl-models", "nl-training", "numpy", "hydra-core", "omegaconf", "mlflow")
 
 
-def log_params(client: MlflowClient, run_id: str, config: Mapping[str, Any]) -> None:
-    """Log a nested configuration as the run's parameters."""
+def log_params(client: MlflowClient, run_id: str, config: Mapping[str, Any], known: Mapping[str, str] = {}) -> None:
+    """Log a nested configuration as the run's parameters; those in `known` it has, and where one differs now, a tag.
+
+    MLflow lets no parameter be changed.
+    """
     from mlflow.entities import Param
 
-    params = [Param(key, value) for key, value in flatten(config).items()]
+    values = flatten(config)
+    params = [Param(key, value) for key, value in values.items() if key not in known]
     for start in range(0, len(params), BATCH):
         client.log_batch(run_id, params=params[start : start + BATCH])
+    for key in known.keys() & values.keys():
+        if known[key] != values[key]:
+            client.set_tag(run_id, f"resumed.{key}", values[key])
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from nl_training.tracking.interrupts import Interrupts, status_of
 from nl_training.tracking.links import view_hint
 from nl_training.tracking.metrics import MetricBuffer
 from nl_training.tracking.model import describe, log_model, softmax
+from nl_training.tracking.process import this_process
 from nl_training.tracking.store import Store
 from nl_training.tracking.system import SystemMetrics
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from nl_training.verification import Outcome
 
 PARENT = "NL_PARENT_RUN_ID"
+# The run's whole config and the process that trains it, as tags because these are there from the run's first moment.
+CONFIG, PROCESS = "resume.config", "resume.process"
+FINAL = ("final/test_acc", "final/test_loss", "seconds", "steps_to_target", "seconds_to_target")
 
 
 class MLflowTracker(Observer):
@@ -39,11 +43,11 @@ class MLflowTracker(Observer):
         config: the whole resolved config, nested.
         name: the run's name.
         text: the config as YAML, logged as a file.
+        run_id: the run to go on with, "" for a new one.
     """
 
-    def __init__(self, store: Store, config: Mapping[str, Any], name: str, text: str) -> None:
-        self.store, self.config, self.name, self.text = store, config, name, text
-        self.run_id = ""
+    def __init__(self, store: Store, config: Mapping[str, Any], name: str, text: str, run_id: str = "") -> None:
+        self.store, self.config, self.name, self.text, self.run_id = store, config, name, text, run_id
         self._interrupts = Interrupts()
         self._steps: list[tuple[int, float, float]] = []
 
@@ -64,14 +68,23 @@ class MLflowTracker(Observer):
         self._close(error)
 
     def _open(self) -> None:
-        tags = provenance.tags()
-        if parent := os.environ.get(PARENT):
-            tags["mlflow.parentRunId"] = parent
-        client = self.store.client
-        self.run_id = client.create_run(self.store.experiment_id, tags=tags, run_name=self.name).info.run_id
-        self._metrics = MetricBuffer(client, self.run_id)
+        client, tags = self.store.client, {CONFIG: self.text, PROCESS: this_process()}
+        if self.run_id:
+            for key, value in tags.items():
+                client.set_tag(self.run_id, key, value)
+            client.update_run(self.run_id, status="RUNNING")
+        else:
+            tags |= provenance.tags()
+            if parent := os.environ.get(PARENT):
+                tags["mlflow.parentRunId"] = parent
+            self.run_id = client.create_run(self.store.experiment_id, tags=tags, run_name=self.name).info.run_id
+        past = client.get_run(self.run_id).data
+        if "error" in past.tags:  # of the process before, which this one makes good
+            client.delete_tag(self.run_id, "error")
+        points = (point for key in past.metrics for point in client.get_metric_history(self.run_id, key))
+        self._metrics = MetricBuffer(client, self.run_id, {(point.key, point.step) for point in points})
         self._system = SystemMetrics()
-        provenance.log_params(client, self.run_id, self.config)
+        provenance.log_params(client, self.run_id, self.config, past.params)
         client.log_text(self.run_id, self.text, "config.yaml")
         client.log_text(self.run_id, provenance.packages(), "packages.txt")
 
@@ -127,6 +140,11 @@ class MLflowTracker(Observer):
             "model": repr(trainer.net),
         }.items():
             self.store.client.set_tag(self.run_id, key, value)
+        self._interrupts.hold()
+
+    def asked_to_end(self) -> BaseException | None:
+        """What a signal asks for that came in the last step."""
+        return self._interrupts.asked()
 
     def on_step(self, report: StepReport) -> None:
         """Take the step's metrics."""
@@ -149,24 +167,39 @@ class MLflowTracker(Observer):
             values["best/epoch"] = float(report.epoch)
         self._metrics.add(report.step, values)
 
-    def on_end(self, trainer: Trainer, result: Result) -> None:
-        """Log the result, pictures, weights and the model."""
-        final = {"final/test_acc": result.test_accuracy, "final/test_loss": result.test_loss, "seconds": result.seconds}
+    def on_result(self, result: Result) -> None:
+        """Take the result."""
+        values = {"final/test_acc": result.test_accuracy, "final/test_loss": result.test_loss}
+        values["seconds"] = result.seconds
         if result.steps_to_target is not None and result.seconds_to_target is not None:
-            final |= {"steps_to_target": float(result.steps_to_target), "seconds_to_target": result.seconds_to_target}
-        self._metrics.add(result.steps, self._system.sample())
-        model_id = None
-        try:
-            with tempfile.TemporaryDirectory() as name:
-                folder = Path(name)
-                trainer.net.save(folder / "final.safetensors")
-                save_state(trainer.best_state, folder / "best.safetensors")
-                (folder / "network.json").write_text(json.dumps(describe(trainer), indent=1))
-                self.store.client.log_artifacts(self.run_id, name, "weights")
-                self._pictures(trainer, result)
-                model_id = log_model(self.store, self.run_id, trainer, folder)
-        finally:
-            self._metrics.add(result.steps, final, model_id)
+            values |= {"steps_to_target": result.steps_to_target, "seconds_to_target": result.seconds_to_target}
+        self._metrics.add(result.steps, values | self._system.sample())
+
+    def on_end(self, trainer: Trainer, result: Result) -> None:
+        """Log pictures, weights and the model."""
+        self._interrupts.release()
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            trainer.net.save(folder / "final.safetensors")
+            save_state(trainer.best_state, folder / "best.safetensors")
+            (folder / "network.json").write_text(json.dumps(describe(trainer), indent=1))
+            self.store.client.log_artifacts(self.run_id, name, "weights")
+            self._pictures(trainer, result)
+            self._metrics.link(FINAL, log_model(self.store, self.run_id, trainer, folder))
+
+    def on_saved(self, facts: Mapping[str, Any]) -> None:
+        """Let the points be sent that the checkpoint has."""
+        self._metrics.cover(facts["made"])
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The points that are not sent yet, and the curve of the training loss."""
+        points, facts = self._metrics.state()
+        return {**points, "curve": np.array(self._steps, np.float64).reshape(-1, 3)}, facts
+
+    def load_state(self, arrays: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self._metrics.load_state(arrays, facts)
+        self._steps = [(int(step), loss, accuracy) for step, loss, accuracy in arrays["curve"].tolist()]
 
     def _pictures(self, trainer: Trainer, result: Result) -> None:
         """Learning curves, confusion matrix and worst mistakes, of the best weights."""
