@@ -151,3 +151,20 @@ def test_a_second_signal_ends_at_once(name: str, expected: int) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout) == (expected, "held\n")
+
+
+@pytest.mark.parametrize(("name", "expected"), [("SIGINT", "KeyboardInterrupt()"), ("SIGTERM", "Terminated(143)")])
+def test_a_signal_whose_exception_is_lost_in_a_destructor_is_still_asked_for(name: str, expected: str) -> None:
+    code = (
+        "import os, signal\n"
+        "from nl_training.tracking.interrupts import Interrupts\n"
+        "class Dying:\n"
+        "    def __del__(self):\n"
+        f"        os.kill(os.getpid(), signal.{name})\n"
+        "with Interrupts() as interrupts:\n"
+        "    dying = Dying()\n"
+        "    del dying\n"
+        "    print(repr(interrupts.asked()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout.strip()) == (0, expected), done.stderr

@@ -60,7 +60,7 @@ class Interrupts:
             raise error
 
     def asked(self) -> BaseException | None:
-        """What a signal that was kept back would have raised; whoever asks is to raise it."""
+        """What a signal that was kept back, or whose exception was lost, is to raise; whoever asks raises it."""
         number, self._pending = self._pending, None
         return None if number is None else _error(number)
 
@@ -71,9 +71,9 @@ class Interrupts:
                 os.write(1, SHOW_CURSOR)
             os._exit(128 + number)
         self._heard = True
+        self._pending = number  # kept though it is raised: in a destructor or a weak reference's callback that is lost
         if not self._held:
             raise _error(number)
-        self._pending = number
 
 
 def _error(number: int) -> BaseException:
