@@ -1,7 +1,6 @@
 """The MLflow UI in a real Chromium: a run's page shows its metrics, pictures and model."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,8 +14,6 @@ import pytest
 from mlflow import MlflowClient
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver import Chrome
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
 pytestmark = pytest.mark.browser
@@ -53,20 +50,6 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, MlflowCl
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Chrome]:
-    options = Options()
-    for flag in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update", "--window-size=1400,3200",
-    ):  # fmt: skip
-        options.add_argument(flag)
-    options.binary_location = shutil.which("chromium") or ""
-    driver = Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
 
 
 def shows(browser: Chrome, url: str, name: str, *words: str) -> None:

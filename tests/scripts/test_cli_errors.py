@@ -34,6 +34,8 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
     ("arguments", "words"),
     [
         (["model=vgg61"], ["vgg61", "vgg16?"]),
+        (["model=null"], ["model=null", "vgg16"]),
+        (["experiment="], ["experiment=", "race"]),
         (["optimiser=adam"], ["optimiser", "optimizer?"]),
         (["optimizer.lrr=0.1"], ["optimizer.lrr", "optimizer.lr?"]),
         (["+optimizer.lrr=0.1"], ["optimizer.lrr", "optimizer.lr?"]),

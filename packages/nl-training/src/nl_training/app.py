@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -29,8 +30,16 @@ if TYPE_CHECKING:
     from nl_training.tracking.run import MLflowTracker
 
 
-def train(config: Config, cfg: DictConfig) -> Result | None:
+def train(
+    config: Config, cfg: DictConfig, watching: Sequence[Observer] = (), tags: Mapping[str, str] | None = None
+) -> Result | None:
     """Train one run, log it, print its result; None where the run to resume is finished.
+
+    Args:
+        config: what is trained.
+        cfg: the same, as Hydra composed it.
+        watching: observers beside those that the config asks for.
+        tags: tags of the run beside the usual ones.
 
     Raises:
         UserError: when something the config asks for is not there; no run is left open then.
@@ -48,10 +57,10 @@ def train(config: Config, cfg: DictConfig) -> Result | None:
     data = build.dataset(config)
     net = build.network(config, data, device)
     print(f"{net!r} on {device!r}\n{data.name}: {len(data.train):,} images to train, {len(data.test):,} to test")
-    tracker = _tracker(config, cfg, past)
+    tracker = _tracker(config, cfg, tags or {}, past)
     outcome = _verified(config, net)
     try:
-        result = _run(config, cfg, net, data, tracker, outcome)
+        result = _run(config, cfg, net, data, tracker, outcome, watching)
     except (KeyboardInterrupt, SystemExit):
         if tracker is not None and tracker.run_id:
             print(f"stopped; python scripts/train.py resume={tracker.run_id} goes on")
@@ -61,7 +70,13 @@ def train(config: Config, cfg: DictConfig) -> Result | None:
 
 
 def _run(
-    config: Config, cfg: DictConfig, net: Network, data: Dataset, tracker: MLflowTracker | None, outcome: Outcome
+    config: Config,
+    cfg: DictConfig,
+    net: Network,
+    data: Dataset,
+    tracker: MLflowTracker | None,
+    outcome: Outcome,
+    watching: Sequence[Observer],
 ) -> Result:
     """Train under an open run, from its newest checkpoint if it has one."""
     probe = None if config.verify.probe_every is None else Probe(config.verify.probe_every, config.seed)
@@ -74,7 +89,7 @@ def _run(
             checkpoints = checkpoints or stack.enter_context(_checkpoints(config, tracker.run_id))
         bar = ProgressBar()
         stack.callback(bar.close)
-        observers: list[Observer] = [o for o in (bar, tracker, probe) if o is not None]
+        observers: list[Observer] = [o for o in (bar, tracker, probe, *watching) if o is not None]
         for observer in observers:
             observer.on_verified(outcome)
         made = trainer(config, cfg, net, data, observers, checkpoints)
@@ -123,6 +138,8 @@ def refuse_unbuilt(config: Config) -> None:
         "trainer.profile=true": t.profile,
         "device.tf32=true": config.device.tf32,
     }
+    if config.search is not None:
+        raise UserError("search=... is what scripts/search.py does: leave it out, or run that")
     if unbuilt := [option for option, wanted in asked.items() if wanted]:
         raise UserError(f"{unbuilt[0]} is not built yet: leave it out")
     if t.checkpoint_every_steps is not None and not config.tracking.enabled:
@@ -146,19 +163,19 @@ def trainer(
     return Trainer(net, optimizer, build.schedule(cfg), data, limits, decay, config.seed, observers, checkpoints)
 
 
-def _tracker(config: Config, cfg: DictConfig, past: Past | None = None) -> MLflowTracker | None:
+def _tracker(config: Config, cfg: DictConfig, tags: Mapping[str, str], past: Past | None) -> MLflowTracker | None:
     if not config.tracking.enabled:
         return None
     from nl_training.tracking import MLflowTracker, Store, resolve_uri
 
-    text = OmegaConf.to_yaml(cfg, resolve=True)
     if past is not None:
-        return MLflowTracker(past.store, asdict(config), past.run.info.run_name, text, past.run_id)
-    store = Store.open(resolve_uri(config.tracking.uri), config.tracking.experiment_name)
-    optimizer = config.optimizer
-    kind = OmegaConf.select(cfg, "optimizer._target_", default="").rpartition(".")[2].lower()
-    name = f"{config.model.name} {kind} lr={optimizer.lr:g}"
-    return MLflowTracker(store, asdict(config), name, text)
+        store, name, run_id = past.store, past.run.info.run_name, past.run_id
+    else:
+        store, run_id = Store.open(resolve_uri(config.tracking.uri), config.tracking.experiment_name), ""
+        kind = OmegaConf.select(cfg, "optimizer._target_", default="").rpartition(".")[2].lower()
+        name = f"{config.model.name} {kind} lr={config.optimizer.lr:g}"
+    text = OmegaConf.to_yaml(cfg, resolve=True)
+    return MLflowTracker(store, asdict(config), name, text, run_id, config.tracking.draw, tags)
 
 
 def _print(result: Result, tracker: MLflowTracker | None) -> None:

@@ -84,6 +84,10 @@ class Result:
     history: tuple[EpochReport, ...] = field(default=(), repr=False)
 
 
+class Pruned(Exception):
+    """Raised by an observer to end a training that is not worth going on with."""
+
+
 class Observer:
     """Hears what happens in a training; every method may be left as it is."""
 

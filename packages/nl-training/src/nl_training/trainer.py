@@ -21,6 +21,10 @@ from nl_training.observer import EpochReport, Observer, Progress, Result, StepRe
 from nl_training.snapshot import snapshot
 
 
+class Diverged(UserError):
+    """The loss or a gradient is no finite number any more."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """When a training ends, and what a step is.
@@ -99,7 +103,7 @@ class Trainer:
         """Train to the end, from the start or from where `restore` brought it, and tell the result.
 
         Raises:
-            UserError: when the loss or a gradient is no finite number and such batches are not to be skipped.
+            Diverged: when the loss or a gradient is no finite number and such batches are not to be skipped.
         """
         self._started = perf_counter() - self.progress.seconds
         for observer in self.observers:
@@ -160,13 +164,13 @@ class Trainer:
         seconds = perf_counter() - begun
         return StepReport(self.step, epoch, loss, accuracy, self.optimizer.lr, len(t), seconds)
 
-    def _diverged(self, loss: float, x: Any, t: Any) -> UserError:
+    def _diverged(self, loss: float, x: Any, t: Any) -> Diverged:
         """The error that says where it went wrong; nothing is saved any more, so that good checkpoints stay."""
         what = "a gradient became infinite or no number" if isfinite(loss) else f"the loss became {loss}"
         where = first_not_finite(self.net, x, t)
         kept = self.checkpoints.paths() if self.checkpoints else []
         stays = f"; the last checkpoint is {kept[-1]}" if kept else ""
-        return UserError(
+        return Diverged(
             f"{what} at step {self.step + 1}: lower optimizer.lr (now {self.optimizer.lr:g}); first in {where}{stays}"
         )
 

@@ -118,8 +118,7 @@ def check(overrides: list[str], multirun: bool) -> Config:
     Raises:
         UserError: with what is wrong and the near match.
     """
-    parsed = [_parsed(text) for text in overrides]
-    choices = [list(_values(o, multirun)) for o in parsed]
+    choices = [list(values_of(parsed(text), multirun)) for text in overrides]
     first = _compose([values[0] for values in choices])
     config = resolve(first)
     for i, values in enumerate(choices):
@@ -128,7 +127,15 @@ def check(overrides: list[str], multirun: bool) -> Config:
     return config
 
 
-def _parsed(text: str) -> Override:
+def composed(overrides: list[str]) -> tuple[Config, DictConfig]:
+    """The checked config and Hydra's that overrides of single values compose."""
+    check(overrides, multirun=False)
+    cfg = _compose(overrides)
+    return resolve(cfg), cfg
+
+
+def parsed(text: str) -> Override:
+    """An override as Hydra reads it; raises `UserError` where it can't be read or names no group or key."""
     try:
         (override,) = OverridesParser.create().parse_overrides([text])
     except (HydraException, OverrideParseException):
@@ -155,7 +162,7 @@ def _known(key: str, text: str) -> None:
         raise UserError(f"{text}: {key} is no config group or key: {near(key, [*groups, *top])}")
 
 
-def _values(override: Override, multirun: bool) -> Iterator[str]:
+def values_of(override: Override, multirun: bool) -> Iterator[str]:
     """The override's text for each value that it sweeps over, its options checked."""
     key = override.key_or_group
     line = override.input_line or ""
@@ -175,7 +182,7 @@ def _values(override: Override, multirun: bool) -> Iterator[str]:
 
 def _option(key: str, value: str) -> None:
     folder = CONF / key
-    if folder.is_dir() and key != "hydra" and value not in ("null", ""):
+    if folder.is_dir() and key != "hydra":
         options = [p.stem for p in folder.glob("*.yaml")]
         if value not in options:
             raise UserError(f"{key}={value} is unknown: {near(value, options)} (options: {', '.join(sorted(options))})")
@@ -205,7 +212,7 @@ def _composition_error(message: str, overrides: list[str]) -> str:
 def _keys(group: str, overrides: list[str]) -> list[str]:
     chosen = [o for o in overrides if "." not in o.partition("=")[0]]
     cfg = _compose(chosen)
-    return [f"{group}.{key}" for key in cfg.get(group, {}) if key != "_target_"]
+    return [f"{group}.{key}" for key in cfg.get(group) or {} if key != "_target_"]
 
 
 def run_command(task: Callable[[str, Config, list[str]], None], help_text: str, overrides: bool = True) -> None:

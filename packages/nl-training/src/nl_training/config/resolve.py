@@ -59,6 +59,9 @@ def _object(kind: type, values: Any, path: str) -> Any:
 
 
 def _value(hint: Any, value: Any, path: str) -> Any:
+    if get_origin(hint) in (Union, types.UnionType) and path not in TARGETS:
+        groups = [h for h in get_args(hint) if dataclasses.is_dataclass(h)]
+        hint = groups[0] if groups and value is not None else hint  # a group that may be left out
     if dataclasses.is_dataclass(hint) or path in TARGETS:
         return _object(hint, value, path)
     fits, found = _fit(hint, value)

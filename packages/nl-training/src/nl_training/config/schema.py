@@ -169,6 +169,7 @@ class Tracking:
     enabled: bool
     uri: str | None
     experiment_name: str
+    draw: bool
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,19 @@ class Sweep:
 
 
 @dataclass(frozen=True)
+class Search:
+    """conf/search."""
+
+    sampler: Literal["tpe", "random"]
+    trials: Count
+    startup: Natural
+    prune: bool
+    warmup_epochs: Natural
+    resume: str | None
+    space: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole run."""
 
@@ -203,6 +217,7 @@ class Config:
     seed: Seed
     resume: str | None
     sweep: Sweep
+    search: Search | None
 
 
 # What `_target_` may be, and the keys that its option then has.

@@ -9,6 +9,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from nl_training.observer import Pruned
+
 SHOW_CURSOR = b"\x1b[?25h"  # the live bar hides it
 
 
@@ -84,4 +86,4 @@ def status_of(error: BaseException | None) -> str:
     """The status of a run that ended with this error, in MLflow's words."""
     if error is None or (isinstance(error, SystemExit) and not error.code):
         return "FINISHED"
-    return "KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED"
+    return "KILLED" if isinstance(error, KeyboardInterrupt | Terminated | Pruned) else "FAILED"

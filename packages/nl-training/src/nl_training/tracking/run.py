@@ -26,6 +26,7 @@ from nl_training.tracking.store import Store
 from nl_training.tracking.system import SystemMetrics
 
 if TYPE_CHECKING:
+    from nl_nodes.verify import Certificate
     from nl_training.trainer import Trainer
     from nl_training.verification import Outcome
 
@@ -44,12 +45,25 @@ class MLflowTracker(Observer):
         name: the run's name.
         text: the config as YAML, logged as a file.
         run_id: the run to go on with, "" for a new one.
+        draw: log a drawing of the node graph too.
+        tags: further tags of the run.
     """
 
-    def __init__(self, store: Store, config: Mapping[str, Any], name: str, text: str, run_id: str = "") -> None:
-        self.store, self.config, self.name, self.text, self.run_id = store, config, name, text, run_id
+    def __init__(
+        self,
+        store: Store,
+        config: Mapping[str, Any],
+        name: str,
+        text: str,
+        run_id: str = "",
+        draw: bool = False,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        self.store, self.config, self.name, self.text = store, config, name, text
+        self.run_id, self.draw, self.tags = run_id, draw, dict(tags or {})
         self._interrupts = Interrupts()
         self._steps: list[tuple[int, float, float]] = []
+        self._certificate: Certificate | None = None
 
     def __enter__(self) -> MLflowTracker:
         self._interrupts.__enter__()
@@ -68,7 +82,7 @@ class MLflowTracker(Observer):
         self._close(error)
 
     def _open(self) -> None:
-        client, tags = self.store.client, {CONFIG: self.text, PROCESS: this_process()}
+        client, tags = self.store.client, {CONFIG: self.text, PROCESS: this_process(), **self.tags}
         if self.run_id:
             for key, value in tags.items():
                 client.set_tag(self.run_id, key, value)
@@ -119,6 +133,7 @@ class MLflowTracker(Observer):
         client = self.store.client
         for key, value in outcome.tags.items():
             client.set_tag(self.run_id, key, value)
+        self._certificate = outcome.certificate
         if outcome.certificate is not None:
             client.log_text(self.run_id, outcome.certificate.text(), "verification/certificate.json")
             picture = plots.residuals(outcome.certificate, self.name)
@@ -185,6 +200,8 @@ class MLflowTracker(Observer):
             (folder / "network.json").write_text(json.dumps(describe(trainer), indent=1))
             self.store.client.log_artifacts(self.run_id, name, "weights")
             self._pictures(trainer, result)
+            if self.draw:
+                self._draw(trainer)
             self._metrics.link(FINAL, log_model(self.store, self.run_id, trainer, folder))
 
     def on_saved(self, facts: Mapping[str, Any]) -> None:
@@ -218,6 +235,15 @@ class MLflowTracker(Observer):
             "worst_mistakes.png": plots.worst_mistakes(data.test.x, data.test.t, probabilities, data.classes),
         }.items():
             self.store.client.log_figure(self.run_id, figure, name)
+
+    def _draw(self, trainer: Trainer) -> None:
+        """The node graph, on the first training images."""
+        from nl_training.drawing import page, svg
+        from nl_training.drawing.command import draw_training
+
+        sketch = draw_training(trainer.net, trainer.data, self._certificate)
+        for name, text in (("graph.svg", svg(sketch)), ("graph.html", page(sketch))):
+            self.store.client.log_text(self.run_id, text, f"drawing/{name}")
 
     def hint(self) -> str:
         """Where the run is and how to look at it."""

@@ -1,0 +1,165 @@
+"""A network as an ONNX model, for other runtimes: a translation of its layers in their inference form.
+
+ONNX has an operator for each of our layers, so the model that comes out is as short as the network is. A layer of your
+own is taught with `translate.register`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import singledispatch
+from pathlib import Path
+from typing import Any
+
+from nl_layers import Affine, BatchNormalization, Convolution, Dropout, Layer, Mode, Pooling, Relu, Sigmoid, Tanh
+from nl_models.network import Network
+from nl_nodes import Buffer, Input, Parameter, UserError
+from nl_nodes.typing import Array, Shape
+
+# Old enough for runtimes of 2022 on; no operator needed here has changed since.
+OPSET, IR_VERSION = 17, 8
+
+
+class Translation:
+    """An ONNX graph that grows operator by operator, from "x" to "logits".
+
+    Args:
+        host: brings an array to the host.
+    """
+
+    def __init__(self, host: Callable[[Array], Any]) -> None:
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
+        self._host = host
+        self._last = "x"
+
+    def add(self, operator: str, *leaves: Parameter | Buffer | None, **attributes: Any) -> None:
+        """Append an operator on what was added last.
+
+        Args:
+            operator: its name in ONNX.
+            leaves: its further inputs, whose arrays the model will hold; None for one that is left out.
+            attributes: its attributes in ONNX.
+        """
+        from onnx import helper
+
+        name = f"{operator}_{len(self.nodes) + 1}"
+        inputs = [self._last, *(self._hold(leaf) for leaf in leaves if leaf is not None)]
+        self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
+        self._last = name
+
+    def _hold(self, leaf: Parameter | Buffer) -> str:
+        from onnx import numpy_helper
+
+        self.weights.append(numpy_helper.from_array(self._host(leaf.value).astype("float32"), leaf.name))
+        return leaf.name
+
+    def end(self) -> None:
+        """Name the last operator's output as the model's."""
+        self.nodes[-1].output[0] = "logits"
+
+
+@singledispatch
+def translate(layer: Layer, graph: Translation, shape: Shape) -> None:
+    """Append a layer's inference form to an ONNX graph.
+
+    Args:
+        layer: what is translated.
+        graph: where to.
+        shape: of the layer's input, with 1 for the batch.
+
+    Raises:
+        UserError: for a kind of layer that was never taught.
+    """
+    raise UserError(f"{type(layer).__name__} has no ONNX form yet: teach it with nl_models.onnx.translate.register")
+
+
+@translate.register
+def _(layer: Affine, graph: Translation, shape: Shape) -> None:
+    _flatten(graph, shape)
+    graph.add("Gemm", layer.weight, layer.bias)
+
+
+@translate.register
+def _(layer: Convolution, graph: Translation, shape: Shape) -> None:
+    graph.add("Conv", layer.weight, layer.bias, strides=[layer.stride] * 2, pads=[layer.pad] * 4)
+
+
+@translate.register
+def _(layer: Pooling, graph: Translation, shape: Shape) -> None:
+    window = [layer.height, layer.width]
+    graph.add("MaxPool", kernel_shape=window, strides=[layer.stride] * 2, pads=[layer.pad] * 4)
+
+
+@translate.register
+def _(layer: BatchNormalization, graph: Translation, shape: Shape) -> None:
+    if layer.gamma.shape != shape[1:2]:  # one gamma a feature of flattened images
+        _flatten(graph, shape)
+    leaves = (layer.gamma, layer.beta, layer.running_mean, layer.running_var)
+    graph.add("BatchNormalization", *leaves, epsilon=layer.eps)
+
+
+@translate.register
+def _(layer: Dropout, graph: Translation, shape: Shape) -> None:
+    if not layer.inverted:
+        raise UserError("Dropout(inverted=False) has no ONNX form: only inverted dropout is nothing in inference")
+
+
+@translate.register(Relu)
+@translate.register(Sigmoid)
+@translate.register(Tanh)
+def _(layer: Layer, graph: Translation, shape: Shape) -> None:
+    graph.add(type(layer).__name__)
+
+
+def _flatten(graph: Translation, shape: Shape) -> None:
+    if len(shape) > 2:
+        graph.add("Flatten", axis=1)
+
+
+def to_onnx(net: Network, notes: Mapping[str, str] | None = None) -> Any:
+    """A network in inference form as an `onnx.ModelProto`: images x (N, C, H, W) in, logits (N, classes) out.
+
+    Args:
+        net: what is translated; the model holds copies of its weights, in float32 whatever its own dtype.
+        notes: text by name that the model carries as metadata.
+
+    Raises:
+        UserError: where the package onnx is missing, or a layer has no ONNX form.
+    """
+    try:
+        import onnx
+        from onnx import TensorProto, helper
+    except ImportError:
+        raise UserError("exporting needs the package onnx: python -m pip install -c constraints.txt onnx") from None
+    graph = Translation(net.device.host)
+    x: Any = Input("x", (1, *net.input_shape))
+    for layer in net.layers:
+        translate(layer, graph, x.shape)
+        x = layer.wire(x, mode=Mode(train=False))  # for the shape alone
+    graph.end()
+    images = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *net.input_shape])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", net.classes])
+    model = helper.make_model(
+        helper.make_graph(graph.nodes, net.name, [images], [logits], graph.weights),
+        producer_name="nl-models",
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    helper.set_model_props(model, dict(notes or {}))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def save_onnx(net: Network, path: str | Path, notes: Mapping[str, str] | None = None) -> None:
+    """Write `to_onnx(net, notes)` to a file, aside first, so that a half-written file never has its name."""
+    model, path = to_onnx(net, notes), Path(path)
+    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        aside.write_bytes(model.SerializeToString())
+        aside.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        aside.unlink(missing_ok=True)

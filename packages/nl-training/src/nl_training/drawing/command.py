@@ -1,0 +1,65 @@
+"""What draw does and prints: a layer, a config's network or a logged run's, as files to open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nl_models import Network
+from nl_nodes import UserError
+from nl_training.config import build
+from nl_training.data import Dataset
+from nl_training.drawing import Sketch, page, sketch_layer, sketch_network, svg
+from nl_training.paths import ROOT
+from nl_training.progress import CertificateBar
+from nl_training.verification import verify
+
+if TYPE_CHECKING:
+    from nl_nodes.verify import Certificate
+    from nl_training.config.schema import Config
+
+IMAGES = 8
+
+
+def draw_layer(name: str) -> None:
+    """Draw a layer or loss alone."""
+    _save(sketch_layer(name), name)
+
+
+def draw_config(config: Config) -> None:
+    """Draw a config's network with its first weights, on images of its data."""
+    data = build.dataset(config)
+    net = build.network(config, data, build.device(config))
+    _save(_verified(net, data, config), net.name)
+
+
+def draw_run(run_id: str, config: Config) -> None:
+    """Draw a logged run's network with its best weights, on images of its data."""
+    from nl_training.config.resolve import resolve
+    from nl_training.runs import open_run
+
+    run = open_run(run_id, build.device(config))
+    data = build.dataset(resolve(run.config))
+    if data.input_shape != run.net.input_shape:
+        raise UserError(f"data={data.name} has images {data.input_shape} now; run {run_id} had {run.net.input_shape}")
+    _save(_verified(run.net, data, config), f"{run.net.name}-{run.run_id}")
+
+
+def draw_training(net: Network, data: Dataset, certificate: Certificate | None) -> Sketch:
+    """A network on the first training images of its data."""
+    part = data.train
+    return sketch_network(net, part.x[:IMAGES], part.t[:IMAGES], certificate, f"images of {data.name}")
+
+
+def _verified(net: Network, data: Dataset, config: Config) -> Sketch:
+    with CertificateBar() as bar:
+        outcome = verify(net, config.verify.mode, config.verify.max_seconds, bar.advance)
+    return draw_training(net, data, outcome.certificate)
+
+
+def _save(sketch: Sketch, name: str) -> None:
+    folder = ROOT / "outputs" / "drawings"
+    folder.mkdir(parents=True, exist_ok=True)
+    for ending, text in ((".svg", svg(sketch)), (".html", page(sketch))):
+        (folder / f"{name}{ending}").write_text(text)
+    print("\n".join([sketch.title, *(f"  {line}" for line in sketch.lines)]))
+    print(f"page     {folder / name}.html\npicture  {folder / name}.svg")

@@ -1,0 +1,155 @@
+"""Where the nodes of one group stand: in rows, each below its inputs, with as few crossings as a few sweeps leave.
+
+Source: Sugiyama, Tagawa and Toda, Methods for Visual Understanding of Hierarchical System Structures (1981).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from statistics import fmean
+
+WIDTH, HEIGHT = 150.0, 46.0  # of a node
+BEND = 18.0  # the width kept free for an edge that passes a row
+GAP_X, GAP_Y = 18.0, 34.0
+SWEEPS = 8
+
+Edge = tuple[int, int]
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything stands.
+
+    Attributes:
+        places: the centre of each node.
+        routes: the points that each edge passes, from the bottom of its start to the top of its end.
+        width: of all.
+        height: of all.
+    """
+
+    places: dict[int, Point]
+    routes: dict[Edge, list[Point]]
+    width: float
+    height: float
+
+
+def lay_out(nodes: Sequence[int], edges: Sequence[Edge]) -> Layout:
+    """Place nodes so that every edge goes down.
+
+    Args:
+        nodes: each after those that it has edges from; one with a negative number takes no more room than a bend.
+        edges: pairs of nodes, from and to.
+    """
+    edges = list(dict.fromkeys(edges))
+    rows = Rows(nodes, edges)
+    for sweep in range(SWEEPS):
+        rows.order(down=sweep % 2 == 0)
+    for sweep in range(SWEEPS):
+        rows.align(down=sweep % 2 == 0)
+    left = min(rows.x[n] - rows.width(n) / 2 for row in rows.rows for n in row)
+    right = max(rows.x[n] + rows.width(n) / 2 for row in rows.rows for n in row)
+    heights = [HEIGHT if any(n >= 0 for n in row) else 0.0 for row in rows.rows]
+    tops = [0.0, *accumulate(height + GAP_Y for height in heights)]
+
+    def at(n: int) -> Point:
+        return rows.x[n] - left, tops[rows.rank[n]] + heights[rows.rank[n]] / 2
+
+    def route(edge: Edge) -> list[Point]:
+        chain = [at(n) for n in rows.chains[edge]]
+        (x0, y0), (x1, y1) = chain[0], chain[-1]
+        above, below = (HEIGHT / 2 if n >= 0 else 0.0 for n in edge)
+        return [(x0, y0 + above), *chain[1:-1], (x1, y1 - below)]
+
+    return Layout(
+        {n: at(n) for n in nodes},
+        {edge: route(edge) for edge in edges},
+        right - left,
+        tops[-1] - GAP_Y,
+    )
+
+
+class Rows:
+    """Nodes and the bends of long edges in rows, and where in its row each stands.
+
+    Attributes:
+        rank: the row of each.
+        rows: what stands in each row, from the left.
+        x: the centre of each.
+        chains: each edge as its start, its bends (negative numbers of their own) and its end.
+    """
+
+    def __init__(self, nodes: Sequence[int], edges: Sequence[Edge]) -> None:
+        self.rank = ranks(nodes, edges)
+        self.chains: dict[Edge, list[int]] = {}
+        self._above: dict[int, list[int]] = {n: [] for n in nodes}
+        self._below: dict[int, list[int]] = {n: [] for n in nodes}
+        for edge in edges:
+            self._chain(edge, first=min((*self.rank, 0)) - 1)
+        count = max(self.rank.values()) + 1
+        self.rows = [[n for n in self.rank if self.rank[n] == row] for row in range(count)]
+        self.x: dict[int, float] = {}
+        for row in self.rows:
+            self._spread(row, [0.0] * len(row))
+
+    def _chain(self, edge: Edge, first: int) -> None:
+        start, end = edge
+        bends: list[int] = []
+        for row in range(self.rank[start] + 1, self.rank[end]):
+            bend = first - len(bends)
+            bends.append(bend)
+            self.rank[bend] = row
+            self._above[bend], self._below[bend] = [], []
+        self.chains[edge] = [start, *bends, end]
+        for a, b in pairwise(self.chains[edge]):
+            self._below[a].append(b)
+            self._above[b].append(a)
+
+    def width(self, n: int) -> float:
+        """How much room something takes in its row."""
+        return WIDTH if n >= 0 else BEND
+
+    def order(self, down: bool) -> None:
+        """Sort each row by where its neighbours in the row before (or after) stand."""
+        near = self._above if down else self._below
+        for row in self.rows if down else reversed(self.rows):
+            row.sort(key=lambda n: fmean([self.x[m] for m in near[n]] or [self.x[n]]))
+            self._spread(row, [0.0] * len(row))
+
+    def align(self, down: bool) -> None:
+        """Move each to the middle of its neighbours, keeping the order and the distances in its row."""
+        for row in self.rows if down else reversed(self.rows):
+            wanted = [fmean([self.x[m] for m in self._above[n] + self._below[n]] or [self.x[n]]) for n in row]
+            self._spread(row, wanted)
+
+    def _spread(self, row: Sequence[int], wanted: Sequence[float]) -> None:
+        """The places in order, far enough apart, that lie nearest to those wanted: runs that touch move as one."""
+        offsets = [0.0]
+        for a, b in pairwise(row):
+            offsets.append(offsets[-1] + (self.width(a) + self.width(b)) / 2 + GAP_X)
+        runs: list[list[float]] = []
+        for place, offset in zip(wanted, offsets, strict=True):
+            runs.append([place - offset])
+            while len(runs) > 1 and fmean(runs[-2]) > fmean(runs[-1]):
+                last = runs.pop()
+                runs[-1] += last
+        starts = [fmean(run) for run in runs for _ in run]
+        self.x.update({n: start + offset for n, start, offset in zip(row, starts, offsets, strict=True)})
+
+
+def ranks(nodes: Sequence[int], edges: Sequence[Edge]) -> dict[int, int]:
+    """Each node's row: below all its inputs, and as far down as makes no edges longer in sum."""
+    above: dict[int, list[int]] = {n: [] for n in nodes}
+    below: dict[int, list[int]] = {n: [] for n in nodes}
+    for a, b in edges:
+        above[b].append(a)
+        below[a].append(b)
+    rank: dict[int, int] = {}
+    for node in nodes:
+        rank[node] = max((rank[a] + 1 for a in above[node]), default=0)
+    for node in reversed(nodes):
+        if node >= 0 and below[node] and len(above[node]) <= len(below[node]):
+            rank[node] = min(rank[b] for b in below[node]) - 1
+    return rank

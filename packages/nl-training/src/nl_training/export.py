@@ -1,0 +1,34 @@
+"""What export does and prints: a logged run's network as an ONNX file, kept with the run."""
+
+from __future__ import annotations
+
+import json
+
+from nl_models.onnx import save_onnx
+from nl_nodes import UserError
+from nl_training.paths import ROOT
+from nl_training.runs import open_run
+from nl_training.tracking.store import EXPERIMENT, Store, resolve_uri
+
+
+def export(run_id: str) -> None:
+    """Write a run's network with its best weights to `outputs/export` and log it as the run's `export/model.onnx`.
+
+    The model takes what the network takes: scaled pixels. Their mean and standard deviation by channel, and the names
+    of the classes, are the model's metadata, as JSON.
+    """
+    run = open_run(run_id)
+    folder = ROOT / "outputs" / "export" / run.run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "model.onnx"
+    scaling = run.normalization
+    notes = {"mean": list(scaling.mean), "std": list(scaling.std), "classes": list(run.classes)}
+    save_onnx(run.net, path, {name: json.dumps(values) for name, values in notes.items()})
+    store = Store.open(resolve_uri(), EXPERIMENT)
+    try:
+        store.client.log_artifact(run.run_id, str(path), "export")
+    except Exception as error:  # each kind of artifact store raises its own
+        raise UserError(f"{path} could not be logged to run {run.run_id}: {str(error).splitlines()[0]}") from None
+    print(repr(run.net))
+    print(f"onnx   {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    print(f"logged export/model.onnx of run {run.run_id}")

@@ -1,0 +1,154 @@
+"""The drawing page in a real Chromium: a click on a node tells its formula and shape; layers open; hands move it."""
+
+from pathlib import Path
+
+import pytest
+from selenium.webdriver import ActionChains, Chrome
+from selenium.webdriver.common.action_chains import ScrollOrigin
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from nl_models import build
+from nl_training.data import load
+from nl_training.drawing import page, sketch_layer, sketch_network
+from nl_training.verification import verify
+
+pytestmark = pytest.mark.browser
+
+SHOTS = Path(__file__).resolve().parents[2] / "outputs" / "browser"
+FORM = {"batch_norm": "before_activation", "dropout": 0.5, "width": 16}
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("drawings")
+    sketches = {"Affine": sketch_layer("Affine")}
+    data = load("mnist5k")
+    for name in ("cnn3", "vgg16"):
+        net = build(name, **FORM)
+        certificate = verify(net, "warn", 60).certificate
+        sketches[name] = sketch_network(net, data.train.x[:8], data.train.t[:8], certificate)
+    for name, sketch in sketches.items():
+        (folder / f"{name}.html").write_text(page(sketch))
+    return {name: (folder / f"{name}.html").as_uri() for name in sketches}
+
+
+@pytest.fixture
+def show(browser: Chrome, pages: dict[str, str]):
+    """Opens a page; at the end of the test, it must have complained of nothing and asked for nothing."""
+    metrics = {"width": 1400, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    yield lambda name: browser.get(pages[name])
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def shot(browser: Chrome, name: str) -> None:
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    browser.save_screenshot(str(SHOTS / f"{name}.png"))
+
+
+def node(browser: Chrome, label: str) -> WebElement:
+    return browser.find_element(By.XPATH, f"//*[@data-node and .//*[text()='{label}']]")
+
+
+def group(browser: Chrome, title: str) -> WebElement:
+    return browser.find_element(By.XPATH, f"//*[@data-group and .//*[text()='{title}']]")
+
+
+def panel(browser: Chrome) -> str:
+    return browser.find_element(By.ID, "panel").text
+
+
+def scale(browser: Chrome) -> float:
+    return browser.execute_script("return camera.scale")
+
+
+def test_a_click_tells_formula_shape_statistics_and_residual(browser: Chrome, show) -> None:
+    show("Affine")
+    assert panel(browser) == ""
+    node(browser, "Dot").click()
+    told = panel(browser)
+    for words in ("y = x @ w", "dx = dy @ w.T, dw = x.T @ dy", "3 × 5", "standard deviation", "gradient", "120 bytes"):
+        assert words in told
+    node(browser, "weight").click()
+    told = panel(browser)
+    assert "verified, residual" in told
+    assert "y = x @ w" not in told
+    shot(browser, "drawing-affine")
+    browser.find_element(By.TAG_NAME, "body").send_keys(Keys.ESCAPE)
+    assert panel(browser) == ""
+
+
+def test_the_panel_leads_from_node_to_node(browser: Chrome, show) -> None:
+    show("Affine")
+    node(browser, "weight").click()
+    browser.find_element(By.XPATH, "//aside//button[contains(., 'Dot')]").click()
+    assert panel(browser).startswith("×\nDot")
+    chosen = browser.find_elements(By.CSS_SELECTOR, ".node.chosen")
+    assert [element.text.split()[0] for element in chosen] == ["Dot"]
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".edge.near")) == 3
+
+
+def test_a_large_network_begins_closed_and_its_layers_open(browser: Chrome, show) -> None:
+    show("vgg16")
+    shot(browser, "drawing-vgg16")
+    assert not any(element.is_displayed() for element in browser.find_elements(By.CSS_SELECTOR, "[data-node]"))
+    group(browser, "Convolution 5").find_element(By.CSS_SELECTOR, ".shut").click()
+    assert node(browser, "W5").is_displayed()
+    assert not node(browser, "W6").is_displayed()
+    node(browser, "W5").click()
+    assert "64 × 32 × 3 × 3" in panel(browser)
+    assert "verified, residual" in panel(browser)
+    shot(browser, "drawing-vgg16-open")
+    group(browser, "Convolution 5").find_element(By.CSS_SELECTOR, ".open .title").click()
+    assert not node(browser, "W5").is_displayed()
+    browser.find_element(By.ID, "open").click()
+    assert node(browser, "W16").is_displayed()
+    shot(browser, "drawing-vgg16-all")
+
+
+def test_no_layer_covers_another_however_many_are_open(browser: Chrome, show) -> None:
+    show("vgg16")
+    overlaps = """
+        const boxes = [...document.querySelectorAll(".group")].map((g) => g.getBoundingClientRect());
+        const apart = (a, b) => a.right <= b.left + 1 || b.right <= a.left + 1 || a.bottom <= b.top + 1 || b.bottom <= a.top + 1;
+        return boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => !apart(a, b))).length;
+    """  # noqa: E501
+    for opened in (0, 3, 20, 21):
+        browser.execute_script(f"if (!open[{opened}]) toggle({opened})")
+        assert browser.execute_script(overlaps) == 0
+    browser.find_element(By.ID, "open").click()
+    assert browser.execute_script(overlaps) == 0
+
+
+def test_hands_pan_and_zoom(browser: Chrome, show) -> None:
+    show("cnn3")
+    shot(browser, "drawing-cnn3")
+    relu = node(browser, "ValueMask")
+    before, at = scale(browser), relu.rect
+    view = browser.find_element(By.ID, "view")
+    ActionChains(browser).drag_and_drop_by_offset(view, 60, 40).perform()
+    assert relu.rect["x"] - at["x"] == pytest.approx(60, abs=1)
+    assert relu.rect["y"] - at["y"] == pytest.approx(40, abs=1)
+    assert panel(browser) == ""
+    ActionChains(browser).scroll_from_origin(ScrollOrigin.from_element(view), 0, -300).perform()
+    assert scale(browser) > before
+    browser.find_element(By.ID, "fit").click()
+    assert scale(browser) == pytest.approx(before)
+
+
+def test_it_is_dark_where_the_reader_wants_it_dark(browser: Chrome, show) -> None:
+    show("cnn3")
+    ground = "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
+    assert min(browser.execute_script(ground)) > 200
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    try:
+        assert max(browser.execute_script(ground)) < 60
+        node(browser, "gamma1").click()
+        shot(browser, "drawing-dark")
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
