@@ -117,6 +117,14 @@ def ui(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def gallery(session: nox.Session) -> None:
+    """Every experiment, or those named behind `--`: figures in docs/gallery, words and numbers in docs/gallery.md."""
+    install(session)
+    # One thread: most of these networks are small, and threads that wait for one another slow them.
+    session.run("python", "-m", "nl_training.experiments.gallery", *session.posargs, env={"OPENBLAS_NUM_THREADS": "1"})
+
+
+@nox.session(default=False)
 def lock(session: nox.Session) -> None:
     """Compile constraints.txt anew."""
     session.install("uv")

@@ -4,10 +4,10 @@ from nl_training.config.cli import main
 
 
 def task(config, cfg):
-    """Train, evaluate and log one run."""
-    from nl_training.app import train
+    """Train, evaluate and log one run, or run one experiment."""
+    from nl_training.app import experiment
 
-    return train(config, cfg)
+    return experiment(config, cfg)
 
 
 def sweep(config, overrides):

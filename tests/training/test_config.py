@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from nl_nodes import UserError
 from nl_training.config import build
 from nl_training.config.cli import CONF, _compose, check
+from nl_training.config.ranges import Range
 from nl_training.config.resolve import _shown, near, resolve
-from nl_training.config.schema import TARGETS, Config, Range
+from nl_training.config.schema import TARGETS, Config
 
 GROUPS = {
     folder.name: sorted(path.stem for path in folder.glob("*.yaml"))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nl_models import Network
     from nl_training.config.schema import Config
     from nl_training.data import Dataset
+    from nl_training.experiments.figures import Figures
     from nl_training.resume import Past
     from nl_training.tracking.run import MLflowTracker
 
@@ -67,6 +68,16 @@ def train(
         raise
     _print(result, tracker)
     return result
+
+
+def experiment(config: Config, cfg: DictConfig) -> Result | Figures | None:
+    """Run what a config asks for: an experiment's study, or an ordinary training."""
+    if config.experiment is None or config.experiment.study == "training":
+        return train(config, cfg)
+    from nl_training.experiments.runner import run_experiment
+
+    refuse_unbuilt(config)
+    return run_experiment(config, cfg)
 
 
 def _run(

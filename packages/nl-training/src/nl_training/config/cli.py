@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nl_nodes import UserError
-from nl_training.config.resolve import near, resolve
+from nl_training.config.resolve import near, reduced, resolve
 from nl_training.config.schema import Config
 from nl_training.paths import ROOT
 
@@ -79,7 +79,7 @@ def _guarded(task: Task, failures: list[str]) -> Callable[[DictConfig], Any]:
 
     def run(cfg: DictConfig) -> Any:
         try:
-            return task(resolve(cfg), cfg)
+            return task(resolve(cfg), reduced(cfg))
         except UserError as error:
             number = job_number()
             where = "" if number is None else f"job {number}: "
@@ -118,13 +118,23 @@ def check(overrides: list[str], multirun: bool) -> Config:
     Raises:
         UserError: with what is wrong and the near match.
     """
-    choices = [list(values_of(parsed(text), multirun)) for text in overrides]
+    read = [parsed(text) for text in overrides]
+    choices = [list(values_of(o, multirun)) for o in read]
+    if any(o.key_or_group == "experiment" and o.is_sweep_override() for o in read):
+        _refuse_keys_of_one(overrides)
     first = _compose([values[0] for values in choices])
     config = resolve(first)
     for i, values in enumerate(choices):
         for value in values[1:]:
             resolve(_compose([value if k == i else other[0] for k, other in enumerate(choices)]))
     return config
+
+
+def _refuse_keys_of_one(overrides: list[str]) -> None:
+    """Refuse keys that experiments have each for themselves, in a sweep over experiments: Hydra knows none of them."""
+    for text in overrides:
+        if text.startswith("experiment."):
+            raise UserError(f"{text}: a sweep over experiments takes no key of theirs; run that one by itself")
 
 
 def composed(overrides: list[str]) -> tuple[Config, DictConfig]:
@@ -154,7 +164,7 @@ def parsed(text: str) -> Override:
 def _known(key: str, text: str) -> None:
     """Refuse a group or key that is none."""
     groups = sorted(p.name for p in CONF.iterdir() if p.is_dir())
-    top = ["seed", "resume", "sweep.resume"]
+    top = ["seed", "reduced", "resume", "sweep.resume"]
     if key in groups or key in top:
         return
     head, _, rest = key.partition(".")
@@ -205,6 +215,10 @@ def _composition_error(message: str, overrides: list[str]) -> str:
         if f"Could not override '{key}'" in message:
             group = key.split(".")[0]
             known = _keys(group, overrides)
+            if not known:
+                return f"{key} is unknown: choose {group}=NAME beside it"
+            if key in known:
+                return f"{text}: {key} takes no new keys here; write them into the file"
             return f"{key} is unknown: {near(key, known)}"
     return " ".join(message.split())
 

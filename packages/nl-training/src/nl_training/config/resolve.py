@@ -13,19 +13,34 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nl_nodes import UserError
-from nl_training.config.schema import TARGETS, Config, Mlp, Model, Range
+from nl_training.config.experiments import STUDIES, Experiment
+from nl_training.config.ranges import Range
+from nl_training.config.schema import TARGETS, Config, Mlp, Model
 
 
 def resolve(cfg: DictConfig) -> Config:
     """The checked config; raises `UserError` with the key, its value and what it must be."""
     try:
-        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        plain = OmegaConf.to_container(reduced(cfg), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(f"the config cannot be resolved: {str(error).splitlines()[0]}") from None
     assert isinstance(plain, dict)
     plain.pop("hydra", None)
     config: Config = _object(Config, {str(key): value for key, value in plain.items()}, "")
     return config
+
+
+def reduced(cfg: DictConfig) -> DictConfig:
+    """The config with the values of `experiment.small` laid over it, where `reduced` asks for these; else as it is."""
+    if cfg.reduced is not True:
+        return cfg
+    if cfg.experiment is None:
+        raise UserError("reduced=true goes with an experiment: add experiment=NAME")
+    whole = cfg.copy()
+    OmegaConf.set_struct(whole, False)  # a key that does not belong is found when the config is checked
+    merged = OmegaConf.merge(whole, cfg.experiment.small)
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def near(word: str, known: Iterable[str]) -> str:
@@ -44,6 +59,11 @@ def _object(kind: type, values: Any, path: str) -> Any:
         if not isinstance(target, str) or target not in TARGETS[path]:
             raise UserError(f"{path}._target_={target} is not known: {near(str(target), TARGETS[path])}")
         kind = TARGETS[path][target]
+    if kind is Experiment:
+        study = values.get("study")
+        if study not in STUDIES:
+            raise UserError(f"{path}.study={study} is not known: {near(str(study), STUDIES)}")
+        kind = STUDIES[study]
     if kind is Model and "hidden" in values:
         kind = Mlp
     hints = get_type_hints(kind, include_extras=True)
@@ -64,6 +84,8 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         hint = groups[0] if groups and value is not None else hint  # a group that may be left out
     if dataclasses.is_dataclass(hint) or path in TARGETS:
         return _object(hint, value, path)
+    if path == "experiment":
+        return None if value is None else _object(Experiment, value, path)
     fits, found = _fit(hint, value)
     if not fits:
         raise UserError(f"{path}={_shown(value)} must be {_says(hint)}")
@@ -86,6 +108,8 @@ def _fit(hint: Any, value: Any) -> tuple[bool, Any]:
             return False, None
         items = [_fit(get_args(hint)[0], item) for item in value]
         return all(fits for fits, _ in items), tuple(item for _, item in items)
+    if origin is Mapping:
+        return isinstance(value, dict), value
     if hint is types.NoneType:
         return value is None, None
     if hint is float:
@@ -107,6 +131,8 @@ def _says(hint: Any) -> str:
         return ", ".join(get_args(hint)[:-1]) + f" or {get_args(hint)[-1]}" if get_args(hint)[1:] else get_args(hint)[0]
     if origin is tuple:
         return f"a list of which each is {_says(get_args(hint)[0])}"
+    if origin is Mapping:
+        return "a group of keys"
     return {types.NoneType: "null", bool: "true or false", str: "text"}.get(hint, str(hint))
 
 

@@ -1,0 +1,50 @@
+"""Variants of a config: the same run with a few keys changed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nl_nodes import UserError
+from nl_training.config.resolve import near, resolve
+from nl_training.config.schema import Config
+from nl_training.paths import ROOT
+
+CONF = ROOT / "conf"
+
+
+def variant(cfg: DictConfig, changes: Mapping[str, Any]) -> tuple[Config, DictConfig]:
+    """The config with some keys changed, checked.
+
+    Args:
+        cfg: a composed config.
+        changes: values by key, such as `{"model": "vgg16", "model.width": 16}`: a group takes an option.
+
+    Raises:
+        UserError: for an unknown group option or key, or a value out of its range.
+    """
+    if not isinstance(changes, Mapping):
+        raise UserError(f"a variant must be a group of keys, such as {{optimizer.lr: 0.1}}, not {changes}")
+    made = copy.deepcopy(cfg)
+    for key, value in changes.items():
+        if (CONF / key).is_dir():
+            made[key] = _option(key, str(value))
+            continue
+        try:
+            OmegaConf.update(made, key, value)
+        except OmegaConfBaseException:
+            group = key.partition(".")[0]
+            known = [f"{group}.{name}" for name in made.get(group) or ()]
+            raise UserError(f"{key}={value}: {key} is unknown: {near(key, known)}") from None
+    return resolve(made), made
+
+
+def _option(group: str, name: str) -> Any:
+    options = {path.stem: path for path in (CONF / group).glob("*.yaml")}
+    if name not in options:
+        raise UserError(f"{group}={name} is unknown: {near(name, options)}")
+    return OmegaConf.load(options[name])

@@ -1,0 +1,72 @@
+"""A sweep over experiments: each is a finished run with its figures, numbers, curves and certificates."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from nl_training.config.cli import check
+
+TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
+    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/runs.db"
+    command = [sys.executable, str(TRAIN), "-m", "experiment=apples,weight_init,two_layer_relu"]
+    done = subprocess.run(
+        [*command, "reduced=true", "seed=1"],
+        env={**os.environ, "MLFLOW_TRACKING_URI": uri}, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "3 jobs, 0 failed" in done.stdout
+    return MlflowClient(tracking_uri=uri)
+
+
+@pytest.fixture(scope="module")
+def runs(client: MlflowClient) -> dict:
+    """The runs by what they are; all but the parent nest under it."""
+    found = client.search_runs(["1"], order_by=["attributes.start_time ASC"])
+    assert [run.info.status for run in found] == ["FINISHED"] * 4
+    parent, *children = found
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
+    return dict(zip(("apples", "weight_init", "two_layer_relu"), children, strict=True))
+
+
+def artifacts(client: MlflowClient, run, folder: str = "") -> set[str]:
+    return {item.path for item in client.list_artifacts(run.info.run_id, folder)}
+
+
+def test_figures_numbers_and_words_are_logged(client: MlflowClient, runs: dict, tmp_path: Path) -> None:
+    run = runs["apples"]
+    assert {"apples.png", "numbers.json", "config.yaml"} <= artifacts(client, run)
+    assert run.data.metrics["apples alone: price"] == pytest.approx(220)
+    assert "ch05/buy_apple.py" in run.data.tags["mlflow.note.content"]
+    assert run.data.params["reduced"] == "True"
+    numbers = json.loads(Path(client.download_artifacts(run.info.run_id, "numbers.json", str(tmp_path))).read_text())
+    assert numbers["with oranges: price"] == pytest.approx(715)
+
+
+def test_each_training_of_an_experiment_leaves_its_curve_and_certificate(client: MlflowClient, runs: dict) -> None:
+    run = runs["weight_init"]
+    assert "weight_init.png" in artifacts(client, run)
+    assert artifacts(client, run, "verification") == {f"verification/{n}.json" for n in ("std_0_01", "Xavier", "He")}
+    for label in ("std 0.01", "Xavier", "He"):
+        curve = client.get_metric_history(run.info.run_id, f"{label}/test/acc")
+        assert [point.step for point in curve] == [32, 64, 96, 128, 150]
+    assert run.data.params["trainer.max_steps"] == "150"
+
+
+def test_an_experiment_that_is_a_training_is_an_ordinary_run(client: MlflowClient, runs: dict) -> None:
+    run = runs["two_layer_relu"]
+    assert {"learning_curves.png", "worst_mistakes.png", "weights"} <= artifacts(client, run)
+    assert run.data.metrics["final/test_acc"] > 0.8
+    assert run.data.tags["verify.status"] == "verified"
+
+
+def test_all_experiments_are_one_sweep() -> None:
+    assert check(["experiment=glob(*)", "reduced=true"], multirun=True).reduced

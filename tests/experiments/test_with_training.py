@@ -1,0 +1,118 @@
+"""The experiments that train show, in their reduced form, the phenomenon that their sources show."""
+
+import math
+
+import pytest
+from support.experiments import small
+
+from nl_nodes import UserError
+
+
+def of(name: str, what: str) -> dict[str, float]:
+    """The numbers that end so, by what stands before."""
+    end = f": {what}"
+    return {key.removesuffix(end): value for key, value in small(name).numbers.items() if key.endswith(end)}
+
+
+def test_a_batch_gives_the_classes_that_single_images_give() -> None:
+    numbers = small("three_layer").numbers
+    assert numbers["images that single and batch put in other classes"] == 0
+    assert numbers["largest difference of a logit"] < 1e-4
+    assert numbers["test accuracy"] > 0.4
+    assert numbers["microseconds an image, in batches"] < numbers["microseconds an image, alone"]
+
+
+def test_plain_descent_is_behind_every_other_optimizer() -> None:
+    loss = of("optimizer_comparison", "last losses")
+    assert len(loss) == 7
+    assert loss["SGD"] > 2 * max(value for name, value in loss.items() if name != "SGD")
+
+
+def test_tiny_weights_learn_nothing_and_he_learns_fastest() -> None:
+    loss = of("weight_init", "last losses")
+    assert loss["std 0.01"] == pytest.approx(math.log(10), abs=0.01)
+    assert loss["He"] < loss["Xavier"] - 0.5 < loss["std 0.01"] - 0.5
+
+
+def test_three_hundred_images_are_learnt_by_heart() -> None:
+    numbers = small("overfit").numbers
+    assert numbers["no regularization: train accuracy"] == 1
+    assert numbers["no regularization: gap"] > 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "without", "held"),
+    [
+        ("overfit_weight_decay", "no weight decay", "weight decay 0.1"),
+        ("overfit_dropout", "no dropout", "dropout 0.2"),
+        ("overfit_dropout", "no dropout", "dropout 0.2, ancestral scaling"),
+    ],
+)
+def test_regularization_narrows_the_gap(name: str, without: str, held: str) -> None:
+    gaps, accuracy = of(name, "gap"), of(name, "train accuracy")
+    assert gaps[held] < gaps[without] - 0.02
+    assert 0.3 < accuracy[held] < accuracy[without]
+
+
+def test_an_ancestral_variant_that_is_none_is_refused() -> None:
+    with pytest.raises(UserError, match=r"experiment.ancestral=dropout 0.3 is no variant"):
+        small("overfit_dropout", "experiment.ancestral='dropout 0.3'")
+
+
+def test_the_exact_gradient_is_dead_where_the_textbooks_is_alive() -> None:
+    numbers = small("batch_norm").numbers
+    assert numbers["std 1: share below 1e-7 without"] > 0.7
+    assert numbers["std 1: exact over textbook without"] < 0.01
+    assert numbers["std 1: exact over textbook with"] > 0.5
+    for norm in ("with", "without"):
+        assert numbers[f"std 0.0858: exact over textbook {norm}"] == pytest.approx(1, abs=1e-3)
+
+
+def test_batch_norm_learns_where_nothing_is_learnt_without_whatever_the_gradient() -> None:
+    numbers = small("batch_norm").numbers
+    for gradient in ("stable", "exact", "textbook"):
+        with_norm, without = (numbers[f"std 0.0858: accuracy {norm}, {gradient}"] for norm in ("with", "without"))
+        assert with_norm > without + 0.2, gradient
+
+
+def test_batch_norm_learns_faster_wherever_it_stands() -> None:
+    loss = of("batch_norm_position", "last losses")
+    assert len(loss) == 4
+    assert max(value for name, value in loss.items() if name != "none") < loss["none"] - 0.1
+
+
+def test_the_search_finds_better_than_it_draws() -> None:
+    found = small("hyperparameter_search")
+    assert len(found.trained) == 6
+    numbers = found.numbers
+    assert numbers["best validation accuracy"] > numbers["median validation accuracy"] + 0.2
+    assert 1e-5 <= numbers["best lr"] <= 0.1
+    assert 1e-8 <= numbers["best weight decay"] <= 1e-4
+    assert numbers["its test accuracy"] > 0.5
+
+
+def test_training_makes_filters_smoother() -> None:
+    numbers = small("filters").numbers
+    assert numbers["roughness before"] == pytest.approx(2, abs=0.5)
+    assert numbers["roughness after"] < 0.8 * numbers["roughness before"]
+
+
+def test_half_precision_changes_hardly_a_class_and_single_trains_as_well_as_double() -> None:
+    numbers = small("half_float").numbers
+    assert numbers["run in float32: classes that differ"] == 0
+    assert numbers["run in float16: classes that differ"] <= 2
+    assert numbers["run in float64: accuracy"] > 0.3
+    both = [numbers[f"trained in {dtype}: test accuracy"] for dtype in ("float32", "float64")]
+    assert both[0] == pytest.approx(both[1], abs=0.02)
+
+
+def test_all_networks_race() -> None:
+    assert of("networks", "test accuracy").keys() == {"MLP", "CNN3", "CNN8", "VGG11", "VGG16"}
+    steps = of("networks", "steps to target")
+    assert "MLP" in steps
+    assert set(steps.values()) == {20.0}
+
+
+def test_every_training_has_its_certificate() -> None:
+    for trained in small("weight_init").trained:
+        assert trained.outcome.status == "verified"
