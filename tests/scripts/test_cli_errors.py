@@ -163,7 +163,7 @@ def test_a_wrong_flag(arguments: list[str], words: list[str], tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "option",
-    ["sweep.resume=latest", "trainer.profile=true", "device.tf32=true"],
+    ["trainer.profile=true", "device.tf32=true"],
 )
 def test_what_is_not_built_yet_is_refused_and_not_ignored(option: str) -> None:
     config = check(["model=mlp", "data=digits", option], multirun=False)

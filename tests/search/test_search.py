@@ -16,8 +16,8 @@ from optuna.trial import TrialState
 from support.refusals import refused
 
 from nl_training.config.cli import check
-from nl_training.search import parent
 from nl_training.search.search import AGAIN, search
+from nl_training.tracking.parents import find
 from nl_training.tracking.store import Store
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "search.py"
@@ -142,7 +142,7 @@ def test_a_killed_search_goes_on_and_loses_nothing(
         time.sleep(0.05)
     run, _ = found(client, "killed")
     with refused(run.info.run_id, str(process.pid)):
-        parent.find(store, run.info.run_id)
+        find(store, "search", run.info.run_id)
     process.kill()
     process.communicate(timeout=60)
     (cut,) = [trial for trial in trials(folder, run.info.run_id) if trial.state == TrialState.RUNNING]

@@ -17,6 +17,7 @@ from nl_training.observer import Observer, Result
 from nl_training.probe import Probe
 from nl_training.progress import CertificateBar, ProgressBar
 from nl_training.snapshot import restore
+from nl_training.tracking.jobs import JOB, job_key
 from nl_training.trainer import Limits, Trainer
 from nl_training.verification import Outcome, verify
 
@@ -46,7 +47,7 @@ def train(
         UserError: when something the config asks for is not there; no run is left open then.
     """
     # Everything that can be refused is made before a run is opened.
-    past = None if config.resume is None else _past(config)
+    past = _past(config, cfg)
     if past is not None:
         if past.finished:
             print(past.told())
@@ -58,7 +59,7 @@ def train(
     data = build.dataset(config)
     net = build.network(config, data, device)
     print(f"{net!r} on {device!r}\n{data.name}: {len(data.train):,} images to train, {len(data.test):,} to test")
-    tracker = _tracker(config, cfg, tags or {}, past)
+    tracker = _tracker(config, cfg, {**(tags or {}), JOB: job_key(cfg, data.digest)}, past)
     outcome = _verified(config, net)
     try:
         result = _run(config, cfg, net, data, tracker, outcome, watching)
@@ -112,16 +113,24 @@ def _run(
         return made.run()
 
 
-def _past(config: Config) -> Past:
+def _past(config: Config, cfg: DictConfig) -> Past | None:
+    """The run to go on with, that of `resume` or the one that a resumed sweep has of this job; None for a new one."""
     from hydra.core.hydra_config import HydraConfig
 
-    from nl_training.resume import find
+    from nl_training.resume import find, of_sweep
     from nl_training.tracking import Store, resolve_uri
 
+    if config.resume is None and config.sweep.resume is None:
+        return None
     hydra = HydraConfig.get()
-    if hydra.mode is not None and hydra.mode.name == "MULTIRUN":
-        raise UserError("resume goes on with one run: leave -m out")
+    multirun = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
     store = Store.open(resolve_uri(config.tracking.uri), config.tracking.experiment_name)
+    if config.resume is None:
+        if not multirun:
+            raise UserError("sweep.resume goes on with a sweep: give -m and the sweep's command line")
+        return of_sweep(store, job_key(cfg, build.dataset(config).digest))
+    if multirun:
+        raise UserError("resume goes on with one run: leave -m out")
     return find(store, str(config.resume), list(hydra.overrides.task))
 
 
@@ -145,7 +154,6 @@ def refuse_unbuilt(config: Config) -> None:
     """Refuse what the config may ask for but nothing does yet, so that nobody relies on it."""
     t = config.trainer
     asked = {
-        f"sweep.resume={config.sweep.resume}": config.sweep.resume is not None,
         "trainer.profile=true": t.profile,
         "device.tf32=true": config.device.tf32,
     }

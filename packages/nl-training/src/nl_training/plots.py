@@ -14,6 +14,7 @@ from nl_training.observer import EpochReport
 
 if TYPE_CHECKING:
     from nl_nodes.verify import Certificate
+    from nl_training.tracking.seeds import Setting
 
 COLORS = {"train": "#4c72b0", "val": "#dd8452", "test": "#55a868"}
 FAILED = "#c44e52"
@@ -172,4 +173,18 @@ def comparison(children: Sequence[Child], title: str) -> Figure:
     bars.grid(alpha=0.3, axis="x")
     curves.grid(alpha=0.3)
     bars.set_axisbelow(True)
+    return figure
+
+
+def seeds(found: Sequence[Setting], title: str) -> Figure:
+    """The settings of a sweep over seeds, the best on top: mean and spread of the test accuracy, and each seed's."""
+    figure = Figure(figsize=(9, 0.5 * len(found) + 1.8), layout="constrained")
+    axes = figure.subplots()
+    color = colormaps["viridis"](0.4)
+    for place, one in enumerate(reversed(found)):
+        axes.errorbar(one.mean, place, xerr=one.spread, fmt="o", color="black", capsize=4, zorder=3)
+        axes.plot(list(one.shown.values()), [place] * len(one.shown), "|", markersize=14, color=color)
+    axes.set_yticks(range(len(found)), [one.name for one in reversed(found)])
+    axes.set(xlabel="test accuracy: each seed, mean and spread", title=title, ylim=(-0.6, len(found) - 0.4))
+    axes.grid(alpha=0.3, axis="x")
     return figure

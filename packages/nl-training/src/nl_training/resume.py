@@ -12,8 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from nl_nodes import UserError
 from nl_training.paths import ROOT
 from nl_training.tracking import Store, view_hint
-from nl_training.tracking.process import is_alive, is_here
-from nl_training.tracking.run import CONFIG, PROCESS
+from nl_training.tracking.jobs import job_before
+from nl_training.tracking.process import PROCESS, is_alive, is_here
+from nl_training.tracking.run import CONFIG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -87,6 +88,21 @@ def find(store: Store, name: str, overrides: Sequence[str]) -> Past:
             )
     run = _latest(store) if name == "latest" else _by_id(store, name)
     past = Past(run, replace(store, experiment_id=run.info.experiment_id), given)
+    if not past.finished:
+        _check(past)
+    return past
+
+
+def of_sweep(store: Store, key: str) -> Past | None:
+    """The run of a job that its sweep has begun already, None where there is none.
+
+    Raises:
+        UserError: when it cannot go on here.
+    """
+    run = job_before(store, key)
+    if run is None:
+        return None
+    past = Past(run, store, ())
     if not past.finished:
         _check(past)
     return past

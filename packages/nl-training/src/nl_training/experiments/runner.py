@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from nl_training.experiments.figures import Figures
 from nl_training.paths import ROOT
+from nl_training.tracking.jobs import JOB, job_before, job_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,12 +33,17 @@ def study(name: str) -> Study:
     return found
 
 
-def run_experiment(config: Config, cfg: DictConfig) -> Figures:
-    """Run a config's experiment, log it, print its numbers."""
+def run_experiment(config: Config, cfg: DictConfig) -> Figures | None:
+    """Run a config's experiment, log it, print its numbers; None where a resumed sweep has it already."""
     experiment = config.experiment
     assert experiment is not None
     print(f"{experiment.title}\n{experiment.source}\n")
     tracker = _tracker(config, cfg, experiment)
+    if config.sweep.resume is not None and tracker is not None:
+        before = job_before(tracker.store, job_key(cfg, ""))
+        if before is not None and before.info.status == "FINISHED":
+            print(f"run {before.info.run_id} is finished")
+            return None
     with tracker or nullcontext():
         found = study(experiment.study)(config, cfg)
         if tracker is not None:
@@ -56,7 +62,8 @@ def _tracker(config: Config, cfg: DictConfig, experiment: Experiment) -> MLflowT
 
     store = Store.open(resolve_uri(config.tracking.uri), config.tracking.experiment_name)
     text = OmegaConf.to_yaml(cfg, resolve=True)
-    return MLflowTracker(store, asdict(config), f"experiment {experiment.name}", text)
+    tags = {JOB: job_key(cfg, "")}
+    return MLflowTracker(store, asdict(config), f"experiment {experiment.name}", text, tags=tags)
 
 
 def log(tracker: MLflowTracker, experiment: Experiment, found: Figures) -> None:

@@ -2,123 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
-
-import psutil
 
 from nl_nodes import UserError
 from nl_training.search import plots
 from nl_training.search.space import Plan
 from nl_training.tracking import provenance
-from nl_training.tracking.interrupts import Interrupts, status_of
-from nl_training.tracking.run import PARENT
+from nl_training.tracking.interrupts import status_of
+from nl_training.tracking.parents import children
+from nl_training.tracking.process import PROCESS, this_process
 from nl_training.tracking.store import Store
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
     from optuna import Study
 
-TAG, PROCESS = "search", "search.process"
 FIGURES = ("best/val_acc", "best/test_acc", "final/test_acc", "final/test_loss")
 
 
 def create(store: Store, plan: Plan) -> str:
     """A new run for a search; its ID is the study's name."""
     searched = ", ".join(d.key for d in plan.space)
-    tags = {**provenance.tags(), TAG: plan.search.sampler, PROCESS: _process()}
+    tags = {**provenance.tags(), "search": plan.search.sampler, PROCESS: this_process()}
     run = store.client.create_run(store.experiment_id, tags=tags, run_name=f"search {searched}")
     params = {"search": {**asdict(plan.search), "command": " ".join(plan.overrides)}}
     provenance.log_params(store.client, run.info.run_id, params)
     return str(run.info.run_id)
 
 
-def find(store: Store, wanted: str) -> str:
-    """The ID of the search to go on with; `latest` is the newest unfinished one whose process is gone.
-
-    Raises:
-        UserError: where there is none, or its process is still at it.
-    """
-    from mlflow.exceptions import MlflowException
-
-    if wanted == "latest":
-        found = store.client.search_runs(
-            [store.experiment_id], f"tags.{TAG} LIKE '%'", order_by=["attributes.start_time DESC"]
-        )
-        left = [run for run in found if run.info.status != "FINISHED" and not _alive(run)]
-        if not left:
-            raise UserError("search.resume=latest: no search is left unfinished")
-        return str(left[0].info.run_id)
-    try:
-        run = store.client.get_run(wanted)
-    except MlflowException:
-        raise UserError(f"search.resume={wanted} is not in {store.uri}: take the ID of a search, or latest") from None
-    if TAG not in run.data.tags:
-        raise UserError(f"search.resume={wanted} is no search: take the ID of one, or latest")
-    if _alive(run):
-        raise UserError(f"search.resume={wanted}: its process {json.loads(run.data.tags[PROCESS])['pid']} is at it")
-    return wanted
-
-
-def _process() -> str:
-    me = psutil.Process()
-    return json.dumps({"host": socket.gethostname(), "pid": me.pid, "since": me.create_time()})
-
-
-def _alive(run: Run) -> bool:
-    """Whether the process that opened the search, or went on with it, still runs on this machine."""
-    process = json.loads(run.data.tags[PROCESS])
-    if run.info.status != "RUNNING" or process["host"] != socket.gethostname():
-        return False
-    try:
-        return bool(psutil.Process(process["pid"]).create_time() == process["since"])
-    except psutil.Error:
-        return False
-
-
-@contextmanager
-def opened(store: Store, run_id: str, study: Study, plan: Plan) -> Iterator[None]:
-    """Hold a search's run open while trials run under it, and close it with what they came to."""
-    client = store.client
-    with Interrupts() as interrupts:
-        interrupts.hold()
-        client.set_tag(run_id, PROCESS, _process())
-        client.update_run(run_id, status="RUNNING")
-        _end_killed(store, run_id)
-        os.environ[PARENT] = run_id
-        error: BaseException | None = None
-        try:
-            interrupts.release()
-            yield
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            interrupts.hold()
-            del os.environ[PARENT]
-            _close(store, run_id, study, plan, error)
-
-
-def _end_killed(store: Store, run_id: str) -> None:
-    """End what a process that was killed left running."""
-    for child in children(store, run_id):
-        if child.info.status == "RUNNING":
-            store.client.set_terminated(child.info.run_id, "KILLED")
-
-
-def children(store: Store, run_id: str) -> list[Run]:
-    """The runs of a search's trials."""
-    nested = f"tags.`mlflow.parentRunId` = '{run_id}'"
-    return list(store.client.search_runs([store.experiment_id], nested, order_by=["attributes.start_time ASC"]))
-
-
-def _close(store: Store, run_id: str, study: Study, plan: Plan, error: BaseException | None) -> None:
+def close(store: Store, run_id: str, study: Study, plan: Plan, error: BaseException | None) -> None:
     """Sum up and end; trouble with that must not hide the error that ended the search."""
     status = status_of(error)
     try:

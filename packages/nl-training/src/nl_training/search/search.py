@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nl_nodes import UserError
@@ -12,6 +13,7 @@ from nl_training.observer import EpochReport, Observer, Pruned
 from nl_training.paths import ROOT
 from nl_training.search import parent
 from nl_training.search.space import Plan, read
+from nl_training.tracking import parents
 from nl_training.tracking.links import view_hint
 from nl_training.tracking.store import SQLITE, Store, resolve_uri, sqlite_folder
 from nl_training.trainer import Diverged, Trainer
@@ -42,7 +44,7 @@ def search(overrides: Sequence[str]) -> None:
         raise UserError("data.validation=0.0: a search chooses by validation accuracy; set it above 0")
     store = Store.open(resolve_uri(config.tracking.uri), config.tracking.experiment_name)
     run_id, plan, study = _begin(store, plan) if plan.search.resume is None else _go_on(store, plan, plan.search.resume)
-    with parent.opened(store, run_id, study, plan):
+    with parents.opened(store, run_id, partial(parent.close, store, run_id, study, plan)):
         _repeat_killed(study)
         while _finished(study) < plan.search.trials:
             _try(study, plan, store, run_id)
@@ -65,7 +67,7 @@ def _go_on(store: Store, asked: Plan, resume: str) -> tuple[str, Plan, Study]:
     beside = ("search.resume=", "search.trials=", "tracking")  # the last says where the search is
     if others := [text for text in asked.overrides if not text.startswith(beside)]:
         raise UserError(f"{others[0]}: a search goes on with its own config; only search.trials may stand beside it")
-    run_id = parent.find(store, resume)
+    run_id = str(parents.find(store, "search", resume).info.run_id)
     kept = {s.study_name: s.user_attrs.get(STORED) for s in optuna.get_all_study_summaries(_storage(store))}
     own = kept.get(run_id)
     if own is None:

@@ -6,6 +6,8 @@ import platform
 
 import psutil
 
+PROCESS = "resume.process"  # the tag of a run that holds what `this_process` gave
+
 # A clock that is set moves the times at which processes began; no number is used again so soon.
 SLACK = 2.0
 

@@ -21,7 +21,8 @@ from nl_training.tracking.interrupts import Interrupts, status_of
 from nl_training.tracking.links import view_hint
 from nl_training.tracking.metrics import MetricBuffer
 from nl_training.tracking.model import describe, log_model, softmax
-from nl_training.tracking.process import this_process
+from nl_training.tracking.parents import PARENT
+from nl_training.tracking.process import PROCESS, this_process
 from nl_training.tracking.store import Store
 from nl_training.tracking.system import SystemMetrics
 
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
     from nl_training.trainer import Trainer
     from nl_training.verification import Outcome
 
-PARENT = "NL_PARENT_RUN_ID"
-# The run's whole config and the process that trains it, as tags because these are there from the run's first moment.
-CONFIG, PROCESS = "resume.config", "resume.process"
+CONFIG = "resume.config"  # the run's whole config: a tag, because that is there from the run's first moment
 FINAL = ("final/test_acc", "final/test_loss", "seconds", "steps_to_target", "seconds_to_target")
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nl_nodes import UserError
 from nl_training import plots
-from nl_training.tracking import provenance
-from nl_training.tracking.interrupts import Interrupts, status_of
+from nl_training.tracking import parents, provenance, seeds
+from nl_training.tracking.interrupts import status_of
 from nl_training.tracking.links import compare_link, look_at
-from nl_training.tracking.run import PARENT
+from nl_training.tracking.process import PROCESS, this_process
 from nl_training.tracking.store import Store, resolve_uri
 
 if TYPE_CHECKING:
@@ -20,55 +20,47 @@ if TYPE_CHECKING:
 
     from nl_training.config.schema import Config
 
+SWEEP = "sweep"  # the tag of a sweep's run
 # The best job is the best by validation accuracy: chosen by test accuracy, its test accuracy would flatter.
 CHOICE = "best/val_acc"
 FIGURES = {"validation accuracy": CHOICE, "test accuracy": "final/test_acc", "test loss": "final/test_loss"}
 
 
-@contextmanager
-def parent(config: Config, overrides: list[str]) -> Iterator[None]:
-    """Hold a sweep together: open the parent run, and close it with what its jobs reached.
+def parent(config: Config, overrides: list[str]) -> AbstractContextManager[None]:
+    """Hold a sweep together: its parent run is open meanwhile, and is closed with what its jobs reached.
 
     Args:
-        config: the first job's.
+        config: the first job's; `sweep.resume` names the sweep to go on with.
         overrides: the sweep's command line.
     """
     if not config.tracking.enabled:
-        yield
-        return
+        if config.sweep.resume is not None:
+            raise UserError("sweep.resume needs tracking=mlflow: it asks there what is finished")
+        return nullcontext()
     store = Store.open(resolve_uri(config.tracking.uri), config.tracking.experiment_name)
-    name = " ".join(o for o in overrides if "," in o) or "sweep"
-    with Interrupts() as interrupts:
-        interrupts.hold()
-        run = store.client.create_run(store.experiment_id, tags=provenance.tags(), run_name=f"sweep {name}")
-        run_id = run.info.run_id
-        os.environ[PARENT] = run_id
-        error: BaseException | None = None
-        try:
-            provenance.log_params(store.client, run_id, {"sweep": " ".join(overrides)})
-            interrupts.release()
-            yield
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            interrupts.hold()
-            del os.environ[PARENT]
-            _close(store, run_id, name, error)
+    given = [text for text in overrides if not text.startswith("sweep.resume=")]
+    name = " ".join(text for text in given if "," in text) or "sweep"
+    if config.sweep.resume is None:
+        tags = {**provenance.tags(), SWEEP: " ".join(given), PROCESS: this_process()}
+        run_id = store.client.create_run(store.experiment_id, tags=tags, run_name=f"sweep {name}").info.run_id
+        provenance.log_params(store.client, run_id, {"sweep": " ".join(given)})
+    else:
+        run_id = parents.find(store, SWEEP, str(config.sweep.resume)).info.run_id
+    print(f"sweep  {run_id}", flush=True)
+    return parents.opened(store, run_id, partial(_close, store, run_id, name))
 
 
 def _close(store: Store, run_id: str, name: str, error: BaseException | None) -> None:
     """Compare the children on the parent and end it; trouble with that must not hide the error that ended the sweep."""
     status = status_of(error)
     try:
-        children = _children(store, run_id)
+        children = parents.children(store, run_id)
         failures = _failures(children, error)
         status = "FAILED" if failures and error is None else status
         finished = sum(child.info.status == "FINISHED" for child in children)
         jobs = f"{finished} finished, {len(failures)} failed"
         store.client.set_tag(run_id, "jobs", jobs)
-        if failures:
-            store.client.set_tag(run_id, "failures", "\n".join(failures)[:5000])
+        store.client.set_tag(run_id, "failures", "\n".join(failures)[:5000])
         print(f"\nsweep  {run_id}: {max(len(children), finished + len(failures))} jobs, {len(failures)} failed")
         if children:
             _compare(store, run_id, name, children)
@@ -87,13 +79,6 @@ def _failures(children: Sequence[Run], error: BaseException | None) -> list[str]
     if isinstance(error, UserError):
         return str(error).replace("\nerror: ", "\n").splitlines()
     return [str(child.info.run_name) for child in children if child.info.status == "FAILED"]
-
-
-def _children(store: Store, run_id: str) -> list[Run]:
-    found = store.client.search_runs(
-        [store.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'", order_by=["attributes.start_time ASC"]
-    )
-    return list(found)
 
 
 def _compare(store: Store, run_id: str, name: str, children: Sequence[Run]) -> None:
@@ -121,6 +106,10 @@ def _compare(store: Store, run_id: str, name: str, children: Sequence[Run]) -> N
         if key.startswith(("best/", "final/")):
             client.log_metric(run_id, key, value)
     print(f"best   {labels[best]}: {', '.join(f'{title} {metrics[key]:.4f}' for title, key in FIGURES.items())}")
+    if found := seeds.settings(children):
+        client.log_table(run_id, seeds.table(found), "seeds.json")
+        client.log_figure(run_id, plots.seeds(found, f"sweep {name}"), "seeds.png")
+        print("\n".join(seeds.lines(found)))
 
 
 def _child(store: Store, run: Run, label: str) -> plots.Child:

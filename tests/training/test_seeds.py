@@ -1,0 +1,57 @@
+"""Several seeds as one result, on runs of a real store."""
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+
+from nl_training.tracking.seeds import lines, settings, table
+
+VALUES = {  # by optimizer.lr, then by seed: validation and test accuracy
+    "0.1": {"0": (0.90, 0.91), "1": (0.94, 0.93), "2": (0.92, 0.95)},
+    "0.2": {"0": (0.95, 0.94), "1": (0.97, 0.95)},
+}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list:
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/runs.db")
+    experiment = client.create_experiment("seeds")
+
+    def add(lr: str, seed: str, metrics: list[Metric], status: str = "FINISHED") -> None:
+        run_id = client.create_run(experiment, run_name=f"mlp lr={lr}").info.run_id
+        params = [Param("optimizer.lr", lr), Param("seed", seed), Param("data.name", "digits")]
+        client.log_batch(run_id, metrics=metrics, params=params)
+        client.set_terminated(run_id, status)
+
+    for lr, seeds in VALUES.items():
+        for seed, (val, test) in seeds.items():
+            add(lr, seed, [Metric("best/val_acc", val, 0, 0), Metric("final/test_acc", test, 0, 0)])
+    add("0.1", "3", [Metric("best/val_acc", 1.0, 0, 0)], "FAILED")
+    return list(client.search_runs([experiment]))
+
+
+def test_mean_spread_and_paired_differences(runs: list) -> None:
+    best, other = settings(runs)
+    assert (best.name, other.name) == ("mlp lr=0.2", "mlp lr=0.1")
+    assert other.mean == pytest.approx(0.93)
+    assert other.spread == pytest.approx(0.02)  # of 0.91, 0.93, 0.95
+    # On seeds 0 and 1 alone: 0.91 - 0.94 and 0.93 - 0.95.
+    assert other.less(best) == (pytest.approx(-0.025), pytest.approx(0.005), 2)
+    assert best.less(best) == (0.0, 0.0, 2)
+    rows = table([best, other])
+    assert rows["seeds"] == [2, 3]
+    assert rows["paired difference"] == [0.0, pytest.approx(-0.025)]
+    assert any("paired -0.0250 ± 0.0050 (2)" in line for line in lines([best, other]))
+
+
+def test_one_seed_each_is_no_result_over_seeds(runs: list) -> None:
+    assert settings([run for run in runs if run.data.params["seed"] == "0"]) == []
+
+
+def test_settings_of_one_name_are_told_apart(runs: list) -> None:
+    for run in runs:
+        run.info._run_name = "mlp"
+        run.data.params["data.name"] = run.data.params.pop("optimizer.lr")
+    assert {one.name for one in settings(runs)} == {"mlp data.name=0.1", "mlp data.name=0.2"}
