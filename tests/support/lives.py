@@ -88,10 +88,11 @@ class Lab:
     Args:
         folder: where the store lies.
         seed: of the moments of the kills.
+        uri: of another store.
     """
 
-    def __init__(self, folder: Path, seed: int = 0) -> None:
-        self.uri = f"sqlite:///{folder}/runs.db"
+    def __init__(self, folder: Path, seed: int = 0, uri: str = "") -> None:
+        self.uri = uri or f"sqlite:///{folder}/runs.db"
         self.rng = random.Random(seed)
         self.lives: list[Life] = []
         self.boot = self.span = 0.0

@@ -180,3 +180,16 @@ def test_a_sweep_killed_half_way_goes_on(folder: Path, client: MlflowClient, don
     assert "no sweep is left unfinished" in nothing.stderr
     other = sweep(folder, *options, f"sweep.resume={children[0].info.run_id}", capture_output=True, timeout=100)
     assert "is no sweep" in other.stderr
+
+
+def test_jobs_in_processes_of_their_own_tell_what_failed(folder: Path, client: MlflowClient, done) -> None:
+    options = ["optimizer=sgd", "optimizer.lr=0.1,1e30,0.2", "trainer.epochs=1", "device.threads=1"]
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "tracking.experiment_name=joblib"]
+    ended = sweep(folder, *options, *launcher, capture_output=True, timeout=240)
+    assert ended.returncode == 1
+    assert ended.stderr.count("error: job 1: the loss became") == 2  # as it happens, and at the end
+    (parent,), children = found(client, "joblib")
+    assert sorted(child.info.status for child in children) == ["FAILED", "FINISHED", "FINISHED"]
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
+    assert parent.data.tags["jobs"] == "2 finished, 1 failed"
+    assert "3 jobs, 1 failed" in ended.stdout

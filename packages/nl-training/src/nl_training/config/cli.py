@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nl_nodes import UserError
+from nl_training.config.failures import Failures
 from nl_training.config.resolve import near, reduced, resolve
 from nl_training.config.schema import Config
 from nl_training.paths import ROOT
@@ -53,7 +54,7 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
     flags = {a for a in arguments if a.startswith("-")}
     multirun = bool(flags & MULTIRUN)
     overrides = [a for a in arguments if not a.startswith("-")]
-    failures: list[str] = []
+    failures = Failures.new()
     try:
         if not flags & COMPLETION:
             _check_flags(arguments)
@@ -66,24 +67,22 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
             check([o for o in overrides if "=" in o], multirun)  # not the flags' own words, as in `--cfg job`
         with around:
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_guarded(task, failures))()
-            if failures:  # told inside, so that the sweep's parent knows of them
-                raise UserError("\nerror: ".join(failures))
+            if told := failures.take():  # inside, so that the sweep's parent knows of them
+                raise UserError("\nerror: ".join(told))
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(STOPPED)
 
 
-def _guarded(task: Task, failures: list[str]) -> Callable[[DictConfig], Any]:
+def _guarded(task: Task, failures: Failures) -> Callable[[DictConfig], Any]:
     """The task as Hydra calls it: what the user can mend is noted, and the other jobs of a sweep go on."""
 
     def run(cfg: DictConfig) -> Any:
         try:
             return task(resolve(cfg), reduced(cfg))
         except UserError as error:
-            number = job_number()
-            where = "" if number is None else f"job {number}: "
-            failures.append(f"{where}{error}")
+            failures.add(str(error), job_number())
             return None
 
     return run

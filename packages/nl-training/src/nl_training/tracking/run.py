@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from nl_nodes.verify import Certificate
     from nl_training.trainer import Trainer
     from nl_training.verification import Outcome
+
+log = logging.getLogger(__name__)
 
 CONFIG = "resume.config"  # the run's whole config: a tag, because that is there from the run's first moment
 FINAL = ("final/test_acc", "final/test_loss", "seconds", "steps_to_target", "seconds_to_target")
@@ -108,9 +111,12 @@ class MLflowTracker(Observer):
             if self.run_id:
                 self._end(error)
         except Exception as trouble:
+            reason = str(trouble).splitlines()[0]
+            text = f"the run {self.run_id} could not be closed in {self.store.uri}: {reason}"
+            text += f"; python scripts/train.py resume={self.run_id} sends what is missing"
             if error is None:
-                reason = str(trouble).splitlines()[0]
-                raise UserError(f"the run {self.run_id} could not be closed in {self.store.uri}: {reason}") from trouble
+                raise UserError(text) from trouble
+            log.warning(text)
         finally:
             self._interrupts.__exit__(None, error, None)
 

@@ -1,0 +1,121 @@
+"""A real MLflow server that is killed while runs go on: no point is missing in the end, and none is there twice."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from support.lives import Lab
+
+from nl_training.tracking.store import EXPERIMENT, Store
+
+pytestmark = pytest.mark.chaos
+ENDLESS = [
+    "model=mlp", "data=digits", "verify=off", "trainer.epochs=100000", "trainer.batch_size=16",
+    "trainer.checkpoint_every_seconds=1",
+]  # fmt: skip
+STEPS = 81  # of an epoch
+
+
+class Server:
+    """An MLflow server on a port of its own; its runs outlive it."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self._command = [sys.executable, "-m", "nl_training.tracking.ui", str(self.port)]
+        self._environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/server.db"}
+        self._log = (folder / "server.txt").open("a")
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._process = subprocess.Popen(
+            self._command, env=self._environment, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            try:
+                requests.get(f"{self.uri}/health", timeout=2)
+                return
+            except requests.RequestException:
+                time.sleep(0.3)
+        raise AssertionError("the server does not answer")
+
+    def kill(self) -> None:
+        """SIGKILL, to all its processes."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def close(self) -> None:
+        """End it for good."""
+        if self._process.poll() is None:
+            self.kill()
+        self._log.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = Server(tmp_path)
+    made.start()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def lab(tmp_path: Path, server: Server) -> Iterator[Lab]:
+    made = Lab(tmp_path, seed=5, uri=server.uri)
+    yield made
+    made.clean()
+
+
+def losses(server: Server, run_id: str) -> list[int]:
+    """The steps of which the server has the loss."""
+    client = Store.open(server.uri, EXPERIMENT).client
+    return [point.step for point in client.get_metric_history(run_id, "train/loss")]
+
+
+def test_killed_three_times_it_has_every_point_once(server: Server, lab: Lab) -> None:
+    life = lab.open(*ENDLESS, "trainer.batch_size=2")
+    for _ in range(3):
+        had, deadline = len(losses(server, life.run_id)), time.monotonic() + 120
+        while len(losses(server, life.run_id)) == had:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        server.kill()
+        time.sleep(3)
+        assert life.process.poll() is None, "the training ended with the server"
+        server.start()
+    life.process.terminate()
+    code, _, err = life.ended()
+    assert code == 143, err
+    steps = losses(server, life.run_id)
+    assert steps
+    assert sorted(steps) == list(range(1, len(steps) + 1))
+    assert lab.store.client.get_run(life.run_id).info.status == "KILLED"
+
+
+def test_away_at_the_end_one_line_says_how_nothing_is_lost(server: Server, lab: Lab) -> None:
+    life = lab.open(*ENDLESS)
+    life.until("epoch   5 ")
+    server.kill()
+    life.until("epoch  50 ")
+    life.process.terminate()
+    code, out, err = life.ended()
+    assert code == 143
+    assert "Traceback" not in err
+    assert f"python scripts/train.py resume={life.run_id}" in out
+    server.start()
+    again = lab.start(f"resume={life.run_id}", "trainer.epochs=60")
+    code, _, err = again.ended()
+    assert (code, err) == (0, "")
+    steps = losses(server, life.run_id)
+    assert sorted(steps) == list(range(1, 60 * STEPS + 1))
+    assert lab.store.client.get_run(life.run_id).info.status == "FINISHED"
