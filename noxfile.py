@@ -51,7 +51,10 @@ def false_alarms(session: nox.Session) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Wrong changes to every node, each of which some check must notice; the score lies in outputs/mutants.json."""
+    """Wrong changes to every node, each of which some check must notice; `-- --thorough` makes all of fused nodes too.
+
+    The score lies in outputs/mutants.json.
+    """
     install(session)
     session.run("pytest", "-m", "mutants", "tests/mutants", *session.posargs)
 

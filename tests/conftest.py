@@ -26,7 +26,7 @@ settings.register_profile(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--thorough", action="store_true", help="200 new random inputs a test instead of the usual 20")
+    parser.addoption("--thorough", action="store_true", help="200 new random inputs a test, not 20; every mutant")
 
 
 def pytest_configure(config: pytest.Config) -> None:

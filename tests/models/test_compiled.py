@@ -11,6 +11,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from support.fused_contract import pieces_of
 
 from nl_models import MODELS, build
 from nl_nodes import Device
@@ -56,6 +57,15 @@ def test_the_compiled_network_is_the_reference(name: str, form: dict) -> None:
             np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-12 * max(scale, 1e-3), err_msg=key)
     for key, value in results[1].items():
         np.testing.assert_array_equal(results[2][key], value, err_msg=f"threads and processes differ in {key}")
+
+
+@pytest.mark.parametrize("name", ["cnn8", "vgg11"])
+def test_a_batch_in_pieces_of_which_the_last_is_smaller_is_the_reference(name: str) -> None:
+    expected = trained(network(name, compile=False))
+    with pieces_of(2):
+        found = trained(network(name, workers="threads", threads=1))
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-12 * max(np.abs(value).max(), 1e-3), err_msg=key)
 
 
 def test_batches_of_any_size_and_any_number_of_workers() -> None:

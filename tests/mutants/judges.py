@@ -5,19 +5,32 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from support import fused_oracles  # noqa: F401  (enrols its formulas)
-from support.contract import CHECKS, Subject, of_node
-from support.forward_oracles import assert_forward
-from support.node_cases import NODES
+from support.contract import CHECKS, Subject, graph_of, of_node
+from support.contract import gradient_is_the_complex_steps as by_element
+from support.forward_oracles import assert_formulas, formulas
+from support.fused_contract import FUSED_CHECKS
+from support.node_cases import FUSED_NODES, NODES
 
-from nl_nodes.verify import sample_check
+from mutants.memory import strict_memory
+from nl_nodes.cases import Case
+from nl_nodes.graph import Pass
+from nl_nodes.verify import complex_step, sample_check
+from nl_nodes.verify.oracles import units
 
 # A check takes milliseconds: whatever is still at it after so many seconds loops.
 SECONDS = 30.0
 STEP = 1e-4
+
+
+Step = tuple[Callable[..., None], tuple[Any, ...]]
+"""A check and what it is called with."""
 
 
 class Loops(BaseException):
@@ -40,8 +53,52 @@ def alarm(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def output_is_the_formulas(subject: Subject) -> None:
-    assert_forward(subject.graph, subject.feeds)
+@dataclass(frozen=True)
+class Exam:
+    """A case with what is known of it, from the code as it is: a mutant is judged by it in one pass.
+
+    Attributes:
+        case: the case.
+        subject: it with its inputs.
+        outputs: what the formulas say.
+        gradients: what the complex step says, element by element.
+    """
+
+    case: Case
+    subject: Subject
+    outputs: list[np.ndarray]
+    gradients: dict[str, np.ndarray]
+
+    def again(self) -> Subject:
+        """The subject anew, its graph of the code as it is now."""
+        feeds = {name: x.copy() for name, x in self.subject.feeds.items()}
+        return replace(self.subject, graph=graph_of(self.case), feeds=feeds, dy=self.subject.dy.copy())
+
+
+@cache
+def exams(node: str) -> list[Exam]:
+    """The cases of a node; to be asked for before a mutant is in place."""
+    return [_exam(case) for case in NODES[node].cases()]
+
+
+def _exam(case: Case) -> Exam:
+    s = of_node(case)
+    gradients = {
+        name: np.reshape([complex_step(s.graph, s.feeds, name, d, s.dy) for _, d in units(x)], x.shape)
+        for name, x in s.feeds.items()
+        if s.graph.leaves[name].trainable
+    }
+    return Exam(case, s, formulas(s.graph, s.feeds), gradients)
+
+
+def output_is_the_formulas(exam: Exam, run: Pass) -> None:
+    assert_formulas(run.graph, exam.outputs, run.results)
+
+
+def gradient_is_the_complex_steps(exam: Exam, run: Pass) -> None:
+    for name, grad in run.backward(exam.subject.dy.copy()).items():
+        expected = exam.gradients[name]
+        assert np.all(np.abs(grad - expected) <= 1e-10 * np.abs(expected).max(initial=0.0)), name
 
 
 def gradient_along_directions(subject: Subject) -> None:
@@ -49,22 +106,50 @@ def gradient_along_directions(subject: Subject) -> None:
         assert residual.value <= 1e-10, residual
 
 
+# The complex step through a mutant's own forward, for which the formula was right, goes along directions alone.
+MORE = (gradient_along_directions, *(check for check in CHECKS if check is not by_element))
+
+
 def killer(users: Iterable[str]) -> str:
     """The first check that fails on a case of these nodes, "error" or "loop" where it doesn't get that far, or ""."""
+    chosen = [exam for name in users for exam in exams(name)]
+    fused = [exam for name in users if name in FUSED_NODES for exam in exams(name)]
+    return _first_failure(chain(_quick(chosen), _slow(fused, FUSED_CHECKS), _slow(chosen, MORE)))
+
+
+def quick_killer(users: Iterable[str]) -> str:
+    """The same, of outputs and gradients alone."""
+    return _first_failure(_quick([exam for name in users for exam in exams(name)]))
+
+
+def _first_failure(checks: Iterable[Step]) -> str:
     try:
-        with alarm(SECONDS):
-            # The quickest checks first, on every case: they kill most.
-            for check in (output_is_the_formulas, gradient_along_directions, *CHECKS):
-                for case in (case for name in users for case in NODES[name].cases()):
-                    try:
-                        check(of_node(case))
-                    except AssertionError:
-                        return check.__name__
+        with alarm(SECONDS), strict_memory():
+            for check, arguments in checks:
+                try:
+                    check(*arguments)
+                except AssertionError:
+                    return check.__name__
     except Loops:
         return "loop"
     except Exception:
         return "error"
     return ""
+
+
+def _quick(chosen: list[Exam]) -> Iterator[Step]:
+    """What is known beforehand, case by case: it kills most."""
+    for exam in chosen:
+        subject = exam.again()
+        run = subject.graph.run(**subject.feeds)
+        yield output_is_the_formulas, (exam, run)
+        yield gradient_is_the_complex_steps, (exam, run)
+
+
+def _slow(chosen: list[Exam], checks: Iterable[Callable[[Subject], None]]) -> Iterator[Step]:
+    for check in checks:
+        for exam in chosen:
+            yield check, (exam.again(),)
 
 
 def textbook(users: Iterable[str]) -> bool:

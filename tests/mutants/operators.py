@@ -53,6 +53,8 @@ DROPPED = {"reshape", "transpose", "astype", "copy", "sum", "max"}
 # What settings hold that are no numbers; axes and keepdims have an operator of their own.
 NO_NUMBERS = {"axis", "axes", "keepdims", "target"}
 IN_PLACE = {ast.Add: "__iadd__", ast.Mult: "__imul__", ast.Div: "__itruediv__", ast.Pow: "__ipow__"}
+# Functions of two operands that may change places, as those of + and *.
+COMMUTE = {"add", "multiply", "maximum", "minimum", "max", "min"}
 LENT = {"inputs", "kept.inputs", "inputs[0]", "kept.inputs[0]"}
 FACTS = {"shape", "ndim", "size", "dtype"}
 
@@ -213,7 +215,8 @@ def transposes(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Ite
 @operator
 def arguments_exchanged(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Iterator[ast.AST]:
     if isinstance(node, ast.Call):
-        for order in _neighbours_swapped(node.args):
+        commutes = getattr(node.func, "attr", getattr(node.func, "id", "")) in COMMUTE
+        for order in list(_neighbours_swapped(node.args))[1 if commutes else 0 :]:
             yield ast.Call(node.func, order, node.keywords)
 
 
@@ -252,8 +255,10 @@ def slices(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Iterato
     for part in ("lower", "upper", "step"):
         bound = getattr(node, part)
         if bound is not None:
+            # From 0 on is from the start.
+            none = bound if part == "lower" and ast.unparse(bound) == "0" else None
             for new in (
-                None,
+                none,
                 ast.BinOp(bound, ast.Add(), ast.Constant(1)),
                 ast.BinOp(bound, ast.Sub(), ast.Constant(1)),
             ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import inspect
 import sys
 import textwrap
@@ -19,6 +18,17 @@ from nl_nodes.axes import unbroadcast
 
 ROOTS = ("forward", "backward")
 DECLARED = ("broadcasts", "keeps")
+# Functions that only choose among equally right ways, for speed: any other choice gives the same numbers.
+CHOICES = {
+    f"nl_nodes.compiler.fused.{name}"
+    for name in (
+        "pieces:piece_of",
+        "columns:Columns._fitting",
+        "columns:Columns.few",
+        "winograd:Winograd._fitting",
+        "normalization:_images",
+    )
+}
 
 
 @dataclass
@@ -62,7 +72,9 @@ def targets(fused: bool = False) -> dict[str, Target]:
             continue
         for role in ROOTS:
             for function in closure(cls, role):
-                use(f"{function.__module__}:{function.__qualname__}", node, role)
+                name = f"{function.__module__}:{function.__qualname__}"
+                if name not in CHOICES:
+                    use(name, node, role)
         for attribute in DECLARED:
             owner = next(c for c in cls.__mro__ if attribute in vars(c))
             if getattr(cls, attribute) and owner is not Node:
@@ -156,12 +168,3 @@ def owner_of(name: str) -> tuple[type | ModuleType, str]:
     for step in classes:
         owner = getattr(owner, step)
     return owner, attribute
-
-
-def digest(found: dict[str, Target]) -> str:
-    """SHA-256 of all that is mutated: name and code without comments and docstrings, sorted by name."""
-    text = ""
-    for name in sorted(found):
-        function = found[name].function
-        text += f"{name}\n{resolve(name) if function is None else ast.unparse(syntax(function))}\n"
-    return hashlib.sha256(text.encode()).hexdigest()

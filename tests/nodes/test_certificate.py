@@ -156,7 +156,7 @@ def test_a_training_gradient_may_cross_a_kink_on_one_batch_but_not_on_all() -> N
 
 @pytest.fixture
 def kept(tmp_path: Path):
-    certificate = made(trained=trained(), mutation={"mutants": 3, "killed": 2, "equivalent": 1, "code": "x"})
+    certificate = made(trained=trained(), mutation={"nodes": {"mutants": 3, "killed": 2, "stale": True}})
     certificate.save(tmp_path / "deep" / "certificate.json")
     return certificate, tmp_path / "deep" / "certificate.json"
 

@@ -64,9 +64,12 @@ def of_node(case: Case) -> Subject:
     """The subject of a node's case."""
     rng = np.random.default_rng(SEED)
     draws = {f"x{i}": d for i, d in enumerate(case.draws)}
-    inputs = [Input(name, gradient=d.domain != "labels") for name, d in draws.items()]
-    zero = {f"x{i}" for i in case.zero}
-    return _subject(Graph(case.build(*inputs)), draws, rng, zero, case.linear)
+    return _subject(graph_of(case), draws, rng, {f"x{i}" for i in case.zero}, case.linear)
+
+
+def graph_of(case: Case) -> Graph:
+    """A node's case as a graph of inputs x0, x1, and so on."""
+    return Graph(case.build(*(Input(f"x{i}", gradient=d.domain != "labels") for i, d in enumerate(case.draws))))
 
 
 def of_layer(case: LayerCase) -> Subject:
@@ -225,14 +228,14 @@ def kinks_count_as_below(s: Subject) -> None:
 
 
 def each_gradient_comes_alone(s: Subject) -> None:
-    """A leaf's gradient is the same when no other is wanted, and those that are not wanted are not computed."""
+    """A leaf's gradient is the same when no other is wanted, or one is not; those not wanted are not computed."""
     together = s.gradients()
-    for name, expected in together.items():
+    for wanted in [one for name in together for one in ({name}, together.keys() - {name})]:
         for leaf in s.graph.leaves.values():
-            leaf.trainable = leaf.name == name
+            leaf.trainable = leaf.name in wanted
         alone = Graph(*s.graph.outputs, updates=s.graph.updates)
         watched = [_watch(node, alone) for node in alone.order if node.inputs]
-        _same(alone.run(**s.feeds).backward(s.dy), {name: expected})
+        _same(alone.run(**s.feeds).backward(s.dy), {name: g for name, g in together.items() if name in wanted})
         for node in watched:
             del node.backward
 

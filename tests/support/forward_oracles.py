@@ -7,7 +7,7 @@ loops over elements, Python's own functions and whole numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from typing import Any
 
@@ -41,10 +41,19 @@ def naive(node: Node, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def assert_forward(graph: Graph, feeds: Mapping[str, np.ndarray]) -> None:
-    """The graph's outputs are the formulas': to 4 ulp, or where something is summed to 1e-13 of the largest."""
+    """The graph's outputs are the formulas'."""
+    assert_formulas(graph, formulas(graph, feeds), graph.run(**feeds).results)
+
+
+def formulas(graph: Graph, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """What the formulas say that the graph's outputs are."""
+    return [np.asarray(naive(output, feeds)) for output in graph.outputs]
+
+
+def assert_formulas(graph: Graph, wanted: Iterable[np.ndarray], results: Iterable[np.ndarray]) -> None:
+    """Results are as expected: to 4 ulp, or where the graph sums something to 1e-13 of the largest."""
     reduces = any(type(node).__name__ in REDUCING for node in graph.order)
-    formulas = [np.asarray(naive(output, feeds)) for output in graph.outputs]
-    for expected, found in zip(formulas, graph.run(**feeds).results, strict=True):
+    for expected, found in zip(wanted, results, strict=True):
         assert found.shape == expected.shape, (found.shape, expected.shape)
         scale = 1e-13 * np.abs(expected).max(initial=0.0) if reduces else 4 * np.spacing(np.abs(expected))
         assert np.all(np.abs(found - expected) <= scale), (found, expected)

@@ -79,6 +79,7 @@ def label_log_softmax(node: Any, x: np.ndarray, t: np.ndarray) -> np.ndarray:
     """One row at a time."""
     rows = []
     for row, wanted in zip(x.tolist(), t.tolist(), strict=True):
-        log_sum = math.log(math.fsum(math.exp(value) for value in row))
+        top = max(row)
+        log_sum = top + math.log(math.fsum(math.exp(value - top) for value in row))
         rows.append(math.fsum(share * (value - log_sum) for share, value in zip(wanted, row, strict=True)))
     return np.array(rows)

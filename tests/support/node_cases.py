@@ -6,6 +6,7 @@ from nl_nodes import AddConst, Node
 from nl_nodes.verify import central, complex_step
 
 NODES = {name: node for name, node in sorted(Node.registry.items()) if node.__module__.startswith("nl_nodes.")}
+FUSED_NODES = {name: node for name, node in NODES.items() if node.__module__.startswith("nl_nodes.compiler.")}
 
 
 def cases_of(enrolled: dict) -> list:
@@ -24,6 +25,7 @@ def checks_of(enrolled: dict) -> list:
 
 
 NODE_CASES = cases_of(NODES)
+FUSED_NODE_CASES = cases_of(FUSED_NODES)
 
 
 class Counting(AddConst, abstract=True):

@@ -17,13 +17,13 @@ from nl_layers.optimizers import Adam
 from nl_layers.schedules import Constant
 from nl_models import build
 from nl_nodes import Device, Dot, MulConst
-from nl_nodes.verify import Certificate, fingerprint, load_certificate
+from nl_nodes.verify import Certificate, fingerprint, load_certificate, mutated_code
 from nl_training import plots, verification
 from nl_training.data import load
 from nl_training.observer import Observer
 from nl_training.probe import Probe
 from nl_training.trainer import Limits, Trainer
-from nl_training.verification import certificate_path, mutation_score, training_graph, twin, verify
+from nl_training.verification import Outcome, certificate_path, mutation_score, training_graph, twin, verify
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 SMALL = ["model=mlp", "data=digits", "trainer.epochs=1"]
@@ -218,11 +218,21 @@ def test_a_wrong_float32_gradient_is_imprecise(monkeypatch: pytest.MonkeyPatch) 
 def test_the_mutation_score_is_quoted_where_there_is_one(tmp_path: Path) -> None:
     file = tmp_path / "mutants.json"
     assert mutation_score(file) is None
-    for broken in ("[]", "{", '{"mutants": 1}'):
+    for broken in ("[]", "{", '{"nodes": 1, "fused": 2}', '{"nodes": {"mutants": 1}}'):
         file.write_text(broken)
         assert mutation_score(file) is None
-    file.write_text('{"mutants": 10, "killed": 8, "equivalent": 2, "code": "x"}')
-    assert mutation_score(file)["killed"] == 8
+
+
+def test_a_mutation_score_of_other_code_is_quoted_as_stale(tmp_path: Path) -> None:
+    file = tmp_path / "mutants.json"
+    nodes = {"mutants": 10, "killed": 8, "equivalent": 2, "every": 1, "code": mutated_code()["nodes"]}
+    fused = {"mutants": 7, "killed": 6, "equivalent": 1, "every": 10, "code": "of before"}
+    file.write_text(json.dumps({"nodes": {**nodes, "textbook": 5}, "fused": fused}))
+    found = mutation_score(file)
+    assert found == {"nodes": {**nodes, "stale": False}, "fused": {**fused, "stale": True}}
+    certificate = dataclasses.replace(verify(net(), "warn", LONG).certificate, mutation=found)
+    told = Outcome("verified", certificate).tags["verify.mutation_score"]
+    assert told == "nodes 8 of 8, fused 6 of 6 (every 10th, stale: the code has changed since)"
 
 
 class Recorder(Observer):

@@ -15,7 +15,16 @@ import numpy as np
 from nl_models import Network, build
 from nl_nodes import Device, Graph, UserError
 from nl_nodes.compiler import RULES, rewrite
-from nl_nodes.verify import Certificate, Trained, Verdict, certify, code_hash, fingerprint, load_certificate
+from nl_nodes.verify import (
+    Certificate,
+    Trained,
+    Verdict,
+    certify,
+    code_hash,
+    fingerprint,
+    load_certificate,
+    mutated_code,
+)
 from nl_nodes.verify.certify import Progress
 from nl_training.paths import ROOT, cache_folder
 
@@ -28,6 +37,7 @@ BATCHES = 4
 UPSTREAM = np.float64(1.25)
 # Where `nox -s mutants` leaves its score.
 MUTATION_SCORE = ROOT / "outputs" / "mutants.json"
+QUOTED = ("mutants", "killed", "equivalent", "every", "code")
 
 
 @dataclass(frozen=True)
@@ -175,12 +185,14 @@ def twin(net: Network) -> Network:
 
 
 def mutation_score(path: Path = MUTATION_SCORE) -> dict[str, Any] | None:
-    """The mutation score that the tests left, None where there is none."""
+    """The mutation scores that the tests left, stale where the code has changed since; None where there are none."""
     try:
-        score = loads(path.read_text())
-    except (OSError, ValueError):
+        scores = loads(path.read_text())
+        quoted = {kind: {name: scores[kind][name] for name in QUOTED} for kind in ("nodes", "fused")}
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    return score if isinstance(score, dict) and {"mutants", "killed", "equivalent"} <= score.keys() else None
+    code = mutated_code()
+    return {kind: {**score, "stale": score["code"] != code[kind]} for kind, score in quoted.items()}
 
 
 def _cached(path: Path, graph: Graph, device: Device, strict: bool) -> Certificate | None:
@@ -228,4 +240,11 @@ def _told(v: Verdict, certificate: Certificate) -> str:
 def _score(mutation: Mapping[str, Any] | None) -> str:
     if mutation is None:
         return "not run"
-    return f"{mutation['killed']} of {mutation['mutants'] - mutation['equivalent']}"
+    return ", ".join(f"{kind} {_told_score(score)}" for kind, score in mutation.items())
+
+
+def _told_score(score: Mapping[str, Any]) -> str:
+    notes = [f"every {score['every']}th"] if score["every"] > 1 else []
+    notes += ["stale: the code has changed since"] if score["stale"] else []
+    told = f"{score['killed']} of {score['mutants'] - score['equivalent']}"
+    return f"{told} ({', '.join(notes)})" if notes else told

@@ -5,7 +5,7 @@ from nl_nodes.verify.certificate import Certificate, Verdict, load_certificate
 from nl_nodes.verify.certify import Trained, certify
 from nl_nodes.verify.check import Residual, check_graph, judge, sample_check
 from nl_nodes.verify.draws import directions, draw, upstream
-from nl_nodes.verify.fingerprint import code_hash, fingerprint
+from nl_nodes.verify.fingerprint import code_hash, fingerprint, mutated_code
 from nl_nodes.verify.oracles import central, complex_step
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "first_wrong",
     "judge",
     "load_certificate",
+    "mutated_code",
     "sample_check",
     "upstream",
 ]

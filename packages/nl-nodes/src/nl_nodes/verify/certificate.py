@@ -77,8 +77,9 @@ class Certificate:
         tensors: the verdict on each trainable leaf that was reached.
         missing: the names of those that were not, for want of time.
         structural_zeros: the names of those whose gradient is exactly 0, about which nothing is proved.
-        mutation: the mutation score of the tests of these nodes: mutants, killed, equivalent and the hash of the code;
-            None where it is not known.
+        mutation: the mutation score of the tests, of "nodes" and of the compiler's "fused" ones: mutants, killed,
+            equivalent, the hash of the code they were made of, and whether that is "stale": no longer the code that
+            runs; None where it is not known.
         gpu: "not run", or what a real GPU said.
         seconds: how long it took.
         version: of this format.

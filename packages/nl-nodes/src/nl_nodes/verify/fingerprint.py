@@ -56,6 +56,18 @@ def code_hash(graph: Graph) -> str:
     return _sha(json.dumps([texts, methods], sort_keys=True))
 
 
+def mutated_code() -> dict[str, str]:
+    """SHA-256 of the text of all modules whose code the mutation gate changes: "nodes", and the compiler's "fused"."""
+    return {kind: _sha("".join(_sha(file.read_bytes()) for file in files)) for kind, files in mutated_files().items()}
+
+
+def mutated_files() -> dict[str, list[Path]]:
+    """These modules' files."""
+    package = Path(nl_nodes.graph.__file__).parent
+    nodes = [package / "axes.py", *sorted((package / "nodes").glob("*.py"))]
+    return {"nodes": nodes, "fused": sorted((package / "compiler" / "fused").glob("*.py"))}
+
+
 def _node(node: Node, place: Mapping[Node, int]) -> list[Any]:
     attributes = {name: _plain(value) for name, value in sorted(vars(node).items()) if name not in WIRING}
     shape = None if node.shape is None else [int(n) for n in node.shape]

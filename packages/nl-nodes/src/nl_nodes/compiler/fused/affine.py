@@ -82,11 +82,10 @@ def _rows(kept: Kept, x: Array) -> Array:
 
 def _ordered(kept: Kept, w: Array, maps: Shape) -> Array:
     """Weights whose rows are in the order C, H, W in the order H, W, C; the workers share the work."""
-    h, width, _, c = maps
-    m = w.shape[1]
-    ordered = kept.crew.shared((h, width, c, m), w.dtype)
-    share = kept.crew.share(h)
-    ordered[share] = w.reshape((c, h, width, m)).transpose((1, 2, 0, 3))[share]
+    pixels, c, m = maps[0] * maps[1], maps[3], w.shape[1]
+    ordered = kept.crew.shared((pixels, c, m), w.dtype)
+    share = kept.crew.share(pixels)
+    ordered[share] = w.reshape((c, pixels, m)).transpose((1, 0, 2))[share]
     kept.crew.meet()
     return ordered.reshape(w.shape)
 
@@ -100,7 +99,7 @@ def _as_images(kept: Kept, dw: Array | None, maps: Shape) -> Array | None:
     """The weights' gradient in their own order."""
     if dw is None:
         return None
-    h, w, _, c = maps
-    own = kept.xp.empty((c, h, w, dw.shape[1]), dtype=dw.dtype)
-    own[...] = dw.reshape((h, w, c, dw.shape[1])).transpose((2, 0, 1, 3))
+    pixels, c, m = maps[0] * maps[1], maps[3], dw.shape[1]
+    own = kept.xp.empty((c, pixels, m), dtype=dw.dtype)
+    own[...] = dw.reshape((pixels, c, m)).transpose((1, 0, 2))
     return own.reshape(dw.shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nl_nodes.axes import size
+from nl_nodes.compiler.fused.pieces import Scratch
 from nl_nodes.node import Kept
 from nl_nodes.typing import Array, Shape
 
@@ -39,7 +39,8 @@ class After:
     ) -> None:
         h, w, n, k = sums
         self.xp, self.relu, self.pool, self.bias, self.masks = kept.xp, relu, pool, bias, masks
-        self.oh, self.ow = (h // 2, w // 2) if pool else (h, w)
+        self.oh, self.ow = h // 2, w // 2  # of a pooling
+        self.scratch = Scratch(kept.xp, dtype)
         if relu:
             # An array of zeros: NumPy's maximum is three times slower with a number.
             self.zero = kept.xp.zeros((images, k), dtype=dtype)
@@ -47,11 +48,9 @@ class After:
             # As long as a piece: a row of K alone makes short runs.
             self.tiled = kept.xp.empty((images, k), dtype=dtype)
             self.tiled[...] = bias
-        self.wide = kept.xp.empty((2 * self.oh * self.ow * images * k if pool else 0,), dtype=dtype)
         if pool and masks is None:
             columns = kept.xp.empty((2 * self.oh, self.ow, n, k), dtype=bool)
             self.masks = (columns, kept.xp.empty((self.oh, self.ow, n, k), dtype=bool))
-        self.small = kept.xp.empty((self.oh * self.ow * images * k,), dtype=dtype)
         self.db: Array = None
 
     def forward(self, sums: Array, piece: slice, y: Array) -> None:
@@ -75,13 +74,14 @@ class After:
         Sums that no window of a pooling sees must be zero before.
         """
         xp = self.xp
-        small = (self.small[: size(dy.shape)].reshape(dy.shape)) if self.pool else sums
         if self.relu:
+            small = self.scratch.array("small", dy.shape) if self.pool else sums
             xp.multiply(dy, y.real > 0, small)
-        elif not self.pool or self.bias is not None:
-            small[...] = dy
-        else:
+        elif self.pool:
             small = dy
+        else:
+            small = sums
+            small[...] = dy
         if self.bias is not None:
             self._add_bias(small)
         if self.pool:
@@ -93,7 +93,7 @@ class After:
         columns, rows = (mask[:, :, piece] for mask in self.masks)
         left, right = sums[:, 0::2], sums[:, 1::2]
         xp.greater(right.real, left.real, columns)
-        wide = self.wide[: size(left.shape)].reshape(left.shape)
+        wide = self.scratch.array("wide", left.shape)
         xp.maximum(left, right, out=wide)
         xp.greater(wide[1::2].real, wide[0::2].real, rows)
         xp.maximum(wide[0::2], wide[1::2], out=y)
@@ -102,7 +102,7 @@ class After:
         """Each gradient to the larger of two rows, then of two columns."""
         xp = self.xp
         columns, rows = (mask[:, :, piece] for mask in self.masks)
-        tall = self.wide[: size(columns.shape)].reshape(columns.shape)
+        tall = self.scratch.array("tall", columns.shape)
         xp.multiply(dy, rows, tall[1::2])
         xp.subtract(dy, tall[1::2], tall[0::2])
         inner = sums[: 2 * self.oh, : 2 * self.ow]
@@ -122,4 +122,4 @@ def column_sums(xp: Any, x: Array) -> Array:
     """
     rows, k = x.shape[-2:]
     ones = xp.ones((1, rows), dtype=x.dtype)
-    return xp.matmul(ones, x).reshape((-1, k)).sum(axis=0) if x.ndim > 2 else xp.matmul(ones, x).reshape((k,))
+    return xp.matmul(ones, x).reshape((-1, k)).sum(axis=0)

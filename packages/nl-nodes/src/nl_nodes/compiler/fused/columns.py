@@ -6,12 +6,13 @@ from math import prod
 from typing import Any
 
 from nl_nodes.compiler.fused.frame import Margins
-from nl_nodes.compiler.fused.way import CACHE, Way
+from nl_nodes.compiler.fused.pieces import piece_of
+from nl_nodes.compiler.fused.way import Way
 from nl_nodes.node import Kept
 from nl_nodes.typing import Array, Namespace, Shape
 
 FEW = 4
-"""With so few channels, each place in the window becomes a row of the matrix; with more, a part of a column."""
+"""With so few channels, each place in the window becomes a row of the matrix."""
 
 
 class Columns(Way):
@@ -29,7 +30,15 @@ class Columns(Way):
         self.rows, self.columns = self.oh, self.ow
         self.long = prod(kernel) * self.c
         self.transformed = (self.long, self.k)
-        self.images = max(1, min(self.n, CACHE // (self.oh * self.ow * (self.long + self.k) * 4)))
+        self.images = self._fitting()
+
+    def _fitting(self) -> int:
+        return piece_of(self.n, 4 * self.oh * self.ow * (self.long + self.k))
+
+    @property
+    def few(self) -> bool:
+        """Whether each place in the window becomes a row of the matrix; else it is a part of a column."""
+        return self.c <= FEW
 
     @staticmethod
     def margins(pad: int) -> Margins:
@@ -64,7 +73,7 @@ class Columns(Way):
     def data_gradient(self, u: Array, dx: Array) -> None:
         """Dy times kernels, each row of it added where its window was."""
         matrix = self._matrix(self._loaded)
-        if self.c <= FEW:
+        if self.few:
             self.xp.matmul(u, self._dy.T, matrix.T)
         else:
             self.xp.matmul(self._dy, u.T, matrix)
@@ -85,7 +94,7 @@ class Columns(Way):
     def _places(self, m: int) -> list[Array]:
         """For each place in the window, where that stands in the matrix: (OH, OW, m, C)."""
         windows = self._windows(m)
-        if self.c <= FEW:
+        if self.few:
             return [part.transpose((1, 2, 3, 0)) for part in windows]
         return [windows[:, :, :, i] for i in range(prod(self.kernel))]
 
@@ -94,9 +103,9 @@ class Columns(Way):
         taps = prod(self.kernel)
         few = (taps, self.c, self.oh, self.ow, m)
         many = (self.oh, self.ow, m, taps, self.c)
-        return self.scratch("windows", few if self.c <= FEW else many, self.oh * self.ow * self.images * self.long)
+        return self.scratch.array("windows", few if self.few else many)
 
     def _matrix(self, m: int) -> Array:
         """The windows as a matrix (OH OW m, FH FW C)."""
         windows = self._windows(m)
-        return windows.reshape((self.long, -1)).T if self.c <= FEW else windows.reshape((-1, self.long))
+        return windows.reshape((self.long, -1)).T if self.few else windows.reshape((-1, self.long))

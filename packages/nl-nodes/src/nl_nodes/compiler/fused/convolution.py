@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from nl_nodes.axes import size
 from nl_nodes.cases import Case, real
 from nl_nodes.compiler.fused.after import After
 from nl_nodes.compiler.fused.columns import Columns
 from nl_nodes.compiler.fused.frame import NONE, Frame, Margins, framed, inside, third
+from nl_nodes.compiler.fused.pieces import pieces
 from nl_nodes.compiler.fused.way import Way
 from nl_nodes.compiler.fused.winograd import F4, PAIR, Tiles, Winograd
 from nl_nodes.node import Kept, Node
@@ -99,7 +99,7 @@ class Conv(Node):
         y = kept.crew.blank(self.infer(*(a.shape for a in inputs)), way.dtype)
         after = self._after(kept, way, inputs[2] if len(inputs) > 2 else None)
         kept.mask = after.masks
-        for piece in way.pieces():
+        for piece in pieces(way.n, way.images):
             sums = way.sums(piece)
             way.forward(x[:, :, piece], u, sums)
             after.forward(sums[: way.oh, : way.ow], piece, inside(y, self.frame)[:, :, piece])
@@ -112,12 +112,11 @@ class Conv(Node):
         u = way.weights(kept, w) if kept.needs[0] else None
         bias = kept.inputs[2] if len(kept.inputs) > 2 and kept.needs[2] else None
         after = self._after(kept, way, bias, kept.mask)
-        way.clear()
         y, dy = inside(kept.output, self.frame), inside(dy, self.frame)
-        dx = kept.xp.empty(x.shape, dtype=x.dtype) if kept.needs[0] else None
+        dx = kept.xp.empty(x.shape, dtype=way.dtype) if kept.needs[0] else None
         du = Sum(kept, way) if kept.needs[1] else None
-        for piece in way.pieces():
-            sums = way.sums(piece)
+        for piece in pieces(way.n, way.images):
+            sums = way.gradients(piece)
             after.backward(dy[:, :, piece], y[:, :, piece], piece, sums[: way.oh, : way.ow])
             way.load(x[:, :, piece], sums)
             if du is not None:
@@ -137,18 +136,24 @@ class Conv(Node):
             {"relu": True, "pool": True, "frame": (1, 3, 1, 2)},
         ]
         for label, x, w, pad, stride in (
-            ("tiles of 4", (6, 7, 2, MANY), (2, MANY, 3, 3), 1, 1),
-            ("tiles of 4, pad 2", (5, 4, 2, MANY), (3, MANY, 3, 3), 2, 1),
-            ("maps of 2x2", (2, 2, 3, MANY), (3, MANY, 3, 3), 1, 1),
+            ("tiles of 4", (4, 5, 3, MANY + 1), (2, MANY + 1, 3, 3), 1, 1),
+            ("tiles of 4, pad 2", (3, 1, 3, MANY), (3, MANY, 3, 3), 2, 1),
+            ("maps of 2x2", (2, 2, 3, MANY), (MANY + 1, MANY, 3, 3), 1, 1),
             ("windows, one channel", (5, 6, 3, 1), (2, 1, 3, 3), 1, 1),
-            ("windows of 5x5", (6, 7, 2, 5), (2, 5, 5, 5), 2, 1),
-            ("windows, stride 2", (7, 6, 2, 2), (3, 2, 3, 2), 1, 2),
+            ("windows of 5x4", (4, 5, 3, 5), (2, 5, 5, 4), 2, 1),
+            ("windows, stride 2", (7, 6, 3, 4), (3, 4, 3, 2), 1, 2),
         ):
             for form in forms:
                 build = partial(_case, x[:2], w, pad, stride, **form)
                 name = ", ".join([label, *(f"{k} {v}" for k, v in form.items())])
                 yield Case(name, build, (real(*x), real(*w), real(w[0])))
             yield Case(f"{label}, no bias", partial(_case, x[:2], w, pad, stride), (real(*x), real(*w)))
+        for label, x, w, pad, stride in (
+            ("tiles of 4, upright", (5, 4, 2, MANY), (2, MANY, 3, 3), 1, 1),
+            ("many channels, stride 2", (3, 4, 2, MANY), (2, MANY, 3, 3), 1, 2),
+            ("maps of 2x2, pad 2", (2, 2, 2, MANY), (2, MANY, 3, 3), 2, 1),
+        ):
+            yield Case(label, partial(_case, x[:2], w, pad, stride), (real(*x), real(*w)))
 
 
 class Sum:
@@ -165,7 +170,7 @@ class Sum:
             self.way.weight_gradient(self.array)
             self._begun = True
             return
-        part = self.way.scratch("part", self.way.transformed, size(self.way.transformed))
+        part = self.way.scratch.array("part", self.way.transformed)
         self.way.weight_gradient(part)
         self.xp.add(self.array, part, self.array)
 

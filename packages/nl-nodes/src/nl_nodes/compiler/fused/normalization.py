@@ -8,7 +8,7 @@ from typing import Any
 from nl_nodes.cases import Case, real
 from nl_nodes.compiler.fused.after import After, column_sums
 from nl_nodes.compiler.fused.frame import NONE, Margins, framed, inside, third
-from nl_nodes.compiler.fused.way import CACHE
+from nl_nodes.compiler.fused.pieces import piece_of, pieces
 from nl_nodes.node import Kept, Node
 from nl_nodes.typing import Array, Shape
 
@@ -142,7 +142,7 @@ class Normalize(Node):
         kept.mask = after.masks
         y = kept.crew.blank(self.infer(x.shape), dtype)
         scales, scaled = _tiled(kept, scale, images), _scratch(kept, x, images, dtype)
-        for piece in _pieces(x.shape[2], images):
+        for piece in pieces(x.shape[2], images):
             m = piece.stop - piece.start
             part = scaled[:, :, :m]
             kept.xp.multiply(x[:, :, piece], scales[:m], part)
@@ -152,15 +152,15 @@ class Normalize(Node):
     def backward(self, kept: Kept, dy: Array) -> tuple[Array | None, ...]:
         """Once through the pieces for the sums, once for dx."""
         x, mean, variance, gamma, beta = kept.inputs
-        xp, images = kept.xp, _images(x)
+        xp, images, dtype = kept.xp, _images(x), kept.output.dtype
         inverse = (variance + self.eps) ** -0.5
         scale = gamma * inverse
-        after = After(kept, x.shape, x.dtype, images, self.relu, self.pool, beta, kept.mask)
+        after = After(kept, x.shape, dtype, images, self.relu, self.pool, beta, kept.mask)
         y, dy = inside(kept.output, self.frame), inside(dy, self.frame)
-        dx = xp.zeros(x.shape, dtype=x.dtype) if self.pool else xp.empty(x.shape, dtype=x.dtype)
-        scratch, means = _scratch(kept, x, images, x.dtype), _tiled(kept, mean, images)
-        dgamma = xp.zeros(gamma.shape, dtype=x.dtype)
-        for piece in _pieces(x.shape[2], images):
+        dx = xp.zeros(x.shape, dtype=dtype) if self.pool else xp.empty(x.shape, dtype=dtype)
+        scratch, means = _scratch(kept, x, images, dtype), _tiled(kept, mean, images)
+        dgamma = xp.zeros(gamma.shape, dtype=dtype)
+        for piece in pieces(x.shape[2], images):
             m = piece.stop - piece.start
             g, part = dx[:, :, piece], scratch[:, :, :m]
             after.backward(dy[:, :, piece], y[:, :, piece], piece, g)
@@ -174,7 +174,7 @@ class Normalize(Node):
         by_x = scale * inverse * kept.crew.total(dgamma) * (-1 / count)
         rest = scale * kept.crew.total(after.db) * (-1 / count) - by_x * mean
         scales, by_xs, rests = (_tiled(kept, a, images) for a in (scale, by_x, rest))
-        for piece in _pieces(x.shape[2], images):
+        for piece in pieces(x.shape[2], images):
             m = piece.stop - piece.start
             g, part = dx[:, :, piece], scratch[:, :, :m]
             xp.multiply(x[:, :, piece], by_xs[:m], part)
@@ -211,12 +211,7 @@ def _count(kept: Kept, shape: Shape) -> int:
 
 def _images(x: Array) -> int:
     h, w, n, k = map(int, x.shape)
-    return max(1, min(n, CACHE // (3 * h * w * k * 4)))
-
-
-def _pieces(n: int, images: int) -> Iterator[slice]:
-    for start in range(0, n, images):
-        yield slice(start, min(start + images, n))
+    return piece_of(n, 4 * 3 * h * w * k)
 
 
 def _tiled(kept: Kept, row: Array, images: int) -> Array:

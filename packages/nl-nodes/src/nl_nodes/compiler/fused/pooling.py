@@ -39,24 +39,26 @@ class Pool(Node):
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """All images at once."""
         x = inputs[0]
-        after = After(kept, x.shape, x.dtype, x.shape[2], relu=False, pool=True)
+        n = x.shape[2]
+        after = After(kept, x.shape, x.dtype, n, relu=False, pool=True)
         kept.mask = after.masks
         y = kept.crew.blank(self.infer(x.shape), x.dtype)
-        after.forward(x, slice(0, x.shape[2]), inside(y, self.frame))
+        after.forward(x, slice(0, n), inside(y, self.frame))
         return y
 
     def backward(self, kept: Kept, dy: Array) -> Array:
         """All images at once."""
         shape = kept.shapes[0]
-        after = After(kept, shape, dy.dtype, shape[2], relu=False, pool=True, masks=kept.mask)
+        n = shape[2]
+        after = After(kept, shape, dy.dtype, n, relu=False, pool=True, masks=kept.mask)
         dx = kept.xp.zeros(shape, dtype=dy.dtype)
         dy = inside(dy, self.frame)
-        after.backward(dy, dy, slice(0, shape[2]), dx)
+        after.backward(dy, dy, slice(0, n), dx)
         return dx
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
         """Even and odd maps, and a frame."""
-        yield Case("even", cls, (distinct(4, 6, 2, 3),))
-        yield Case("odd", cls, (distinct(5, 3, 2, 3),))
+        yield Case("even", cls, (distinct(6, 2, 5, 3),))
+        yield Case("odd", cls, (distinct(3, 5, 4, 2),))
         yield Case("framed", lambda x: cls(x, (1, 1, 0, 2)), (distinct(4, 4, 2, 2),))

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from typing import Any
 
+from nl_nodes.compiler.fused.pieces import Scratch
 from nl_nodes.node import Kept
 from nl_nodes.typing import Array, Namespace, Shape
-
-CACHE = 3 * 2**20
-"""Bytes that a piece of the images should take at most, so that it stays in the processor's cache."""
 
 
 class Way(ABC):
@@ -38,30 +35,21 @@ class Way(ABC):
         self.xp, self.dtype = xp, dtype
         self.hf, self.wf, self.n, self.c = x
         self.oh, self.ow, self.k = outputs
-        self._scratch: dict[str, Array] = {}
-
-    def pieces(self) -> Iterator[slice]:
-        """The images, so many at a time."""
-        for start in range(0, self.n, self.images):
-            yield slice(start, min(start + self.images, self.n))
+        self.scratch = Scratch(xp, dtype)
+        self._cleared: Shape = ()
 
     def sums(self, piece: slice) -> Array:
-        """Where the convolution of a piece, or its gradient, comes to lie: (rows, columns, m, K)."""
-        shape = (self.rows, self.columns, piece.stop - piece.start, self.k)
-        return self.scratch("sums", shape, self.rows * self.columns * self.images * self.k)
+        """Where the convolution of a piece comes to lie: (rows, columns, m, K)."""
+        return self.scratch.array("sums", (self.rows, self.columns, piece.stop - piece.start, self.k))
 
-    def clear(self) -> None:
-        """Make all sums zero: of their gradients, only those of real outputs are written."""
-        self.sums(slice(0, self.images))[...] = 0
-
-    def scratch(self, name: str, shape: Shape, whole: int) -> Array:
-        """Memory that all pieces use in turn: an array of a shape, in a block for `whole` elements."""
-        if name not in self._scratch:
-            self._scratch[name] = self.xp.empty((whole,), dtype=self.dtype)
-        size = 1
-        for n in shape:
-            size *= n
-        return self._scratch[name][:size].reshape(shape)
+    def gradients(self, piece: slice) -> Array:
+        """The same memory for the sums' gradient: only that of real outputs is written, all other is zero."""
+        sums = self.sums(piece)
+        if sums.shape != self._cleared:
+            # A last, smaller piece lies otherwise in it.
+            sums[...] = 0
+            self._cleared = sums.shape
+        return sums
 
     @abstractmethod
     def weights(self, kept: Kept, w: Array) -> Array:

@@ -12,7 +12,9 @@ from math import ceil
 from typing import Any
 
 from nl_nodes.compiler.fused.frame import Margins
-from nl_nodes.compiler.fused.way import CACHE, Way
+from nl_nodes.compiler.fused.pieces import piece_of
+from nl_nodes.compiler.fused.way import Way
+from nl_nodes.errors import ShapeError
 from nl_nodes.node import Kept
 from nl_nodes.typing import Array, Namespace, Shape
 
@@ -112,15 +114,19 @@ class Winograd(Way):
         self.th, self.tw = tiles.count(self.oh), tiles.count(self.ow)
         self.rows, self.columns = self.th * tiles.step, self.tw * tiles.step
         self.transformed = (self.p**2, self.k, self.c)
-        count = self.th * self.tw
-        size = self.p**2 * count * (self.c + self.k) * 4
-        self.images = max(1, min(self.n, max(CACHE // size, ceil(ROWS / count))))
-        self._half_size = self.p * max(self.c, self.k) * self.images * max(self.th * self.wf, self.rows * self.tw)
+        self.images = self._fitting()
+        wanted = tuple(n + tiles.window - tiles.step for n in (self.rows, self.columns))
+        if x[:2] != wanted:
+            raise ShapeError(f"{tiles.name}: needs maps in a frame that makes them {wanted}, got {x[:2]}")
         real = dtype.type(0).real.dtype
         self.bt, self.at = xp.array(tiles.bt, dtype=real), xp.array(tiles.at, dtype=real)
         # Both axes at once: row (i, j) holds G[i, a] G[j, b] for each of the kernel's nine weights (a, b).
         both = tuple(tuple(p * q for p in gi for q in gj) for gi in tiles.g for gj in tiles.g)
         self.gg = xp.array(both, dtype=real)
+
+    def _fitting(self) -> int:
+        count = self.th * self.tw
+        return piece_of(self.n, 4 * self.p**2 * count * (self.c + self.k), ceil(ROWS / count))
 
     def weights(self, kept: Kept, w: Array) -> Array:
         """(p^2, K, C), each worker a share of it."""
@@ -205,7 +211,7 @@ class Winograd(Way):
         step = self.tiles.step
         self.xp.matmul(self.bt.T[:step], grid, straight)
         if self.tiles.window > step:
-            rest = self.scratch("rest", after.shape, self._half_size)
+            rest = self.scratch.array("rest", after.shape)
             self.xp.matmul(self.bt.T[step:], grid, rest)
             last[...] = 0
             self.xp.add(after, rest, after)
@@ -217,16 +223,12 @@ class Winograd(Way):
 
     def _inputs(self, m: int) -> Array:
         """The transformed maps of m images, (p^2, tiles, m C)."""
-        count = self.th * self.tw
-        whole = self.p**2 * count * self.c
-        return self.scratch("inputs", (self.p**2, count, m * self.c), whole * self.images)
+        return self.scratch.array("inputs", (self.p**2, self.th * self.tw, m * self.c))
 
     def _outputs(self, m: int) -> Array:
         """The products, or the transformed gradient of the outputs, (p^2, tiles m, K)."""
-        count = self.th * self.tw
-        whole = self.p**2 * count * self.k
-        return self.scratch("outputs", (self.p**2, count * m, self.k), whole * self.images)
+        return self.scratch.array("outputs", (self.p**2, self.th * self.tw * m, self.k))
 
     def _half(self, shape: Shape) -> Array:
         """What is transformed along one axis."""
-        return self.scratch("half", shape, self._half_size)
+        return self.scratch.array("half", shape)

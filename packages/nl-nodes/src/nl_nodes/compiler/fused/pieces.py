@@ -1,0 +1,43 @@
+"""A piece of the images at a time: how many make one, which, and the memory that all pieces use in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from nl_nodes.axes import size
+from nl_nodes.typing import Array, Namespace, Shape
+
+CACHE = 3 * 2**20
+"""Bytes that a piece should take at most, so that it stays in the processor's cache."""
+
+
+def piece_of(images: int, each: int, least: int = 1) -> int:
+    """How many images, of so many bytes each, make a piece: what the cache holds, but at least so many."""
+    return max(1, min(images, max(CACHE // each, least)))
+
+
+def pieces(images: int, many: int) -> Iterator[slice]:
+    """All images, so many at a time; fewer are left for the last piece."""
+    for start in range(0, images, many):
+        yield slice(start, min(start + many, images))
+
+
+class Scratch:
+    """Memory by name, each as large as the largest array it was wanted for; the first piece wants the largest.
+
+    Args:
+        xp: the device's array functions.
+        dtype: of everything.
+    """
+
+    def __init__(self, xp: Namespace, dtype: Any) -> None:
+        self.xp, self.dtype = xp, dtype
+        self._blocks: dict[str, Array] = {}
+
+    def array(self, name: str, shape: Shape) -> Array:
+        """An array of a shape there; what it holds is left from before."""
+        count = size(shape)
+        if name not in self._blocks or self._blocks[name].size < count:
+            self._blocks[name] = self.xp.empty((count,), dtype=self.dtype)
+        return self._blocks[name][:count].reshape(shape)

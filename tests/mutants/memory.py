@@ -1,0 +1,36 @@
+"""Memory that shows what a mutant does wrong with it: else it is luck whether that is noticed, or the process dies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import byte_bounds
+
+
+@contextmanager
+def strict_memory() -> Iterator[None]:
+    """New memory holds NaN until it is written, and a view must lie within the array that it is of."""
+    empty, as_strided = np.empty, np.lib.stride_tricks.as_strided
+
+    def filled(shape: Any, dtype: Any = float, **options: Any) -> Any:
+        array = empty(shape, dtype, **options)
+        if array.dtype.kind in "fcb":
+            array.fill(np.nan)
+        return array
+
+    def within(x: Any, shape: Any, strides: Any) -> Any:
+        reaches = [(n - 1) * step for n, step in zip(shape, strides, strict=True)]
+        start, (low, high) = x.ctypes.data, byte_bounds(x)
+        first, last = start + sum(min(r, 0) for r in reaches), start + sum(max(r, 0) for r in reaches) + x.itemsize
+        if min(shape) < 0 or (all(shape) and not low <= first <= last <= high):
+            raise IndexError(f"a view {shape} in steps of {strides} leaves an array {x.shape}")
+        return as_strided(x, shape, strides)
+
+    np.empty, np.lib.stride_tricks.as_strided = filled, within
+    try:
+        yield
+    finally:
+        np.empty, np.lib.stride_tricks.as_strided = empty, as_strided

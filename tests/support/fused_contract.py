@@ -1,0 +1,164 @@
+"""What the compiler's fused nodes must keep to besides: how the images are shared out changes nothing.
+
+A small batch fits in the cache, and a graph that runs node by node has one worker; here it is cut all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from nl_nodes import Graph, Input, Mul, Node, Transpose
+from nl_nodes.compiler.fused import Conv, LabelLogSoftmax, columns, normalization, winograd
+from nl_nodes.compiler.fused.convolution import tiles_for
+from nl_nodes.compiler.fused.winograd import F4, PAIR
+from nl_nodes.compiler.plan import Plan
+from nl_nodes.compiler.rewrite import with_inputs
+from nl_nodes.compiler.trace import Call
+from nl_nodes.compiler.workers import Team
+from support import fused_oracles  # noqa: F401  (enrols its formulas)
+from support.contract import Subject
+from support.forward_oracles import assert_forward
+
+LIMIT = 1e-12
+# Maps (H, W, N, C) to and from images that lie one after the other.
+TO_MAPS, TO_IMAGES = (1, 2, 0, 3), (2, 0, 1, 3)
+# Maps, channels and kernels, pad and stride, and the tiles that are fastest there; None for windows.
+WAYS = [
+    ((3, 4), (8, 3, 3), 1, 1, F4),
+    ((4, 3), (9, 3, 3), 1, 1, F4),
+    ((5, 5), (8, 3, 3), 0, 1, F4),
+    ((1, 7), (8, 3, 3), 2, 1, F4),
+    ((4, 4), (8, 3, 3), 0, 1, None),
+    ((2, 9), (8, 3, 3), 1, 1, None),
+    ((3, 3), (7, 3, 3), 1, 1, None),
+    ((9, 9), (8, 3, 3), 1, 2, None),
+    ((9, 9), (8, 2, 3), 1, 1, None),
+    ((9, 9), (8, 3, 2), 1, 1, None),
+    ((9, 9), (8, 5, 5), 1, 1, None),
+    ((2, 2), (8, 3, 3), 1, 1, PAIR),
+    ((2, 2), (8, 3, 3), 2, 1, F4),
+    ((2, 2), (8, 3, 3), 0, 1, None),
+    ((1, 2), (8, 3, 3), 1, 1, None),
+    ((2, 1), (8, 3, 3), 1, 1, None),
+]
+
+
+def pieces_do_not_matter(s: Subject) -> None:
+    """Two images at a time, and the one that is left over, come to what all at once do."""
+    expected = [*s.graph.run(**s.feeds).results, *s.gradients().values()]
+    with pieces_of(2):
+        found = [*s.graph.run(**s.feeds).results, *s.gradients().values()]
+    _close(found, expected)
+
+
+def workers_do_not_matter(s: Subject) -> None:
+    """Two workers come to what one does, whoever is first, and whatever the pass before left in memory."""
+    run = s.graph.run(**s.feeds)
+    y, grads = run.results[0], run.backward(s.dy)
+    samples = {"x0", "x1"} & set(s.graph.leaves) if y.ndim == 1 and s.feeds["x0"].ndim == 2 else {"x0"}
+    maps = {"x0"} if s.feeds["x0"].ndim == 4 else set()
+    feeds = {name: x.transpose(TO_IMAGES) if name in maps else x for name, x in s.feeds.items()}
+    feeds["dy"] = s.dy.transpose(TO_IMAGES) if y.ndim == 4 else s.dy
+    alike = maps and y.ndim == 1
+    places = {name: np.full(grad.shape, np.nan) for name, grad in grads.items() if name not in samples}
+    shared = frozenset(samples if alike else {*samples, "dy"})
+    graph = _of_images(s.graph, maps, y.ndim == 4)
+    plan = Plan(graph, {name: (x.shape, x.dtype) for name, x in feeds.items()}, shared, places, Turns())
+    assert len(plan.calls) == 2
+    assert all(plan.calls)
+    for first in (0, 1):
+        plan.team.first = first
+        with np.errstate(all="ignore"):
+            plan.run({n: x if x.dtype == np.int64 else np.full_like(x, np.nan) for n, x in feeds.items()}, 0)
+        weighted = plan.run(feeds, 0)[0]
+        _close([weighted], [(y * s.dy).transpose(TO_IMAGES) if y.ndim == 4 else y * s.dy])
+        found = {name: grad.transpose(TO_MAPS) if name in maps else grad for name, grad in plan.grads.items()}
+        _close([found[name] for name in grads], list(grads.values()))
+
+
+def ways_are_the_fast_ones(s: Subject) -> None:
+    """Each convolution goes the way that was measured to be fastest for its shapes."""
+    if any(isinstance(node, Conv) for node in s.graph.order):
+        for maps, (c, *kernel), pad, stride, expected in WAYS:
+            assert tiles_for(maps, (4, c, *kernel), pad, stride) is expected, (maps, c, kernel, pad, stride)
+
+
+def logits_may_be_large(s: Subject) -> None:
+    """Where e^x overflows, in one row or at one class, its logarithm does not."""
+    if not isinstance(s.graph.outputs[0], LabelLogSoftmax):
+        return
+    feeds = {**s.feeds, "x0": s.feeds["x0"].copy()}
+    feeds["x0"][0] += 1024
+    feeds["x0"][1, 0] += 1024
+    assert_forward(s.graph, feeds)
+    assert all(np.isfinite(grad).all() for grad in s.gradients(feeds).values())
+
+
+class Turns(Team):
+    """Two workers in one thread: from one meeting to the next the first goes as far as it can before the other begins.
+
+    Attributes:
+        first: the number of the first.
+    """
+
+    count = 2
+    first = 0
+
+    def load(self, calls: Sequence[Sequence[Call]]) -> Any:
+        """Each worker's steps from meeting to meeting."""
+        return [list(self._stretches(one)) for one in calls]
+
+    def run(self, loaded: Any, pass_index: int) -> None:
+        """All stretches, in turn."""
+        self.pass_index = pass_index
+        for stretches in zip(*loaded, strict=True):
+            for number in (self.first, 1 - self.first):
+                for function, args in stretches[number]:
+                    function(*args)
+
+    def _stretches(self, calls: Sequence[Call]) -> Iterator[Any]:
+        begin = 0
+        for end in [*(i for i, (name, _) in enumerate(calls) if name == "meet"), len(calls)]:
+            yield self.steps(calls[begin:end])
+            begin = end + 1
+
+
+@contextmanager
+def pieces_of(count: int) -> Iterator[None]:
+    """Let a piece have so many images, whatever the cache holds."""
+    before = columns.piece_of
+    for module in (columns, normalization, winograd):
+        module.piece_of = lambda images, each, least=1: min(images, count)
+    try:
+        yield
+    finally:
+        for module in (columns, normalization, winograd):
+            module.piece_of = before
+
+
+def _of_images(graph: Graph, maps: set[str], out: bool) -> Graph:
+    """The graph times an input dy, its maps fed and given as images."""
+    new: dict[Node, Node] = {}
+    for node in graph.order:
+        is_maps = isinstance(node, Input) and node.name in maps
+        new[node] = Transpose(node, TO_MAPS) if is_maps else with_inputs(node, tuple(new[n] for n in node.inputs))
+    y = new[graph.outputs[0]]
+    return Graph(Mul(Transpose(y, TO_IMAGES) if out else y, Input("dy", gradient=False)))
+
+
+def _close(found: Iterable[np.ndarray], expected: Iterable[np.ndarray]) -> None:
+    for a, b in zip(found, expected, strict=True):
+        assert a.shape == b.shape
+        assert np.all(np.abs(a - b) <= LIMIT * np.abs(b).max(initial=0.0)), (a, b)
+
+
+FUSED_CHECKS: Iterable[Callable[[Subject], None]] = (
+    pieces_do_not_matter,
+    ways_are_the_fast_ones,
+    logits_may_be_large,
+    workers_do_not_matter,
+)
