@@ -25,9 +25,12 @@ from threadpoolctl import threadpool_info
 import nl_models
 from nl_layers import Affine, BatchNormalization, Convolution, Pooling, Relu
 from nl_nodes import Device
+from nl_nodes.compiler.profiler import cost
 
 OUTPUT = Path(__file__).resolve().parent.parent / "outputs" / "bench"
 BATCH = 128
+COUNTED = 32  # images of the steps whose counts tests/models/test_counts.py asserts
+FORMS = {"no": [False], "yes": [True], "both": [False, True]}
 LEARNING_RATE = np.float32(0.01)
 
 
@@ -40,6 +43,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workers", default="auto", help="threads, processes or auto")
     parser.add_argument("--reference", action="store_true", help="time the reference execution too")
     parser.add_argument("--memory", action="store_true", help="measure peak memory instead, each in a process alone")
+    parser.add_argument("--profile", action="store_true", help="tell what each node costs instead (needs nl-training)")
+    parser.add_argument("--counts", action="store_true", help="count calls and bytes of a step instead, at batch 32")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -144,7 +149,7 @@ def speed(options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     )
     found = {}
     for name in options.models.split(","):
-        for batch_norm in {"no": [False], "yes": [True], "both": [False, True]}[options.batch_norm]:
+        for batch_norm in FORMS[options.batch_norm]:
             label = f"{name} BN" if batch_norm else name
             times = found[label] = measure(contenders(name, batch_norm, options), options.repeats)
             middle = {key: float(np.median(values)) for key, values in times.items()}
@@ -170,7 +175,7 @@ def memory(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     table = Table("model", "compiled MB", "torch NCHW", "torch channels_last", "share of the smaller")
     found: dict[str, dict[str, float]] = {}
     for name in options.models.split(","):
-        for batch_norm in {"no": [False], "yes": [True], "both": [False, True]}[options.batch_norm]:
+        for batch_norm in FORMS[options.batch_norm]:
             label = f"{name} BN" if batch_norm else name
             kinds = ["compiled", *(("torch NCHW", "torch channels_last") if torch_there() else ())]
             row = found[label] = {}
@@ -207,6 +212,42 @@ def alone(what: str, workers: str) -> None:
     print(peak)
 
 
+def profile(options: argparse.Namespace) -> None:
+    """Print what each node costs, and leave table, figures and picture in outputs/bench."""
+    from nl_training.profiling import artifacts
+
+    for name in options.models.split(","):
+        for batch_norm in FORMS[options.batch_norm]:
+            for compiled in (True, False) if options.reference else (True,):
+                device = Device(workers=options.workers, compile=compiled)
+                net = nl_models.build(name, batch_norm=batch_norm, device=device)
+                folder = OUTPUT / "-".join([name, *["bn"] * batch_norm, *["reference"] * (not compiled)])
+                for file, content in artifacts(net, *images()).items():
+                    path = folder / file
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    if isinstance(content, str):
+                        path.write_text(content)
+                    else:
+                        content.savefig(path)
+                print((folder / "profile/profile.txt").read_text())
+                print(f"table, figures and picture in {folder / 'profile'}")
+
+
+def counts(options: argparse.Namespace) -> None:
+    """Print what a compiled step does, in numbers that no clock is needed for."""
+    table = Table("model", "calls of a worker", "arena MB", "GFLOP", "GB read and written", title=f"{COUNTED} images")
+    for name in options.models.split(","):
+        for batch_norm in FORMS[options.batch_norm]:
+            plan = nl_models.build(name, batch_norm=batch_norm, device=Device()).plan(True, COUNTED, "int64")
+            costs = [cost(call) for calls in plan.calls for call in calls]
+            flops, moved = (sum(column) / 1e9 for column in zip(*costs, strict=True))
+            calls = " + ".join(str(len(one)) for one in plan.calls)
+            table.add_row(
+                f"{name} BN" if batch_norm else name, calls, f"{plan.size / 1e6:.2f}", f"{flops:.3f}", f"{moved:.3f}"
+            )
+    Console().print(table)
+
+
 def _set_size() -> float:
     children = subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, text=True, check=False).stdout
     total = 0
@@ -223,8 +264,14 @@ def main() -> None:
     if options.alone:
         alone(options.alone, options.workers)
         return
-    found = memory(options) if options.memory else speed(options)
     OUTPUT.mkdir(parents=True, exist_ok=True)
+    if options.profile:
+        profile(options)
+        return
+    if options.counts:
+        counts(options)
+        return
+    found = memory(options) if options.memory else speed(options)
     path = OUTPUT / f"{'memory' if options.memory else 'speed'}.json"
     path.write_text(json.dumps(found, indent=1))
     print(f"figures in {path}")

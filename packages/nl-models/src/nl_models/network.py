@@ -11,6 +11,7 @@ from nl_layers import FlatDict, Layer, Loss, Mode, SoftmaxWithLoss
 from nl_models.state import check_state, load_state, save_state
 from nl_nodes import Buffer, Device, Graph, Input, Node, Parameter, Pass, ShapeError, UserError
 from nl_nodes.compiler import Plan, compile_graph
+from nl_nodes.node import claim
 from nl_nodes.typing import Array, Shape
 
 # Evaluation goes through a set in pieces, so that its memory does not grow with the set.
@@ -61,6 +62,7 @@ class Network:
         self.classes: int = self.spec["classes"]
         self.device = device
         self.layers = [layer for layer, _ in layers]
+        self._paths = [f"{type(layer).__name__} {number}" for layer, number in layers]
         self.loss_layer = loss or SoftmaxWithLoss()
         self.passes = 0
         self._parameters, self._buffers = name_leaves(layers)
@@ -89,12 +91,15 @@ class Network:
         if not train:
             return Graph(logits)
         t = Input("t", (batch,), gradient=False)
-        return Graph(self.loss_layer.wire(logits, t, mode=mode), logits, updates=mode.updates)
+        loss = self.loss_layer.wire(logits, t, mode=mode)
+        claim([loss], type(self.loss_layer).__name__)
+        return Graph(loss, logits, updates=mode.updates)
 
     def _logits(self, x: Node, mode: Mode) -> Node:
-        for number, layer in enumerate(self.layers, 1):
+        for number, (layer, path) in enumerate(zip(self.layers, self._paths, strict=True), 1):
             try:
                 x = layer.wire(x, mode=mode)
+                claim([x, *mode.updates.values()], path)
             except ShapeError as error:
                 where = f"{self.name}: layer {number} ({type(layer).__name__}) on input shape {self.input_shape}"
                 raise ShapeError(f"{where}: {error}") from None

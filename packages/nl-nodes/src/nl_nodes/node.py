@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nl_nodes.errors import ShapeError
@@ -85,12 +85,14 @@ class Node:
         keeps: what backward needs, of "inputs", "output" and "mask"; the graph drops all else after forward.
         carries: numbers of inputs that are made of the first one, and whose gradient is already in that one's.
         broadcasts: whether backward may return gradients of the broadcast shape, for the graph to reduce.
+        path: the layer that the node belongs to, where one has claimed it (see `claim`); it changes nothing.
     """
 
     registry: ClassVar[dict[str, type[Node]]] = {}
     keeps: ClassVar[tuple[str, ...]] = ()
     carries: ClassVar[tuple[int, ...]] = ()
     broadcasts: ClassVar[bool] = False
+    path: str = ""
 
     inputs: tuple[Node, ...]
     shape: Shape | None
@@ -140,3 +142,13 @@ class Node:
 
     def __repr__(self) -> str:
         return type(self).__name__ + ("" if self.shape is None else str(self.shape))
+
+
+def claim(nodes: Iterable[Node], path: str) -> None:
+    """Give a path to these nodes and to what they are made of, as far as no other has claimed it; leaves have none."""
+    waiting = list(nodes) if path else []
+    while waiting:
+        node = waiting.pop()
+        if node.inputs and not node.path:
+            node.path = path
+            waiting += node.inputs

@@ -29,7 +29,9 @@ class Plan:
         team: who does the work.
 
     Attributes:
+        graph: what is run.
         calls: each worker's calls; run in order, they are the pass.
+        owners: for which node each of them is, and in which direction.
         size: bytes of the arena.
         results: the graph's outputs, valid until the next pass.
         grads: the leaves' gradients, likewise.
@@ -43,7 +45,7 @@ class Plan:
         gradients: Mapping[str, Any] | None,
         team: Team,
     ) -> None:
-        self.team = team
+        self.team, self.graph = team, graph
         recording = _record(graph, feeds, samples, gradients, team.count)
         self._memory = recording.memory
         for worker, tape in enumerate(recording.tapes):
@@ -58,22 +60,24 @@ class Plan:
         self._begin = -self._arena.ctypes.data % LINE
         self._fill()
         self.calls = [[self._settle(call) for call in tape.calls] for tape in recording.tapes]
+        self.owners = [tape.owners for tape in recording.tapes]
         self._loaded = team.load(self.calls)
         self._inputs = {name: self._resolve(array) for name, array in recording.inputs.items()}
         self.results = tuple(self._resolve(array) for array in recording.results)
         self._updates = {buffer: self._resolve(array) for buffer, array in recording.updates.items()}
         self.grads = {name: self._resolve(array) for name, array in recording.grads.items()}
 
-    def run(self, feeds: Mapping[str, Any], pass_index: int) -> tuple[Any, ...]:
+    def run(self, feeds: Mapping[str, Any], pass_index: int, loaded: Any = None) -> tuple[Any, ...]:
         """One pass; the results and gradients stay valid until the next.
 
         Args:
             feeds: an array for each input.
             pass_index: which pass this is, for random nodes.
+            loaded: what the team runs in place of the plan's own lists, such as these with clocks in them.
         """
         for name, place_ in self._inputs.items():
             np.copyto(place_, feeds[name], casting="same_kind")
-        self.team.run(self._loaded, pass_index)
+        self.team.run(self._loaded if loaded is None else loaded, pass_index)
         return self.results
 
     def store_updates(self) -> None:

@@ -28,9 +28,10 @@ class Member(Crew):
         self.place: Any = None
         self._asked = 0
 
-    def at(self, place: Any) -> None:
-        """Begin a node's forward or backward: what is shared there is told apart by its order."""
-        self.place, self._asked = place, 0
+    def at(self, node: Node | None, direction: str, *part: Any) -> None:
+        """Begin a node's forward or backward, or a part of it: what is shared there is told apart by its order."""
+        self.tape.owner = (node, direction)
+        self.place, self._asked = (node, direction, *part), 0
 
     def share(self, count: int) -> slice:
         """This worker's of so many pieces."""
@@ -149,7 +150,7 @@ class Recording:
                 continue
             parts = []
             for member in self.crew:
-                member.at((node, "forward"))
+                member.at(node, "forward")
                 inputs = tuple(self._values[n][member.number] for n in node.inputs)
                 y = self._run(node, member, inputs)
                 parts.append(member.total(y) if self.axes[node] == TOTAL else y)
@@ -189,13 +190,14 @@ class Recording:
             self._kept.setdefault(node, []).append(kept)
         return y
 
-    def _whole(self, node: Node, parts: Parts) -> Any:
+    def _whole(self, node: Node, parts: Parts, direction: str = "forward") -> Any:
         """Where all of a value comes together; it stays until the next pass."""
         shape, dtype = self.shapes[node], parts[0].dtype
         size = int(np.prod(shape)) * dtype.itemsize
         whole = self.tapes[0].on(self.memory.allocate(size, lasting=True), shape, dtype)
         for member, part in zip(self.crew, parts, strict=True):
             where = self._part(node, member)
+            member.at(node, direction)
             if where or member.number == 0:
                 member.tape.of(np.asarray(whole))[where or ...] = part
         return whole
@@ -203,6 +205,8 @@ class Recording:
     def _backward(self, gradients: Mapping[str, Any]) -> None:
         grads: dict[Node, Parts] = {}
         output = self.graph.outputs[0]
+        for member in self.crew:
+            member.at(output, "backward")
         grads[output] = [
             member.xp.ones(part.shape, part.dtype) for member, part in zip(self.crew, self._values[output], strict=True)
         ]
@@ -217,7 +221,7 @@ class Recording:
         dys = grads.pop(node)
         found: list[tuple[Any, ...]] = []
         for member, kept, dy in zip(self.crew, self._kept[node], dys, strict=True):
-            member.at((node, "backward"))
+            member.at(node, "backward")
             dxs = node.backward(kept, dy)
             found.append(dxs if isinstance(dxs, tuple) else (dxs,))
         for i, n in enumerate(node.inputs):
@@ -232,7 +236,7 @@ class Recording:
             else:
                 if summed:
                     for member in self.crew:
-                        member.at((node, "total", i))
+                        member.at(node, "backward", i)
                     parts = [member.total(dx) for member, dx in zip(self.crew, parts, strict=True)]
                 _accumulate(grads, n, parts)
 
@@ -242,8 +246,10 @@ class Recording:
         for name, leaf in self.graph.leaves.items():
             if not leaf.trainable:
                 continue
+            for member in self.crew:
+                member.at(leaf, "backward")
             if name not in gradients:
-                self.grads[name] = self._whole(leaf, grads[leaf])
+                self.grads[name] = self._whole(leaf, grads[leaf], "backward")
                 continue
             target = self.tapes[0].of(self.memory.outside(gradients[name]))
             self.grads[name] = target
@@ -276,6 +282,7 @@ class Recording:
     def _add_up(self, others: dict[Block, list[Traced]]) -> None:
         """Add the other workers' parts of the gradients; each worker adds its share."""
         for member in self.crew:
+            member.at(None, "backward")
             member.meet()
             for block, parts in others.items():
                 dtype = next(iter(self.grads.values())).dtype

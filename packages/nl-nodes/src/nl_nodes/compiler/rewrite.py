@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from copy import copy
 
 from nl_nodes.graph import Graph
-from nl_nodes.node import Node
+from nl_nodes.node import Node, claim
 
 Rule = Callable[[Node], Node | None]
 """What to put in a node's place, or None where the pattern does not fit; values and gradients stay the same."""
@@ -30,6 +30,7 @@ def _once(graph: Graph, rules: Sequence[Rule]) -> tuple[Graph, bool]:
         for rule in rules:
             better = rule(made)
             if better is not None:
+                claim([better], made.path)
                 made, changed = _merged(better, same), True
         new[node] = _merged(made, same)
     outputs = [new[n] for n in graph.outputs]
@@ -40,7 +41,7 @@ def _merged(node: Node, same: dict[Hashable, Node]) -> Node:
     """The first node that is equal to this one: same operation, settings and inputs."""
     if not node.inputs:
         return node
-    settings = {name: value for name, value in vars(node).items() if name not in ("inputs", "shape")}
+    settings = {name: value for name, value in vars(node).items() if name not in ("inputs", "shape", "path")}
     return same.setdefault((type(node), node.inputs, repr(sorted(settings.items()))), node)
 
 

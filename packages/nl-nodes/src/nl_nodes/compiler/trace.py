@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 
 from nl_nodes.compiler.memory import Block, Memory
+from nl_nodes.node import Node
 from nl_nodes.typing import Shape
 
 Call = tuple[str, tuple[Any, ...]]
 """The name of what is called, and its arguments: arrays, numbers, axes; the array written to among them."""
+
+Owner = tuple[Node | None, str]
+"""For which node something is done, and whether "forward" or "backward"; None for what is done for all together."""
 
 Words = Callable[[int, int, int, int], Any]
 
@@ -88,17 +92,22 @@ class Tape:
 
     Attributes:
         calls: what was written.
+        owners: for whom, call by call.
+        owner: for whom what comes next is done.
         xp: the array functions that write here.
     """
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
         self.calls: list[Call] = []
+        self.owners: list[Owner] = []
+        self.owner: Owner = (None, "forward")
         self.xp = Namespace(self)
 
     def write(self, name: str, *args: Any) -> None:
         """Add one call; a plain array among the arguments is a constant of the plan."""
         self.calls.append((name, tuple(self._argument(a) for a in args)))
+        self.owners.append(self.owner)
 
     def _argument(self, value: Any) -> Any:
         if isinstance(value, np.ndarray) and not isinstance(value, Traced):

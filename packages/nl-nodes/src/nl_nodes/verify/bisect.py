@@ -61,7 +61,7 @@ class Fault:
         """Some lines that say what is wrong, ending in the command that shows it again."""
         r = self.residual
         shapes = " and ".join(map(str, self.shapes))
-        attributes = {k: v for k, v in vars(self.node).items() if k not in ("inputs", "shape")}
+        attributes = {k: v for k, v in vars(self.node).items() if k not in ("inputs", "shape", "path")}
         return "\n".join(
             [
                 f"wrong backward: {type(self.node).__name__}, node {self.place} of the graph, gradient of input "

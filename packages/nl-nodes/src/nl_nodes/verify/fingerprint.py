@@ -19,8 +19,8 @@ from nl_nodes.graph import Graph
 from nl_nodes.node import Node
 from nl_nodes.nodes.leaves import Constant, Leaf
 
-# What a node is wired to, and what flows through it, is told apart from its attributes.
-WIRING = ("inputs", "shape", "value")
+# What a node is wired to, what flows through it and whose it is are told apart from its attributes.
+WIRING = ("inputs", "shape", "value", "path")
 
 
 def fingerprint(graph: Graph) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -49,11 +50,15 @@ class Team:
 
     def steps(self, calls: Sequence[Call]) -> list[Step]:
         """The functions behind the names."""
-        own: dict[str, Callable[..., Any]] = {"meet": self.meet, "words": self._words}
+        own: dict[str, Callable[..., Any]] = {"meet": self.meet, "words": self._words, "clock": _clock}
         return [(own.get(name) or function(name), args) for name, args in calls]
 
     def _words(self, seed: int, stream: int, start: int, target: Any) -> None:
         target[...] = philox(seed, stream, self.pass_index, target.size, start)
+
+
+def _clock(place: Any) -> None:
+    place[0] = perf_counter()
 
 
 def function(name: str) -> Callable[..., Any]:

@@ -1,0 +1,54 @@
+"""A benchmark that needs no clock: what a compiled step does, and that it does no more than it did."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from nl_models import build
+from nl_nodes import Device
+
+BATCH = 32
+# Calls of the busier of two workers, and bytes of the arena: `python scripts/bench.py --counts`. Less is better; who
+# gets there writes the new figure here.
+COUNTS = {
+    ("mlp", False): (81, 613_440),
+    ("mlp", True): (293, 762_560),
+    ("cnn3", False): (130, 9_807_744),
+    ("cnn3", True): (223, 14_003_968),
+    ("cnn8", False): (330, 23_644_672),
+    ("cnn8", True): (709, 29_409_664),
+}
+STEADY = 5_000
+"""Bytes that a step may take for a moment: for its results and for Python. The least map or layer has 12,800."""
+
+
+@pytest.mark.parametrize(("name", "batch_norm"), COUNTS)
+def test_a_step_takes_no_more_calls_and_memory_than_before(name: str, batch_norm: bool) -> None:
+    net = build(name, batch_norm=batch_norm, device=Device(workers="threads", threads=2))
+    plan = net.plan(True, BATCH, "int64")
+    calls, size = COUNTS[name, batch_norm]
+    most = max(map(len, plan.calls))
+    assert most <= calls
+    assert plan.size <= size
+
+
+@pytest.mark.parametrize(("name", "batch_norm"), COUNTS)
+def test_the_third_step_allocates_nothing(name: str, batch_norm: bool) -> None:
+    net = build(name, batch_norm=batch_norm, device=Device(threads=1))
+    rng = np.random.default_rng(0)
+    x, t = rng.standard_normal((BATCH, 1, 28, 28)).astype("float32"), rng.integers(0, 10, BATCH)
+    # Where a call mixes types, NumPy converts so many numbers at a time, in memory of its own; they should not count.
+    usual = np.setbufsize(16)
+    tracemalloc.start()
+    try:
+        for _ in range(2):
+            net.step(x, t)
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        net.step(x, t)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        np.setbufsize(usual)
+    assert peak - before < STEADY

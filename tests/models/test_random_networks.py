@@ -1,0 +1,62 @@
+"""Random networks compiled and by the reference; `nox -s gradient -- --thorough` compares 300 others."""
+
+from collections.abc import Iterator
+
+import pytest
+from support.random_networks import compare, random_case, random_network
+
+from nl_nodes import Device, Graph, IndexMask, Max, Node, Tanh
+from nl_nodes.compiler import RULES, rewrite
+from nl_nodes.compiler.fused import Affine, Conv, Normalize, Pool
+from nl_nodes.compiler.fused.columns import FEW
+from nl_nodes.compiler.fused.convolution import tiles_for
+
+SEEDS = range(30)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_random_network_compiled_is_the_reference(seed: int) -> None:
+    compare(seed, quick=True)
+
+
+def test_the_random_networks_go_every_way() -> None:
+    found = {way for seed in SEEDS for node in rewrite(to_train(seed), RULES).order for way in ways(node)}
+    convolutions = {
+        "winograd 4x4",
+        "9 products for 2x2",
+        "few channels",
+        "many channels",
+        "stride 1",
+        "stride 2",
+        "stride 3",
+    }
+    kernels = {"1x1", "2x3", "3x3", "5x5", "7x7"}
+    after = {f"{kind}, {what}" for kind in ("Conv", "Normalize") for what in ("relu", "pool", "frame")}
+    others = {"Pool", "Affine of maps", "Affine of rows", "Affine, relu", "Max", "IndexMask", "Tanh"}
+    assert found == convolutions | kernels | after | others
+
+
+def to_train(seed: int) -> Graph:
+    key, batches = random_case(seed)
+    return random_network(key, Device(dtype="float64")).wire(len(batches[0][0]), train=True)
+
+
+def ways(node: Node) -> Iterator[str]:
+    """What is told of a node of a rewritten graph."""
+    kind = type(node).__name__
+    if isinstance(node, Conv):
+        w = node.inputs[1].shape
+        tiles = tiles_for(node.size, w, node.pad, node.stride)
+        yield tiles.name if tiles else f"{'few' if w[1] <= FEW else 'many'} channels"
+        yield f"stride {node.stride}"
+        yield f"{w[2]}x{w[3]}"
+    if isinstance(node, Conv | Normalize):
+        yield from (f"{kind}, {what}" for what in ("relu", "pool") if getattr(node, what))
+        if any(node.frame):
+            yield f"{kind}, frame"
+    if isinstance(node, Affine):
+        yield f"Affine of {'maps' if len(node.inputs[0].shape) == 4 else 'rows'}"
+        if node.relu:
+            yield "Affine, relu"
+    if isinstance(node, Pool | IndexMask | Tanh) or (isinstance(node, Max) and node.axis == 4):
+        yield kind
