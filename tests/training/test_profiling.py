@@ -1,14 +1,21 @@
 """The profile of a network for a run's artifacts: a table, figures, a picture, and a network as it was."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
+from mlflow import MlflowClient
 
 from nl_models import Network, cnn3
 from nl_nodes import Device
 from nl_training.profiling import artifacts, profile_network
 
+TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 rng = np.random.default_rng(0)
 X, T = rng.standard_normal((6, 1, 28, 28)), rng.integers(0, 10, 6)
 
@@ -46,3 +53,19 @@ def test_a_profile_leaves_the_training_as_it_was(compiled: bool) -> None:
     for name, value in one.state_dict().items():
         np.testing.assert_array_equal(value, state[name])
     np.testing.assert_array_equal(one.gradient(X, T).flat, two.gradient(X, T).flat)
+
+
+def test_a_training_logs_its_profile_on_request(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    asked = ["model=two_layer", "data=digits", "verify=off", "trainer.epochs=1", "trainer.profile=true"]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
+    done = subprocess.run(
+        [sys.executable, str(TRAIN), *asked], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    client = MlflowClient(tracking_uri=uri)
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    logged = Path(client.download_artifacts(run.info.run_id, "profile", str(tmp_path)))
+    assert "Affine 1/Affine" in (logged / "profile.txt").read_text()
+    assert "64 images" in json.loads((logged / "profile.json").read_text())["title"]
+    assert imread(logged / "profile.png").std() > 0

@@ -153,16 +153,14 @@ def _verified(config: Config, net: Network) -> Outcome:
 def refuse_unbuilt(config: Config) -> None:
     """Refuse what the config may ask for but nothing does yet, so that nobody relies on it."""
     t = config.trainer
-    asked = {
-        "trainer.profile=true": t.profile,
-        "device.tf32=true": config.device.tf32,
-    }
     if config.search is not None:
         raise UserError("search=... is what scripts/search.py does: leave it out, or run that")
-    if unbuilt := [option for option, wanted in asked.items() if wanted]:
-        raise UserError(f"{unbuilt[0]} is not built yet: leave it out")
-    if t.checkpoint_every_steps is not None and not config.tracking.enabled:
-        raise UserError("trainer.checkpoint_every_steps needs tracking=mlflow: checkpoints belong to a logged run")
+    if config.device.tf32:
+        raise UserError("device.tf32=true is not built yet: leave it out")
+    if not config.tracking.enabled:
+        needs = {"checkpoint_every_steps": t.checkpoint_every_steps is not None, "profile": t.profile}
+        for key in (key for key, given in needs.items() if given):
+            raise UserError(f"trainer.{key} needs tracking=mlflow: what it makes belongs to a logged run")
 
 
 def trainer(
@@ -194,7 +192,8 @@ def _tracker(config: Config, cfg: DictConfig, tags: Mapping[str, str], past: Pas
         kind = OmegaConf.select(cfg, "optimizer._target_", default="").rpartition(".")[2].lower()
         name = f"{config.model.name} {kind} lr={config.optimizer.lr:g}"
     text = OmegaConf.to_yaml(cfg, resolve=True)
-    return MLflowTracker(store, asdict(config), name, text, run_id, config.tracking.draw, tags)
+    draw, profile = config.tracking.draw, config.trainer.profile
+    return MLflowTracker(store, asdict(config), name, text, run_id, draw, profile, tags)
 
 
 def _print(result: Result, tracker: MLflowTracker | None) -> None:

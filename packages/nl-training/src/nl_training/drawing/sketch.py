@@ -227,7 +227,7 @@ def _label(node: Node, kind: str, attributes: Mapping[str, str]) -> str:
 
 
 def _attributes(node: Node) -> dict[str, str]:
-    hidden = {"inputs", "shape", "value", "name", "trainable"}
+    hidden = {"inputs", "shape", "value", "name", "trainable", "path"}
     return {name: _short(value) for name, value in vars(node).items() if name not in hidden}
 
 

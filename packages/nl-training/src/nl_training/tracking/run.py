@@ -48,6 +48,7 @@ class MLflowTracker(Observer):
         text: the config as YAML, logged as a file.
         run_id: the run to go on with, "" for a new one.
         draw: log a drawing of the node graph too.
+        profile: log what each node costs in a step too.
         tags: further tags of the run.
     """
 
@@ -59,10 +60,11 @@ class MLflowTracker(Observer):
         text: str,
         run_id: str = "",
         draw: bool = False,
+        profile: bool = False,
         tags: Mapping[str, str] | None = None,
     ) -> None:
         self.store, self.config, self.name, self.text = store, config, name, text
-        self.run_id, self.draw, self.tags = run_id, draw, dict(tags or {})
+        self.run_id, self.draw, self.profile, self.tags = run_id, draw, profile, dict(tags or {})
         self._interrupts = Interrupts()
         self._steps: list[tuple[int, float, float]] = []
         self._certificate: Certificate | None = None
@@ -207,6 +209,8 @@ class MLflowTracker(Observer):
             self._pictures(trainer, result)
             if self.draw:
                 self._draw(trainer)
+            if self.profile:
+                self._profile(trainer)
             self._metrics.link(FINAL, log_model(self.store, self.run_id, trainer, folder))
 
     def on_saved(self, facts: Mapping[str, Any]) -> None:
@@ -249,6 +253,17 @@ class MLflowTracker(Observer):
         sketch = draw_training(trainer.net, trainer.data, self._certificate)
         for name, text in (("graph.svg", svg(sketch)), ("graph.html", page(sketch))):
             self.store.client.log_text(self.run_id, text, f"drawing/{name}")
+
+    def _profile(self, trainer: Trainer) -> None:
+        """What each node costs in a step on the first training images."""
+        from nl_training.profiling import artifacts
+
+        part, count = trainer.data.train, trainer.limits.batch_size
+        for name, artifact in artifacts(trainer.net, part.x[:count], part.t[:count]).items():
+            if isinstance(artifact, str):
+                self.store.client.log_text(self.run_id, artifact, name)
+            else:
+                self.store.client.log_figure(self.run_id, artifact, name)
 
     def hint(self) -> str:
         """Where the run is and how to look at it."""
