@@ -163,3 +163,11 @@ def test_a_state_is_a_copy() -> None:
     assert same(net.state_dict(), kept)
     state["W1"] += 1
     assert same(net.state_dict(), kept)
+
+
+@pytest.mark.parametrize("kind", ["int32", "bool"])
+def test_numbers_that_are_no_weights_are_refused(kind: str) -> None:
+    net = mlp(width=10)
+    state = {name: array.astype(kind) for name, array in net.state_dict().items()}
+    with pytest.raises(UserError, match=f"no floating-point numbers: .* is {kind}"):
+        net.load_state_dict(state)

@@ -45,7 +45,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
 
 
 def check_state(model: str, shapes: Mapping[str, Shape], state: Mapping[str, Any]) -> None:
-    """Raise `UserError` where a state's names or shapes are not the model's."""
+    """Raise `UserError` where a state's names, shapes or kinds of numbers are not the model's."""
     missing, unknown = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
     if missing or unknown:
         what = f"lack {missing[0]}" if missing else f"hold {unknown[0]}, which it has not"
@@ -55,3 +55,5 @@ def check_state(model: str, shapes: Mapping[str, Shape], state: Mapping[str, Any
             raise UserError(
                 f"{model}: these weights are of another model: {name} is {tuple(state[name].shape)}, not {shape}"
             )
+        if state[name].dtype.kind != "f":
+            raise UserError(f"{model}: these weights are no floating-point numbers: {name} is {state[name].dtype}")
