@@ -210,7 +210,7 @@ def test_a_wrong_initializer_is_refused(init) -> None:
 def test_an_optimizer_that_takes_another_ones_state_goes_on_like_it(kind: type[Optimizer], flat: bool) -> None:
     def arrays():
         rng = np.random.default_rng(3)
-        found = FlatDict(SHAPES, Device(dtype="float64").backend, "float64") if flat else {}
+        found = FlatDict(SHAPES, Device(dtype="float64").zeros) if flat else {}
         for name, shape in SHAPES.items():
             value = rng.standard_normal(shape)
             found[name] = value if not flat else found[name]

@@ -168,6 +168,7 @@ class Trainer:
         """The error that says where it went wrong; nothing is saved any more, so that good checkpoints stay."""
         what = "a gradient became infinite or no number" if isfinite(loss) else f"the loss became {loss}"
         where = first_not_finite(self.net, x, t)
+        self._collect(wait=True)
         kept = self.checkpoints.paths() if self.checkpoints else []
         stays = f"; the last checkpoint is {kept[-1]}" if kept else ""
         return Diverged(
