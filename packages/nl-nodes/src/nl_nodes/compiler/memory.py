@@ -121,7 +121,8 @@ def place(blocks: list[Block]) -> tuple[dict[Block, int], int]:
 def _overlay(blocks: list[Block], worker: int, begin: int, places: dict[Block, int]) -> int:
     end = begin
     placed: list[Block] = []
-    for block in sorted(blocks, key=lambda b: -b.size):
+    # Of the same size the first used first: blocks come by address, which is another in each process.
+    for block in sorted(blocks, key=lambda b: (-b.size, b.users[worker])):
         first, last = block.users[worker]
         rivals = [b for b in placed if b.users[worker][0] <= last and first <= b.users[worker][1]]
         at = begin

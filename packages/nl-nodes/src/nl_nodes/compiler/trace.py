@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from typing import Any
+from weakref import ReferenceType, ref
 
 import numpy as np
 
@@ -28,11 +29,19 @@ class Traced(np.ndarray[Any, Any]):
     gives a new array; what cannot be written down is refused.
     """
 
-    tape: Tape
+    # Weak, as the tape has the arrays: through NumPy's `base` no collector sees a cycle, and all would stay for ever.
+    of_tape: ReferenceType[Tape]
+
+    @property
+    def tape(self) -> Tape:
+        """Where it is written what is done with this array."""
+        tape = self.of_tape()
+        assert tape is not None, "the recording is over"
+        return tape
 
     def __array_finalize__(self, source: Any) -> None:
         if isinstance(source, Traced):
-            self.tape = source.tape
+            self.of_tape = source.of_tape
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = (), **options: Any) -> Any:
         if method == "__call__" and not options:
@@ -129,7 +138,7 @@ class Tape:
     def of(self, array: Any) -> Traced:
         """The array, as one that is written down."""
         traced: Traced = array.view(Traced)
-        traced.tape = self
+        traced.of_tape = ref(self)
         return traced
 
     def constant(self, array: Any) -> Traced:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from mmap import mmap
 from time import perf_counter
 from typing import Any
 
@@ -29,8 +30,8 @@ class Team:
         self.pass_index = 0
 
     def memory(self, size: int) -> Any:
-        """So many bytes, cleared, that all workers see."""
-        return np.zeros(size, np.uint8)
+        """So many bytes, cleared, that all workers see; pages of their own, which go back when they are let go."""
+        return np.frombuffer(mmap(-1, max(size, 1)), np.uint8)
 
     def load(self, calls: Sequence[Sequence[Call]]) -> Any:
         """Make each worker's calls ready to run."""
