@@ -59,7 +59,7 @@ def train(
     data = build.dataset(config)
     net = build.network(config, data, device)
     print(f"{net!r} on {device!r}\n{data.name}: {len(data.train):,} images to train, {len(data.test):,} to test")
-    tracker = _tracker(config, cfg, {**(tags or {}), JOB: job_key(cfg, data.digest)}, past)
+    tracker = _tracker(config, cfg, data, tags or {}, past)
     outcome = _verified(config, net)
     try:
         result = _run(config, cfg, net, data, tracker, outcome, watching)
@@ -180,7 +180,9 @@ def trainer(
     return Trainer(net, optimizer, build.schedule(cfg), data, limits, decay, config.seed, observers, checkpoints)
 
 
-def _tracker(config: Config, cfg: DictConfig, tags: Mapping[str, str], past: Past | None) -> MLflowTracker | None:
+def _tracker(
+    config: Config, cfg: DictConfig, data: Dataset, tags: Mapping[str, str], past: Past | None
+) -> MLflowTracker | None:
     if not config.tracking.enabled:
         return None
     from nl_training.tracking import MLflowTracker, Store, resolve_uri
@@ -192,6 +194,7 @@ def _tracker(config: Config, cfg: DictConfig, tags: Mapping[str, str], past: Pas
         kind = OmegaConf.select(cfg, "optimizer._target_", default="").rpartition(".")[2].lower()
         name = f"{config.model.name} {kind} lr={config.optimizer.lr:g}"
     text = OmegaConf.to_yaml(cfg, resolve=True)
+    tags = {**tags, JOB: job_key(cfg, data.digest)}
     draw, profile = config.tracking.draw, config.trainer.profile
     return MLflowTracker(store, asdict(config), name, text, run_id, draw, profile, tags)
 

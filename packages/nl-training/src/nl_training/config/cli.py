@@ -73,6 +73,8 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(STOPPED)
+    finally:
+        failures.take()  # of a sweep that was stopped: the file must not stay
 
 
 def _guarded(task: Task, failures: Failures) -> Callable[[DictConfig], Any]:
