@@ -18,6 +18,7 @@ from nl_training.config.cli import check
 from nl_training.data import load
 from nl_training.tracking.model import softmax
 from nl_training.tracking.provenance import flatten
+from nl_training.tracking.store import Store
 
 TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 SMALL = ["model=mlp", "data=digits", "trainer.epochs=2"]
@@ -43,7 +44,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def runs(uri: str, experiment: str) -> list:
-    client = MlflowClient(tracking_uri=uri)
+    client = Store.open(uri, "watched from outside").client  # waits while a run creates the store's tables
     found = client.get_experiment_by_name(experiment)
     return list(client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"])) if found else []
 
