@@ -23,7 +23,6 @@ from rich.table import Table
 from threadpoolctl import threadpool_info
 
 import nl_models
-from nl_layers import Affine, BatchNormalization, Convolution, Pooling, Relu
 from nl_nodes import Device
 from nl_nodes.compiler.profiler import cost
 
@@ -71,30 +70,12 @@ def ours(name: str, batch_norm: bool, **device: Any) -> Callable[[], None]:
 def theirs(name: str, batch_norm: bool, layout: str) -> Callable[[], None]:
     """The same step in PyTorch."""
     import torch
+    from torch_peer import peer
 
-    net = nl_models.build(name, batch_norm=batch_norm, device=Device(compile=False))
-    parts: list[Any] = []
-    flat = False
-    for layer in net.layers:
-        if isinstance(layer, Convolution):
-            k, c, size, _ = layer.weight.value.shape
-            parts.append(torch.nn.Conv2d(c, k, size, padding=layer.pad, bias=layer.bias is not None))
-        elif isinstance(layer, Affine):
-            if not flat:
-                parts.append(torch.nn.Flatten())
-            flat = True
-            parts.append(torch.nn.Linear(*layer.weight.value.shape, bias=layer.bias is not None))
-        elif isinstance(layer, BatchNormalization):
-            kind = torch.nn.BatchNorm1d if flat or name == "mlp" else torch.nn.BatchNorm2d
-            parts.append(kind(layer.gamma.value.size))
-        elif isinstance(layer, Pooling):
-            parts.append(torch.nn.MaxPool2d(2))
-        elif isinstance(layer, Relu):
-            parts.append(torch.nn.ReLU())
-    model = torch.nn.Sequential(*parts)
+    model = peer(nl_models.build(name, batch_norm=batch_norm, device=Device(compile=False)), layout)
     memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     x, t = (torch.from_numpy(a) for a in images())
-    model, x = model.to(memory_format=memory), x.to(memory_format=memory)
+    x = x.to(memory_format=memory)
     optimizer = torch.optim.SGD(model.parameters(), lr=float(LEARNING_RATE))
     loss = torch.nn.CrossEntropyLoss()
 

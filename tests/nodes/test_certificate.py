@@ -72,7 +72,7 @@ def test_a_fingerprint_is_of_the_text_of_a_nodes_module_and_the_same_in_every_pr
 
 def test_a_right_graph_is_verified_tensor_by_tensor() -> None:
     told = []
-    certificate = made(progress=lambda verdict, done, total: told.append((verdict.name, done, total)))
+    certificate = made(progress=lambda what, done, total: told.append((what.split()[0], done, total)))
     assert told == [("w", 1, 2), ("b", 2, 2)]
     assert (certificate.status, certificate.missing, certificate.structural_zeros) == ("verified", (), ())
     assert [(v.name, v.shape, v.directions, v.verdict) for v in certificate.tensors] == [

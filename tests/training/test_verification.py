@@ -11,19 +11,22 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 from mlflow import MlflowClient
+from support.fused_contract import pieces_of
 from support.refusals import refused
 
 from nl_layers.optimizers import Adam
 from nl_layers.schedules import Constant
 from nl_models import build
 from nl_nodes import Device, Dot, MulConst
+from nl_nodes.compiler.fused import convolution
 from nl_nodes.verify import Certificate, fingerprint, load_certificate, mutated_code
 from nl_training import plots, verification
 from nl_training.data import load
 from nl_training.observer import Observer
+from nl_training.plans import sizes
 from nl_training.probe import Probe
 from nl_training.trainer import Limits, Trainer
-from nl_training.verification import Outcome, certificate_path, mutation_score, training_graph, twin, verify
+from nl_training.verification import Outcome, batch_of, certificate_path, mutation_score, training_graph, twin, verify
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 SMALL = ["model=mlp", "data=digits", "trainer.epochs=1"]
@@ -173,10 +176,12 @@ def test_the_cached_second_makes_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "certify", lambda *a, **k: (made.append(1), certify(*a, **k))[1])
     told = []
     for _ in range(2):
-        verify(net(), "warn", LONG, lambda verdict, done, total: told.append((verdict.name, done, total)))
+        verify(net(), "warn", LONG, lambda what, done, total: told.append((what, done, total)))
     verify(net(seed=1), "warn", LONG)  # other weights of the same graph
     assert len(made) == 1
-    assert told == [("W1", 1, 4), ("b1", 2, 4), ("W2", 3, 4), ("b2", 4, 4)]
+    assert [(what.split()[0], done, total) for what, done, total in told] == [
+        ("W1", 1, 4), ("b1", 2, 4), ("W2", 3, 4), ("b2", 4, 4)
+    ]  # fmt: skip
     verify(net(device=Device(dtype="float64")), "warn", LONG)
     verify(net(dropout=0.3), "warn", LONG)
     assert len(made) == 3
@@ -215,6 +220,59 @@ def test_a_wrong_float32_gradient_is_imprecise(monkeypatch: pytest.MonkeyPatch) 
         verify(net(), "strict", LONG)
 
 
+def cut_short(images: int, many: int):
+    """All pieces but a last one that is smaller."""
+    return (slice(start, start + many) for start in range(0, images - many + 1, many))
+
+
+@pytest.mark.parametrize("form", [{}, {"batch_norm": True, "dropout": 0.3}], ids=["plain", "norm and dropout"])
+def test_a_plan_that_is_wrong_at_the_batch_that_trains_is_told(monkeypatch: pytest.MonkeyPatch, form: dict) -> None:
+    """The few images that a certificate is made of are one piece, and show nothing of it."""
+
+    def model():
+        return build("cnn3", input_shape=(1, 6, 6), width=4, classes=3, device=Device(threads=2), **form)
+
+    whole = 2 * batch_of(model())
+    with pieces_of(batch_of(model())):
+        right = verify(model(), "strict", LONG, sizes=(whole, 1 + whole))
+        assert [(p.images, p.workers, p.holds) for p in right.certificate.plans] == [
+            (whole, 2, True),
+            (1 + whole, 2, True),
+        ]
+        certificate_path(training_graph(model(), model().device), model().device).unlink()
+        monkeypatch.setattr(convolution, "pieces", cut_short)
+        assert verify(model(), "warn", LONG, sizes=(whole,)).status == "verified"
+        wrong = verify(model(), "warn", LONG, sizes=(1 + whole,))
+        assert (wrong.status, wrong.cached) == ("failed", True)
+        told = f"in the plan for {1 + whole} images and 2 workers: off by"
+        assert told in wrong.lines()[0]
+        with refused("verify=strict", told):
+            verify(model(), "strict", LONG, sizes=(1 + whole,))
+
+
+def test_each_size_of_batch_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = []
+    check = verification.check_plan
+    monkeypatch.setattr(verification, "check_plan", lambda *a: (checked.append(a[-1]), check(*a))[1])
+    for wanted in ((7,), (7, 3), (3,), (), (7,)):
+        assert verify(net(), "strict", LONG, sizes=wanted).status == "verified"
+    assert checked == [7, 3]
+    late = verify(net(), "warn", 1e-9, sizes=(7, 5))
+    assert (late.status, late.unseen) == ("partial", (5,))
+    assert "not yet at batches of 5 images" in late.lines()[0]
+    with refused("verify=strict", "batches of 5 images", "verify.max_seconds"):
+        verify(net(), "strict", 1e-9, sizes=(7, 5))
+    assert [plan.images for plan in verify(net(), "strict", LONG).certificate.plans] == [7, 3]
+    verify(net(device=Device(compile=False)), "strict", LONG, sizes=(7,))  # has no plan
+    assert checked == [7, 3]
+
+
+def test_the_batches_of_an_epoch_have_one_or_two_sizes() -> None:
+    assert sizes(100, 32) == {32, 4}
+    assert sizes(96, 32) == {32}
+    assert sizes(5, 32) == {5}
+
+
 def test_the_mutation_score_is_quoted_where_there_is_one(tmp_path: Path) -> None:
     file = tmp_path / "mutants.json"
     assert mutation_score(file) is None
@@ -231,7 +289,7 @@ def test_a_mutation_score_of_other_code_is_quoted_as_stale(tmp_path: Path) -> No
     found = mutation_score(file)
     assert found == {"nodes": {**nodes, "stale": False}, "fused": {**fused, "stale": True}}
     certificate = dataclasses.replace(verify(net(), "warn", LONG).certificate, mutation=found)
-    told = Outcome("verified", certificate).tags["verify.mutation_score"]
+    told = Outcome(certificate).tags["verify.mutation_score"]
     assert told == "nodes 8 of 8, fused 6 of 6 (every 10th, stale: the code has changed since)"
 
 

@@ -14,6 +14,7 @@ from nl_training.checkpoint import Checkpoints
 from nl_training.config import build
 from nl_training.config.resolve import resolve
 from nl_training.observer import Observer, Result
+from nl_training.plans import sizes
 from nl_training.probe import Probe
 from nl_training.progress import CertificateBar, ProgressBar
 from nl_training.snapshot import restore
@@ -60,7 +61,7 @@ def train(
     net = build.network(config, data, device)
     print(f"{net!r} on {device!r}\n{data.name}: {len(data.train):,} images to train, {len(data.test):,} to test")
     tracker = _tracker(config, cfg, data, tags or {}, past)
-    outcome = _verified(config, net)
+    outcome = _verified(config, net, data)
     try:
         result = _run(config, cfg, net, data, tracker, outcome, watching)
     except (KeyboardInterrupt, SystemExit):
@@ -141,10 +142,11 @@ def _checkpoints(config: Config, run_id: str) -> Checkpoints:
     return Checkpoints(checkpoint_folder(run_id), t.checkpoint_every_steps, t.checkpoint_every_seconds)
 
 
-def _verified(config: Config, net: Network) -> Outcome:
+def _verified(config: Config, net: Network, data: Dataset) -> Outcome:
     """Verify the gradients as the config wants it, and tell what came of it."""
+    batches = sizes(len(data.train), config.trainer.batch_size)
     with CertificateBar() as bar:
-        outcome = verify(net, config.verify.mode, config.verify.max_seconds, bar.advance)
+        outcome = verify(net, config.verify.mode, config.verify.max_seconds, bar.advance, batches)
     for line in outcome.lines():
         print(line)
     return outcome

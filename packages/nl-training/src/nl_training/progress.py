@@ -11,7 +11,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from nl_training.observer import EpochReport, Observer, Result, StepReport
 
 if TYPE_CHECKING:
-    from nl_nodes.verify import Verdict
     from nl_training.trainer import Trainer
 
 # Drawing costs milliseconds and eyes see no more than this.
@@ -92,9 +91,9 @@ class CertificateBar:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
-    def advance(self, verdict: Verdict, done: int, total: int) -> None:
-        """One more tensor is verified."""
+    def advance(self, what: str, done: int, total: int) -> None:
+        """So many of the tensors, or plans, are done."""
         if self._task is None:
             self._task = self._bar.add_task("", total=total)
             self._bar.start()
-        self._bar.update(self._task, completed=done, description=f"{verdict.name} {verdict.residual:.1e}")
+        self._bar.update(self._task, completed=done, total=total, description=what)

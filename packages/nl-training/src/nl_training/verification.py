@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from json import loads
 from pathlib import Path
 from time import perf_counter
@@ -27,6 +27,7 @@ from nl_nodes.verify import (
 )
 from nl_nodes.verify.certify import Progress
 from nl_training.paths import ROOT, cache_folder
+from nl_training.plans import check_plan, unseen
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +46,24 @@ class Outcome:
     """What the verification before step 1 came to.
 
     Attributes:
-        status: "verified", "partial", "failed" or "off".
         certificate: what it says; None where the verification is off.
         cached: whether the certificate was there already.
         seconds: how long it took.
+        unseen: the sizes of batches whose plan there was no time for.
     """
 
-    status: str = "off"
     certificate: Certificate | None = None
     cached: bool = False
     seconds: float = 0.0
+    unseen: tuple[int, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """`verified`, `partial`, `failed` or `off`."""
+        if self.certificate is None:
+            return "off"
+        status = self.certificate.status
+        return "partial" if self.unseen and status == "verified" else status
 
     @property
     def tags(self) -> dict[str, str]:
@@ -79,21 +88,24 @@ class Outcome:
             return []
         how = f"worst residual {c.worst:.1e}, {self.seconds:.2f} s{' from the cache' if self.cached else ''}"
         if c.failed:
-            wrong = [v for v in c.tensors if not v.holds]
-            return [*(f"warning: {_told(v, c)}" for v in wrong), "scripts/gradcheck.py tells where it is wrong"]
+            return [*(f"warning: {told}" for told in _wrong(c)), "scripts/gradcheck.py tells where it is wrong"]
         count = f"{len(c.tensors)} of {len(c.tensors) + len(c.missing)}" if c.missing else f"all {len(c.tensors)}"
         more = ", verify.max_seconds allowed no more" if c.missing else ""
-        return [f"gradients of {count} tensors verified: {how}{more}"]
+        plans = f"; not yet at {_told_sizes(self.unseen)}" if self.unseen else ""
+        return [f"gradients of {count} tensors verified: {how}{more}{plans}"]
 
 
-def verify(net: Network, mode: str, max_seconds: float, progress: Progress | None = None) -> Outcome:
+def verify(
+    net: Network, mode: str, max_seconds: float, progress: Progress | None = None, sizes: Iterable[int] = ()
+) -> Outcome:
     """Find a network's certificate in the cache, or make it.
 
     Args:
         net: what is about to train; it is not changed.
         mode: "off" does nothing, "warn" makes do with what there is, "strict" refuses.
         max_seconds: when to stop making it.
-        progress: called after each tensor.
+        progress: called after each tensor and each plan.
+        sizes: of the batches that it is to train on, whose compiled plans are checked too.
 
     Raises:
         UserError: in mode "strict", where the cached certificate was changed, cut short or is stale, and where the one
@@ -108,10 +120,21 @@ def verify(net: Network, mode: str, max_seconds: float, progress: Progress | Non
     cached = certificate is not None
     if certificate is None:
         certificate = certify_network(net, batches(net), max_seconds, progress)
+    known = certificate
+    lacking = unseen(net, certificate, sizes)
+    for number, images in enumerate(lacking, 1):
+        if perf_counter() - began > max_seconds:
+            break
+        plan = check_plan(net, twin(net), certificate, images)
+        certificate = replace(certificate, plans=(*certificate.plans, plan))
+        if progress:
+            progress(f"{images} images at once", number, len(lacking))
+    if certificate is not known or not cached:
         _keep(certificate, path)
+    outcome = Outcome(certificate, cached, perf_counter() - began, tuple(unseen(net, certificate, sizes)))
     if mode == "strict":
-        _insist(certificate)
-    return Outcome(certificate.status, certificate, cached, perf_counter() - began)
+        _insist(outcome)
+    return outcome
 
 
 def training_graph(net: Network, device: Device, batch: int | None = None) -> Graph:
@@ -217,19 +240,38 @@ def _keep(certificate: Certificate, path: Path) -> None:
         log.warning("%s", error)
 
 
-def _insist(certificate: Certificate) -> None:
+def _insist(outcome: Outcome) -> None:
+    certificate = outcome.certificate
+    assert certificate is not None
     if certificate.failed:
-        wrong = next(v for v in certificate.tensors if not v.holds)
-        raise UserError(f"verify=strict: {_told(wrong, certificate)}; scripts/gradcheck.py tells where it is wrong")
+        told = next(_wrong(certificate))
+        raise UserError(f"verify=strict: {told}; scripts/gradcheck.py tells where it is wrong")
     if certificate.missing:
         raise UserError(
             f"verify=strict: the certificate is partial, {len(certificate.missing)} tensors from "
             f"{certificate.missing[0]} on were not reached: raise verify.max_seconds"
         )
+    if outcome.unseen:
+        told = _told_sizes(outcome.unseen)
+        raise UserError(f"verify=strict: {told} at once were not reached: raise verify.max_seconds")
+
+
+def _told_sizes(sizes: Iterable[int]) -> str:
+    return f"batches of {' and '.join(map(str, sizes))} images"
+
+
+def _wrong(certificate: Certificate) -> Iterator[str]:
+    """Each wrong gradient in words."""
+    yield from (_told(v, certificate) for v in certificate.tensors if not v.holds)
+    for p in certificate.plans:
+        if not p.holds:
+            yield (
+                f"the gradient of {p.tensor} is wrong in the plan for {p.images} images and {p.workers} workers: "
+                f"off by {p.rounding:.1e}, rounding by {p.budget:.1e} at most"
+            )
 
 
 def _told(v: Verdict, certificate: Certificate) -> str:
-    """One wrong gradient in words."""
     if v.verdict == "imprecise":
         how = f"{certificate.dtype} is off float64 by {v.rounding:.1e}, rounding by {v.budget:.1e} at most"
     else:

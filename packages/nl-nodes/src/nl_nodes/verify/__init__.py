@@ -1,7 +1,7 @@
 """Verification: analytic gradients against numerical ones, and the certificate of what was found."""
 
 from nl_nodes.verify.bisect import Fault, first_wrong
-from nl_nodes.verify.certificate import Certificate, Verdict, load_certificate
+from nl_nodes.verify.certificate import Certificate, Planned, Verdict, load_certificate
 from nl_nodes.verify.certify import Trained, certify
 from nl_nodes.verify.check import Residual, check_graph, judge, sample_check
 from nl_nodes.verify.draws import directions, draw, upstream
@@ -11,6 +11,7 @@ from nl_nodes.verify.oracles import central, complex_step
 __all__ = [
     "Certificate",
     "Fault",
+    "Planned",
     "Residual",
     "Trained",
     "Verdict",

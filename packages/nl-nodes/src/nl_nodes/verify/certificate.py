@@ -14,7 +14,7 @@ from typing import Any
 from nl_nodes.errors import UserError
 from nl_nodes.typing import Shape
 
-VERSION = 1
+VERSION = 2
 HOLDS = ("verified", "zero", "cancelled")
 
 
@@ -57,6 +57,30 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """How the compiled plan for one batch size fared, in float64, against the same pass node by node.
+
+    Attributes:
+        images: how many the plan is for.
+        workers: how many share them.
+        tensor: the name of the leaf whose gradient is furthest off, in units of its limit.
+        rounding: how far, relative to the gradient in the root mean square.
+        budget: the most that it may be.
+    """
+
+    images: int
+    workers: int
+    tensor: str
+    rounding: float
+    budget: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether rounding explains the difference."""
+        return self.rounding <= self.budget
+
+
+@dataclass(frozen=True)
 class Certificate:
     """What was found about a graph's gradients.
 
@@ -77,6 +101,7 @@ class Certificate:
         tensors: the verdict on each trainable leaf that was reached.
         missing: the names of those that were not, for want of time.
         structural_zeros: the names of those whose gradient is exactly 0, about which nothing is proved.
+        plans: the verdict on each compiled plan that was to train.
         mutation: the mutation score of the tests, of "nodes" and of the compiler's "fused" ones: mutants, killed,
             equivalent, the hash of the code they were made of, and whether that is "stale": no longer the code that
             runs; None where it is not known.
@@ -101,12 +126,14 @@ class Certificate:
     mutation: Mapping[str, Any] | None
     gpu: str
     seconds: float
+    plans: tuple[Planned, ...] = ()
     version: int = VERSION
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """The names of the tensors whose gradient is wrong."""
-        return tuple(v.name for v in self.tensors if not v.holds)
+        """The names of the tensors whose gradient is wrong, alone or in a plan."""
+        wrong = [v.name for v in self.tensors if not v.holds] + [p.tensor for p in self.plans if not p.holds]
+        return tuple(dict.fromkeys(wrong))
 
     @property
     def status(self) -> str:
@@ -176,7 +203,8 @@ def _certificate(fields: dict[str, Any], path: Path) -> Certificate:
     try:
         verdicts = tuple(Verdict(**{**v, "shape": tuple(v["shape"])}) for v in fields["tensors"])
         lists = {name: tuple(fields[name]) for name in ("missing", "structural_zeros")}
-        return Certificate(**{**fields, **lists, "tensors": verdicts})
+        plans = tuple(Planned(**p) for p in fields["plans"])
+        return Certificate(**{**fields, **lists, "tensors": verdicts, "plans": plans})
     except (TypeError, KeyError):
         raise UserError(f"the certificate {path} lacks what version {VERSION} has") from None
 

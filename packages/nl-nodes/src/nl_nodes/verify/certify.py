@@ -28,7 +28,8 @@ CANCELLED, CANCELLED_DIGITS = 1e-13, 1e-4
 FAR = 1e300
 
 Feeds = Mapping[str, Any]
-Progress = Callable[[Verdict, int, int], None]
+Progress = Callable[[str, int, int], None]
+"""Is told what is being verified, how many are done, and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def certify(
         tolerance: the largest residual that passes.
         max_seconds: when to stop; leaves that are not reached then are the certificate's `missing`.
         mutation: the mutation score of the nodes' tests, to be quoted.
-        progress: called after each leaf with its verdict, how many are done, and how many there are.
+        progress: called after each leaf.
     """
     clock = Clock(max_seconds)
     feeds = {**_held(graph), **batches[0]}
@@ -106,7 +107,7 @@ def certify(
             break
         verdicts.append(verdict)
         if progress:
-            progress(verdict, number + 1, len(grads))
+            progress(f"{name} {verdict.residual:.1e}", number + 1, len(grads))
     if trained is not None and verdicts:
         verdicts = _in_training(graph, batches, dy, trained, verdicts)
     return Certificate(

@@ -47,13 +47,14 @@ def distances(
     found = dict.fromkeys(limits, np.inf)
     for feeds in batches:
         exact, given = graph.run(**feeds).backward(dy), gradients(feeds, dy)
-        found = {name: min(least, _distance(exact[name], given[name])) for name, least in found.items()}
+        found = {name: min(least, distance(exact[name], given[name])) for name, least in found.items()}
         if all(found[name] <= limits[name] for name in found):
             break
     return found
 
 
-def _distance(exact: Any, given: Any) -> float:
+def distance(exact: Any, given: Any) -> float:
+    """How far a gradient is from the exact one, relative to it, in the root mean square."""
     difference, size = float(np.linalg.norm(given - exact)), float(np.linalg.norm(exact))
     if difference == 0:
         return 0.0

@@ -12,6 +12,7 @@ from nl_training.config.variants import variant
 from nl_training.data import Dataset, Split
 from nl_training.data.splits import stratified
 from nl_training.observer import EpochReport, Observer, Result, StepReport
+from nl_training.plans import sizes
 from nl_training.verification import Outcome, verify
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ def train(
     net = build.network(config, data, build.device(config))
     if prepare is not None:
         prepare(net)
-    outcome = verify(net, "off" if prepare else config.verify.mode, config.verify.max_seconds)
+    mode, batches = "off" if prepare else config.verify.mode, sizes(len(data.train), config.trainer.batch_size)
+    outcome = verify(net, mode, config.verify.max_seconds, sizes=batches)
     curves = _Curves(train_accuracy)
     result = trainer(config, cfg, net, data, [curves]).run()
     certificate = f", gradients {outcome.status}" if outcome.certificate else ""

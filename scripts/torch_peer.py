@@ -1,0 +1,48 @@
+"""A network's twin in PyTorch's own modules, with the same weights, for the benchmarks beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from nl_layers import Affine, BatchNormalization, Convolution, Pooling, Relu
+from nl_models import Network
+
+
+def peer(net: Network, layout: str) -> Any:
+    """The same layers in PyTorch, their memory "NCHW" or "channels_last"; no dropout."""
+    parts: list[torch.nn.Module] = []
+    images = any(isinstance(layer, Convolution) for layer in net.layers)
+    for layer in net.layers:
+        if isinstance(layer, Affine) and not any(isinstance(part, torch.nn.Flatten) for part in parts):
+            parts.append(torch.nn.Flatten())
+            images = False
+        parts.append(_module(layer, images))
+    memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    return torch.nn.Sequential(*parts).to(memory_format=memory)
+
+
+def _module(layer: Any, images: bool) -> torch.nn.Module:
+    if isinstance(layer, Convolution):
+        k, c, size, _ = layer.weight.value.shape
+        made = torch.nn.Conv2d(c, k, size, padding=layer.pad, bias=layer.bias is not None)
+        return _filled(made, layer.weight.value, layer.bias)
+    if isinstance(layer, Affine):
+        made = torch.nn.Linear(*layer.weight.value.shape, bias=layer.bias is not None)
+        return _filled(made, layer.weight.value.T, layer.bias)
+    if isinstance(layer, BatchNormalization):
+        return (torch.nn.BatchNorm2d if images else torch.nn.BatchNorm1d)(layer.gamma.value.size)
+    if isinstance(layer, Pooling):
+        return torch.nn.MaxPool2d(2)
+    if isinstance(layer, Relu):
+        return torch.nn.ReLU()
+    raise TypeError(f"{type(layer).__name__} has no twin here")
+
+
+def _filled(module: Any, weight: Any, bias: Any) -> torch.nn.Module:
+    with torch.no_grad():
+        module.weight.copy_(torch.from_numpy(weight.copy()))
+        if bias is not None:
+            module.bias.copy_(torch.from_numpy(bias.value.copy()))
+    return module
