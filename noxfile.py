@@ -120,6 +120,14 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def launchers(session: nox.Session) -> None:
+    """Sweeps on a local Ray cluster, and on a SLURM of one node that it starts where Debian's packages are there."""
+    install(session)
+    session.install("-c", "constraints.txt", "-r", "requirements-launchers.txt")
+    session.run("pytest", "-m", "launchers", "-rs", "tests/launchers", *session.posargs)
+
+
+@nox.session(default=False)
 def ui(session: nox.Session) -> None:
     """The MLflow UI on this machine, the lean way; prints where to look."""
     install(session)
@@ -139,7 +147,8 @@ def lock(session: nox.Session) -> None:
     """Compile constraints.txt anew."""
     session.install("uv")
     options = ["--universal", "--python-version", "3.11", "--no-annotate", "--no-header"]
-    text = session.run("uv", "pip", "compile", *options, "requirements-dev.txt", silent=True, stderr=sys.stderr)
+    needs = ["requirements-dev.txt", "requirements-launchers.txt"]
+    text = session.run("uv", "pip", "compile", *options, *needs, silent=True, stderr=sys.stderr)
     pins = [line for line in str(text).splitlines() if line and not line.startswith("-e")]
     head = "# Every version, pinned; made by `nox -s lock`."
     (ROOT / "constraints.txt").write_text("\n".join([head, *pins]) + "\n")

@@ -1,7 +1,7 @@
 """Sweeps that end well, with a failed job, and interrupted: one parent, its jobs nested, all closed truly."""
 
 import json
-import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 from mlflow import MlflowClient
-
-TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
+from support.sweeps import TRAIN, found, sweep
 
 
 @pytest.fixture(scope="module")
@@ -23,24 +22,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client(folder: Path) -> MlflowClient:
     return MlflowClient(tracking_uri=f"sqlite:///{folder}/runs.db")
-
-
-def sweep(folder: Path, *arguments: str, launch=subprocess.run, **options):
-    environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")}
-    store = [f"tracking.uri=sqlite:///{folder}/runs.db", f"hydra.sweep.dir={folder}/multirun"]
-    command = [sys.executable, str(TRAIN), "-m", "model=mlp", "data=digits", *arguments, *store]
-    environment["OPENBLAS_NUM_THREADS"] = "1"
-    return launch(command, cwd=folder, env=environment, text=True, **options)
-
-
-def found(client: MlflowClient, experiment: str) -> tuple[list, list]:
-    """The runs that are no one's children, and the children in the order of their start."""
-    kept = client.get_experiment_by_name(experiment)
-    runs = client.search_runs([kept.experiment_id], order_by=["attributes.start_time ASC"]) if kept else []
-    return (
-        [run for run in runs if "mlflow.parentRunId" not in run.data.tags],
-        [run for run in runs if "mlflow.parentRunId" in run.data.tags],
-    )
 
 
 def chosen_by_validation(parent, children: list):
@@ -193,3 +174,18 @@ def test_jobs_in_processes_of_their_own_tell_what_failed(folder: Path, client: M
     assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
     assert parent.data.tags["jobs"] == "2 finished, 1 failed"
     assert "3 jobs, 1 failed" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("launcher", "package"), [("ray", "hydra-ray-launcher"), ("submitit_slurm", "hydra-submitit-launcher")]
+)
+def test_a_launcher_that_is_not_installed_says_what_to_install(
+    launcher: str, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, f"hydra_plugins.{package.replace('-', '_')}", None)
+    monkeypatch.setattr(sys, "argv", [str(TRAIN), "-m", "seed=0,1", f"hydra/launcher={launcher}"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(TRAIN), run_name="__main__")
+    told = f"error: hydra/launcher={launcher} needs the package {package}: python -m pip install -c constraints.txt"
+    assert ended.value.code == f"{told} {package}"  # which Python prints, and exits with 1
+    assert capsys.readouterr() == ("", "")

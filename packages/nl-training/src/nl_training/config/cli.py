@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any
@@ -21,13 +22,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nl_nodes import UserError
 from nl_training.config.failures import Failures
+from nl_training.config.launchers import launcher
 from nl_training.config.resolve import near, reduced, resolve
 from nl_training.config.schema import Config
 from nl_training.paths import ROOT
 
 CONF = ROOT / "conf"
 Task = Callable[[Config, DictConfig], Any]
-Sweep = Callable[[Config, list[str]], AbstractContextManager[Any]]
+Sweep = Callable[[Config, list[str]], AbstractContextManager[Mapping[str, str]]]
 
 MULTIRUN = {"-m", "--multirun"}
 RUN = MULTIRUN | {"-r", "--run"}
@@ -48,7 +50,8 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
 
     Args:
         task: gets the checked config and Hydra's.
-        sweep: with `-m`, what holds the jobs together: given the first job's config and the overrides.
+        sweep: with `-m`, what holds the jobs together: given the first job's config and the overrides, it gives the
+            environment variables that the jobs need.
     """
     arguments = sys.argv[1:]
     flags = {a for a in arguments if a.startswith("-")}
@@ -58,15 +61,18 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
     try:
         if not flags & COMPLETION:
             _check_flags(arguments)
-        around: AbstractContextManager[Any] = nullcontext()
+        around: AbstractContextManager[Mapping[str, str]] = nullcontext({})
+        held: AbstractContextManager[None] = nullcontext()
         if flags <= RUN:
+            held = launcher(overrides)
             first = check(overrides, multirun)
             if multirun and sweep is not None:
                 around = sweep(first, overrides)
         elif not flags & COMPLETION:
             check([o for o in overrides if "=" in o], multirun)  # not the flags' own words, as in `--cfg job`
-        with around:
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_guarded(task, failures))()
+        with around as environment, held:
+            run = _guarded(task, failures, environment)
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
             if told := failures.take():  # inside, so that the sweep's parent knows of them
                 raise UserError("\nerror: ".join(told))
     except UserError as error:
@@ -77,10 +83,11 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
         failures.take()  # of a sweep that was stopped: the file must not stay
 
 
-def _guarded(task: Task, failures: Failures) -> Callable[[DictConfig], Any]:
+def _guarded(task: Task, failures: Failures, environment: Mapping[str, str]) -> Callable[[DictConfig], Any]:
     """The task as Hydra calls it: what the user can mend is noted, and the other jobs of a sweep go on."""
 
     def run(cfg: DictConfig) -> Any:
+        os.environ.update(environment)  # a cluster's workers, which stood before the sweep, have their own
         try:
             return task(resolve(cfg), reduced(cfg))
         except UserError as error:

@@ -47,21 +47,27 @@ def find(store: Store, kind: str, wanted: str) -> Run:
 
 
 @contextmanager
-def opened(store: Store, run_id: str, close: Callable[[BaseException | None], None]) -> Iterator[None]:
-    """Hold such a run open while others nest under it; `close` ends it with what they came to."""
+def opened(store: Store, run_id: str, close: Callable[[BaseException | None], None]) -> Iterator[dict[str, str]]:
+    """Hold such a run open while others nest under it; `close` ends it with what they came to.
+
+    Yields:
+        The environment variables by which runs in other processes find it.
+    """
     with Interrupts() as interrupts:
         interrupts.hold()
         store.client.set_tag(run_id, PROCESS, this_process())
         store.client.update_run(run_id, status="RUNNING")
-        _end_killed(store, run_id)
+        end_killed(store, run_id)
         os.environ[PARENT] = run_id
         error: BaseException | None = None
         try:
             interrupts.release()
-            yield
+            yield {PARENT: run_id, "MLFLOW_TRACKING_URI": store.uri}
         except BaseException as raised:
-            error = raised
-            raise
+            error = interrupts.asked() or raised
+            if error is raised:
+                raise
+            raise error from None  # Ray puts an exit with code 1 in place of what a signal raised
         finally:
             interrupts.hold()
             del os.environ[PARENT]
@@ -75,7 +81,7 @@ def children(store: Store, run_id: str, **tags: str) -> list[Run]:
     return list(store.client.search_runs([store.experiment_id], terms, order_by=["attributes.start_time ASC"]))
 
 
-def _end_killed(store: Store, run_id: str) -> None:
+def end_killed(store: Store, run_id: str) -> None:
     """End what a process that was killed left running."""
     for child in children(store, run_id):
         if child.info.status == "RUNNING":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ CHOICE = "best/val_acc"
 FIGURES = {"validation accuracy": CHOICE, "test accuracy": "final/test_acc", "test loss": "final/test_loss"}
 
 
-def parent(config: Config, overrides: list[str]) -> AbstractContextManager[None]:
+def parent(config: Config, overrides: list[str]) -> AbstractContextManager[Mapping[str, str]]:
     """Hold a sweep together: its parent run is open meanwhile, and is closed with what its jobs reached.
 
     Args:
@@ -36,7 +36,7 @@ def parent(config: Config, overrides: list[str]) -> AbstractContextManager[None]
     if not config.tracking.enabled:
         if config.sweep.resume is not None:
             raise UserError("sweep.resume needs tracking=mlflow: it asks there what is finished")
-        return nullcontext()
+        return nullcontext({})
     store = Store.open(resolve_uri(config.tracking.uri), config.tracking.experiment_name)
     given = [text for text in overrides if not text.startswith("sweep.resume=")]
     name = " ".join(text for text in given if "," in text) or "sweep"
@@ -54,6 +54,7 @@ def _close(store: Store, run_id: str, name: str, error: BaseException | None) ->
     """Compare the children on the parent and end it; trouble with that must not hide the error that ended the sweep."""
     status = status_of(error)
     try:
+        parents.end_killed(store, run_id)  # no job runs any more, but its process may have been killed
         children = parents.children(store, run_id)
         failures = _failures(children, error)
         status = "FAILED" if failures and error is None else status

@@ -1,0 +1,98 @@
+"""Launchers of sweeps that are extras: what one lacks is told in a line, and its jobs end with who waits for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
+from shutil import which
+from typing import Any
+from uuid import uuid4
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from nl_nodes import UserError
+from nl_training.paths import ROOT
+
+RAY, SUBMITIT = "hydra-ray-launcher", "hydra-submitit-launcher"
+PACKAGES = {"ray": RAY, "submitit_local": SUBMITIT, "submitit_slurm": SUBMITIT}
+
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",  # else what two jobs say alike is shown once
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # else a SIGTERM, which ends a sweep well, prints a stack and aborts
+    "SUBMITIT_LOG_LEVEL": "ERROR",  # where SLURM keeps no accounts, it warns at every look
+}
+
+
+def launcher(overrides: Sequence[str]) -> AbstractContextManager[None]:
+    """What to hold while the jobs of the chosen launcher run; its variables that the user hasn't set are set.
+
+    Raises:
+        UserError: where it is not installed, or has no cluster.
+    """
+    chosen = [text.partition("=")[2] for text in overrides if text.startswith("hydra/launcher=")]
+    name = chosen[-1] if chosen else "basic"
+    package = PACKAGES.get(name)
+    if package and find_spec(f"hydra_plugins.{package.replace('-', '_')}") is None:
+        install = f"python -m pip install -c constraints.txt {package}"
+        raise UserError(f"hydra/launcher={name} needs the package {package}: {install}")
+    if name == "submitit_slurm" and not (which("sbatch") and which("srun")):
+        raise UserError(f"hydra/launcher={name} needs SLURM's sbatch and srun: start it on a node of a cluster")
+    for variable, value in SETTINGS.items():
+        os.environ.setdefault(variable, value)
+    if name == "ray":
+        return _ray([text for text in overrides if text.lstrip("+~").startswith(("hydra/launcher", "hydra.launcher"))])
+    return _slurm() if name == "submitit_slurm" else nullcontext()
+
+
+@contextmanager
+def _ray(overrides: Sequence[str]) -> Iterator[None]:
+    """Ray is started here, where its handler of SIGTERM gives way to ours again; its workers end with the sweep."""
+    import ray
+
+    ours = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**{"include_dashboard": False, "logging_level": "ERROR", **_ray_options(overrides)})
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise UserError(f"Ray does not start: {str(error).strip().splitlines()[0]}") from error
+    signal.signal(signal.SIGTERM, ours)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _ray_options(overrides: Sequence[str]) -> dict[str, Any]:
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            cfg = compose("config", overrides=list(overrides), return_hydra_config=True)
+    except HydraException as error:
+        raise UserError(" ".join(str(error).split())) from None
+    options = OmegaConf.to_container(cfg.hydra.launcher.ray.init)
+    assert isinstance(options, dict)
+    return {str(key): value for key, value in options.items()}
+
+
+@contextmanager
+def _slurm() -> Iterator[None]:
+    """SLURM's jobs outlive an interrupted wait: they are cancelled, and close their runs before the sweep's is."""
+    from nl_training.tracking.interrupts import status_of
+
+    name = os.environ["SBATCH_JOB_NAME"] = f"sweep-{uuid4()}"
+    try:
+        yield
+    except BaseException as error:
+        if status_of(error) == "KILLED":
+            subprocess.run(["scancel", f"--name={name}"], check=False)
+        while subprocess.run(["squeue", "--noheader", f"--name={name}"], stdout=subprocess.PIPE, check=False).stdout:
+            time.sleep(1)
+        raise

@@ -1,0 +1,135 @@
+"""Sweeps on real Ray clusters of this machine: one that the launcher starts, and one that stood before."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+from support.sweeps import found, sweep
+
+pytestmark = pytest.mark.launchers
+
+RAY = ["hydra/launcher=ray", "device.threads=1"]
+OWN = [*RAY, "+hydra.launcher.ray.init.num_cpus=2"]
+TOKEN = secrets.token_hex(32)  # none but these tests may run code on the clusters
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Short, since Ray's sockets lie in it."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def client(folder: Path) -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{folder}/runs.db")
+
+
+def on_ray(folder: Path, *arguments: str, env: dict[str, str] | None = None, **options):
+    return sweep(folder, *arguments, env=surroundings(folder) | (env or {}), **options)
+
+
+def surroundings(folder: Path) -> dict[str, str]:
+    return {"HOME": str(folder), "RAY_TMPDIR": str(folder), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+
+
+def still_there(folder: Path) -> list[psutil.Process]:
+    """The processes that stand in the folder, as Ray's do, once they had time to end."""
+    deadline = time.monotonic() + 30
+    while True:
+        left = [process for process in psutil.process_iter() if stands_in(folder, process)]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.5)
+
+
+def stands_in(folder: Path, process: psutil.Process) -> bool:
+    try:
+        return Path(process.cwd()).is_relative_to(folder)
+    except psutil.Error:
+        return False
+
+
+def test_four_jobs_nest_under_one_parent(folder: Path, client: MlflowClient) -> None:
+    options = ["optimizer=sgd,adam", "seed=0,1", "trainer.epochs=1", "tracking.experiment_name=four"]
+    ended = on_ray(folder, *options, *OWN, capture_output=True, timeout=400)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    (parent,), children = found(client, "four")
+    assert (parent.info.status, parent.data.tags["jobs"]) == ("FINISHED", "4 finished, 0 failed")
+    assert [child.info.status for child in children] == ["FINISHED"] * 4
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
+    jobs = {(child.data.params["optimizer.lr"], child.data.params["seed"]) for child in children}
+    assert jobs == {("0.01", "0"), ("0.01", "1"), ("0.001", "0"), ("0.001", "1")}
+    assert {"comparison.png", "seeds.png"} <= {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert still_there(folder) == []
+
+
+def test_an_interrupted_sweep_ends_its_workers(folder: Path, client: MlflowClient) -> None:
+    options = ["optimizer=sgd,adam", "trainer.epochs=100000", "tracking.experiment_name=killed"]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    process = on_ray(folder, *options, *OWN, launch=subprocess.Popen, **pipes)
+    deadline = time.monotonic() + 300
+    while not any("train/loss" in child.data.metrics for child in found(client, "killed")[1]):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (128 + signal.SIGTERM, "")
+    (parent,), children = found(client, "killed")
+    assert {run.info.status for run in (parent, *children)} == {"KILLED"}
+    assert still_there(folder) == []
+
+
+@pytest.fixture
+def cluster(folder: Path) -> Iterator[str]:
+    """The address of a cluster whose processes know nothing of a sweep's environment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    environment |= {**surroundings(folder), "RAY_USAGE_STATS_ENABLED": "0"}
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
+    where = ["--node-ip-address=127.0.0.1", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false"]
+    with (folder / "cluster.txt").open("w") as out:
+        process = subprocess.Popen([*start, *where], cwd=folder, env=environment, stdout=out, stderr=out)
+        try:
+            deadline = time.monotonic() + 200
+            while "Ray runtime started" not in (text := (folder / "cluster.txt").read_text()):
+                assert process.poll() is None, text
+                assert time.monotonic() < deadline, text
+                time.sleep(0.5)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+def test_a_job_that_fails_on_a_cluster_that_stood_before(folder: Path, cluster: str) -> None:
+    """The sweep's environment names the store, that of the workers does not."""
+    options = ["optimizer=sgd", "optimizer.lr=0.1,1e30,0.2", "trainer.epochs=1", "tracking.experiment_name=failed"]
+    where = [*RAY, f"hydra.launcher.ray.init.address={cluster}"]
+    env = {"MLFLOW_TRACKING_URI": "sqlite:///named.db"}
+    ended = on_ray(folder, *options, *where, env=env, capture_output=True, timeout=400)
+    assert ended.returncode == 1
+    assert "error: job 1: the loss became" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    (parent,), children = found(MlflowClient(tracking_uri=f"sqlite:///{folder}/named.db"), "failed")
+    assert (parent.info.status, parent.data.tags["jobs"]) == ("FAILED", "2 finished, 1 failed")
+    assert parent.data.tags["failures"].startswith("job 1: ")
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
+    ended_as = {float(child.data.params["optimizer.lr"]): child.info.status for child in children}
+    assert ended_as == {0.1: "FINISHED", 1e30: "FAILED", 0.2: "FINISHED"}
