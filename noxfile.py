@@ -128,6 +128,14 @@ def launchers(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """A coverage-guided fuzzer on every reader of files and command lines; what it finds is kept in outputs/fuzz."""
+    install(session)
+    session.install("atheris==3.0.0")
+    session.run("python", "tests/fuzz/fuzz.py", *session.posargs)
+
+
+@nox.session(default=False)
 def ui(session: nox.Session) -> None:
     """The MLflow UI on this machine, the lean way; prints where to look."""
     install(session)

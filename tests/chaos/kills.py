@@ -1,4 +1,7 @@
-"""`nox -s chaos`: SIGKILL at random moments of a run, resume, and the end is that of an undisturbed run, to the bit."""
+"""`nox -s chaos`: SIGKILL at random moments of a run, resume, and the end is that of an undisturbed run, to the bit.
+
+Each run has one of several settings of the device, and is compared with an undisturbed run of the same.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,23 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from itertools import cycle
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.lives import SMALL, Lab
+from support.lives import SMALL, Lab, Outcome
 
 from nl_nodes import UserError
 from nl_training.checkpoint import read
 
 KILLS_A_RUN = 5
+SETTINGS = {
+    "alone": ["device.threads=1"],
+    "threads": ["device.threads=2", "device.workers=threads"],
+    "processes": ["device.threads=2", "device.workers=processes"],
+    "reference": ["device.compile=false"],
+}
 
 
 def corrupt(lab: Lab, run_id: str) -> int:
@@ -30,30 +40,53 @@ def corrupt(lab: Lab, run_id: str) -> int:
     return wrong
 
 
+class Setting:
+    """A lab for the trainings of one setting, and how an undisturbed one ends."""
+
+    def __init__(self, folder: Path, name: str, seed: int) -> None:
+        folder.mkdir()
+        self.name, self.lab, self.arguments = name, Lab(folder, seed), [*SMALL, *SETTINGS[name]]
+        self._expected: Outcome | None = None
+
+    def killed(self, times: int) -> tuple[list[str], int, int]:
+        """Kill a training up to so often: what each kill cut short, whether the end differs, corrupt files."""
+        if self._expected is None:
+            self._expected = self.lab.whole(*self.arguments)
+            print(f"{self.name}: open after {self.lab.boot:.1f} s, over {self.lab.span:.1f} s later", flush=True)
+        run_id, cut = self.lab.killed(times, *self.arguments)
+        different = self.lab.outcome(run_id) != self._expected
+        print(f"{self.name}: killed while {', '.join(cut) or 'never'}: {'DIFFERENT' if different else 'same'}")
+        return cut, different, corrupt(self.lab, run_id)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so long")
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     asked = parser.parse_args()
     print(f"seed {asked.seed}")
     began, kills, runs, different, broken = time.monotonic(), Counter[str](), 0, 0, 0
+    share = max(1, min(KILLS_A_RUN, asked.kills // len(asked.settings)))
     with tempfile.TemporaryDirectory() as folder:
-        lab = Lab(Path(folder), asked.seed)
+        settings = [Setting(Path(folder, name), name, asked.seed + i) for i, name in enumerate(asked.settings)]
+        turns = cycle(settings)
         try:
-            expected = lab.whole(*SMALL)
-            print(f"an undisturbed run: open after {lab.boot:.1f} s, over {lab.span:.1f} s later", flush=True)
             while kills.total() < asked.kills and time.monotonic() - began < 60 * asked.minutes:
-                run_id, cut = lab.killed(min(KILLS_A_RUN, asked.kills - kills.total()), *SMALL)
-                same = lab.outcome(run_id) == expected
+                cut, other, wrong = next(turns).killed(min(share, asked.kills - kills.total()))
                 kills.update(cut)
-                runs, different, broken = runs + 1, different + (not same), broken + corrupt(lab, run_id)
-                print(f"killed while {', '.join(cut) or 'never'}: {'same' if same else 'DIFFERENT'}", flush=True)
+                runs, different, broken = runs + 1, different + other, broken + wrong
         finally:
-            lab.clean()
+            for setting in settings:
+                setting.lab.clean()
+        left = sum(life.left for setting in settings for life in setting.lab.lives)
     where = ", ".join(f"{count} {cut}" for cut, count in kills.items())
-    print(f"{kills.total()} kills ({where}) in {runs} runs: {different} ended otherwise, {broken} corrupt checkpoints")
-    return 1 if different or broken or not kills else 0
+    print(
+        f"{kills.total()} kills ({where}) in {runs} runs of {', '.join(asked.settings)}: {different} ended otherwise,"
+    )
+    print(f"{broken} corrupt checkpoints, {left} worker processes left alive")
+    return 1 if different or broken or left or not kills else 0
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 from support.lives import Lab
@@ -49,6 +50,12 @@ class Server:
                 time.sleep(0.3)
         raise AssertionError("the server does not answer")
 
+    def addresses(self) -> set[str]:
+        """Where it and its processes listen."""
+        own = psutil.Process(self._process.pid)
+        sockets = [s for one in (own, *own.children(recursive=True)) for s in one.net_connections()]
+        return {s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN}
+
     def kill(self) -> None:
         """SIGKILL, to all its processes."""
         os.killpg(self._process.pid, signal.SIGKILL)
@@ -80,6 +87,10 @@ def losses(server: Server, run_id: str) -> list[int]:
     """The steps of which the server has the loss."""
     client = Store.open(server.uri, EXPERIMENT).client
     return [point.step for point in client.get_metric_history(run_id, "train/loss")]
+
+
+def test_only_this_machine_can_reach_it(server: Server) -> None:
+    assert server.addresses() == {"127.0.0.1"}
 
 
 def test_killed_three_times_it_has_every_point_once(server: Server, lab: Lab) -> None:

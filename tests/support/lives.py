@@ -6,6 +6,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,12 +14,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from nl_training.tracking.store import EXPERIMENT, Store
 
 ROOT = Path(__file__).resolve().parents[2]
 # Dropout, running statistics, weight decay and an optimizer with state: all that a resumed run must have again.
 EPOCHS = 60
 OPENING = 0.2  # how many of the resumed are killed while they start
+PATIENCE = 10.0  # seconds that a killed training's workers have to notice it
 SMALL = [
     "model=mlp", "data=digits", "regularization=all", "verify=off",
     f"trainer.epochs={EPOCHS}", "trainer.checkpoint_every_seconds=0.2",
@@ -27,12 +31,17 @@ SMALL = [
 
 @dataclass
 class Life:
-    """One process of a training; `run_id` and `step` are known when it has opened its run."""
+    """One process of a training.
+
+    `run_id` and `step` are known when it has opened its run, and `left`, how many of its workers outlived it, when it
+    was killed.
+    """
 
     process: subprocess.Popen[str]
     began: float
     run_id: str = ""
     step: int = 0
+    left: int = 0
     lines: list[str] = field(default_factory=list)
 
     def opened(self) -> Life:
@@ -56,12 +65,22 @@ class Life:
         out, err = self.process.communicate(timeout=240)
         return self.process.returncode, "".join(self.lines) + out, err
 
+    def kill(self) -> None:
+        """SIGKILL, and see which of its workers outlive it."""
+        self.process.send_signal(signal.SIGSTOP)  # so that it starts none while they are listed
+        workers = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.kill()
+        deadline = time.monotonic() + PATIENCE
+        while (alive := sum(map(_runs, workers))) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.left = alive
+
     def killed_after(self, seconds: float) -> str | None:
         """Kill it so much later and tell what it was doing; None where it was faster and ended well."""
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self.kill()
             said = self.ended()[1]
             if f"\nepoch {EPOCHS:>3} " in said:
                 return "ending"
@@ -69,6 +88,13 @@ class Life:
         code, _, err = self.ended()
         assert code == 0, err
         return None
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from hashlib import sha256
 
 import numpy as np
 import pytest
+from support.refusals import refused
 
 from nl_layers.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
 from nl_layers.schedules import Cosine
@@ -189,6 +190,29 @@ def test_a_run_is_trained_by_one_process_only(tmp_path) -> None:
         Checkpoints(tmp_path).__enter__()
     with Checkpoints(tmp_path):
         pass
+
+
+def _without(facts: dict, key: str) -> dict:
+    return {name: value for name, value in facts.items() if name != key}
+
+
+WRONG = {
+    "no progress": lambda facts: _without(facts, "progress"),
+    "another kind": lambda facts: facts | {"progress": [1]},
+    "an unknown key": lambda facts: facts | {"progress": facts["progress"] | {"x": 1}},
+    "an epoch that is none": lambda facts: facts | {"progress": facts["progress"] | {"history": [3]}},
+    "no training": lambda facts: facts | {"training": None},
+}
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+def test_a_whole_checkpoint_of_no_training_is_refused(change) -> None:
+    """One that somebody made by hand, its checksum right."""
+    made = trainer(Adam())
+    found = snapshot(made)
+    restore(made, found)
+    with refused("checkpoint"):
+        restore(made, Snapshot(found.arrays, change(found.facts)))
 
 
 class Ends(Observer):

@@ -9,6 +9,7 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from support.refusals import refused
 
 from nl_nodes import UserError
 from nl_training.config import build
@@ -203,6 +204,13 @@ def test_a_sweep_is_checked_before_it_starts() -> None:
         check(["model=mlp,cnn3", "optimizer.lr=0.1,-1"], multirun=True)
     with pytest.raises(UserError, match="vgg61"):
         check(["model=mlp,vgg61"], multirun=True)
+
+
+@pytest.mark.parametrize("override", ["seed=interval(0,1)", "experiment=glob(none*)", "model@x=mlp", "hydra@x=mlp"])
+def test_what_is_no_list_of_jobs_is_refused(override: str) -> None:
+    """What a fuzzer found: these ended in tracebacks, the third after minutes."""
+    with refused(override):
+        check([override], multirun=True)
 
 
 def test_a_typo_in_a_groups_file_is_told(tmp_path: Path) -> None:

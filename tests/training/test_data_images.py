@@ -3,6 +3,7 @@
 import io
 import pickle
 import struct
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -276,6 +277,53 @@ def test_refuses_a_header_that_claims_more_than_there_is(tmp_path: Path):
         archive.writestr("t.npy", header.getvalue())
     with refused(path, "np.savez"):
         load("images", root=str(path))
+
+
+BROKEN_MEMBERS = {
+    "nothing": b"",
+    "text": b"no array",
+    "a header that ends within a bracket": b"\x93NUMPY\1\0\x76\0" + b"{'shape': (12, ".ljust(117) + b"\n" + bytes(99),
+    "a negative shape": b"\x93NUMPY\1\0\x76\0"
+    + b"{'descr': '|u1', 'fortran_order': False, 'shape': (-3, -4)}".ljust(117) + b"\n" + bytes(12),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("member", BROKEN_MEMBERS.values(), ids=BROKEN_MEMBERS)
+def test_refuses_members_that_are_no_arrays(tmp_path: Path, member: bytes):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", member)
+        archive.writestr("t.npy", member)
+    with refused(path, "np.savez"):
+        load("images", root=str(path))
+
+
+def test_takes_no_memory_on_an_archives_word(tmp_path: Path):
+    """A directory that claims a gigabyte for a member of some bytes."""
+    path = tmp_path / "a.npz"
+    np.savez(path, x=X, t=T)
+    whole = bytearray(path.read_bytes())
+    entry = whole.index(b"PK\1\2")
+    whole[entry + 20 : entry + 28] = struct.pack("<II", 2**30, 2**30)
+    path.write_bytes(whole)
+    tracemalloc.start()
+    try:
+        with refused(path, "np.savez"):
+            load("images", root=str(path))
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
+def test_refuses_names_that_lead_elsewhere_and_writes_nothing(tmp_path: Path):
+    path = tmp_path / "deep" / "a.npz"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("../x.npy", b"")
+        archive.writestr("/tmp/t\n.npy", b"")
+    with refused(path, "../x"):
+        load("images", root=str(path))
+    assert [found.name for found in tmp_path.rglob("*")] == ["deep", "a.npz"]
 
 
 def test_refuses_an_archive_that_unpacks_to_too_much(tmp_path: Path, monkeypatch):

@@ -183,6 +183,26 @@ def test_a_failed_download_leaves_nothing_and_says_what_to_do(tmp_path: Path, ca
     assert list(cache.iterdir()) == []
 
 
+def test_a_mirror_that_leads_to_a_file_of_this_machine_is_not_followed(tmp_path: Path, cache: Path):
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(302)
+            self.send_header("Location", fill(tmp_path / "private").as_uri() + self.path)
+            self.end_headers()
+
+    with serving(tmp_path, Elsewhere) as (url, _), refused("could not be downloaded", "not allowed"):
+        small((url,)).load(None)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_gzip_bomb_from_a_mirror_is_refused(tmp_path: Path, cache: Path):
+    folder = fill(tmp_path / "mirror")
+    (folder / "train-images.gz").write_bytes(gzip.compress(bytes(2**25)))
+    with serving(folder) as (url, _), refused("train-images", "more than the 616 bytes expected"):
+        small((url,)).load(None)
+    assert list(cache.iterdir()) == []
+
+
 def test_no_mirror_at_all_is_one_line(cache: Path):
     with refused("could not be downloaded", "refused", "data.root=FOLDER"):
         small(("http://127.0.0.1:1/",)).load(None)
@@ -202,16 +222,46 @@ def test_a_silent_mirror_is_given_up(tmp_path: Path, monkeypatch):
         leave.set()
 
 
-def test_two_processes_at_once_both_get_the_files(tmp_path: Path, cache: Path):
+def loading(url: str) -> subprocess.Popen[str]:
+    """A process of its own that loads the set from a mirror and prints its digest."""
     code = (
         "import importlib.util, sys; spec = importlib.util.spec_from_file_location('t', sys.argv[1]);"
         "t = importlib.util.module_from_spec(spec); spec.loader.exec_module(t);"
         "print(t.small((sys.argv[2],)).load(None).digest())"
     )
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen([sys.executable, "-c", code, __file__, url], stdout=subprocess.PIPE, env=env, text=True)
+
+
+def test_a_download_that_is_killed_half_way_leaves_no_file_of_that_name(tmp_path: Path, cache: Path):
+    half, leave = threading.Event(), threading.Event()
+
+    class Half(BaseHTTPRequestHandler):
+        def do_GET(self):
+            data = gzip.compress(RAW["train-images"])
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2])
+            self.wfile.flush()
+            half.set()
+            leave.wait(60)
+
+    with serving(tmp_path, Half) as (url, _):
+        process = loading(url)
+        assert half.wait(60)
+        process.kill()
+        process.communicate()
+        leave.set()
+    assert not list(cache.glob("t*"))
     with serving(fill(tmp_path / "mirror")) as (url, _):
-        command = [sys.executable, "-c", code, __file__, url]
-        both = [subprocess.Popen(command, stdout=subprocess.PIPE, env=env, text=True) for _ in range(2)]
+        assert len(small((url,)).load(None).train) == 30
+    assert sorted(path.name for path in cache.glob("t*")) == sorted(f"{name}.gz" for name in RAW)
+
+
+def test_two_processes_at_once_both_get_the_files(tmp_path: Path, cache: Path):
+    with serving(fill(tmp_path / "mirror")) as (url, _):
+        both = [loading(url) for _ in range(2)]
         digests = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert digests[0] == digests[1] != ""

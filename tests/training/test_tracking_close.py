@@ -16,7 +16,7 @@ from nl_models import load_state, mlp
 from nl_nodes import UserError
 from nl_training.data import load
 from nl_training.observer import Observer
-from nl_training.tracking import MLflowTracker, Store
+from nl_training.tracking import MLflowTracker, Store, parents
 from nl_training.tracking.metrics import BATCH, MetricBuffer
 from nl_training.tracking.run import PARENT
 from nl_training.trainer import Limits, Trainer
@@ -145,6 +145,34 @@ def test_a_signal_while_a_run_closes_waits_until_it_is_closed(store):
     with pytest.raises(KeyboardInterrupt), tracker:
         tracker._metrics = Interrupted(store.client, tracker.run_id)
     assert status(store, tracker.run_id) == "FINISHED"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_sweeps_run_is_made_ends_that_run(store, number):
+    made = []
+
+    def begin():
+        made.append(store.client.create_run(store.experiment_id).info)
+        os.kill(os.getpid(), number)
+        return made[0]
+
+    with (
+        pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit),
+        parents.opened(store, "sweep", begin, lambda info, error: True),
+    ):
+        raise AssertionError("the sweep began")
+    assert status(store, made[0].run_id) == "KILLED"
+    assert PARENT not in os.environ
+
+
+@pytest.mark.parametrize(("well", "expected"), [(True, "FINISHED"), (False, "FAILED")])
+def test_a_sweeps_run_ends_as_its_jobs_did(store, well, expected):
+    def begin():
+        return store.client.create_run(store.experiment_id).info
+
+    with parents.opened(store, "sweep", begin, lambda info, error: well) as info:
+        assert status(store, info.run_id) == "RUNNING"
+    assert status(store, info.run_id) == expected
 
 
 def test_mlflow_run_id_is_not_followed(store, monkeypatch):

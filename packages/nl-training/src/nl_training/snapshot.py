@@ -42,8 +42,16 @@ def restore(trainer: Trainer, found: Snapshot) -> None:
     """Bring a new trainer to where the snapshot was taken.
 
     Raises:
-        UserError: when the snapshot is of another training; the first thing that differs is named.
+        UserError: when the snapshot is of another training; the first thing that differs is named. Or when it lacks
+            what a snapshot has: its checksum keeps accidents away, no hand that knows how to make one.
     """
+    try:
+        _restore(trainer, found)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        raise UserError("the checkpoint holds no state of a training that this version could have written") from None
+
+
+def _restore(trainer: Trainer, found: Snapshot) -> None:
     theirs = found.facts["training"]
     for what, ours in identity(trainer).items():
         if theirs.get(what) != ours:

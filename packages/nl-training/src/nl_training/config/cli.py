@@ -159,6 +159,8 @@ def parsed(text: str) -> Override:
     except (HydraException, OverrideParseException):
         raise UserError(f"cannot read {text!r}: write KEY=VALUE, such as optimizer.lr=0.01") from None
     key = override.key_or_group
+    if override.package is not None:
+        raise UserError(f"{text}: a group has one place, its own: leave @{override.package} out")
     if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
         return override
     if override.is_delete():
@@ -186,6 +188,8 @@ def values_of(override: Override, multirun: bool) -> Iterator[str]:
     line = override.input_line or ""
     if override.is_sweep_override() and not multirun:
         raise UserError(f"{line}: a list of values is a sweep: add -m, or quote it")
+    if override.is_interval_sweep():
+        raise UserError(f"{line}: a sweep goes over a list of values; an interval is for scripts/search.py")
     swept = override.value()
     if isinstance(swept, Glob):
         values = [f"{key}={name}" for name in swept.filter(sorted(p.stem for p in (CONF / key).glob("*.yaml")))]
@@ -193,6 +197,8 @@ def values_of(override: Override, multirun: bool) -> Iterator[str]:
         values = [f"{key}={value}" for value in override.sweep_string_iterator()]
     else:
         values = [line]
+    if not values:
+        raise UserError(f"{line}: no value fits this, so nothing would be run")
     for value in values:
         _option(key, value.partition("=")[2])
     yield from values

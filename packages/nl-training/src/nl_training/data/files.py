@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, cast
 
 from nl_nodes import UserError
 
@@ -21,17 +21,22 @@ def read_file(path: Path, limit: int = MAX_BYTES) -> bytearray:
     Never holds more than `limit` bytes and a little: what unpacks to more is refused, as is a truncated or corrupt
     file, with a `UserError`.
     """
-    data = bytearray()
     try:
         with path.open("rb") as file:
             zipped = file.peek(2)[:2] == _GZIP_MAGIC
-            stream = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if zipped else file
-            while len(data) <= limit and (chunk := stream.read(_CHUNK)):
-                data += chunk
+            data = read_stream(cast(IO[bytes], gzip.GzipFile(fileobj=file)) if zipped else file, limit)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is corrupt or unreadable ({reason(error)}); replace it by a whole copy") from error
     if len(data) > limit:
         raise UserError(f"{path} holds more than the {limit:,} bytes expected; replace it by the true file")
+    return data
+
+
+def read_stream(stream: IO[bytes], limit: int) -> bytearray:
+    """What a stream gives, until it is more than `limit` bytes; no memory is taken before its bytes are there."""
+    data = bytearray()
+    while len(data) <= limit and (chunk := stream.read(_CHUNK)):
+        data += chunk
     return data
 
 

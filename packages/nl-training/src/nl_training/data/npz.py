@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import math
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
+from numpy.lib import format as npy
 
 from nl_nodes import UserError
 from nl_training.data.dataset import Array, Labels, Source, Split
-from nl_training.data.files import MAX_BYTES, reason
+from nl_training.data.files import MAX_BYTES, read_stream, reason
 from nl_training.data.splits import train_and_test
 
 _WHOLE, _TRAIN, _TEST = ("x", "t"), ("x_train", "t_train"), ("x_test", "t_test")
 # What the reading of a broken archive was seen to raise, beside what zipfile documents.
-_BROKEN = (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_BROKEN = (
+    OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError
+)  # fmt: skip
 
 
 def load_npz(path: Path) -> Source:
@@ -39,16 +45,31 @@ def _read(path: Path) -> dict[str, Array]:
         with zipfile.ZipFile(path) as archive:
             # A member never gives more than the size that the archive declares for it.
             size = sum(member.file_size for member in archive.infolist())
-        if size > MAX_BYTES:
-            raise UserError(f"{path} unpacks to {size:,} bytes, more than the {MAX_BYTES:,} allowed; use fewer images")
-        with np.load(path, allow_pickle=False) as archive:
-            names = set(archive.files)
-            if names not in (set(_WHOLE), {*_TRAIN, *_TEST}):
+            if size > MAX_BYTES:
+                raise UserError(
+                    f"{path} unpacks to {size:,} bytes, more than the {MAX_BYTES:,} allowed; use fewer images"
+                )
+            files = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+            if files.keys() not in (set(_WHOLE), {*_TRAIN, *_TEST}):
                 wanted = ", ".join((*_TRAIN, *_TEST))
-                raise UserError(f"{path} holds the arrays {', '.join(sorted(names))}; it must hold x, t or {wanted}")
-            return {name: archive[name] for name in names}
+                found = reason(ValueError(", ".join(sorted(files))))
+                raise UserError(f"{path} holds the arrays {found}; it must hold x, t or {wanted}")
+            return {name: _array(archive, member) for name, member in files.items()}
     except _BROKEN as error:
         raise UserError(f"{path} is no whole .npz of plain arrays ({reason(error)}); save it by np.savez") from error
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    """The array in a member; no memory is taken on its header's word, and no object is made."""
+    with archive.open(member) as stream:
+        data = read_stream(stream, member.file_size)
+    file = io.BytesIO(data)
+    header = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
+    shape, by_columns, dtype = header(file)
+    start = file.tell()
+    if math.prod(shape) * dtype.itemsize != len(data) - start:
+        raise ValueError(f"a header claims {dtype} {shape}, {len(data) - start:,} bytes follow")
+    return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if by_columns else "C")
 
 
 def _part(arrays: dict[str, Array], names: tuple[str, str], path: Path) -> Split:

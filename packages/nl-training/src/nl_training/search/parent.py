@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from nl_nodes import UserError
 from nl_training.search import plots
 from nl_training.search.space import Plan
 from nl_training.tracking import provenance
-from nl_training.tracking.interrupts import status_of
 from nl_training.tracking.parents import children
 from nl_training.tracking.process import PROCESS, this_process
 from nl_training.tracking.store import Store
@@ -31,29 +29,31 @@ def create(store: Store, plan: Plan) -> str:
     return str(run.info.run_id)
 
 
-def close(store: Store, run_id: str, study: Study, plan: Plan, error: BaseException | None) -> None:
-    """Sum up and end; trouble with that must not hide the error that ended the search."""
-    status = status_of(error)
-    try:
-        _sum_up(store, run_id, study, plan)
-    except Exception as trouble:
-        if error is None:
-            status = "FAILED"
-            raise UserError(f"the search {run_id} could not be summed up: {str(trouble).splitlines()[0]}") from trouble
-    finally:
-        store.client.set_terminated(run_id, status)
+@dataclass(frozen=True)
+class Begun:
+    """A search that is open.
+
+    Attributes:
+        run_id: its run.
+        plan: what is searched.
+        study: its trials.
+    """
+
+    run_id: str
+    plan: Plan
+    study: Study
 
 
-def _sum_up(store: Store, run_id: str, study: Study, plan: Plan) -> None:
-    """The best trial's figures and command, and the pictures."""
+def sum_up(store: Store, search: Begun, error: BaseException | None) -> bool:
+    """Put the best trial's figures and command, and the pictures, on the run; a trial that fails ends the search."""
     from optuna.trial import TrialState
 
-    client = store.client
+    client, run_id, plan, study = store.client, search.run_id, search.plan, search.study
     done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     pruned = study.get_trials(deepcopy=False, states=[TrialState.PRUNED])
     client.set_tag(run_id, "trials", f"{len(done)} finished, {len(pruned)} pruned")
     if not done:
-        return
+        return True
     best = study.best_trial
     for child in children(store, run_id):
         if child.data.tags.get("search.trial") == str(best.number) and child.info.status == "FINISHED":
@@ -67,6 +67,7 @@ def _sum_up(store: Store, run_id: str, study: Study, plan: Plan) -> None:
     if shares := shares_of(study):
         client.log_figure(run_id, plots.importances(shares, len(done)), "importances.png")
         client.log_dict(run_id, shares, "importances.json")
+    return True
 
 
 def command(plan: Plan, params: dict[str, Any]) -> str:

@@ -43,23 +43,24 @@ def search(overrides: Sequence[str]) -> None:
     if not config.data.validation:
         raise UserError("data.validation=0.0: a search chooses by validation accuracy; set it above 0")
     store = Store.open(resolve_uri(config.tracking.uri), config.tracking.experiment_name)
-    run_id, plan, study = _begin(store, plan) if plan.search.resume is None else _go_on(store, plan, plan.search.resume)
-    with parents.opened(store, run_id, partial(parent.close, store, run_id, study, plan)):
+    begin = partial(_begin, store, plan) if plan.search.resume is None else partial(_go_on, store, plan)
+    with parents.opened(store, "search", begin, partial(parent.sum_up, store)) as begun:
+        run_id, plan, study = begun.run_id, begun.plan, begun.study
         _repeat_killed(study)
         while _finished(study) < plan.search.trials:
             _try(study, plan, store, run_id)
     _print(study, plan, store, run_id)
 
 
-def _begin(store: Store, plan: Plan) -> tuple[str, Plan, Study]:
-    """A new search: the ID of its run, its plan and its study."""
+def _begin(store: Store, plan: Plan) -> parent.Begun:
+    """A new search."""
     run_id = parent.create(store, plan)
     study = _study(store, run_id, plan)
     study.set_user_attr(STORED, list(plan.overrides))
-    return run_id, plan, study
+    return parent.Begun(run_id, plan, study)
 
 
-def _go_on(store: Store, asked: Plan, resume: str) -> tuple[str, Plan, Study]:
+def _go_on(store: Store, asked: Plan) -> parent.Begun:
     """A search that is there: its own command line holds, but as many trials as are asked for now."""
     import optuna
 
@@ -67,13 +68,13 @@ def _go_on(store: Store, asked: Plan, resume: str) -> tuple[str, Plan, Study]:
     beside = ("search.resume=", "search.trials=", "tracking")  # the last says where the search is
     if others := [text for text in asked.overrides if not text.startswith(beside)]:
         raise UserError(f"{others[0]}: a search goes on with its own config; only search.trials may stand beside it")
-    run_id = str(parents.find(store, "search", resume).info.run_id)
+    run_id = str(parents.find(store, "search", str(asked.search.resume)).info.run_id)
     kept = {s.study_name: s.user_attrs.get(STORED) for s in optuna.get_all_study_summaries(_storage(store))}
     own = kept.get(run_id)
     if own is None:
         raise UserError(f"search.resume={run_id}: its study is not in {_storage(store)}: start the search anew")
     plan = read([*(text for text in own if not (more and text.startswith("search.trials="))), *more])
-    return run_id, plan, _study(store, run_id, plan)
+    return parent.Begun(run_id, plan, _study(store, run_id, plan))
 
 
 def _storage(store: Store) -> str:

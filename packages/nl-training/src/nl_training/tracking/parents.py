@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from nl_nodes import UserError
-from nl_training.tracking.interrupts import Interrupts
+from nl_training.tracking.interrupts import Interrupts, status_of
 from nl_training.tracking.process import PROCESS, is_alive, this_process
 
 PARENT = "NL_PARENT_RUN_ID"
@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
     from nl_training.tracking.store import Store
+
+
+class Begun(Protocol):
+    """A parent run, and what else its kind knows of it."""
+
+    @property
+    def run_id(self) -> str:
+        """Its ID."""
+
+
+Held = TypeVar("Held", bound=Begun)
 
 
 def find(store: Store, kind: str, wanted: str) -> Run:
@@ -47,22 +58,28 @@ def find(store: Store, kind: str, wanted: str) -> Run:
 
 
 @contextmanager
-def opened(store: Store, run_id: str, close: Callable[[BaseException | None], None]) -> Iterator[dict[str, str]]:
-    """Hold such a run open while others nest under it; `close` ends it with what they came to.
+def opened(
+    store: Store, kind: str, begin: Callable[[], Held], sum_up: Callable[[Held, BaseException | None], bool]
+) -> Iterator[Held]:
+    """Hold such a run open while others nest under it, and end it however they end.
 
-    Yields:
-        The environment variables by which runs in other processes find it.
+    Args:
+        store: where it is.
+        kind: "sweep" or "search".
+        begin: makes the run or finds it again. A signal meanwhile waits, so that none is left running.
+        sum_up: gets the run and the error that ended it, and tells whether nothing under it failed.
     """
     with Interrupts() as interrupts:
         interrupts.hold()
-        store.client.set_tag(run_id, PROCESS, this_process())
-        store.client.update_run(run_id, status="RUNNING")
-        end_killed(store, run_id)
-        os.environ[PARENT] = run_id
+        held = begin()
+        store.client.set_tag(held.run_id, PROCESS, this_process())
+        store.client.update_run(held.run_id, status="RUNNING")
+        _end_killed(store, held.run_id)
+        os.environ[PARENT] = held.run_id
         error: BaseException | None = None
         try:
             interrupts.release()
-            yield {PARENT: run_id, "MLFLOW_TRACKING_URI": store.uri}
+            yield held
         except BaseException as raised:
             error = interrupts.asked() or raised
             if error is raised:
@@ -71,7 +88,34 @@ def opened(store: Store, run_id: str, close: Callable[[BaseException | None], No
         finally:
             interrupts.hold()
             del os.environ[PARENT]
-            close(error)
+            _close(store, kind, held, error, sum_up)
+
+
+def _close(
+    store: Store,
+    kind: str,
+    held: Held,
+    error: BaseException | None,
+    sum_up: Callable[[Held, BaseException | None], bool],
+) -> None:
+    """Sum up and end; trouble with that must not hide the error that ended it."""
+    status = status_of(error)
+    try:
+        _end_killed(store, held.run_id)  # no job runs any more, but its process may have been killed
+        if not sum_up(held, error) and error is None:
+            status = "FAILED"
+    except Exception as trouble:
+        if error is None:
+            status = "FAILED"
+            why = str(trouble).splitlines()[0]
+            raise UserError(f"the {kind} {held.run_id} could not be summed up: {why}") from trouble
+    finally:
+        store.client.set_terminated(held.run_id, status)
+
+
+def environment(store: Store, run_id: str) -> dict[str, str]:
+    """The variables by which runs in other processes find the one that they nest under."""
+    return {PARENT: run_id, "MLFLOW_TRACKING_URI": store.uri}
 
 
 def children(store: Store, run_id: str, **tags: str) -> list[Run]:
@@ -81,7 +125,7 @@ def children(store: Store, run_id: str, **tags: str) -> list[Run]:
     return list(store.client.search_runs([store.experiment_id], terms, order_by=["attributes.start_time ASC"]))
 
 
-def end_killed(store: Store, run_id: str) -> None:
+def _end_killed(store: Store, run_id: str) -> None:
     """End what a process that was killed left running."""
     for child in children(store, run_id):
         if child.info.status == "RUNNING":

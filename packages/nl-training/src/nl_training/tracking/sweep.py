@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from nl_nodes import UserError
 from nl_training import plots
 from nl_training.tracking import parents, provenance, seeds
-from nl_training.tracking.interrupts import status_of
 from nl_training.tracking.links import compare_link, look_at
 from nl_training.tracking.process import PROCESS, this_process
 from nl_training.tracking.store import Store, resolve_uri
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Run, RunInfo
 
     from nl_training.config.schema import Config
 
@@ -26,53 +25,57 @@ CHOICE = "best/val_acc"
 FIGURES = {"validation accuracy": CHOICE, "test accuracy": "final/test_acc", "test loss": "final/test_loss"}
 
 
-def parent(config: Config, overrides: list[str]) -> AbstractContextManager[Mapping[str, str]]:
+@contextmanager
+def parent(config: Config, overrides: list[str]) -> Iterator[Mapping[str, str]]:
     """Hold a sweep together: its parent run is open meanwhile, and is closed with what its jobs reached.
 
     Args:
         config: the first job's; `sweep.resume` names the sweep to go on with.
         overrides: the sweep's command line.
+
+    Yields:
+        The environment variables that its jobs need.
     """
     if not config.tracking.enabled:
         if config.sweep.resume is not None:
             raise UserError("sweep.resume needs tracking=mlflow: it asks there what is finished")
-        return nullcontext({})
+        yield {}
+        return
     store = Store.open(resolve_uri(config.tracking.uri), config.tracking.experiment_name)
     given = [text for text in overrides if not text.startswith("sweep.resume=")]
     name = " ".join(text for text in given if "," in text) or "sweep"
+    begin = partial(_begin, store, config, " ".join(given), name)
+    with parents.opened(store, SWEEP, begin, partial(_sum_up, store, name)) as run:
+        yield parents.environment(store, run.run_id)
+
+
+def _begin(store: Store, config: Config, given: str, name: str) -> RunInfo:
+    """A new run for a sweep, or that of the one to go on with."""
     if config.sweep.resume is None:
-        tags = {**provenance.tags(), SWEEP: " ".join(given), PROCESS: this_process()}
-        run_id = store.client.create_run(store.experiment_id, tags=tags, run_name=f"sweep {name}").info.run_id
-        provenance.log_params(store.client, run_id, {"sweep": " ".join(given)})
+        tags = {**provenance.tags(), SWEEP: given, PROCESS: this_process()}
+        info = store.client.create_run(store.experiment_id, tags=tags, run_name=f"sweep {name}").info
+        provenance.log_params(store.client, info.run_id, {"sweep": given})
     else:
-        run_id = parents.find(store, SWEEP, str(config.sweep.resume)).info.run_id
-    print(f"sweep  {run_id}", flush=True)
-    return parents.opened(store, run_id, partial(_close, store, run_id, name))
+        info = parents.find(store, SWEEP, str(config.sweep.resume)).info
+    print(f"sweep  {info.run_id}", flush=True)
+    return info
 
 
-def _close(store: Store, run_id: str, name: str, error: BaseException | None) -> None:
-    """Compare the children on the parent and end it; trouble with that must not hide the error that ended the sweep."""
-    status = status_of(error)
-    try:
-        parents.end_killed(store, run_id)  # no job runs any more, but its process may have been killed
-        children = parents.children(store, run_id)
-        failures = _failures(children, error)
-        status = "FAILED" if failures and error is None else status
-        finished = sum(child.info.status == "FINISHED" for child in children)
-        jobs = f"{finished} finished, {len(failures)} failed"
-        store.client.set_tag(run_id, "jobs", jobs)
-        store.client.set_tag(run_id, "failures", "\n".join(failures)[:5000])
-        print(f"\nsweep  {run_id}: {max(len(children), finished + len(failures))} jobs, {len(failures)} failed")
-        if children:
-            _compare(store, run_id, name, children)
-            link = compare_link(store.uri, store.experiment_id, [child.info.run_id for child in children])
-            print("\n".join(look_at(store.uri, link)))
-    except Exception as trouble:
-        if error is None:
-            status = "FAILED"
-            raise UserError(f"the sweep {run_id} could not be summed up: {str(trouble).splitlines()[0]}") from trouble
-    finally:
-        store.client.set_terminated(run_id, status)
+def _sum_up(store: Store, name: str, info: RunInfo, error: BaseException | None) -> bool:
+    """Compare the children on the parent; whether none failed."""
+    run_id = info.run_id
+    children = parents.children(store, run_id)
+    failures = _failures(children, error)
+    finished = sum(child.info.status == "FINISHED" for child in children)
+    jobs = f"{finished} finished, {len(failures)} failed"
+    store.client.set_tag(run_id, "jobs", jobs)
+    store.client.set_tag(run_id, "failures", "\n".join(failures)[:5000])
+    print(f"\nsweep  {run_id}: {max(len(children), finished + len(failures))} jobs, {len(failures)} failed")
+    if children:
+        _compare(store, run_id, name, children)
+        link = compare_link(store.uri, store.experiment_id, [child.info.run_id for child in children])
+        print("\n".join(look_at(store.uri, link)))
+    return not failures
 
 
 def _failures(children: Sequence[Run], error: BaseException | None) -> list[str]:

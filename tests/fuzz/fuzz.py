@@ -1,0 +1,120 @@
+"""`nox -s fuzz`: a coverage-guided fuzzer on every reader of what others wrote; takes or refuses in one line, no more.
+
+Each reader has a process of its own, in which Atheris (libFuzzer) changes whole files so as to reach new lines of code.
+Whatever an input brings about but that it is taken or refused is a finding: any other exception, more than `SECONDS`,
+more than `MEMORY`, another program started, a file written elsewhere, a connection. The input is kept in outputs/fuzz.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+FINDINGS = FOLDER.parents[1] / "outputs" / "fuzz"
+NAMES = (
+    "idx", "image", "npz", "npz array", "checkpoint", "sealed checkpoint", "weights", "certificate",
+    "sealed certificate", "command line",
+)  # fmt: skip
+SECONDS = 20  # for one input; most take a thousandth of one
+MEMORY = 2**26  # that Python and NumPy may take for one input; none is longer than LONGEST
+LONGEST = 2**14
+OURS = ["nl_training", "nl_models", "nl_nodes.verify", "PIL", "safetensors", "zipfile", "numpy.lib", "gzip", "json"]
+# What a reader must never do; of files, only reading is free.
+FORBIDDEN = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect", "pickle.")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=2000, help="inputs a reader")
+    parser.add_argument("--seconds", type=int, default=60, help="at most so long a reader")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--readers", nargs="+", choices=NAMES, default=NAMES)
+    parser.add_argument("--inside", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.inside:
+        inside(asked.readers[0], Path(asked.inside), asked)
+    counts = {name: fuzzed(name, asked) for name in asked.readers}
+    found = sum(bad for _, bad in counts.values())
+    print(f"{sum(n for n, _ in counts.values()):,} inputs to {len(counts)} readers, {found} findings")
+    return 1 if found else 0
+
+
+def fuzzed(name: str, asked: argparse.Namespace) -> tuple[int, bool]:
+    """How many inputs a reader got, and whether one of them is a finding."""
+    FINDINGS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        limits = ["--runs", str(asked.runs), "--seconds", str(asked.seconds), "--seed", str(asked.seed)]
+        command = [sys.executable, __file__, "--inside", folder, *limits, "--readers", name]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    count = re.search(r"number_of_executed_units: (\d+)", done.stdout)
+    lines = re.findall(r"cov: (\d+)", done.stdout) or ["0"]
+    bad = done.returncode != 0 or count is None
+    number = int(count[1]) if count else 0
+    print(f"{name:20} {number:7,} inputs, {lines[0]:>5} -> {lines[-1]:>5} branches{': FINDING' if bad else ''}")
+    if bad:
+        print(done.stdout[-4000:])
+    sys.stdout.flush()
+    return number, bad
+
+
+def inside(name: str, folder: Path, asked: argparse.Namespace) -> None:
+    """Fuzz one reader in this process, which ends with it."""
+    import atheris
+
+    sys.path.insert(0, str(FOLDER))
+    with atheris.instrument_imports(include=OURS):
+        from readers import READERS, taken
+
+    reader = READERS[name]
+    corpus, path = folder / "corpus", folder / "input"
+    corpus.mkdir()
+    for number, seed in enumerate(reader.seeds()):
+        (corpus / str(number)).write_bytes(seed)
+        path.write_bytes(seed)
+        taken(reader, path)  # what is made once is made now
+    watch = Watch(folder)
+    if reader.traced:
+        tracemalloc.start()
+
+    def one(data: bytes) -> None:
+        path.write_bytes(data)
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        taken(reader, path)
+        used = tracemalloc.get_traced_memory()[1] - before
+        assert used < MEMORY, f"{used:,} bytes for an input of {len(data)}"
+        assert not watch.seen, f"a reader did {watch.seen}"
+
+    options = [
+        f"-runs={asked.runs}", f"-max_total_time={asked.seconds}", f"-timeout={SECONDS}", f"-seed={asked.seed}",
+        f"-max_len={LONGEST}", f"-only_ascii={int(not reader.binary)}", f"-use_cmp={int(not reader.checked)}",
+        "-len_control=0", "-print_final_stats=1", f"-artifact_prefix={FINDINGS / name.replace(' ', '-')}-",
+    ]  # fmt: skip
+    atheris.Setup([sys.argv[0], *options, str(corpus)], one)
+    atheris.Fuzz()
+
+
+class Watch:
+    """What Python says that the process does; `seen` is what no reader may do."""
+
+    def __init__(self, folder: Path) -> None:
+        self.seen: list[str] = []
+        self._folder = str(folder)
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if event.startswith(FORBIDDEN) or (writes and not str(arguments[0]).startswith((self._folder, str(FINDINGS)))):
+            self.seen.append(f"{event} {arguments}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

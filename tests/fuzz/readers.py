@@ -1,0 +1,224 @@
+"""Every reader of what others wrote, with whole files to begin from; for a fuzzer, and for the test of both.
+
+What bears a checksum is there twice: as it is, where nothing but the whole file may be taken, and "sealed", where the
+checksum is made to fit whatever there is, so that a fuzzer comes to what lies behind it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from PIL import Image
+
+from nl_layers.optimizers import Momentum
+from nl_layers.schedules import Cosine
+from nl_models import build
+from nl_models.state import save_state
+from nl_nodes import Device, UserError
+from nl_nodes.verify.certificate import Certificate, Verdict, load_certificate
+from nl_training.checkpoint import read as read_checkpoint
+from nl_training.checkpoint import write
+from nl_training.config.cli import check
+from nl_training.data import load
+from nl_training.data.dataset import Dataset, Normalization, Split
+from nl_training.data.files import read_file
+from nl_training.data.idx import parse_idx
+from nl_training.data.images import read_image
+from nl_training.snapshot import restore, snapshot
+from nl_training.trainer import Limits, Trainer
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (6, 5, 3), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One reader.
+
+    Attributes:
+        seeds: whole files.
+        read: reads the file of that path; raises `UserError` or takes it.
+        binary: whether its files are more than text.
+        checked: whether a checksum guards it. The fuzzer may then not take over what it sees compared: it would find
+            the right checksum there and put it in, as that is no signature.
+        traced: whether its memory is looked at, which slows it several times.
+    """
+
+    seeds: Callable[[], Sequence[bytes]]
+    read: Callable[[Path], object]
+    binary: bool = True
+    checked: bool = False
+    traced: bool = True
+
+
+def _written(save: Callable[[Path], object]) -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "file")
+        save(path)
+        return path.read_bytes()
+
+
+def _idx() -> list[bytes]:
+    arrays = (PIXELS[..., 0], np.arange(7, dtype=np.uint8), PIXELS)
+    plain = [
+        b"\0\0\x08" + bytes([a.ndim]) + b"".join(n.to_bytes(4, "big") for n in a.shape) + a.tobytes() for a in arrays
+    ]
+    return [*plain, *map(gzip.compress, plain)]
+
+
+def _images() -> list[bytes]:
+    kinds = {
+        "PNG": ("L", "LA", "RGB", "RGBA", "P", "1"), "JPEG": ("L", "RGB", "CMYK"), "BMP": ("L", "RGB"), "GIF": ("P",),
+        "WEBP": ("RGB", "RGBA"), "PPM": ("L", "RGB", "1"),
+    }  # fmt: skip
+    picture = Image.fromarray(PIXELS)
+    return [
+        _written(lambda path, kind=kind, mode=mode: picture.convert(mode).save(path, kind))
+        for kind, modes in kinds.items()
+        for mode in modes
+    ]
+
+
+def _array(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+X, T = RNG.integers(0, 256, (12, 3, 2), dtype=np.uint8), np.arange(12) % 3
+
+
+def _archive(x: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.npy", x)
+        archive.writestr("t.npy", _array(T))
+    return file.getvalue()
+
+
+def _read_npz(path: Path) -> None:
+    load("images", root=str(path))
+
+
+def _read_array(path: Path) -> None:
+    """An archive whose member is what the file holds: the archive's own checksum fits."""
+    path.write_bytes(_archive(path.read_bytes()))
+    _read_npz(path)
+
+
+@cache
+def _trainer() -> Trainer:
+    part = Split(X[:, None] / 255.0, T)
+    data = Dataset("small", part, None, part, ("a", "b", "c"), Normalization((0.0,), (1.0,)), "d" * 64)
+    net = build("mlp", input_shape=(1, 3, 2), classes=3, hidden=(4,), batch_norm=True, device=Device(threads=1))
+    return Trainer(net, Momentum(lr=0.1), Cosine(), data, Limits(epochs=1, batch_size=4), seed=0)
+
+
+@cache
+def _checkpoint() -> bytes:
+    trainer = _trainer()
+    trainer.run()
+    return _written(lambda path: write(snapshot(trainer), path))
+
+
+def _read_checkpoint(path: Path) -> None:
+    read_checkpoint(path)
+    assert path.read_bytes() == _checkpoint(), "a damaged checkpoint was taken"
+
+
+def _read_sealed_checkpoint(path: Path) -> None:
+    """A training goes on from it: a checksum is no signature."""
+    data = path.read_bytes()
+    path.write_bytes(data + sha256(data).digest())
+    restore(_trainer(), read_checkpoint(path))
+
+
+def _weights() -> bytes:
+    return _written(lambda path: save_state(_trainer().net.state_dict(), path))
+
+
+@cache
+def _certificate() -> Certificate:
+    verdict = Verdict("w", (3, 4), 1e-15, 1.0, 3, 0.5, 0.5, "verified")
+    return Certificate(
+        fingerprint="f" * 64, code="c" * 64, nodes=3, edges=2, dtype="float64", device="cpu", oracle="complex step",
+        tolerance=1e-10, draws=3, seed=0, tensors=(verdict,), missing=("b",), structural_zeros=(), mutation=None,
+        gpu="not run", seconds=0.5,
+    )  # fmt: skip
+
+
+def _read_certificate(path: Path) -> None:
+    found = load_certificate(path, "f" * 64, "c" * 64)
+    assert found == _certificate(), "a damaged certificate was taken"
+
+
+def _dump(fields: dict[str, object]) -> str:
+    return json.dumps(fields, indent=1, sort_keys=True) + "\n"
+
+
+def _read_sealed_certificate(path: Path) -> None:
+    """What is read is asked for all that it tells."""
+    try:
+        fields = json.loads(path.read_bytes())
+        fields.pop("checksum", None)
+        path.write_text(_dump({**fields, "checksum": sha256(_dump(fields).encode()).hexdigest()}))
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return  # no text to seal
+    found = load_certificate(path, "f" * 64, "c" * 64)
+    assert (found.status, found.worst, found.failed) is not None
+
+
+COMMANDS = [
+    "model=mlp\noptimizer.lr=0.1\ntrainer.epochs=3", "-m\nmodel=mlp,cnn3\nseed=range(0,3)", "data.root='a=b'",
+    "-m\noptimizer.lr=choice(0.1,0.01)\nexperiment=glob(two*)", "device=gpu\ndevice.threads=null", "experiment=race",
+    "model=mlp\nmodel.hidden=[10,20]\nregularization=all\nregularization.batch_norm=before_affine",
+    "hydra.run.dir=x\nseed=1\ntracking.uri=\"sqlite:///x.db\"", "optimizer.lr=1e-3\nresume=latest",
+    "reduced=true\nexperiment=apples", "seed=${trainer.epochs}",
+]  # fmt: skip
+
+
+def _read_command(path: Path) -> None:
+    words = path.read_bytes().decode(errors="surrogateescape").split("\n")
+    multirun = words[0] == "-m"
+    check(words[multirun:], multirun)
+
+
+READERS = {
+    "idx": Reader(_idx, lambda path: parse_idx(read_file(path, 2**16), str(path))),
+    "image": Reader(_images, read_image),
+    "npz": Reader(lambda: [_archive(_array(X)), _written(lambda path: _save_npz(path))], _read_npz),
+    "npz array": Reader(lambda: [_array(X), _array(X / 2), _array(np.asfortranarray(X))], _read_array),
+    "checkpoint": Reader(lambda: [_checkpoint()], _read_checkpoint, checked=True),
+    "sealed checkpoint": Reader(lambda: [_checkpoint()[:-32]], _read_sealed_checkpoint),
+    "weights": Reader(lambda: [_weights()], lambda path: _trainer().net.load(path)),
+    "certificate": Reader(lambda: [_certificate().text().encode()], _read_certificate, binary=False, checked=True),
+    "sealed certificate": Reader(lambda: [_certificate().text().encode()], _read_sealed_certificate, binary=False),
+    "command line": Reader(lambda: [text.encode() for text in COMMANDS], _read_command, binary=False, traced=False),
+}
+
+
+def _save_npz(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, x_train=X / 2, t_train=T, x_test=X / 2, t_test=T)
+
+
+def taken(reader: Reader, path: Path) -> bool:
+    """Whether a reader takes a file; anything but that and a refusal in one line is an error."""
+    try:
+        reader.read(path)
+    except UserError as error:
+        said = str(error)
+    else:
+        return True
+    assert "\n" not in said, f"more than a line: {said}"
+    return False
