@@ -4,8 +4,10 @@ import sys
 
 from nl_training.config.cli import main, run_command
 
-HELP = """Draws the node graph as an SVG and as a page to look around in: pan, zoom, open layers, click a node for its
-formula, shapes, memory, the statistics of its values and gradients, and how far its gradient is from a numerical one.
+HELP = """Draws the node graph, as it is defined beside what the compiler makes of it, as an SVG and as a page to look
+around in: pan, zoom, open layers, click a node for its formula, shapes, memory, the statistics of its values and
+gradients, how far its gradient is from a numerical one, its time forward and backward on one CPU thread, and for what
+it became, or is made of, in the other graph.
 
   python scripts/draw.py layer=Affine                       a layer or loss alone
   python scripts/draw.py model=vgg16 regularization=all     a model under a config, with its first weights

@@ -151,26 +151,26 @@ def _costs(calls: Sequence[Sequence[Call]], owners: Sequence[Sequence[Owner]]) -
 
 
 def _rows(graph: Graph, seconds: Mapping[Owner, float], costs: Sums) -> list[Row]:
-    names, rows = _names(graph), []
+    paths, rows = names(graph), []
     for node in (*graph.order, None):
         for direction in ("forward", "backward"):
             if (node, direction) in seconds:
                 kind = "Total" if node is None else type(node).__name__
                 flops, moved, calls = costs[node, direction]
                 time = seconds[node, direction]
-                rows.append(Row(names[node], kind, direction, time, flops, moved, calls, _way(node)))
+                rows.append(Row(paths[node], kind, direction, time, flops, moved, calls, _way(node)))
     return rows
 
 
-def _names(graph: Graph) -> dict[Node | None, str]:
+def names(graph: Graph) -> dict[Node | None, str]:
     """What each node is called: a leaf by its name, others by layer and kind; of the same, the second with a 2."""
-    names: dict[Node | None, str] = {None: "gradients of all workers"}
+    found: dict[Node | None, str] = {None: "gradients of all workers"}
     seen: Counter[str] = Counter()
     for node in graph.order:
         name = node.name if isinstance(node, Leaf) else "/".join(filter(None, (node.path, type(node).__name__)))
         seen[name] += 1
-        names[node] = name if seen[name] == 1 else f"{name} {seen[name]}"
-    return names
+        found[node] = name if seen[name] == 1 else f"{name} {seen[name]}"
+    return found
 
 
 def _way(node: Node | None) -> str:

@@ -9,6 +9,7 @@ from nl_nodes import UserError
 from nl_training.config import build
 from nl_training.data import Dataset
 from nl_training.drawing import Sketch, page, sketch_layer, sketch_network, svg
+from nl_training.drawing.svg import told
 from nl_training.paths import ROOT
 from nl_training.progress import CertificateBar
 from nl_training.verification import verify
@@ -61,5 +62,5 @@ def _save(sketch: Sketch, name: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for ending, text in ((".svg", svg(sketch)), (".html", page(sketch))):
         (folder / f"{name}{ending}").write_text(text)
-    print("\n".join([sketch.title, *(f"  {line}" for line in sketch.lines)]))
+    print("\n".join([sketch.title, *(f"  {line}" for line in [*sketch.lines, *map(told, sketch.halves)])]))
     print(f"page     {folder / name}.html\npicture  {folder / name}.svg")

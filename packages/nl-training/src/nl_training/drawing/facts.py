@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from nl_nodes import Add, Graph, Input, Leaf, Node
-from nl_nodes.graph import topological_order
 
 BINS = 24
 FORMULA = re.compile(r"Forward: (.*?)\.?\s+Backward: (.*?)\.?\s+(?:Shapes|Keeps):", re.DOTALL)
@@ -96,7 +95,7 @@ def observe(graph: Graph, feeds: Mapping[str, Any], dy: Any) -> tuple[dict[Node,
     """
     shapes = graph.shapes({name: array.shape for name, array in feeds.items()})
     dtype = np.asarray(dy).dtype
-    on_path = graph.needs & set(topological_order(graph.outputs[:1]))
+    on_path = reached(graph)
     tapped: dict[Node, Node] = {}
     zeros: dict[str, Any] = {}
     for number, node in enumerate(graph.order):
@@ -114,3 +113,17 @@ def observe(graph: Graph, feeds: Mapping[str, Any], dy: Any) -> tuple[dict[Node,
     found = done.backward(dy)
     names = {node: node.name if isinstance(node, Leaf) else f"tap {i}" for i, node in enumerate(graph.order)}
     return values, {node: found[names[node]] for node in graph.order if node in on_path}
+
+
+def reached(graph: Graph) -> set[Node]:
+    """The nodes through which a gradient flows from the first output, on its own and not in another's."""
+    found = {graph.outputs[0]} & graph.needs
+    for node in reversed(graph.order):
+        if node in found:
+            found.update(n for i, n in enumerate(node.inputs) if i not in node.carries and n in graph.needs)
+    return found
+
+
+def carried(graph: Graph) -> set[Node]:
+    """The nodes whose gradient is part of another's."""
+    return {node.inputs[i] for node in graph.order for i in node.carries} - reached(graph)

@@ -12,7 +12,7 @@ from statistics import fmean
 
 WIDTH, HEIGHT = 150.0, 46.0  # of a node
 BEND = 18.0  # the width kept free for an edge that passes a row
-GAP_X, GAP_Y = 18.0, 34.0
+GAP_X, GAP_Y = 14.0, 30.0
 SWEEPS = 8
 
 Edge = tuple[int, int]
@@ -40,7 +40,8 @@ def lay_out(nodes: Sequence[int], edges: Sequence[Edge]) -> Layout:
     """Place nodes so that every edge goes down.
 
     Args:
-        nodes: each after those that it has edges from; one with a negative number takes no more room than a bend.
+        nodes: each after those that it has edges from; one with a negative number takes no more room than a bend, and
+            stands alone in the first row, or if nothing comes after it in the last.
         edges: pairs of nodes, from and to.
     """
     edges = list(dict.fromkeys(edges))
@@ -57,11 +58,14 @@ def lay_out(nodes: Sequence[int], edges: Sequence[Edge]) -> Layout:
     def at(n: int) -> Point:
         return rows.x[n] - left, tops[rows.rank[n]] + heights[rows.rank[n]] / 2
 
+    def upright(n: int) -> list[Point]:
+        """Where an edge enters and leaves a row: it turns only between rows, so that it crosses no node."""
+        x, top = rows.x[n] - left, tops[rows.rank[n]]
+        return [(x, y) for y in dict.fromkeys((top, top + heights[rows.rank[n]]))]
+
     def route(edge: Edge) -> list[Point]:
-        chain = [at(n) for n in rows.chains[edge]]
-        (x0, y0), (x1, y1) = chain[0], chain[-1]
-        above, below = (HEIGHT / 2 if n >= 0 else 0.0 for n in edge)
-        return [(x0, y0 + above), *chain[1:-1], (x1, y1 - below)]
+        start, *bends, end = rows.chains[edge]
+        return [upright(start)[-1], *(point for n in bends for point in upright(n)), upright(end)[0]]
 
     return Layout(
         {n: at(n) for n in nodes},
@@ -140,16 +144,22 @@ class Rows:
 
 
 def ranks(nodes: Sequence[int], edges: Sequence[Edge]) -> dict[int, int]:
-    """Each node's row: below all its inputs, and as far down as makes no edges longer in sum."""
+    """Each node's row: below all its inputs, and as far down as makes no edges longer in sum.
+
+    A node with a negative number has a row for itself: the first, or if nothing comes after it, the last.
+    """
     above: dict[int, list[int]] = {n: [] for n in nodes}
     below: dict[int, list[int]] = {n: [] for n in nodes}
     for a, b in edges:
         above[b].append(a)
         below[a].append(b)
+    first = any(node < 0 and below[node] for node in nodes)
     rank: dict[int, int] = {}
     for node in nodes:
-        rank[node] = max((rank[a] + 1 for a in above[node]), default=0)
+        rank[node] = max((rank[a] + 1 for a in above[node]), default=int(first and node >= 0))
     for node in reversed(nodes):
         if node >= 0 and below[node] and len(above[node]) <= len(below[node]):
             rank[node] = min(rank[b] for b in below[node]) - 1
+    last = max(rank[node] for node in nodes if node >= 0)
+    rank.update({node: last + 1 for node in nodes if node < 0 and not below[node]})
     return rank

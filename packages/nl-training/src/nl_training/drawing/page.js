@@ -2,27 +2,49 @@
 const facts = JSON.parse(document.getElementById("facts").textContent);
 const [view, stage, links, panel] = ["view", "stage", "links", "panel"].map((id) => document.getElementById(id));
 const SVG = "http://www.w3.org/2000/svg";
-const groups = [...document.querySelectorAll(".group")];
+const groups = [...document.querySelectorAll(".group")], heads = [...document.querySelectorAll(".half")];
 const nodes = new Map([...document.querySelectorAll("[data-node]")].map((g) => [Number(g.dataset.node), g]));
 const home = new Map(facts.groups.flatMap((group, i) => group.spots.map((spot) => [spot, i])));
+const halves = facts.halves.map((_, half) => facts.groups.flatMap((group, i) => (group.half === half ? [i] : [])));
 const open = facts.groups.map(() => facts.open);
 const camera = { x: 0, y: 0, scale: 1 };
 let corners = [], whole = { width: 1, height: 1 };
 
-/* Where the groups stand: one below the other, in as many columns as make the whole a bit wider than high. */
+/* Where the groups stand: the graphs side by side, each with its groups one below the other, in columns of the height
+   that lets the whole be seen largest. */
 function place() {
   const boxes = facts.groups.map((group, i) => (open[i] ? group : facts.shut));
-  const area = boxes.reduce((sum, b) => sum + (b.width + facts.columnGap) * (b.height + facts.gap), 0);
-  const limit = Math.max(Math.sqrt(area / facts.ratio), ...boxes.map((b) => b.height));
+  const lowest = Math.max(...boxes.map((b) => b.height));
+  const highest = boxes.reduce((sum, b) => sum + b.height + facts.gap, 0);
+  const limits = Array.from({ length: facts.steps }, (_, step) => lowest * (highest / lowest) ** (step / facts.steps));
+  const scales = limits.map((limit) => { placeAll(boxes, limit); return room().scale; });
+  placeAll(boxes, limits[scales.indexOf(Math.max(...scales))]);
+  links.replaceChildren();
+  for (const own of halves) {
+    own.slice(1).forEach((i, k) => links.append(shape("path", { class: "link", d: link(corners[own[k]], corners[i]) })));
+  }
+  groups.forEach((g, i) => {
+    g.setAttribute("transform", `translate(${corners[i].x} ${corners[i].y})`);
+    g.classList.toggle("closed", !open[i]);
+  });
+}
+
+function placeAll(boxes, limit) {
+  whole = { width: 0, height: 0 };
+  halves.forEach((own, half) => {
+    heads[half].dataset.left = half ? whole.width + facts.halfGap : 0;
+    placeHalf(own, boxes, limit, Number(heads[half].dataset.left));
+  });
+}
+
+function placeHalf(own, boxes, limit, left) {
   const columns = [[]];
   let y = 0;
-  boxes.forEach((b, i) => {
-    if (columns.at(-1).length && y + b.height > limit) { columns.push([]); y = 0; }
+  for (const i of own) {
+    if (columns.at(-1).length && y + boxes[i].height > limit) { columns.push([]); y = 0; }
     columns.at(-1).push(i);
-    y += b.height + facts.gap;
-  });
-  let left = 0;
-  whole = { width: 0, height: 0 };
+    y += boxes[i].height + facts.gap;
+  }
   for (const column of columns) {
     const width = Math.max(...column.map((i) => boxes[i].width));
     y = 0;
@@ -34,11 +56,6 @@ function place() {
     whole.height = Math.max(whole.height, y - facts.gap);
     left += width + facts.columnGap;
   }
-  groups.forEach((g, i) => {
-    g.setAttribute("transform", `translate(${corners[i].x} ${corners[i].y})`);
-    g.classList.toggle("closed", !open[i]);
-  });
-  links.replaceChildren(...corners.slice(1).map((end, i) => shape("path", { class: "link", d: link(corners[i], end) })));
 }
 
 function link(start, end) {
@@ -63,6 +80,9 @@ function element(name, attributes, ...children) {
 /* The camera. */
 function look() {
   stage.setAttribute("transform", `translate(${camera.x} ${camera.y}) scale(${camera.scale})`);
+  for (const head of heads) { /* of the same size however small the picture */
+    head.setAttribute("transform", `translate(${head.dataset.left} ${-facts.gap / 2}) scale(${1 / camera.scale}) translate(0 -10)`);
+  }
 }
 
 function zoom(factor, x = innerWidth / 2, y = innerHeight / 2) {
@@ -73,18 +93,26 @@ function zoom(factor, x = innerWidth / 2, y = innerHeight / 2) {
   look();
 }
 
+/* Where there is room for the picture, and how large it can be there. */
+function room() {
+  const [above, below] = ["header", "#legend"].map((name) => document.querySelector(name).offsetHeight);
+  const top = above + 56, bottom = below + 28, side = 30;
+  const width = innerWidth - 2 * side - panel.offsetWidth, height = innerHeight - top - bottom;
+  return { top, side, width, height, scale: Math.min(1, width / whole.width, height / whole.height) };
+}
+
 function fit() {
-  const top = document.querySelector("header").offsetHeight + 36, bottom = 64, side = 30;
-  const width = innerWidth - 2 * side - (panel.hidden ? 0 : panel.offsetWidth), height = innerHeight - top - bottom;
-  camera.scale = Math.min(1, width / whole.width, height / whole.height);
-  camera.x = side + (width - whole.width * camera.scale) / 2;
-  camera.y = top + Math.max(0, (height - whole.height * camera.scale) / 2);
+  const { top, side, width, height, scale } = room();
+  camera.scale = scale;
+  camera.x = side + (width - whole.width * scale) / 2;
+  camera.y = top + Math.max(0, (height - whole.height * scale) / 2);
   look();
 }
 
+/* A layer opens in both graphs, and the one that was clicked stays where it is. */
 function toggle(i) {
-  const before = { ...corners[i] };
-  open[i] = !open[i];
+  const before = { ...corners[i] }, state = !open[i];
+  facts.groups.forEach((group, k) => { if (group.title === facts.groups[i].title) open[k] = state; });
   place();
   camera.x += (before.x + before.box.width / 2 - corners[i].x - corners[i].box.width / 2) * camera.scale;
   camera.y += (before.y - corners[i].y) * camera.scale;
@@ -97,56 +125,95 @@ function every(state) {
   fit();
 }
 
-/* One node: its edges, and the panel with all that is known of it. */
+/* One node: its edges, its kin in the other graph, and the panel with all that is known of it. */
+function dim() {
+  for (const lit of document.querySelectorAll(".chosen, .near, .kin")) lit.classList.remove("chosen", "near", "kin");
+}
+
 function forget() {
-  for (const lit of document.querySelectorAll(".chosen, .near")) lit.classList.remove("chosen", "near");
-  panel.hidden = true;
-  document.body.classList.remove("told");
+  dim();
+  panel.replaceChildren(...overview());
 }
 
 function choose(number) {
-  forget();
+  dim();
   nodes.get(number).classList.add("chosen");
-  for (const edge of document.querySelectorAll(".edge")) {
-    const inGroup = groups[home.get(number)].contains(edge);
-    if (inGroup && edge.dataset.edge.split(" ").includes(String(number))) edge.classList.add("near");
+  for (const edge of groups[home.get(number)].querySelectorAll(".edge")) {
+    if (edge.dataset.edge.split(" ").includes(String(number))) edge.classList.add("near");
+  }
+  for (const kin of facts.spots[number].kin) {
+    nodes.get(kin).classList.add("kin");
+    groups[home.get(kin)].classList.add("kin");
   }
   panel.replaceChildren(...told(number));
-  panel.hidden = false;
   panel.scrollTop = 0;
-  document.body.classList.add("told");
 }
 
 function goTo(number) {
   const i = home.get(number);
   if (!open[i]) toggle(i);
   choose(number);
-  const seen = nodes.get(number).getBoundingClientRect();
+  const seen = nodes.get(number).getBoundingClientRect(), { top, side, width, height } = room();
+  if (seen.left > side && seen.right < side + width && seen.top > top && seen.bottom < top + height) return;
   camera.x += (innerWidth - panel.offsetWidth) / 2 - seen.x - seen.width / 2;
   camera.y += innerHeight / 2 - seen.y - seen.height / 2;
   look();
 }
 
 function told(number) {
-  const spot = facts.spots[number];
+  const spot = facts.spots[number], group = facts.groups[home.get(number)];
   const users = facts.spots.flatMap((other, i) => (other.inputs.includes(number) ? [i] : []));
   const rows = [["shape", spot.shape], ["memory", spot.memory], ...spot.attributes];
   if (spot.stored) rows.push(["stored as", spot.stored]);
   if (spot.residual) rows.push(["against the complex step", spot.residual]);
-  const away = element("button", { className: "away", title: "close", onclick: forget }, "×");
+  const { summary, forward, backward } = spot.formula, codes = [["forward ", forward], ["backward", backward]];
+  const where = `${group.title}, ${facts.halves[group.half].name}`;
+  const none = `Nothing: the compiler has ${group.half ? "put it in" : "left it out"}.`;
+  const formulas = codes.map(([name, text]) => element("code", {}, `${name}  ${text}`));
   return [
-    away,
+    element("button", { className: "away", title: "close", onclick: forget }, "×"),
     element("h2", {}, spot.kind),
-    element("p", { className: "soft" }, `${spot.label === spot.kind ? "" : `${spot.label} in `}${facts.groups[home.get(number)].title}`),
-    ...(spot.formula.forward
-      ? [heading("formula"), element("code", {}, `forward   ${spot.formula.forward}`), element("code", {}, `backward  ${spot.formula.backward}`)]
-      : [heading("what it is"), element("p", {}, spot.formula.summary)]),
+    element("p", { className: "soft" }, spot.label === spot.kind ? where : `${spot.label} in ${where}`),
+    ...(!forward || spot.family === "fused" ? [heading("what it is"), element("p", {}, summary)] : []),
+    ...(forward ? [heading("formula"), ...formulas] : []),
+    ...costs(spot, facts.halves[group.half]),
     heading("this one"),
     table([], rows),
     ...numbers("value", spot.value),
-    ...numbers("gradient", spot.gradient, spot.needs ? "The loss does not reach it." : "None is asked for."),
+    ...numbers("gradient", spot.gradient, spot.unmoved),
+    ...ways(group.half ? "made of" : "became", spot.kin, none),
     ...ways("takes", spot.inputs),
     ...ways("goes to", users),
+  ];
+}
+
+function costs(spot, half) {
+  const { forward, backward } = spot.costs;
+  if (!forward && !backward && spot.family === "leaves") return [];
+  if (!forward && !backward) return [heading("cost"), element("p", { className: "soft" }, "None: another view of the same memory.")];
+  const row = (title, tell) => [title, ...[forward, backward].map((cost) => (cost ? tell(cost) : "–"))];
+  const rows = [
+    row("time", (cost) => cost.time),
+    row("of the step", (cost) => `${((100 * cost.seconds) / half.seconds).toFixed(1)} %`),
+    row("operations", (cost) => cost.operations),
+    row("read and written", (cost) => cost.memory),
+    row("calls", (cost) => cost.calls),
+  ];
+  const way = spot.way ? [table([], [["calculated by", spot.way]])] : [];
+  return [heading("cost"), table(["", "forward", "backward"], rows), ...way];
+}
+
+/* What the panel tells while no node is chosen. */
+function overview() {
+  const seconds = (i) => Object.values(facts.spots[i].costs).reduce((sum, cost) => sum + cost.seconds, 0);
+  const slowest = (half) => halves[half].flatMap((i) => facts.groups[i].spots).filter(seconds)
+    .sort((a, b) => seconds(b) - seconds(a)).slice(0, 6);
+  const share = (i, half) => `${((100 * seconds(i)) / facts.halves[half].seconds).toFixed(1)} %`;
+  return [
+    element("h2", {}, "The same graph twice"),
+    element("p", {}, "On the left as it is defined; on the right as the compiler has rewritten it, where images lie as rows × columns × images × channels."),
+    element("p", {}, "Click a node for all that is known of it, and to see what it became or what it is made of."),
+    ...facts.halves.flatMap(({ name }, half) => [heading(`slowest, ${name}`), ...slowest(half).map((i) => way(i, share(i, half)))]),
   ];
 }
 
@@ -178,12 +245,14 @@ function numbers(title, found, none = "No number in it is finite.") {
   return [heading(title), bars, ends, table([], rows)];
 }
 
-function ways(title, spots) {
-  const buttons = spots.map((i) => {
-    const { label, shape } = facts.spots[i];
-    return element("button", { className: "way", onclick: () => goTo(i) }, label, element("span", {}, shape));
-  });
-  return buttons.length ? [heading(title), ...buttons] : [];
+function ways(title, spots, none = "") {
+  if (!spots.length) return none ? [heading(title), element("p", { className: "soft" }, none)] : [];
+  return [heading(title), ...spots.map((i) => way(i, facts.spots[i].shape))];
+}
+
+function way(i, words) {
+  const label = element("span", {}, facts.spots[i].label), layer = element("small", {}, facts.groups[home.get(i)].title);
+  return element("button", { className: "way", onclick: () => goTo(i) }, label, layer, element("span", {}, words));
 }
 
 /* Hands: a press that moves drags the picture, one that does not is a click. */
@@ -223,5 +292,6 @@ for (const node of nodes.values()) node.setAttribute("tabindex", "0");
 const tools = { open: () => every(true), shut: () => every(false), fit, closer: () => zoom(1.3), farther: () => zoom(1 / 1.3) };
 for (const [id, act] of Object.entries(tools)) document.getElementById(id).onclick = act;
 addEventListener("resize", fit);
+forget();
 place();
 fit();

@@ -1,5 +1,8 @@
 """The picture as a page of its own: pan, zoom, open and close layers, click a node for all that is known of it.
 
+The graph as it is defined stands beside the compiled one; what is clicked in one lights up what it is made of, or
+became, in the other.
+
 The page asks for nothing: styles, script, picture and numbers are in the one file.
 """
 
@@ -12,12 +15,26 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from nl_nodes.compiler import Row
 from nl_training.drawing.sketch import Group, Sketch, Spot
-from nl_training.drawing.svg import ARROW, COLUMN_GAP, GAP, RATIO, Box, box, shaped, style
+from nl_training.drawing.svg import (
+    ARROW,
+    COLUMN_GAP,
+    GAP,
+    HALF_GAP,
+    STEPS,
+    Box,
+    box,
+    duration,
+    heat,
+    shaped,
+    style,
+    told,
+)
 
-SHUT = (270.0, 54.0)  # width and height of a closed group
-# A picture of more nodes than this begins with its layers closed.
-MANY = 100
+SHUT = (290.0, 58.0)  # width and height of a closed group
+# A picture of more nodes than this would begin with letters too small to read: its layers are closed at first.
+MANY = 60
 
 
 def page(sketch: Sketch) -> str:
@@ -29,7 +46,7 @@ def page(sketch: Sketch) -> str:
         lines="".join(f"<p>{escape(line)}</p>" for line in sketch.lines),
         legend="".join(_legend(sketch)),
         style=style() + _read("page.css"),
-        picture=ARROW + '<g id="stage"><g id="links"></g>' + "".join(groups) + "</g>",
+        picture=ARROW + '<g id="stage"><g id="links"></g>' + "".join([*_heads(sketch), *groups]) + "</g>",
         facts=json.dumps(_facts(sketch, boxes)).replace("</", "<\\/"),
         script=_read("page.js"),
     )
@@ -41,16 +58,25 @@ def _read(name: str) -> str:
 
 def _legend(sketch: Sketch) -> list[str]:
     tones = {spot.kind.lower() if spot.family == "leaves" else spot.family: None for spot in sketch.spots}
-    return [f'<li class="node {tone}">{tone}</li>' for tone in tones]
+    hot = '<li class="hot">time, beside the slowest</li>'
+    return [*(f'<li class="node {tone}">{tone}</li>' for tone in tones), hot]
+
+
+def _heads(sketch: Sketch) -> list[str]:
+    return [f'<text class="half">{escape(told(half))}</text>' for half in sketch.halves]
 
 
 def _group(sketch: Sketch, number: int, open_box: Box) -> str:
     group = sketch.groups[number]
     width, height = SHUT
+    seconds = sketch.seconds(group)
+    slowest = max(sketch.seconds(g) for g in sketch.groups if g.half == group.half)
     shut = (
         f'<rect class="box" width="{width}" height="{height}" rx="12"/>'
         f'<text class="title" x="14" y="23">{escape(group.title)}</text>'
+        f'<text class="shape" x="{width - 14}" y="23" text-anchor="end">{duration(seconds)}</text>'
         f'<text class="shape" x="14" y="41">{escape(_summary(sketch, group))}</text>'
+        f"{heat(seconds / slowest, 14, height - 9, width - 28)}"
         f"<title>{escape(group.summary)}</title>"
     )
     return (
@@ -66,18 +92,24 @@ def _summary(sketch: Sketch, group: Group) -> str:
 
 def _facts(sketch: Sketch, boxes: list[Box]) -> dict[str, Any]:
     """What the script needs to know."""
+    halves = [half.name for half in sketch.halves]
     return {
         "open": len(sketch.spots) <= MANY,
         "shut": {"width": SHUT[0], "height": SHUT[1], "exit": SHUT[0] / 2},
         "gap": GAP,
         "columnGap": COLUMN_GAP,
-        "ratio": RATIO,
+        "halfGap": HALF_GAP,
+        "steps": STEPS,
+        "halves": [asdict(half) for half in sketch.halves],
         "groups": [
-            {"title": g.title, "spots": g.spots, "width": b.width, "height": b.height, "exit": b.exit}
+            {
+                "half": halves.index(g.half), "title": g.title, "spots": g.spots,
+                "width": b.width, "height": b.height, "exit": b.exit,
+            }
             for g, b in zip(sketch.groups, boxes, strict=True)
         ],
         "spots": [_spot(spot) for spot in sketch.spots],
-    }
+    }  # fmt: skip
 
 
 def _spot(spot: Spot) -> dict[str, Any]:
@@ -86,6 +118,18 @@ def _spot(spot: Spot) -> dict[str, Any]:
         "shape": shaped(spot.shape),
         "memory": _memory(spot.bytes),
         "attributes": list(spot.attributes.items()),
+        "way": next((row.way for row in spot.costs), ""),
+        "costs": {row.direction: _cost(row) for row in spot.costs},
+    }
+
+
+def _cost(row: Row) -> dict[str, Any]:
+    return {
+        "seconds": row.seconds,
+        "time": duration(row.seconds),
+        "operations": f"{row.flops:,}",
+        "memory": _memory(row.bytes),
+        "calls": f"{row.calls:,}",
     }
 
 

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from itertools import pairwise
-from math import sqrt
+from math import log
 
 from nl_training.drawing.layout import HEIGHT, WIDTH, Edge, Layout, Point, lay_out
-from nl_training.drawing.sketch import Group, Sketch, Spot
+from nl_training.drawing.sketch import Group, Half, Sketch
 
 HEADER, PADDING, GAP = 40.0, 18.0, 34.0
-COLUMN_GAP, MARGIN, TITLE = 70.0, 40.0, 96.0
-LEAST = 230.0  # a box is no narrower, so that its title fits
-RATIO = 1.6  # how much wider than high the whole becomes, about
+COLUMN_GAP, HALF_GAP, MARGIN, TITLE = 56.0, 100.0, 40.0, 160.0
+LETTER = 8.2  # how wide one is in a box's header, with some room
+RATIO = 1.3  # how much wider than high the whole becomes, about
+STEPS = 24  # heights of columns that are tried
+LABEL, ROOM = 15.0, WIDTH - 22  # how large a label's letters are, and how wide it may be
+ASPECT = 0.64  # how wide a letter is, as a part of its height
 ENTRY, EXIT = -1, -2  # where a group is fed, and where it feeds the next
 
 
@@ -50,24 +53,42 @@ def style() -> str:
 
 
 def svg(sketch: Sketch) -> str:
-    """The whole picture, every group open, as a file of its own."""
-    placed = place([box(sketch, number) for number in range(len(sketch.groups))])
-    width = max(p.x + p.box.width for p in placed) + MARGIN
-    width = max(width, 2 * MARGIN + 7 * max(map(len, sketch.lines)))
-    height = max(p.y + p.box.height for p in placed) + MARGIN
+    """The whole picture, both graphs side by side and every group open, as a file of its own."""
+    boxes = [box(sketch, number) for number in range(len(sketch.groups))]
+    halves = side_by_side([[boxes[number] for number in sketch.of(half)] for half in sketch.halves])
+    parts = []
+    for half, placed in zip(sketch.halves, halves, strict=True):
+        left = min(p.x for p in placed)
+        parts.append(f'<text class="half" x="{left:.1f}" y="{TITLE - 26}">{escape(told(half))}</text>')
+        parts += [f'<path class="link" d="{link(a, b)}"/>' for a, b in pairwise(placed)]
+        parts += [f'<g transform="translate({p.x:.1f} {p.y:.1f})">{p.box.markup}</g>' for p in placed]
     lines = [
         f'<text class="line" x="{MARGIN}" y="{62 + 17 * i}">{escape(line)}</text>'
         for i, line in enumerate(sketch.lines)
     ]
-    links = [f'<path class="link" d="{link(a, b)}"/>' for a, b in pairwise(placed)]
-    groups = [f'<g transform="translate({p.x:.1f} {p.y:.1f})">{p.box.markup}</g>' for p in placed]
+    right, bottom = size_of(halves)
+    width, height = max(right, 7 * max(map(len, sketch.lines))) + MARGIN, bottom + MARGIN
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="drawing" viewBox="0 0 {width:.0f} {height:.0f}" '
         f'width="{width:.0f}" height="{height:.0f}"><style>{style()}</style>{ARROW}'
         f'<rect class="paper" width="100%" height="100%"/>'
-        f'<text class="heading" x="{MARGIN}" y="40">{escape(sketch.title)}</text>{"".join(lines + links + groups)}'
+        f'<text class="heading" x="{MARGIN}" y="40">{escape(sketch.title)}</text>{"".join(lines + parts)}'
         "</svg>\n"
     )
+
+
+def told(half: Half) -> str:
+    """What stands above a graph."""
+    return f"{half.name}: {half.nodes} nodes, {duration(half.seconds)} a step"
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it.
+
+    >>> duration(0.00123456), duration(4.2e-6), duration(0)
+    ('1.23 ms', '4.2 µs', '0 µs')
+    """
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} µs"
 
 
 def _marker(name: str) -> str:
@@ -80,10 +101,33 @@ def _marker(name: str) -> str:
 ARROW = f"<defs>{_marker('arrow')}{_marker('lit')}</defs>"
 
 
-def place(boxes: Sequence[Box]) -> list[Placed]:
-    """One box below the other, in as many columns as make the whole a bit wider than high."""
-    area = sum((b.width + COLUMN_GAP) * (b.height + GAP) for b in boxes)
-    limit = max(sqrt(area / RATIO), *(b.height for b in boxes))
+def side_by_side(halves: Sequence[Sequence[Box]]) -> list[list[Placed]]:
+    """All halves beside each other, in columns of such a height that the whole becomes a bit wider than high."""
+    boxes = [b for half in halves for b in half]
+    lowest, highest = max(b.height for b in boxes), sum(b.height + GAP for b in boxes)
+
+    def placed(step: int) -> list[list[Placed]]:
+        limit, left, found = lowest * (highest / lowest) ** (step / STEPS), MARGIN, []
+        for half in halves:
+            found.append(place(half, left, limit))
+            left = size_of(found)[0] + HALF_GAP
+        return found
+
+    def unlike(found: list[list[Placed]]) -> float:
+        width, height = size_of(found)
+        return abs(log(width / height / RATIO))
+
+    return min(map(placed, range(STEPS)), key=unlike)
+
+
+def size_of(halves: Sequence[Sequence[Placed]]) -> Point:
+    """The right and the lower end of all."""
+    everything = [p for half in halves for p in half]
+    return max(p.x + p.box.width for p in everything), max(p.y + p.box.height for p in everything)
+
+
+def place(boxes: Sequence[Box], left: float, limit: float) -> list[Placed]:
+    """One box below the other, in columns no higher than the limit, from the left on."""
     columns: list[list[Box]] = [[]]
     y = 0.0
     for b in boxes:
@@ -93,7 +137,6 @@ def place(boxes: Sequence[Box]) -> list[Placed]:
         columns[-1].append(b)
         y += b.height + GAP
     placed = []
-    left = MARGIN
     for column in columns:
         width, y = max(b.width for b in column), TITLE
         for b in column:
@@ -125,12 +168,13 @@ def curve(points: Sequence[Point]) -> str:
 def box(sketch: Sketch, number: int) -> Box:
     """Draw one group."""
     group = sketch.groups[number]
-    plan = lay_out(*_parts(sketch, number))
-    width = max(plan.width + 2 * PADDING, LEAST)
+    plan = lay_out(*parts(sketch, number))
+    words = len(group.title) + len(shaped(sketch.spots[group.output].shape))
+    width = max(plan.width + 2 * PADDING, LETTER * words + 2 * PADDING)
     left, top = (width - plan.width) / 2, HEADER + PADDING
     height = top + plan.height + (0 if EXIT in plan.places else PADDING)
     exit_x = left + plan.places[EXIT][0] if EXIT in plan.places else width / 2
-    inner = _edges(sketch, plan) + "".join(_node(sketch.spots[n], n, *plan.places[n]) for n in group.spots)
+    inner = _edges(sketch, plan) + "".join(_node(sketch, n, *plan.places[n]) for n in group.spots)
     markup = (
         f'<rect class="box" width="{width:.1f}" height="{height:.1f}" rx="12"/>{header(sketch, group, width)}'
         f'<g transform="translate({left:.1f} {top:.1f})">{inner}</g>'
@@ -138,7 +182,7 @@ def box(sketch: Sketch, number: int) -> Box:
     return Box(markup, width, height, exit_x)
 
 
-def _parts(sketch: Sketch, number: int) -> tuple[list[int], list[Edge]]:
+def parts(sketch: Sketch, number: int) -> tuple[list[int], list[Edge]]:
     """The nodes and edges to lay out: the group's own, its entry where it is fed and its exit where it feeds."""
     group = sketch.groups[number]
     inside = set(group.spots)
@@ -146,7 +190,7 @@ def _parts(sketch: Sketch, number: int) -> tuple[list[int], list[Edge]]:
     nodes = list(group.spots)
     if any(start == ENTRY for start, _ in edges):
         nodes.insert(0, ENTRY)
-    if number < len(sketch.groups) - 1:
+    if any(later.half == group.half for later in sketch.groups[number + 1 :]):
         nodes.append(EXIT)
         edges.append((group.output, EXIT))
     return nodes, edges
@@ -181,15 +225,26 @@ def _edges(sketch: Sketch, plan: Layout) -> str:
     return "".join(drawn)
 
 
-def _node(spot: Spot, number: int, x: float, y: float) -> str:
+def _node(sketch: Sketch, number: int, x: float, y: float) -> str:
+    spot = sketch.spots[number]
     leaf = spot.family == "leaves"
-    radius = HEIGHT / 2 if leaf else 8
+    radius, inset = (HEIGHT / 2, HEIGHT / 2) if leaf else (8, 14.0)
+    middle = WIDTH / 2 + (0 if leaf else 3)
+    size = min(LABEL, ROOM / (ASPECT * len(spot.label)))
     classes = f"node {spot.kind.lower() if leaf else spot.family}{' stored' if spot.stored else ''}"
     below = f"→ {spot.stored}" if spot.stored else shaped(spot.shape)
     stripe = "" if leaf else f'<path class="stripe" d="M8 0 Q0 0 0 8 V{HEIGHT - 8} Q0 {HEIGHT} 8 {HEIGHT} z"/>'
     return (
         f'<g class="{classes}" data-node="{number}" transform="translate({x - WIDTH / 2:.1f} {y - HEIGHT / 2:.1f})">'
         f'<rect class="shape-of-node" width="{WIDTH}" height="{HEIGHT}" rx="{radius}"/>{stripe}'
-        f'<text class="label" x="{WIDTH / 2}" y="20">{escape(spot.label)}</text>'
-        f'<text class="shape" x="{WIDTH / 2}" y="36">{escape(below)}</text></g>'
+        f'<text class="label" font-size="{size:.1f}" x="{middle}" y="20">{escape(spot.label)}</text>'
+        f'<text class="shape" x="{middle}" y="35">{escape(below)}</text>'
+        f"{heat(sketch.shares[number], inset, HEIGHT - 5, WIDTH - 2 * inset)}</g>"
     )
+
+
+def heat(share: float, x: float, y: float, width: float) -> str:
+    """The bar that tells what share of the slowest one's time something takes; none where it takes next to none."""
+    if share < 0.01:
+        return ""
+    return f'<rect class="heat" x="{x}" y="{y}" width="{width * share:.1f}" height="3" rx="1.5"/>'

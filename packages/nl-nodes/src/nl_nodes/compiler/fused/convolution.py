@@ -26,10 +26,11 @@ class Conv(Node):
     Max pooling of 2x2 windows that touch commutes with the bias and the rectifier, so it comes first and a quarter of
     the values is left for them.
 
-    Forward: as said. Backward: dy passes where y > 0; within a window, to the first of its largest values in row-major
-    order; then dw and dx as of a convolution. Shapes: x (Hf, Wf, N, C), the maps in the frame that `conv` gives them,
-    w (K, C, FH, FW), b (K,), y (OH, OW, N, K) or half that, and its frame. Keeps: inputs, output, mask (which of two
-    neighbours is larger). Kinks: as ValueMask and Max. Errors: none; `conv` makes what fits.
+    Forward: y = max(pool(conv(x, w)) + b, 0). Backward: g = dy where y > 0, db = the sum of g; within a window to the
+    first of its largest values in row-major order; then dw and dx as of a convolution. Shapes: x (Hf, Wf, N, C), the
+    maps in the frame that `conv` gives them, w (K, C, FH, FW), b (K,), y (OH, OW, N, K) or half that, and its frame.
+    Keeps: inputs, output, mask (which of two neighbours is larger). Kinks: as ValueMask and Max. Errors: none; `conv`
+    makes what fits.
     Source: Deep Learning from Scratch, 7.4; Lavin and Gray (2016).
 
     Args:

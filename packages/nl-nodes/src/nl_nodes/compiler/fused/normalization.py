@@ -97,10 +97,11 @@ class ChannelVariance(Node):
 class Normalize(Node):
     """y = relu(pool(gamma (x - mean) / sqrt(var + eps) + beta)), in a frame of zeros; rectifier and pooling optional.
 
-    Forward: as said, with the mean and the variance of x. Backward: g is dy where it passes rectifier and pooling;
-    dbeta = sum g, dgamma = sum g xhat, dx = gamma (g - dbeta / M - xhat dgamma / M) / sqrt(var + eps), which is the
-    whole gradient of x; mean and variance get none, for theirs is in dx. Shapes: x (H, W, N, K), all others (K,),
-    y (H, W, N, K) or half that, and its frame. Keeps: inputs, output, mask. Kinks: as ValueMask and Max.
+    Forward: y = max(pool(gamma xhat + beta), 0), xhat = (x - mean) / sqrt(var + eps), with the mean and the variance
+    of x. Backward: g is dy where it passes rectifier and pooling; dbeta = sum g, dgamma = sum g xhat,
+    dx = gamma (g - dbeta / M - xhat dgamma / M) / sqrt(var + eps), which is the whole gradient of x; mean and variance
+    get none, for theirs is in dx. Shapes: x (H, W, N, K), all others (K,), y (H, W, N, K) or half that, and its frame.
+    Keeps: inputs, output, mask. Kinks: as ValueMask and Max.
     Errors: none; the compiler makes what fits. Source: Ioffe and Szegedy, Batch Normalization (2015), section 3.
     """
 

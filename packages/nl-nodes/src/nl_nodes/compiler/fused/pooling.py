@@ -14,9 +14,10 @@ from nl_nodes.typing import Array, Shape
 class Pool(Node):
     """y = the maximum of windows of 2x2 that touch, in a frame of zeros.
 
-    Forward: as said; a last odd row or column is left out. Backward: dy to the first maximum of each window in
-    row-major order. Shapes: x (H, W, N, K), y (H // 2, W // 2, N, K) and its frame. Keeps: mask. Kinks: as Max.
-    Errors: `ShapeError` for an x without four axes. Source: Deep Learning from Scratch, 7.3.
+    Forward: y[i, j] = the maximum of x[2i:2i+2, 2j:2j+2]; a last odd row or column is left out. Backward: dy to the
+    first maximum of each window in row-major order. Shapes: x (H, W, N, K), y (H // 2, W // 2, N, K) and its frame.
+    Keeps: mask. Kinks: as Max. Errors: `ShapeError` for an x without four axes.
+    Source: Deep Learning from Scratch, 7.3.
     """
 
     keeps = ("mask",)
