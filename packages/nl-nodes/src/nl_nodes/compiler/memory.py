@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ class Block:
         value: what it holds at the beginning, if that matters.
         alias: an array of another block that takes its place.
         users: the first and last call of each worker that uses it.
+        rounds: the first and last round in which anybody does; workers meet between two rounds.
     """
 
     memory: Any
@@ -33,6 +35,7 @@ class Block:
     value: Any = None
     alias: Any = None
     users: dict[int, tuple[int, int]] = field(default_factory=dict)
+    rounds: tuple[int, int] = (0, 0)
 
     @property
     def size(self) -> int:
@@ -93,9 +96,11 @@ class Memory:
         return block
 
 
-def use(memory: Memory, worker: int, number: int, array: Any) -> None:
-    """Note that a worker's call uses an array."""
+def use(memory: Memory, worker: int, number: int, round_: int, array: Any) -> None:
+    """Note that a worker's call, in a round between two meetings, uses an array."""
     block = memory.block(array)
+    begin, end = block.rounds if block.users else (round_, round_)
+    block.rounds = (min(begin, round_), max(end, round_))
     first, _ = block.users.get(worker, (number, number))
     block.users[worker] = (first, number)
 
@@ -103,28 +108,34 @@ def use(memory: Memory, worker: int, number: int, array: Any) -> None:
 def place(blocks: list[Block]) -> tuple[dict[Block, int], int]:
     """Where each block comes to lie, and how much memory that takes.
 
-    A lasting block, and one that several workers use, has a place of its own. Of the others, those of one worker may
-    share a place when they are never in use at once: largest first, each at the lowest place that is free.
+    A lasting block has a place of its own. Others may share one when they are never in use at once: those of one worker
+    by its calls, those of several by their rounds.
     """
     places: dict[Block, int] = {}
     end = 0
-    for block in blocks:
-        if block.users and not block.outside and block.alias is None and (block.lasting or len(block.users) > 1):
+    used = [b for b in blocks if b.users and not b.outside and b.alias is None]
+    for block in used:
+        if block.lasting:
             places[block] = end
             end = _round(end + block.size)
-    for worker in sorted({w for block in blocks for w in block.users}):
-        own = [b for b in blocks if set(b.users) == {worker} and not b.lasting and not b.outside and b.alias is None]
-        end = _overlay(own, worker, end, places)
+    passing = [b for b in used if not b.lasting]
+    end = _overlay([b for b in passing if len(b.users) > 1], lambda b: b.rounds, end, places)
+    for worker in sorted({w for block in passing for w in block.users}):
+        own = [b for b in passing if set(b.users) == {worker}]
+        end = _overlay(own, lambda b: next(iter(b.users.values())), end, places)
     return places, end
 
 
-def _overlay(blocks: list[Block], worker: int, begin: int, places: dict[Block, int]) -> int:
+def _overlay(
+    blocks: list[Block], life: Callable[[Block], tuple[int, int]], begin: int, places: dict[Block, int]
+) -> int:
+    """Largest first, each at the lowest place that is free throughout its life."""
     end = begin
     placed: list[Block] = []
     # Of the same size the first used first: blocks come by address, which is another in each process.
-    for block in sorted(blocks, key=lambda b: (-b.size, b.users[worker])):
-        first, last = block.users[worker]
-        rivals = [b for b in placed if b.users[worker][0] <= last and first <= b.users[worker][1]]
+    for block in sorted(blocks, key=lambda b: (-b.size, life(b), sorted(b.users.items()))):
+        first, last = life(block)
+        rivals = [b for b in placed if life(b)[0] <= last and first <= life(b)[1]]
         at = begin
         for other in sorted(rivals, key=lambda b: places[b]):
             if at + block.size <= places[other]:

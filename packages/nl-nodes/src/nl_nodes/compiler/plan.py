@@ -49,12 +49,14 @@ class Plan:
         recording = _record(graph, feeds, samples, gradients, team.count)
         self._memory = recording.memory
         for worker, tape in enumerate(recording.tapes):
-            for number, (_, args) in enumerate(tape.calls):
+            round_ = 0
+            for number, (name, args) in enumerate(tape.calls):
                 for array in args:
                     if isinstance(array, np.ndarray):
-                        use(self._memory, worker, number, array)
+                        use(self._memory, worker, number, round_, array)
+                round_ += name == "meet"
         for array in [*recording.inputs.values(), *recording.results, *recording.updates.values()]:
-            use(self._memory, 0, 0, array)
+            use(self._memory, 0, 0, 0, array)
         self._places, self.size = place(self._memory.blocks)
         self._arena = team.memory(self.size + LINE)
         self._begin = -self._arena.ctypes.data % LINE
