@@ -154,6 +154,27 @@ def test_a_training_gradient_may_cross_a_kink_on_one_batch_but_not_on_all() -> N
     assert len(calls) == 2
 
 
+def on_the_kink(seed: int) -> np.ndarray:
+    """Images, the first of which is so near to the rectifier's kink that float32 sees it on the other side."""
+    rng = np.random.default_rng(seed)
+    while True:
+        x = rng.standard_normal((5, 4))
+        x[0, 0] = (1e-10 - B[0] - x[0, 1:] @ W[1:, 0]) / W[0, 0]
+        exact, rounded = x @ W + B, x.astype("f") @ W.astype("f") + B.astype("f")
+        if ((exact > 0) != (rounded > 0)).sum() == 1:
+            return x
+
+
+def test_what_crosses_a_kink_on_every_batch_is_told_from_what_is_wrong() -> None:
+    batches = [{"x": on_the_kink(seed)} for seed in range(4)]
+    right = certify(net(), batches, np.float64(1.25), trained=trained())
+    assert right.status == "verified"
+    w = right.tensors[0]
+    assert 1e-3 < w.rounding <= w.budget < 1
+    wrong = certify(net(), batches, np.float64(1.25), trained=trained(-1.0))
+    assert [v.verdict for v in wrong.tensors] == ["imprecise", "imprecise"]
+
+
 @pytest.fixture
 def kept(tmp_path: Path):
     certificate = made(trained=trained(), mutation={"nodes": {"mutants": 3, "killed": 2, "stale": True}})

@@ -203,7 +203,8 @@ def _in_training(
     """The verdicts with what the training dtype adds to them."""
     eps = float(np.finfo(trained.dtype).eps)
     limits = {v.name: budget(eps, len(graph.order), v.residual) for v in verdicts}
-    found = distances(graph, batches, dy, trained.gradients, limits)
+    whole = ({**_held(graph), **feeds} for feeds in batches)
+    found, limits = distances(graph, whole, dy, trained.gradients, limits, eps)
     return [_rounded(v, found[v.name], limits[v.name]) for v in verdicts]
 
 
