@@ -26,6 +26,7 @@ CHOICES = {
         "columns:Columns._fitting",
         "columns:Columns.few",
         "winograd:Winograd._fitting",
+        "winograd:Winograd._let_go",
         "normalization:_images",
     )
 }

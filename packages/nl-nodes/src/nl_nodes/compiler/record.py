@@ -15,6 +15,9 @@ from nl_nodes.node import TOTAL, Crew, Kept, Node
 from nl_nodes.nodes.leaves import Constant, Input, Leaf
 from nl_nodes.typing import Shape
 
+LARGE = 2**22
+"""Bytes from which on a gradient is added up by itself, as soon as its parts are there."""
+
 Parts = list[Any]
 """One array for each worker."""
 
@@ -128,6 +131,8 @@ class Recording:
         self.results = [self._whole(node, self._values[node]) for node in graph.outputs]
         self.updates = {b: self._whole(node, self._values[node]) for b, node in graph.updates.items()}
         self.grads: dict[str, Any] = {}
+        self._others: dict[Block, Parts] = {}
+        self._waiting: list[tuple[Traced, Parts]] = []
         if gradients is not None:
             self._backward(gradients)
 
@@ -212,9 +217,15 @@ class Recording:
         ]
         partial: dict[Node, Parts] = {}
         for node in reversed(self.graph.order):
-            if node in self._kept and node in grads:
+            if isinstance(node, Leaf):  # all that uses it lies behind
+                if node.trainable:
+                    self._leaf_gradient(node, gradients, grads, partial)
+            elif node in self._kept and node in grads:
                 self._pull(node, grads, partial)
-        self._leaves(gradients, grads, partial)
+        for member in self.crew:
+            member.at(None, "backward")
+        self._add_up()
+        self.grads = {name: self.grads[name] for name in self.graph.leaves if name in self.grads}
 
     def _pull(self, node: Node, grads: dict[Node, Parts], partial: dict[Node, Parts]) -> None:
         """One node's backward, by each worker."""
@@ -240,35 +251,43 @@ class Recording:
                     parts = [member.total(dx) for member, dx in zip(self.crew, parts, strict=True)]
                 _accumulate(grads, n, parts)
 
-    def _leaves(self, gradients: Mapping[str, Any], grads: dict[Node, Parts], partial: dict[Node, Parts]) -> None:
-        """Bring the leaves' gradients to where the caller wants them."""
-        others: dict[Block, list[Traced]] = {}
-        for name, leaf in self.graph.leaves.items():
-            if not leaf.trainable:
-                continue
-            for member in self.crew:
-                member.at(leaf, "backward")
-            if name not in gradients:
-                self.grads[name] = self._whole(leaf, grads[leaf], "backward")
-                continue
-            target = self.tapes[0].of(self.memory.outside(gradients[name]))
-            self.grads[name] = target
-            parts = partial.get(leaf, [])
-            if leaf in grads:  # what all workers know alike counts once
-                first = grads[leaf][0]
-                parts = [parts[0] + first, *parts[1:]] if parts else [first]
-            if not parts:
-                target[...] = 0
-                continue
-            block = self.memory.block(target)
-            if len(parts) > 1 and block not in others:
-                others[block] = [
-                    tape.on(self.memory.allocate(block.size, True), (block.size,), np.uint8) for tape in self.tapes[1:]
-                ]
-            places = [target, *(_beside(target, block, other) for other in others.get(block, []))]
-            for part, place in zip(parts, places, strict=False):
-                self._bind(part, place)
-        self._add_up(others)
+    def _leaf_gradient(
+        self, leaf: Leaf, gradients: Mapping[str, Any], grads: dict[Node, Parts], partial: dict[Node, Parts]
+    ) -> None:
+        """Bring a leaf's gradient to where the caller wants it."""
+        for member in self.crew:
+            member.at(leaf, "backward")
+        if leaf.name not in gradients:
+            self.grads[leaf.name] = self._whole(leaf, grads[leaf], "backward")
+            return
+        target = self.grads[leaf.name] = self.tapes[0].of(self.memory.outside(gradients[leaf.name]))
+        parts = partial.get(leaf, [])
+        if leaf in grads:  # what all workers know alike counts once
+            first = grads[leaf][0]
+            parts = [parts[0] + first, *parts[1:]] if parts else [first]
+        if parts:
+            self._sum_of(parts, target)
+        else:
+            target[...] = 0
+
+    def _sum_of(self, parts: Parts, target: Traced) -> None:
+        """The workers' parts of a gradient, added up: a large one at once, so that its parts' memory serves others."""
+        self._bind(parts[0], target)
+        if len(parts) == 1:
+            return
+        block = self.memory.block(target)
+        if block.size < LARGE:  # one addition for all that is in it
+            if block not in self._others:
+                count, dtype = block.size // target.itemsize, target.dtype
+                others = [tape.on(self.memory.allocate(block.size, True), (count,), dtype) for tape in self.tapes[1:]]
+                self._others[block] = others
+                self._waiting.append((self.tapes[0].of(block.memory.view(dtype)), others))
+            for part, other in zip(parts[1:], self._others[block], strict=True):
+                self._bind(part, _beside(target, block, other))
+            return
+        self._waiting.append((target.reshape(-1), [part.reshape(-1) for part in parts[1:]]))
+        if target.nbytes >= LARGE:
+            self._add_up()
 
     def _bind(self, source: Traced, target: Traced) -> None:
         """Let a value be written where it is wanted, or copy it there."""
@@ -279,23 +298,22 @@ class Recording:
         else:
             target[...] = source
 
-    def _add_up(self, others: dict[Block, list[Traced]]) -> None:
-        """Add the other workers' parts of the gradients; each worker adds its share."""
+    def _add_up(self) -> None:
+        """Add the other workers' parts to the first one's, when all are there; each worker adds its share."""
         for member in self.crew:
-            member.at(None, "backward")
             member.meet()
-            for block, parts in others.items():
-                dtype = next(iter(self.grads.values())).dtype
-                whole = member.tape.of(block.memory.view(dtype))
+            for whole, parts in self._waiting:
                 share = member.share(whole.size)
+                mine = member.tape.of(np.asarray(whole))[share]
                 for part in parts:
-                    np.add(whole[share], member.tape.of(np.asarray(part).view(dtype))[share], out=whole[share])
+                    np.add(mine, member.tape.of(np.asarray(part))[share], out=mine)
+        self._waiting = []
 
 
 def _beside(target: Traced, block: Block, other: Traced) -> Any:
     """The place in another block that a target has in its own."""
-    at = target.ctypes.data - block.start
-    return other[at : at + target.nbytes].view(target.dtype).reshape(target.shape)
+    at = (target.ctypes.data - block.start) // target.itemsize
+    return other[at : at + target.size].reshape(target.shape)
 
 
 def _accumulate(grads: dict[Node, Parts], node: Node, parts: Parts) -> None:

@@ -49,12 +49,6 @@ class Columns(Way):
         """A matrix (FH FW C, K)."""
         return w.transpose((2, 3, 1, 0)).reshape(self.transformed)
 
-    def weights_back(self, du: Array) -> Array:
-        """The matrix in the kernels' order."""
-        dw = self.xp.empty((self.k, self.c, *self.kernel), dtype=self.dtype)
-        dw[...] = du.reshape((*self.kernel, self.c, self.k)).transpose((3, 2, 0, 1))
-        return dw
-
     def forward(self, x: Array, u: Array, y: Array) -> None:
         """Windows times kernels."""
         self._windows_of(x)
@@ -66,9 +60,15 @@ class Columns(Way):
         self._dy = dy.reshape((-1, self.k))
         self._loaded = x.shape[2]
 
-    def weight_gradient(self, du: Array) -> None:
-        """Windows, transposed, times dy."""
+    def weight_gradient(self, dw: Array, add: bool) -> None:
+        """Windows, transposed, times dy; then in the kernels' order."""
+        du = self.scratch.array("du", self.transformed)
         self.xp.matmul(self._matrix(self._loaded).T, self._dy, du)
+        ordered = du.reshape((*self.kernel, self.c, self.k)).transpose((3, 2, 0, 1))
+        if add:
+            self.xp.add(dw, ordered, dw)
+        else:
+            dw[...] = ordered
 
     def data_gradient(self, u: Array, dx: Array) -> None:
         """Dy times kernels, each row of it added where its window was."""

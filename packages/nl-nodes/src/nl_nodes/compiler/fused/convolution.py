@@ -115,16 +115,15 @@ class Conv(Node):
         after = self._after(kept, way, bias, kept.mask)
         y, dy = inside(kept.output, self.frame), inside(dy, self.frame)
         dx = kept.xp.empty(x.shape, dtype=way.dtype) if kept.needs[0] else None
-        du = Sum(kept, way) if kept.needs[1] else None
+        dw = kept.xp.empty(w.shape, dtype=way.dtype) if kept.needs[1] else None
         for piece in pieces(way.n, way.images):
             sums = way.gradients(piece)
             after.backward(dy[:, :, piece], y[:, :, piece], piece, sums[: way.oh, : way.ow])
             way.load(x[:, :, piece], sums)
-            if du is not None:
-                du.add()
+            if dw is not None:
+                way.weight_gradient(dw, add=piece.start != 0)
             if dx is not None:
                 way.data_gradient(u, dx[:, :, piece])
-        dw = way.weights_back(du.array) if du is not None else None
         return (dx, dw, after.db)[: len(kept.inputs)]
 
     @classmethod
@@ -155,25 +154,6 @@ class Conv(Node):
             ("maps of 2x2, pad 2", (2, 2, 2, MANY), (2, MANY, 3, 3), 2, 1),
         ):
             yield Case(label, partial(_case, x[:2], w, pad, stride), (real(*x), real(*w)))
-
-
-class Sum:
-    """The gradient of the kernels as they are used, summed over the pieces."""
-
-    def __init__(self, kept: Kept, way: Way) -> None:
-        self.xp, self.way = kept.xp, way
-        self.array = kept.xp.empty(way.transformed, dtype=way.dtype)
-        self._begun = False
-
-    def add(self) -> None:
-        """Add that of the piece which is loaded."""
-        if not self._begun:
-            self.way.weight_gradient(self.array)
-            self._begun = True
-            return
-        part = self.way.scratch.array("part", self.way.transformed)
-        self.way.weight_gradient(part)
-        self.xp.add(self.array, part, self.array)
 
 
 def conv(x: Node, w: Node, b: Node | None, pad: int, stride: int) -> Node:

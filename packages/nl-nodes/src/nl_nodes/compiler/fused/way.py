@@ -64,13 +64,9 @@ class Way(ABC):
         """Take a piece of the maps and of the outputs' gradient (rows, columns, m, K), to go backward."""
 
     @abstractmethod
-    def weight_gradient(self, du: Array) -> None:
-        """The gradient of the kernels as they are used, from the piece that is loaded, into du."""
+    def weight_gradient(self, dw: Array, add: bool) -> None:
+        """The gradient of the kernels (K, C, FH, FW), from the piece that is loaded, into dw or added to it."""
 
     @abstractmethod
     def data_gradient(self, u: Array, dx: Array) -> None:
         """The maps' gradient, from the piece that is loaded, into dx (Hf, Wf, m, C); it ends what was loaded."""
-
-    @abstractmethod
-    def weights_back(self, du: Array) -> Array:
-        """The gradient of the kernels (K, C, FH, FW)."""

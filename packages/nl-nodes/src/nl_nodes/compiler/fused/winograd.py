@@ -12,7 +12,7 @@ from math import ceil
 from typing import Any
 
 from nl_nodes.compiler.fused.frame import Margins
-from nl_nodes.compiler.fused.pieces import piece_of
+from nl_nodes.compiler.fused.pieces import piece_of, pieces
 from nl_nodes.compiler.fused.way import Way
 from nl_nodes.errors import ShapeError
 from nl_nodes.node import Kept
@@ -20,6 +20,9 @@ from nl_nodes.typing import Array, Namespace, Shape
 
 ROWS = 192
 """Rows that each matrix product of a piece should have at least."""
+
+MANY = 2**16
+"""Kernels, of one channel each, whose transforms take much memory."""
 
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -114,7 +117,7 @@ class Winograd(Way):
         self.th, self.tw = tiles.count(self.oh), tiles.count(self.ow)
         self.rows, self.columns = self.th * tiles.step, self.tw * tiles.step
         self.transformed = (self.p**2, self.k, self.c)
-        self.images = self._fitting()
+        self.images, self.kernels = self._fitting()
         wanted = tuple(n + tiles.window - tiles.step for n in (self.rows, self.columns))
         if x[:2] != wanted:
             raise ShapeError(f"{tiles.name}: needs maps in a frame that makes them {wanted}, got {x[:2]}")
@@ -124,23 +127,21 @@ class Winograd(Way):
         both = tuple(tuple(p * q for p in gi for q in gj) for gi in tiles.g for gj in tiles.g)
         self.gg = xp.array(both, dtype=real)
 
-    def _fitting(self) -> int:
+    def _fitting(self) -> tuple[int, int]:
+        """How many images make a piece, and how many kernels have their gradient calculated at a time."""
         count = self.th * self.tw
-        return piece_of(self.n, 4 * self.p**2 * count * (self.c + self.k), ceil(ROWS / count))
+        images = piece_of(self.n, 4 * self.p**2 * count * (self.c + self.k), ceil(ROWS / count))
+        return images, piece_of(self.k, 4 * self.p**2 * self.c)
 
     def weights(self, kept: Kept, w: Array) -> Array:
         """(p^2, K, C), each worker a share of it."""
+        self._let_go(kept)
         size = self.k * self.c
         u = kept.crew.shared((self.p**2, size), self.dtype)
         share = kept.crew.share(size)
         self.xp.matmul(self.gg, w.reshape((size, 9)).T[:, share], u[:, share])
         kept.crew.meet()
         return u.reshape(self.transformed)
-
-    def weights_back(self, du: Array) -> Array:
-        """Through the same transform, backwards."""
-        size = self.k * self.c
-        return self.xp.matmul(du.reshape((self.p**2, size)).T, self.gg).reshape((self.k, self.c, 3, 3))
 
     def forward(self, x: Array, u: Array, y: Array) -> None:
         """Transform, multiply, transform back."""
@@ -167,10 +168,25 @@ class Winograd(Way):
         self.xp.matmul(self.at.T, lines, grid.transpose((2, 3, 1, 0, 4)))
         self._loaded = m
 
-    def weight_gradient(self, du: Array) -> None:
-        """One product for each of the p^2."""
+    def _let_go(self, kept: Kept) -> None:
+        """Meet, so that large kernels may lie where those of the convolution before did."""
+        if self.k * self.c >= MANY:
+            kept.crew.meet()
+
+    def weight_gradient(self, dw: Array, add: bool) -> None:
+        """One product for each of the p^2, then through the kernels' transform backwards, some kernels at a time."""
         inputs = self._inputs(self._loaded).reshape((self.p**2, -1, self.c))
-        self.xp.matmul(self._outputs(self._loaded).transpose((0, 2, 1)), inputs, du)
+        outputs = self._outputs(self._loaded).transpose((0, 2, 1))
+        for part in pieces(self.k, self.kernels):
+            du = self.scratch.array("du", (self.p**2, part.stop - part.start, self.c))
+            self.xp.matmul(outputs[:, part], inputs, du)
+            found, products = dw[part].reshape((-1, 9)), du.reshape((self.p**2, -1)).T
+            if add:
+                rest = self.scratch.array("dw", found.shape)
+                self.xp.matmul(products, self.gg, rest)
+                self.xp.add(found, rest, found)
+            else:
+                self.xp.matmul(products, self.gg, found)
 
     def data_gradient(self, u: Array, dx: Array) -> None:
         """Multiply, transform back; where tiles overlap, add."""
