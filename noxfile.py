@@ -80,8 +80,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Strict types in the packages."""
     install(session)
-    for source in SOURCES:
-        session.run("mypy", source)
+    session.run("mypy", *SOURCES)
 
 
 @nox.session(default=False)

@@ -140,14 +140,3 @@ def test_a_refused_device_leaves_no_run(uri: str) -> None:
     code, _, err = finish(start(uri, "model=vgg16", "data=digits", "tracking.experiment_name=refused"))
     assert code == 1, err
     assert runs(uri, "refused") == []
-
-
-def test_two_runs_on_a_fresh_store_at_once_both_finish(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/fresh.db"
-    both = [start(uri, *SMALL, f"seed={seed}", "tracking.experiment_name=race") for seed in (0, 1)]
-    for code, _, err in [finish(process) for process in both]:
-        assert (code, err) == (0, "")
-    assert {(run.info.status, run.data.params["seed"]) for run in runs(uri, "race")} == {
-        ("FINISHED", "0"),
-        ("FINISHED", "1"),
-    }

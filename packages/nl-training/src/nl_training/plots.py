@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -184,7 +185,8 @@ def seeds(found: Sequence[Setting], title: str) -> Figure:
     for place, one in enumerate(reversed(found)):
         axes.errorbar(one.mean, place, xerr=one.spread, fmt="o", color="black", capsize=4, zorder=3)
         axes.plot(list(one.shown.values()), [place] * len(one.shown), "|", markersize=14, color=color)
-    axes.set_yticks(range(len(found)), [one.name for one in reversed(found)])
-    axes.set(xlabel="test accuracy: each seed, mean and spread", title=title, ylim=(-0.6, len(found) - 0.4))
+    axes.set_yticks(range(len(found)), [fill(one.name, 40) for one in reversed(found)])
+    figure.suptitle(title)
+    axes.set(xlabel="test accuracy: each seed, mean and spread", ylim=(-0.6, len(found) - 0.4))
     axes.grid(alpha=0.3, axis="x")
     return figure

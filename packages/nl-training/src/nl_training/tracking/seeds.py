@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -57,10 +58,10 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
             groups.setdefault(setting, {})[run.data.params["seed"]] = run
     if not any(len(seeds) > 1 for seeds in groups.values()):
         return []
-    common = set.intersection(*(set(setting) for setting in groups))
+    known = {pair for setting in groups for pair in setting}
     made = [
         Setting(
-            " ".join([next(iter(seeds.values())).info.run_name, *_differing(setting, common)]),
+            " ".join([next(iter(seeds.values())).info.run_name, *_differing(setting, known)]),
             *({seed: run.data.metrics[key] for seed, run in seeds.items()} for key in (CHOICE, SHOWN)),
         )
         for setting, seeds in groups.items()
@@ -93,7 +94,8 @@ def lines(found: Sequence[Setting]) -> list[str]:
     return said
 
 
-def _differing(setting: Sequence[tuple[str, str]], common: set[tuple[str, str]]) -> list[str]:
-    """The keys that not all settings share, but for those that the run's name tells."""
+def _differing(setting: Sequence[tuple[str, str]], known: set[tuple[str, str]]) -> list[str]:
+    """The keys for which another setting has another value, but for those that the run's name tells."""
     told = ("model.name", "model._target_", "optimizer.lr", "optimizer._target_")
-    return [f"{key}={value}" for key, value in setting if (key, value) not in common and key not in told]
+    others = Counter(key for key, _ in known)
+    return [f"{key}={value}" for key, value in setting if others[key] > 1 and key not in told]
