@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from mlflow import MlflowClient
-from support.sweeps import found, sweep
+from support.sweeps import FOUR, ONE_FAILS, found, four_nest, one_failed, sweep, wait_until_trained, watch
 
 pytestmark = pytest.mark.launchers
 
@@ -34,7 +34,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def client(folder: Path) -> MlflowClient:
-    return MlflowClient(tracking_uri=f"sqlite:///{folder}/runs.db")
+    return watch(f"sqlite:///{folder}/runs.db")
 
 
 def on_ray(folder: Path, *arguments: str, env: dict[str, str] | None = None, **options):
@@ -63,17 +63,11 @@ def stands_in(folder: Path, process: psutil.Process) -> bool:
 
 
 def test_four_jobs_nest_under_one_parent(folder: Path, client: MlflowClient) -> None:
-    options = ["optimizer=sgd,adam", "seed=0,1", "trainer.epochs=1", "tracking.experiment_name=four"]
-    ended = on_ray(folder, *options, *OWN, capture_output=True, timeout=400)
+    ended = on_ray(folder, *FOUR, *OWN, capture_output=True, timeout=400)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
-    (parent,), children = found(client, "four")
-    assert (parent.info.status, parent.data.tags["jobs"]) == ("FINISHED", "4 finished, 0 failed")
-    assert [child.info.status for child in children] == ["FINISHED"] * 4
-    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
-    jobs = {(child.data.params["optimizer.lr"], child.data.params["seed"]) for child in children}
-    assert jobs == {("0.01", "0"), ("0.01", "1"), ("0.001", "0"), ("0.001", "1")}
-    assert {"comparison.png", "seeds.png"} <= {item.path for item in client.list_artifacts(parent.info.run_id)}
+    parent = four_nest(client)
+    assert {"comparison.png", "seeds.png"} <= {item.path for item in client.list_artifacts(parent)}
     assert still_there(folder) == []
 
 
@@ -81,11 +75,7 @@ def test_an_interrupted_sweep_ends_its_workers(folder: Path, client: MlflowClien
     options = ["optimizer=sgd,adam", "trainer.epochs=100000", "tracking.experiment_name=killed"]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     process = on_ray(folder, *options, *OWN, launch=subprocess.Popen, **pipes)
-    deadline = time.monotonic() + 300
-    while not any("train/loss" in child.data.metrics for child in found(client, "killed")[1]):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    wait_until_trained(process, client, "killed")
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (128 + signal.SIGTERM, "")
@@ -120,16 +110,7 @@ def cluster(folder: Path) -> Iterator[str]:
 
 def test_a_job_that_fails_on_a_cluster_that_stood_before(folder: Path, cluster: str) -> None:
     """The sweep's environment names the store, that of the workers does not."""
-    options = ["optimizer=sgd", "optimizer.lr=0.1,1e30,0.2", "trainer.epochs=1", "tracking.experiment_name=failed"]
     where = [*RAY, f"hydra.launcher.ray.init.address={cluster}"]
     env = {"MLFLOW_TRACKING_URI": "sqlite:///named.db"}
-    ended = on_ray(folder, *options, *where, env=env, capture_output=True, timeout=400)
-    assert ended.returncode == 1
-    assert "error: job 1: the loss became" in ended.stderr
-    assert "Traceback" not in ended.stderr
-    (parent,), children = found(MlflowClient(tracking_uri=f"sqlite:///{folder}/named.db"), "failed")
-    assert (parent.info.status, parent.data.tags["jobs"]) == ("FAILED", "2 finished, 1 failed")
-    assert parent.data.tags["failures"].startswith("job 1: ")
-    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
-    ended_as = {float(child.data.params["optimizer.lr"]): child.info.status for child in children}
-    assert ended_as == {0.1: "FINISHED", 1e30: "FAILED", 0.2: "FINISHED"}
+    ended = on_ray(folder, *ONE_FAILS, *where, env=env, capture_output=True, timeout=400)
+    one_failed(ended, watch(f"sqlite:///{folder}/named.db"))

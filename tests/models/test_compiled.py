@@ -133,7 +133,17 @@ def test_workers_end_with_the_network() -> None:
     assert not set(children()) & set(before)
 
 
-@pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "sys.exit(3)", "raise KeyboardInterrupt", ""])
+ENDS = {
+    "killed": "os.kill(os.getpid(), signal.SIGKILL)",
+    "exit": "sys.exit(3)",
+    "exit at once": "os._exit(3)",
+    "interrupted": "raise KeyboardInterrupt",
+    "refused input": "net.load(__file__)",
+    "the end": "",
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 def test_workers_end_with_the_process(end: str, tmp_path) -> None:
     """From a script without a guard for the main module, however it ends."""
     script = tmp_path / "unguarded.py"

@@ -14,6 +14,7 @@ from matplotlib.image import imread
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 from support.refusals import refused
+from support.sweeps import watch
 
 from nl_training.config.cli import check
 from nl_training.search.search import AGAIN, search
@@ -31,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(folder: Path) -> MlflowClient:
-    return MlflowClient(tracking_uri=f"sqlite:///{folder}/runs.db")
+    return watch(f"sqlite:///{folder}/runs.db")
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from mlflow import MlflowClient
+
+from nl_training.tracking.store import Store
 
 TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 
@@ -17,6 +20,50 @@ def sweep(folder: Path, *arguments: str, launch=subprocess.run, env: dict[str, s
     command = [sys.executable, str(TRAIN), "-m", "model=mlp", "data=digits", *arguments, *store]
     environment.update({"OPENBLAS_NUM_THREADS": "1", **(env or {})})
     return launch(command, cwd=folder, env=environment, text=True, **options)
+
+
+def watch(uri: str) -> MlflowClient:
+    """A client of a store that may not be there yet: two who make its tables at once would break each other."""
+    return Store.open(uri, "watched").client
+
+
+def wait_until_trained(process: subprocess.Popen, client: MlflowClient, experiment: str) -> None:
+    """Wait for the first training step of a sweep's job."""
+    deadline = time.monotonic() + 300
+    while not any("train/loss" in child.data.metrics for child in found(client, experiment)[1]):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+
+
+FOUR = ["optimizer=sgd,adam", "seed=0,1", "trainer.epochs=1", "tracking.experiment_name=four"]
+
+
+def four_nest(client: MlflowClient) -> str:
+    """The sweep of `FOUR` is one parent and its four jobs; the parent's ID."""
+    (parent,), children = found(client, "four")
+    assert (parent.info.status, parent.data.tags["jobs"]) == ("FINISHED", "4 finished, 0 failed")
+    assert [child.info.status for child in children] == ["FINISHED"] * 4
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
+    jobs = {(child.data.params["optimizer.lr"], child.data.params["seed"]) for child in children}
+    assert jobs == {("0.01", "0"), ("0.01", "1"), ("0.001", "0"), ("0.001", "1")}
+    return str(parent.info.run_id)
+
+
+ONE_FAILS = ["optimizer=sgd", "optimizer.lr=0.1,1e30,0.2", "trainer.epochs=1", "tracking.experiment_name=failed"]
+
+
+def one_failed(ended: subprocess.CompletedProcess, client: MlflowClient) -> None:
+    """Of the sweep of `ONE_FAILS` the second job failed and no other; it is told, and the parent says so."""
+    assert ended.returncode == 1
+    assert "error: job 1: the loss became" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    (parent,), children = found(client, "failed")
+    assert (parent.info.status, parent.data.tags["jobs"]) == ("FAILED", "2 finished, 1 failed")
+    assert parent.data.tags["failures"].startswith("job 1: ")
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
+    ended_as = {float(child.data.params["optimizer.lr"]): child.info.status for child in children}
+    assert ended_as == {0.1: "FINISHED", 1e30: "FAILED", 0.2: "FINISHED"}
 
 
 def found(client: MlflowClient, experiment: str) -> tuple[list, list]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 from mlflow import MlflowClient
-from support.sweeps import TRAIN, found, sweep
+from support.sweeps import TRAIN, found, sweep, wait_until_trained, watch
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(folder: Path) -> MlflowClient:
-    return MlflowClient(tracking_uri=f"sqlite:///{folder}/runs.db")
+    return watch(f"sqlite:///{folder}/runs.db")
 
 
 def chosen_by_validation(parent, children: list):
@@ -103,11 +103,7 @@ def test_a_job_that_fails_before_its_run_is_counted(folder: Path, client: Mlflow
 def test_an_interrupted_sweep_is_killed_whole(folder: Path, client: MlflowClient, done) -> None:
     options = ["optimizer=sgd,adam", "trainer.epochs=100000", "tracking.experiment_name=killed"]
     process = sweep(folder, *options, launch=subprocess.Popen, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while not any("train/loss" in child.data.metrics for child in found(client, "killed")[1]):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
+    wait_until_trained(process, client, "killed")
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM

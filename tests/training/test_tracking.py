@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from support.sweeps import watch
 
 from nl_models import build
 from nl_training.config.cli import check
 from nl_training.data import load
 from nl_training.tracking.model import softmax
 from nl_training.tracking.provenance import flatten
-from nl_training.tracking.store import Store
 
 TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 SMALL = ["model=mlp", "data=digits", "trainer.epochs=2"]
@@ -44,7 +44,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def runs(uri: str, experiment: str) -> list:
-    client = Store.open(uri, "watched from outside").client  # waits while a run creates the store's tables
+    client = watch(uri)
     found = client.get_experiment_by_name(experiment)
     return list(client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"])) if found else []
 

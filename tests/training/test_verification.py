@@ -246,6 +246,7 @@ def test_a_plan_that_is_wrong_at_the_batch_that_trains_is_told(monkeypatch: pyte
         assert (wrong.status, wrong.cached) == ("failed", True)
         told = f"in the plan for {1 + whole} images and 2 workers: off by"
         assert told in wrong.lines()[0]
+        assert wrong.lines()[-1] == "device.compile=false trains without plans"
         with refused("verify=strict", told):
             verify(model(), "strict", LONG, sizes=(1 + whole,))
 

@@ -88,7 +88,7 @@ class Outcome:
             return []
         how = f"worst residual {c.worst:.1e}, {self.seconds:.2f} s{' from the cache' if self.cached else ''}"
         if c.failed:
-            return [*(f"warning: {told}" for told in _wrong(c)), "scripts/gradcheck.py tells where it is wrong"]
+            return [*(f"warning: {told}" for told in _wrong(c)), _advice(c)]
         count = f"{len(c.tensors)} of {len(c.tensors) + len(c.missing)}" if c.missing else f"all {len(c.tensors)}"
         more = ", verify.max_seconds allowed no more" if c.missing else ""
         plans = f"; not yet at {_told_sizes(self.unseen)}" if self.unseen else ""
@@ -244,8 +244,7 @@ def _insist(outcome: Outcome) -> None:
     certificate = outcome.certificate
     assert certificate is not None
     if certificate.failed:
-        told = next(_wrong(certificate))
-        raise UserError(f"verify=strict: {told}; scripts/gradcheck.py tells where it is wrong")
+        raise UserError(f"verify=strict: {next(_wrong(certificate))}; {_advice(certificate)}")
     if certificate.missing:
         raise UserError(
             f"verify=strict: the certificate is partial, {len(certificate.missing)} tensors from "
@@ -271,7 +270,14 @@ def _wrong(certificate: Certificate) -> Iterator[str]:
             )
 
 
+def _advice(certificate: Certificate) -> str:
+    if all(v.holds for v in certificate.tensors):
+        return "device.compile=false trains without plans"
+    return "scripts/gradcheck.py tells where it is wrong"
+
+
 def _told(v: Verdict, certificate: Certificate) -> str:
+    """One wrong gradient in words."""
     if v.verdict == "imprecise":
         how = f"{certificate.dtype} is off float64 by {v.rounding:.1e}, rounding by {v.budget:.1e} at most"
     else:
