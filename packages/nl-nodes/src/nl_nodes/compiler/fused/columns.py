@@ -29,7 +29,6 @@ class Columns(Way):
         self.kernel, self.stride = kernel, stride
         self.rows, self.columns = self.oh, self.ow
         self.long = prod(kernel) * self.c
-        self.transformed = (self.long, self.k)
         self.images = self._fitting()
 
     def _fitting(self) -> int:
@@ -45,9 +44,9 @@ class Columns(Way):
         """The frame that the maps need around them."""
         return (pad, pad, pad, pad)
 
-    def weights(self, kept: Kept, w: Array) -> Array:
+    def weights(self, kept: Kept, w: Array, back: bool = False) -> Array:
         """A matrix (FH FW C, K)."""
-        return w.transpose((2, 3, 1, 0)).reshape(self.transformed)
+        return w.transpose((2, 3, 1, 0)).reshape((self.long, self.k))
 
     def forward(self, x: Array, u: Array, y: Array) -> None:
         """Windows times kernels."""
@@ -62,7 +61,7 @@ class Columns(Way):
 
     def weight_gradient(self, dw: Array, add: bool) -> None:
         """Windows, transposed, times dy; then in the kernels' order."""
-        du = self.scratch.array("du", self.transformed)
+        du = self.scratch.array("du", (self.long, self.k))
         self.xp.matmul(self._matrix(self._loaded).T, self._dy, du)
         ordered = du.reshape((*self.kernel, self.c, self.k)).transpose((3, 2, 0, 1))
         if add:

@@ -110,7 +110,7 @@ class Conv(Node):
         """Piece by piece: back through what follows, then both gradients of the convolution."""
         x, w = kept.inputs[:2]
         way = self._way(kept.xp, kept.inputs)
-        u = way.weights(kept, w) if kept.needs[0] else None
+        u = way.weights(kept, w, back=True) if kept.needs[0] else None
         bias = kept.inputs[2] if len(kept.inputs) > 2 and kept.needs[2] else None
         after = self._after(kept, way, bias, kept.mask)
         y, dy = inside(kept.output, self.frame), inside(dy, self.frame)

@@ -225,8 +225,9 @@ def _count(kept: Kept, shape: Shape) -> int:
 
 
 def _images(x: Array) -> int:
+    # More than the cache holds: short runs cost these many small operations more than the way to memory.
     h, w, n, k = map(int, x.shape)
-    return piece_of(n, 4 * 3 * h * w * k)
+    return piece_of(n, 2 * h * w * k)
 
 
 def _tiled(kept: Kept, row: Array, images: int) -> Array:

@@ -13,8 +13,9 @@ CACHE = 3 * 2**20
 
 
 def piece_of(images: int, each: int, least: int = 1) -> int:
-    """How many images, of so many bytes each, make a piece: what the cache holds, but at least so many."""
-    return max(1, min(images, max(CACHE // each, least)))
+    """How many images, of so many bytes each, make an even piece: what the cache holds, or at least so many."""
+    most = max(1, min(images, max(CACHE // each, least)))
+    return -(-images // -(-images // most))
 
 
 def pieces(images: int, many: int) -> Iterator[slice]:

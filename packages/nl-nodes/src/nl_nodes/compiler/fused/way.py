@@ -23,13 +23,11 @@ class Way(ABC):
         rows: the outputs' rows that are calculated, OH or some more.
         columns: likewise.
         images: how many images make a piece.
-        transformed: the shape of the kernels as they are used.
     """
 
     rows: int
     columns: int
     images: int
-    transformed: Shape
 
     def __init__(self, xp: Namespace, x: Shape, outputs: Shape, dtype: Any) -> None:
         self.xp, self.dtype = xp, dtype
@@ -52,8 +50,8 @@ class Way(ABC):
         return sums
 
     @abstractmethod
-    def weights(self, kept: Kept, w: Array) -> Array:
-        """The kernels w (K, C, FH, FW) as they are used."""
+    def weights(self, kept: Kept, w: Array, back: bool = False) -> Array:
+        """The kernels w (K, C, FH, FW) as `forward` uses them, or, to go back, `data_gradient`."""
 
     @abstractmethod
     def forward(self, x: Array, u: Array, y: Array) -> None:

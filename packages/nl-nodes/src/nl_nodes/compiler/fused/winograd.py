@@ -116,7 +116,6 @@ class Winograd(Way):
         self.tiles, self.p = tiles, tiles.products
         self.th, self.tw = tiles.count(self.oh), tiles.count(self.ow)
         self.rows, self.columns = self.th * tiles.step, self.tw * tiles.step
-        self.transformed = (self.p**2, self.k, self.c)
         self.images, self.kernels = self._fitting()
         wanted = tuple(n + tiles.window - tiles.step for n in (self.rows, self.columns))
         if x[:2] != wanted:
@@ -133,22 +132,22 @@ class Winograd(Way):
         images = piece_of(self.n, 4 * self.p**2 * count * (self.c + self.k), ceil(ROWS / count))
         return images, piece_of(self.k, 4 * self.p**2 * self.c)
 
-    def weights(self, kept: Kept, w: Array) -> Array:
-        """(p^2, K, C), each worker a share of it."""
+    def weights(self, kept: Kept, w: Array, back: bool = False) -> Array:
+        """(p^2, C, K), or back (p^2, K, C): BLAS is slower with a transposed factor. Each worker makes a share of it."""
         self._let_go(kept)
-        size = self.k * self.c
-        u = kept.crew.shared((self.p**2, size), self.dtype)
-        share = kept.crew.share(size)
-        self.xp.matmul(self.gg, w.reshape((size, 9)).T[:, share], u[:, share])
+        nine = w.reshape((self.k, self.c, 9)).transpose((0, 2, 1) if back else (1, 2, 0))
+        u = kept.crew.shared((self.p**2, nine.shape[0], nine.shape[2]), self.dtype)
+        share = kept.crew.share(nine.shape[0])
+        self.xp.matmul(self.gg, nine[share], u.transpose((1, 0, 2))[share])
         kept.crew.meet()
-        return u.reshape(self.transformed)
+        return u
 
     def forward(self, x: Array, u: Array, y: Array) -> None:
         """Transform, multiply, transform back."""
         m = x.shape[2]
         self._maps(x)
         products = self._outputs(m)
-        self.xp.matmul(self._inputs(m).reshape((self.p**2, -1, self.c)), u.transpose((0, 2, 1)), products)
+        self.xp.matmul(self._inputs(m).reshape((self.p**2, -1, self.c)), u, products)
         run = m * self.k
         half = self._half((self.p, self.th, self.tw, self.tiles.step, run))
         grid = products.reshape((self.p, self.p, self.th, self.tw, run))
@@ -180,7 +179,7 @@ class Winograd(Way):
         for part in pieces(self.k, self.kernels):
             du = self.scratch.array("du", (self.p**2, part.stop - part.start, self.c))
             self.xp.matmul(outputs[:, part], inputs, du)
-            found, products = dw[part].reshape((-1, 9)), du.reshape((self.p**2, -1)).T
+            found, products = dw[part].reshape((-1, self.c, 9)), du.transpose((1, 2, 0))
             if add:
                 rest = self.scratch.array("dw", found.shape)
                 self.xp.matmul(products, self.gg, rest)
