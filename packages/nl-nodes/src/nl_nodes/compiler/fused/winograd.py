@@ -133,7 +133,10 @@ class Winograd(Way):
         return images, piece_of(self.k, 4 * self.p**2 * self.c)
 
     def weights(self, kept: Kept, w: Array, back: bool = False) -> Array:
-        """(p^2, C, K), or back (p^2, K, C): BLAS is slower with a transposed factor. Each worker makes a share of it."""
+        """(p^2, C, K), or back (p^2, K, C), each worker a share of it.
+
+        In the order in which they multiply: BLAS takes a fifth longer with a transposed factor.
+        """
         self._let_go(kept)
         nine = w.reshape((self.k, self.c, 9)).transpose((0, 2, 1) if back else (1, 2, 0))
         u = kept.crew.shared((self.p**2, nine.shape[0], nine.shape[2]), self.dtype)
