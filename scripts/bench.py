@@ -23,6 +23,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_info
 
 import nl_models
+from nl_layers.optimizers import SGD
 from nl_nodes import Device
 from nl_nodes.compiler.profiler import cost
 
@@ -30,7 +31,7 @@ OUTPUT = Path(__file__).resolve().parent.parent / "outputs" / "bench"
 BATCH = 128
 COUNTED = 32  # images of the steps whose counts tests/models/test_counts.py asserts
 FORMS = {"no": [False], "yes": [True], "both": [False, True]}
-LEARNING_RATE = np.float32(0.01)
+LEARNING_RATE = 0.01
 
 
 def arguments() -> argparse.Namespace:
@@ -57,12 +58,11 @@ def images() -> tuple[Any, Any]:
 def ours(name: str, batch_norm: bool, **device: Any) -> Callable[[], None]:
     """A step of this project's: forward, loss, backward, SGD."""
     net = nl_models.build(name, batch_norm=batch_norm, device=Device(**device))
+    optimizer = SGD(LEARNING_RATE)
     x, t = images()
 
     def step() -> None:
-        grads = net.step(x, t).grads
-        np.multiply(grads.flat, LEARNING_RATE, out=grads.flat)
-        np.subtract(net.params.flat, grads.flat, out=net.params.flat)
+        optimizer.update(net.params, net.step(x, t).grads)
 
     return step
 
@@ -76,7 +76,7 @@ def theirs(name: str, batch_norm: bool, layout: str) -> Callable[[], None]:
     memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     x, t = (torch.from_numpy(a) for a in images())
     x = x.to(memory_format=memory)
-    optimizer = torch.optim.SGD(model.parameters(), lr=float(LEARNING_RATE))
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
     loss = torch.nn.CrossEntropyLoss()
 
     def step() -> None:

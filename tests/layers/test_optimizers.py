@@ -10,6 +10,7 @@ from nl_layers.initializers import normal, std
 from nl_layers.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
 from nl_layers.schedules import Constant, Cosine, Step
 from nl_nodes import Device, UserError
+from nl_nodes.device import backends
 
 SHAPES = {"W1": (3, 4), "b1": (4,), "gamma1": (4,), "beta1": (4,), "W2": (4, 2), "b2": (2,)}
 STEPS = 7
@@ -102,6 +103,14 @@ def test_steps_follow_the_paper(name: str) -> None:
         assert np.abs(p - start[key]).min() > 1e-4
 
 
+@pytest.fixture(params=["whole", "parts"])
+def block(request, monkeypatch) -> None:
+    """Flat buffers are worked on as a whole, or five values at a time."""
+    if request.param == "parts":
+        monkeypatch.setattr(backends()["cpu"], "block", 5)
+
+
+@pytest.mark.usefixtures("block")
 @pytest.mark.parametrize("name", RULES)
 def test_a_flat_buffer_gets_the_same_as_name_by_name(name: str) -> None:
     params, plain, one, two = in_one_buffer(drawn(0)), drawn(0), RULES[name][0](), RULES[name][0]()
@@ -122,6 +131,7 @@ def test_flat_buffer_holds_every_array_once() -> None:
     assert params.decayed.size == 3 * 4 + 4 * 2
 
 
+@pytest.mark.usefixtures("block")
 @pytest.mark.parametrize("flat", [True, False])
 def test_weight_decay_reaches_the_weights_only(flat: bool) -> None:
     params, grads = drawn(0), drawn(1)

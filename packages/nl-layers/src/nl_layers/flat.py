@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 
+from nl_nodes import backend_of
 from nl_nodes.typing import Array, Shape
 
 
@@ -47,6 +48,16 @@ def together(params: Mapping[str, Array], grads: Mapping[str, Array]) -> dict[st
     return {name: (param, grads[name]) for name, param in params.items()}
 
 
+def blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
+    """The same part of several arrays of one shape at a time, as large as their device likes best; flat ones only."""
+    size = backend_of(arrays).block
+    if size is None or arrays[0].ndim != 1:
+        yield arrays
+        return
+    for start in range(0, arrays[0].size, size):
+        yield tuple(array[start : start + size] for array in arrays)
+
+
 def decayed(params: Mapping[str, Array]) -> list[Array]:
     """The arrays on which weight decay acts."""
     if isinstance(params, FlatDict):
@@ -59,5 +70,6 @@ def add_weight_decay(params: Mapping[str, Array], grads: Mapping[str, Array], ra
 
     Source: Krogh and Hertz, A Simple Weight Decay Can Improve Generalization (1992); Deep Learning from Scratch, 6.4.2.
     """
-    for param, grad in zip(decayed(params), decayed(grads), strict=True):
-        grad += rate * param
+    for pair in zip(decayed(params), decayed(grads), strict=True):
+        for param, grad in blocks(*pair):
+            grad += rate * param

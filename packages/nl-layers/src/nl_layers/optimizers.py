@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nl_layers.flat import decayed, together
+from nl_layers.flat import blocks, decayed, together
 from nl_nodes import UserError, backend_of
 from nl_nodes.typing import Array
 
@@ -16,7 +16,7 @@ Arrays = Mapping[str, Array]
 
 
 class Optimizer:
-    """Base: runs `step` on each parameter with its gradient and its state.
+    """Base: runs `step` on each parameter, or on a part of it, with its gradient and its state.
 
     Args:
         lr: the learning rate, above 0.
@@ -40,10 +40,11 @@ class Optimizer:
             if name not in self.state:
                 zeros = backend_of([param]).xp.zeros_like
                 self.state[name] = {slot: zeros(param) for slot in self.slots}
-            self.step(param, grad, **self.state[name])
+            for part, part_grad, *state in blocks(param, grad, *self.state[name].values()):
+                self.step(part, part_grad, **dict(zip(self.slots, state, strict=True)))
 
     def step(self, param: Array, grad: Array, **state: Array) -> None:
-        """Change one parameter and its state in place."""
+        """Change a parameter, value by value, and its state in place."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Array]:

@@ -11,9 +11,15 @@ from nl_nodes.typing import Array, Namespace
 
 
 class Backend(ABC):
-    """An array library with what its arrays are, how they come and go, and where its random words come from."""
+    """An array library with what its arrays are, how they come and go, and where its random words come from.
+
+    Attributes:
+        xp: its module of array functions.
+        block: how many values to work on at a time, so that what is made of them stays in a cache; None for all.
+    """
 
     xp: Namespace
+    block: int | None = None
 
     @abstractmethod
     def owns(self, value: Any) -> bool:

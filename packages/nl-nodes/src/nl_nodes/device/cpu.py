@@ -14,6 +14,7 @@ class NumpyBackend(Backend):
     """Host memory and NumPy's functions."""
 
     xp = np
+    block = 2**17
 
     def owns(self, value: Any) -> bool:
         """Whether the value is a NumPy array or scalar."""
