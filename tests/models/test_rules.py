@@ -55,12 +55,19 @@ def small_cnn() -> Network:
     return Network([(layer, i) for i, layer in enumerate(layers, 1)], spec, Device(dtype="float64", threads=1))
 
 
+def open_end() -> Network:
+    """An affine layer on maps of more than one pixel."""
+    layers: list[Layer] = [convolution(1, 8, bias=True), Relu(), affine(8 * 6, CLASSES)]
+    spec = {"name": "open", "input_shape": (1, 2, 3), "classes": CLASSES}
+    return Network([(layer, i) for i, layer in enumerate(layers, 1)], spec, Device(dtype="float64", threads=1))
+
+
 def small_mlp() -> Network:
     options = {"hidden": (9, 8), "input_shape": (1, 3, 4), "classes": CLASSES}
     return mlp(batch_norm=True, dropout=0.3, seed=1, device=Device(dtype="float64", threads=1), **options)
 
 
-NETWORKS: dict[str, Network] = {make.__name__: make() for make in (small_cnn, small_mlp)}
+NETWORKS: dict[str, Network] = {make.__name__: make() for make in (small_cnn, open_end, small_mlp)}
 IMAGES = {name: rng.standard_normal((BATCH, *net.input_shape)) for name, net in NETWORKS.items()}
 LABELS = rng.integers(0, CLASSES, BATCH)
 EVERY = [pytest.param(rule, id=rule.__name__) for stage in RULES for rule in stage]

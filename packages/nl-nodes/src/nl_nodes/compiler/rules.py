@@ -30,7 +30,11 @@ from nl_nodes.nodes.structure import Reshape, Transpose
 TO_MAPS = TO_IMAGES = (2, 3, 0, 1)
 """From images (N, C, H, W) to maps (H, W, N, C), and back: the same exchange."""
 
-PER_CHANNEL = (1, -1, 1, 1)
+PER_CHANNEL = {4: (1, -1, 1, 1), 2: (1, -1)}
+"""The shape of a number for each channel, beside images or rows of features."""
+
+OTHERS = {4: (0, 2, 3), 2: (0,)}
+"""The axes of images, or of rows of features, but that of the channels."""
 
 
 def mean_as_sum(node: Node) -> Node | None:
@@ -72,18 +76,17 @@ def convolution(node: Node) -> Node | None:
 
 
 def channel_mean(node: Node) -> Node | None:
-    """The mean of each channel of images."""
+    """The mean of each channel of images, or of each feature."""
     match node:
-        case Mean(axis=(0, 2, 3), keepdims=True, inputs=(x,)):
-            return Reshape(ChannelMean(_maps(x)), PER_CHANNEL)
+        case Mean(keepdims=True, inputs=(x,)) if node.axis == OTHERS.get(_ndim(x)):
+            return Reshape(ChannelMean(_channels(x)), PER_CHANNEL[_ndim(x)])
     return None
 
 
 def channel_variance(node: Node) -> Node | None:
-    """The mean square of what is left of images without the mean of each channel."""
+    """The mean square of what is left of images, or features, without the mean of each channel."""
     match node:
         case Mean(
-            axis=(0, 2, 3),
             keepdims=True,
             inputs=(
                 Mul(
@@ -93,13 +96,13 @@ def channel_variance(node: Node) -> Node | None:
                     )
                 ),
             ),
-        ) if one is other and mean.inputs[0] is _unmapped(x):
-            return Reshape(ChannelVariance(mean.inputs[0], mean), PER_CHANNEL)
+        ) if one is other and node.axis == OTHERS.get(_ndim(x)) and _sees(mean, x):
+            return Reshape(ChannelVariance(mean.inputs[0], mean), PER_CHANNEL[_ndim(x)])
     return None
 
 
 def normalization(node: Node) -> Node | None:
-    """Batch normalisation of images by their own mean and variance."""
+    """Batch normalisation of images, or features, by their own mean and variance."""
     match node:
         case Add(
             inputs=(
@@ -116,13 +119,14 @@ def normalization(node: Node) -> Node | None:
                                 ),
                             )
                         ),
-                        Reshape(target=(1, -1, 1, 1), inputs=(gamma,)),
+                        Reshape(inputs=(gamma,)) as by,
                     )
                 ),
-                Reshape(target=(1, -1, 1, 1), inputs=(beta,)),
+                Reshape(inputs=(beta,)) as plus,
             )
-        ) if variance.inputs == (_unmapped(x), mean) and mean.inputs == (_unmapped(x),):
-            return Transpose(Normalize(mean.inputs[0], mean, variance, gamma, beta, eps), TO_IMAGES)
+        ) if by.target == plus.target == PER_CHANNEL.get(_ndim(x)) and variance.inputs[1] is mean and _sees(mean, x):
+            images = Transpose(Normalize(mean.inputs[0], mean, variance, gamma, beta, eps), TO_IMAGES)
+            return images if _ndim(x) == 4 else Reshape(images, (0, -1))
     return None
 
 
@@ -198,10 +202,12 @@ def affine(node: Node) -> Node | None:
 
 
 def affine_on_maps(node: Node) -> Node | None:
-    """An affine layer on images made of maps, flattened: on the maps themselves."""
+    """An affine layer on images made of maps, flattened: on the maps themselves, unless they are one pixel."""
     match node:
-        case Affine(inputs=(Reshape(target=(0, -1), inputs=(images,)), w, b)) if _unmapped(images) is not None:
-            return with_inputs(node, (_maps(images), w, b))
+        case Affine(inputs=(Reshape(target=(0, -1), inputs=(images,)), w, b)):
+            maps = _unmapped(images)
+            if maps is not None and maps.shape is not None and maps.shape[:2] != (1, 1):
+                return with_inputs(node, (maps, w, b))
     return None
 
 
@@ -256,6 +262,16 @@ def elementwise_before_transposing(node: Node) -> Node | None:
     return None
 
 
+def elementwise_before_reshaping(node: Node) -> Node | None:
+    """What works element by element does so in any shape; before a reshape, it meets what it follows."""
+    match node:
+        case Elementwise(inputs=(Reshape(inputs=(x,)) as moved,)) if not isinstance(node, IndexMask):
+            inner = with_inputs(node, (x,))
+            inner.shape = x.shape
+            return Reshape(inner, moved.target)
+    return None
+
+
 def pairwise_before_transposing(node: Node) -> Node | None:
     """Two transposed alike, added or multiplied."""
     match node:
@@ -271,6 +287,7 @@ RULES: tuple[tuple[Rule, ...], ...] = (
         mean_as_sum,
         transposed_twice,
         elementwise_before_transposing,
+        elementwise_before_reshaping,
         channelwise_before_transposing,
         pairwise_before_transposing,
         same_shape,
@@ -292,8 +309,26 @@ def _unmapped(x: Node) -> Node | None:
     return x.inputs[0] if isinstance(x, Transpose) and x.axes == TO_IMAGES else None
 
 
+def _channels(x: Node) -> Node:
+    """The maps of images, or those of one pixel that rows of features are."""
+    return _maps(x if _ndim(x) == 4 else Reshape(x, (0, -1, 1, 1)))
+
+
+def _sees(mean: ChannelMean, x: Node) -> bool:
+    """Whether it is the mean of these images or features."""
+    match mean.inputs[0]:
+        case Transpose(inputs=(images,)) if images is x or (isinstance(images, Reshape) and images.inputs[0] is x):
+            return True
+        case maps:
+            return maps is _unmapped(x)
+
+
+def _ndim(node: Node) -> int:
+    return len(node.shape or ())
+
+
 def _matrix(node: Node) -> bool:
-    return node.shape is not None and len(node.shape) == 2
+    return _ndim(node) == 2
 
 
 def _changed(node: Node, **attributes: object) -> Node:

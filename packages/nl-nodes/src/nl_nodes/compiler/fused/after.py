@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from nl_nodes.compiler.fused.pieces import Scratch
@@ -38,20 +39,26 @@ class After:
         masks: Any = None,
     ) -> None:
         h, w, n, k = sums
+        self.kept, self.dtype, self.row = kept, dtype, (images, k)
         self.xp, self.relu, self.pool, self.bias, self.masks = kept.xp, relu, pool, bias, masks
         self.oh, self.ow = h // 2, w // 2  # of a pooling
         self.scratch = Scratch(kept.xp, dtype)
-        if relu:
-            # An array of zeros: NumPy's maximum is three times slower with a number.
-            self.zero = kept.xp.zeros((images, k), dtype=dtype)
-        if bias is not None:
-            # As long as a piece: a row of K alone makes short runs.
-            self.tiled = kept.xp.empty((images, k), dtype=dtype)
-            self.tiled[...] = bias
         if pool and masks is None:
             columns = kept.xp.empty((2 * self.oh, self.ow, n, k), dtype=bool)
             self.masks = (columns, kept.xp.empty((self.oh, self.ow, n, k), dtype=bool))
         self.db: Array = None
+
+    @cached_property
+    def zero(self) -> Array:
+        """An array of zeros: NumPy's maximum is three times slower with a number."""
+        return self.kept.crew.blank(self.row, self.dtype)
+
+    @cached_property
+    def tiled(self) -> Array:
+        """The bias, as long as a piece: a row of K alone makes short runs."""
+        tiled = self.xp.empty(self.row, dtype=self.dtype)
+        tiled[...] = self.bias
+        return tiled
 
     def forward(self, sums: Array, piece: slice, y: Array) -> None:
         """From the sums (H, W, m, K) of a piece into y (OH, OW, m, K)."""
@@ -121,5 +128,5 @@ def column_sums(xp: Any, x: Array) -> Array:
     need not lie next to those of the next pixel.
     """
     rows, k = x.shape[-2:]
-    ones = xp.ones((1, rows), dtype=x.dtype)
-    return xp.matmul(ones, x).reshape((-1, k)).sum(axis=0)
+    sums = xp.matmul(xp.array(((1,) * rows,), dtype=x.dtype), x).reshape((-1, k))
+    return sums[0] if len(sums) == 1 else sums.sum(axis=0)

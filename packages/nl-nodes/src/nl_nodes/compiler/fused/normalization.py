@@ -181,8 +181,11 @@ class Normalize(Node):
         if not kept.needs[0]:
             return None, None, None, dgamma if kept.needs[3] else None, after.db if kept.needs[4] else None
         count = _count(kept, x.shape)
-        by_x = scale * inverse * kept.crew.total(dgamma) * (-1 / count)
-        rest = scale * kept.crew.total(after.db) * (-1 / count) - by_x * mean
+        sums = xp.empty((2, x.shape[3]), dtype=dtype)
+        sums[0], sums[1] = dgamma, after.db
+        shift = kept.crew.total(sums) * (scale * (-1 / count))
+        by_x = shift[0] * inverse
+        rest = shift[1] - by_x * mean
         scales, by_xs, rests = (_tiled(kept, a, images) for a in (scale, by_x, rest))
         for piece in pieces(x.shape[2], images):
             m = piece.stop - piece.start

@@ -54,7 +54,7 @@ class Processes(Team):
                     raise DeviceError(f"a worker process ended (code {child.returncode}): use device.workers=threads")
 
         self._alive = alive
-        self._meeting = shared.Meeting(self.memory(shared.counters(count)), 0, count, alive)
+        self._meeting = shared.Meeting(self.memory(shared.counters(count)), 0, count, alive, shared.spins(count))
 
     def memory(self, size: int) -> Any:
         """Memory that all workers see."""

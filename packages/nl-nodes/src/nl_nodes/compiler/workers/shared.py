@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ LINE = 8
 """Numbers of 8 bytes in a cache line: each worker's counter has a line of its own."""
 
 SPINS = 2000
-"""How often to look before letting others run; where workers share a core, not at all."""
+"""How often to look before letting others run; where workers share a core, once."""
 
 
 def create(size: int) -> tuple[int, Any]:
@@ -36,13 +35,13 @@ class Meeting:
     `alive` is asked, which raises when somebody is gone.
     """
 
-    def __init__(self, memory: Any, number: int, count: int, alive: Callable[[], None]) -> None:
+    def __init__(self, memory: Any, number: int, count: int, alive: Callable[[], None], spins: int) -> None:
         # A view of plain numbers: NumPy's own indexing costs several times as much.
         self._counters = memoryview(memory).cast("q")
         self._mine = number * LINE
         self._others = [n * LINE for n in range(count) if n != number]
         self._alive = alive
-        self._spins = SPINS if len(os.sched_getaffinity(0)) >= count else 1
+        self._spins = spins
 
     @property
     def turn(self) -> int:
@@ -62,9 +61,14 @@ class Meeting:
             while counters[other] < turn:
                 looks += 1
                 if looks % self._spins == 0:
-                    time.sleep(0)
+                    os.sched_yield()
                 if looks % SPINS == 0:
                     self._alive()
+
+
+def spins(count: int) -> int:
+    """How often each of so many workers looks before it lets others run; to be asked before one is bound to a core."""
+    return SPINS if len(os.sched_getaffinity(0)) >= count else 1
 
 
 def counters(count: int) -> int:

@@ -17,7 +17,7 @@ class Worker(Team):
 
     def __init__(self, number: int, count: int) -> None:
         super().__init__()
-        self.number, self.count = number, count
+        self.number, self.count, self.spins = number, count, shared.spins(count)
         self.segments: list[Any] = []
         self.lists: list[list[Step]] = []
         self.meeting: shared.Meeting | None = None
@@ -35,7 +35,7 @@ class Worker(Team):
             self.segments.append(shared.open_memory(descriptor, message["memory"]))
             os.close(descriptor)
             if self.meeting is None:
-                self.meeting = shared.Meeting(self.segments[0], self.number, self.count, self._alive)
+                self.meeting = shared.Meeting(self.segments[0], self.number, self.count, self._alive, self.spins)
 
     def meet(self) -> None:
         """Wait for the others."""
@@ -49,10 +49,10 @@ class Worker(Team):
 
 def main(link: int, number: int, count: int, core: int | None = None) -> None:
     """Serve until the other end is gone."""
-    if core is not None:
-        os.sched_setaffinity(0, [core])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to end
     worker = Worker(number, count)
+    if core is not None:
+        os.sched_setaffinity(0, [core])
     with socket.socket(fileno=link) as connection:
         while True:
             try:
