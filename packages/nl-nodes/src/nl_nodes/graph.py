@@ -92,7 +92,8 @@ class Graph:
         """The nodes below which a gradient is wanted."""
         found: set[Node] = set()
         for node in self.order:
-            if (isinstance(node, Leaf) and node.trainable) or any(n in found for n in node.inputs):
+            below = any(n in found for n in node.inputs) and not node.constant
+            if below or (isinstance(node, Leaf) and node.trainable):
                 found.add(node)
         return found
 

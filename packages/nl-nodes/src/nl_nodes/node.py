@@ -84,6 +84,7 @@ class Node:
         shape: the output's shape, when the inputs' shapes are known before running; else None.
         keeps: what backward needs, of "inputs", "output" and "mask"; the graph drops all else after forward.
         carries: numbers of inputs that are made of the first one, and whose gradient is already in that one's.
+        constant: whether no gradient goes through it to its inputs.
         broadcasts: whether backward may return gradients of the broadcast shape, for the graph to reduce.
         path: the layer that the node belongs to, where one has claimed it (see `claim`); it changes nothing.
     """
@@ -91,6 +92,7 @@ class Node:
     registry: ClassVar[dict[str, type[Node]]] = {}
     keeps: ClassVar[tuple[str, ...]] = ()
     carries: ClassVar[tuple[int, ...]] = ()
+    constant: ClassVar[bool] = False
     broadcasts: ClassVar[bool] = False
     path: str = ""
 

@@ -19,6 +19,8 @@ class OneHot(Node):
     Errors: `ShapeError` where t fits neither form. Source: Deep Learning from Scratch, 4.2.4.
     """
 
+    constant = True
+
     def __init__(self, t: Node, like: Node) -> None:
         super().__init__(t, like)
 
@@ -42,10 +44,6 @@ class OneHot(Node):
             # Of complex rows the real part, so that a complex step sees constants too.
             return t.reshape(like.shape).real.astype(like.dtype)
         return (t[:, None] == kept.xp.arange(like.shape[1])).astype(like.dtype)
-
-    def backward(self, kept: Kept, dy: Array) -> tuple[None, None]:
-        """Nothing."""
-        return None, None
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
