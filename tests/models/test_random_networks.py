@@ -10,6 +10,7 @@ from nl_nodes.compiler import RULES, rewrite
 from nl_nodes.compiler.fused import Affine, Conv, Normalize, Pool
 from nl_nodes.compiler.fused.columns import FEW
 from nl_nodes.compiler.fused.convolution import tiles_for
+from nl_nodes.compiler.fused.together import suits
 
 SEEDS = range(30)
 
@@ -24,6 +25,7 @@ def test_the_random_networks_go_every_way() -> None:
     convolutions = {
         "winograd 4x4",
         "9 products for 2x2",
+        "shared kernels",
         "few channels",
         "many channels",
         "stride 1",
@@ -47,6 +49,8 @@ def ways(node: Node) -> Iterator[str]:
     if isinstance(node, Conv):
         w = node.inputs[1].shape
         tiles = tiles_for(node.size, w, node.pad, node.stride)
+        if tiles and suits(tiles, node.outputs(w), w[1], node.inputs[0].shape[2]):
+            yield "shared kernels"
         yield tiles.name if tiles else f"{'few' if w[1] <= FEW else 'many'} channels"
         yield f"stride {node.stride}"
         yield f"{w[2]}x{w[3]}"

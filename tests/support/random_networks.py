@@ -28,7 +28,7 @@ from nl_models import Network
 from nl_nodes import Add, Buffer, Device, Max, Mul, Node, Parameter, ValueMask
 from nl_nodes.verify.tail import node_values
 
-KERNELS = [(3, 3), (3, 3), (3, 3), (1, 1), (5, 5), (2, 3), (7, 7)]
+KERNELS = [(3, 3), (3, 3), (3, 3), (1, 1), (5, 5), (5, 5), (2, 3), (7, 7)]
 WINDOWS = [(2, 2, 2, 0)] * 6 + [(2, 2, 1, 0), (3, 3, 2, 1), (2, 3, 3, 0), (3, 2, 1, 1)]
 POSITIONS = [None, None, "before_activation", "before_activation", "before_affine", "after_activation"]
 CLASSES = 4
@@ -93,7 +93,7 @@ class Stack:
         self.batch = int(self.rng.integers(LEAST + 1, 10))
         images = self.rng.random() < 0.9
         maps = (self.pick([1, 2, 8, 9]), *(int(n) for n in self.rng.integers(5, 14, 2)))
-        small = (8, 2, 2)
+        small = (18, 2, 2)
         self.start = self.shape = self.pick([maps] * 4 + [small]) if images else (int(self.rng.integers(3, 20)),)
         self.layers: list[Layer] = []
         for _ in range(self.rng.integers(2, 4) if images else 0):
@@ -122,7 +122,7 @@ class Stack:
         maps = tuple((n + 2 * pad - k) // stride + 1 for n, k in zip(self.shape[1:], kernel, strict=True))
         if min(maps) < 2:
             kernel, stride, pad, maps = (3, 3), 1, 1, self.shape[1:]
-        self.block(self.convolution(self.pick([2, 3, 8, 9, 12]), kernel, stride, pad), maps)
+        self.block(self.convolution(self.pick([2, 3, 8, 9, 20, 20]), kernel, stride, pad), maps)
 
     def block(self, layer: Layer, maps: tuple[int, ...] = ()) -> None:
         """The layer, batch norm where the net has it, an activation, of images perhaps a pooling; dropout."""

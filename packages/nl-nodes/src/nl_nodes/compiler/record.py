@@ -241,7 +241,7 @@ class Recording:
             parts = [dxs[i] for dxs in found]
             if node.broadcasts:
                 parts = [unbroadcast(dx, self._values[n][w].shape) for w, dx in enumerate(parts)]
-            summed = self.axes[node] not in (None, TOTAL) and self.axes[n] in (None, TOTAL)
+            summed = self.axes[node] not in (None, TOTAL) and self.axes[n] in (None, TOTAL) and not _one(parts)
             if summed and isinstance(n, Leaf):
                 _accumulate(partial, n, parts)
             else:
@@ -308,6 +308,11 @@ class Recording:
                 for part in parts:
                     np.add(mine, member.tape.of(np.asarray(part))[share], out=mine)
         self._waiting = []
+
+
+def _one(parts: Parts) -> bool:
+    """Whether the workers' parts are one array, which they filled together."""
+    return len(parts) > 1 and len({part.ctypes.data for part in parts}) == 1
 
 
 def _beside(target: Traced, block: Block, other: Traced) -> Any:

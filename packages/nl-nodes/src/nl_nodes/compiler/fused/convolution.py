@@ -11,10 +11,11 @@ from nl_nodes.compiler.fused.after import After
 from nl_nodes.compiler.fused.columns import Columns
 from nl_nodes.compiler.fused.frame import NONE, Frame, Margins, framed, inside, third
 from nl_nodes.compiler.fused.pieces import pieces
+from nl_nodes.compiler.fused.together import Together, suits
 from nl_nodes.compiler.fused.way import Way
 from nl_nodes.compiler.fused.winograd import F4, PAIR, Tiles, Winograd
 from nl_nodes.node import Kept, Node
-from nl_nodes.typing import Array, Namespace, Shape
+from nl_nodes.typing import Array, Shape
 
 MANY = 8
 """From so many channels on, tiles are faster than windows."""
@@ -80,13 +81,15 @@ class Conv(Node):
         """The third axis."""
         return third(self, axes)
 
-    def _way(self, xp: Namespace, inputs: tuple[Array, ...]) -> Way:
+    def _way(self, kept: Kept, inputs: tuple[Array, ...]) -> Way:
         x, w = (a.shape for a in inputs[:2])
-        outputs, dtype = self.outputs(w), xp.result_type(*(a.dtype for a in inputs))
+        outputs, dtype = self.outputs(w), kept.xp.result_type(*(a.dtype for a in inputs))
         tiles = tiles_for(self.size, w, self.pad, self.stride)
         if tiles is None:
-            return Columns(w[2:], self.stride, xp, x, outputs, dtype)
-        return Winograd(tiles, xp, x, outputs, dtype)
+            return Columns(w[2:], self.stride, kept.xp, x, outputs, dtype)
+        if suits(tiles, outputs, x[3], kept.crew.everyone(x[2])):
+            return Together(kept.crew, tiles, kept.xp, x, outputs, dtype)
+        return Winograd(tiles, kept.xp, x, outputs, dtype)
 
     def _after(self, kept: Kept, way: Way, bias: Array | None, masks: Any = None) -> After:
         sums = (way.oh, way.ow, way.n, way.k)
@@ -95,7 +98,7 @@ class Conv(Node):
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """Piece by piece: convolution, then what follows it while the piece is in the cache."""
         x, w = inputs[:2]
-        way = self._way(kept.xp, inputs)
+        way = self._way(kept, inputs)
         u = way.weights(kept, w)
         y = kept.crew.blank(self.infer(*(a.shape for a in inputs)), way.dtype)
         after = self._after(kept, way, inputs[2] if len(inputs) > 2 else None)
@@ -109,13 +112,13 @@ class Conv(Node):
     def backward(self, kept: Kept, dy: Array) -> tuple[Array | None, ...]:
         """Piece by piece: back through what follows, then both gradients of the convolution."""
         x, w = kept.inputs[:2]
-        way = self._way(kept.xp, kept.inputs)
+        way = self._way(kept, kept.inputs)
         u = way.weights(kept, w, back=True) if kept.needs[0] else None
         bias = kept.inputs[2] if len(kept.inputs) > 2 and kept.needs[2] else None
         after = self._after(kept, way, bias, kept.mask)
         y, dy = inside(kept.output, self.frame), inside(dy, self.frame)
         dx = kept.xp.empty(x.shape, dtype=way.dtype) if kept.needs[0] else None
-        dw = kept.xp.empty(w.shape, dtype=way.dtype) if kept.needs[1] else None
+        dw = way.kernels(kept, w.shape) if kept.needs[1] else None
         for piece in pieces(way.n, way.images):
             sums = way.gradients(piece)
             after.backward(dy[:, :, piece], y[:, :, piece], piece, sums[: way.oh, : way.ow])
@@ -139,6 +142,8 @@ class Conv(Node):
             ("tiles of 4", (4, 5, 3, MANY + 1), (2, MANY + 1, 3, 3), 1, 1),
             ("tiles of 4, pad 2", (3, 1, 3, MANY), (3, MANY, 3, 3), 2, 1),
             ("maps of 2x2", (2, 2, 3, MANY), (MANY + 1, MANY, 3, 3), 1, 1),
+            ("few images, many kernels", (4, 3, 2, MANY + 1), (MANY, MANY + 1, 3, 3), 1, 1),
+            ("maps of 2x2, few images", (2, 2, 2, MANY), (MANY + 1, MANY, 3, 3), 1, 1),
             ("windows, one channel", (5, 6, 3, 1), (2, 1, 3, 3), 1, 1),
             ("windows of 5x4", (4, 5, 3, 5), (2, 5, 5, 4), 2, 1),
             ("windows, stride 2", (7, 6, 3, 4), (3, 4, 3, 2), 1, 2),

@@ -53,6 +53,10 @@ class Way(ABC):
     def weights(self, kept: Kept, w: Array, back: bool = False) -> Array:
         """The kernels w (K, C, FH, FW) as `forward` uses them, or, to go back, `data_gradient`."""
 
+    def kernels(self, kept: Kept, shape: Shape) -> Array:
+        """Memory for the gradient of the kernels (K, C, FH, FW)."""
+        return kept.xp.empty(shape, dtype=self.dtype)
+
     @abstractmethod
     def forward(self, x: Array, u: Array, y: Array) -> None:
         """The convolution of a piece x (Hf, Wf, m, C) with the kernels u, into y (rows, columns, m, K)."""

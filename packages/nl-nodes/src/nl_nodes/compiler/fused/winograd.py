@@ -116,7 +116,7 @@ class Winograd(Way):
         self.tiles, self.p = tiles, tiles.products
         self.th, self.tw = tiles.count(self.oh), tiles.count(self.ow)
         self.rows, self.columns = self.th * tiles.step, self.tw * tiles.step
-        self.images, self.kernels = self._fitting()
+        self.images, self.few = self._fitting()
         wanted = tuple(n + tiles.window - tiles.step for n in (self.rows, self.columns))
         if x[:2] != wanted:
             raise ShapeError(f"{tiles.name}: needs maps in a frame that makes them {wanted}, got {x[:2]}")
@@ -149,14 +149,19 @@ class Winograd(Way):
         """Transform, multiply, transform back."""
         m = x.shape[2]
         self._maps(x)
-        products = self._outputs(m)
-        self.xp.matmul(self._inputs(m).reshape((self.p**2, -1, self.c)), u, products)
+        products = self._products(u, m)
         run = m * self.k
         half = self._half((self.p, self.th, self.tw, self.tiles.step, run))
         grid = products.reshape((self.p, self.p, self.th, self.tw, run))
         self.xp.matmul(self.at, grid.transpose((0, 2, 3, 1, 4)), half)
         lines = half.reshape((self.p, self.th, self.columns, run)).transpose((1, 2, 0, 3))
         self.xp.matmul(self.at, lines, y.reshape((self.th, self.tiles.step, self.columns, run)).transpose((0, 2, 1, 3)))
+
+    def _products(self, u: Array, m: int) -> Array:
+        """The transformed maps of m images times the kernels, (p^2, tiles m, K)."""
+        products = self._outputs(m)
+        self.xp.matmul(self._inputs(m), u, products)
+        return products
 
     def load(self, x: Array, dy: Array) -> None:
         """Both transformed; that of dy serves both gradients."""
@@ -177,9 +182,9 @@ class Winograd(Way):
 
     def weight_gradient(self, dw: Array, add: bool) -> None:
         """One product for each of the p^2, then through the kernels' transform backwards, some kernels at a time."""
-        inputs = self._inputs(self._loaded).reshape((self.p**2, -1, self.c))
+        inputs = self._inputs(self._loaded)
         outputs = self._outputs(self._loaded).transpose((0, 2, 1))
-        for part in pieces(self.k, self.kernels):
+        for part in pieces(self.k, self.few):
             du = self.scratch.array("du", (self.p**2, part.stop - part.start, self.c))
             self.xp.matmul(outputs[:, part], inputs, du)
             found, products = dw[part].reshape((-1, self.c, 9)), du.transpose((1, 2, 0))
@@ -195,9 +200,7 @@ class Winograd(Way):
         step, more = self.tiles.step, self.tiles.window - self.tiles.step
         m = self._loaded
         run, size = m * self.c, dx.strides[3]
-        dv = self._inputs(m)
-        self.xp.matmul(self._outputs(m), u, dv.reshape((self.p**2, -1, self.c)))
-        grid = dv.reshape((self.p, self.p, self.th, self.tw, run)).transpose((0, 2, 3, 1, 4))
+        grid = self._transposed(u, m).reshape((self.p, self.p, self.th, self.tw, run)).transpose((0, 2, 3, 1, 4))
         half = self._half((self.p, self.th, self.wf, run))
         straight, after = (
             self._view(half[:, :, start:], (self.p, self.th, self.tw, count, run), (0, 1, (2, step), 2, 3))
@@ -211,6 +214,12 @@ class Winograd(Way):
             for start, count in ((0, step), (step, more))
         )
         self._overlap(lines, straight, after, flat[self.rows :])
+
+    def _transposed(self, u: Array, m: int) -> Array:
+        """The transformed gradient of m images' outputs times the kernels, (p^2, tiles m, C)."""
+        products = self._inputs(m)
+        self.xp.matmul(self._outputs(m), u, products)
+        return products
 
     def _maps(self, x: Array) -> None:
         """A piece of the maps, transformed: along the rows, then along the columns."""
@@ -240,8 +249,8 @@ class Winograd(Way):
         return self.xp.lib.stride_tricks.as_strided(array, shape, tuple(strides))
 
     def _inputs(self, m: int) -> Array:
-        """The transformed maps of m images, (p^2, tiles, m C)."""
-        return self.scratch.array("inputs", (self.p**2, self.th * self.tw, m * self.c))
+        """The transformed maps of m images, (p^2, tiles m, C)."""
+        return self.scratch.array("inputs", (self.p**2, self.th * self.tw * m, self.c))
 
     def _outputs(self, m: int) -> Array:
         """The products, or the transformed gradient of the outputs, (p^2, tiles m, K)."""
