@@ -14,8 +14,12 @@ CACHE = 3 * 2**20
 
 def piece_of(images: int, each: int, least: int = 1) -> int:
     """How many images, of so many bytes each, make an even piece: what the cache holds, or at least so many."""
-    most = max(1, min(images, max(CACHE // each, least)))
-    return -(-images // -(-images // most))
+    return evenly(images, max(CACHE // each, least))
+
+
+def evenly(count: int, most: int) -> int:
+    """How many of so many to take at a time, at most so many, so that all parts are nearly alike."""
+    return -(-count // -(-count // max(most, 1))) if count else 1
 
 
 def pieces(images: int, many: int) -> Iterator[slice]:

@@ -93,7 +93,7 @@ class Together(Winograd):
         """This worker's of so many kernels or channels, some at a time."""
         share = self.crew.share(count)
         size = share.stop - share.start
-        for part in pieces(size, piece_of(max(size, 1), 4 * self.p**2 * max(self.c, self.k), WIDE)):
+        for part in pieces(size, piece_of(size, 4 * self.p**2 * max(self.c, self.k), WIDE)):
             yield slice(share.start + part.start, share.start + part.stop)
 
     def _part(self, shape: Shape) -> Array:

@@ -7,12 +7,13 @@ products.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
 from nl_nodes.compiler.fused.frame import Margins
-from nl_nodes.compiler.fused.pieces import piece_of, pieces
+from nl_nodes.compiler.fused.pieces import evenly, piece_of, pieces
 from nl_nodes.compiler.fused.way import Way
 from nl_nodes.errors import ShapeError
 from nl_nodes.node import Kept
@@ -20,6 +21,9 @@ from nl_nodes.typing import Array, Namespace, Shape
 
 ROWS = 192
 """Rows that each matrix product of a piece should have at least."""
+
+RUN = 4096
+"""Numbers next to each other that are transformed at once, at most: in between they take memory."""
 
 MANY = 2**16
 """Kernels, of one channel each, whose transforms take much memory."""
@@ -147,15 +151,13 @@ class Winograd(Way):
 
     def forward(self, x: Array, u: Array, y: Array) -> None:
         """Transform, multiply, transform back."""
-        m = x.shape[2]
         self._maps(x)
-        products = self._products(u, m)
-        run = m * self.k
-        half = self._half((self.p, self.th, self.tw, self.tiles.step, run))
-        grid = products.reshape((self.p, self.p, self.th, self.tw, run))
-        self.xp.matmul(self.at, grid.transpose((0, 2, 3, 1, 4)), half)
-        lines = half.reshape((self.p, self.th, self.columns, run)).transpose((1, 2, 0, 3))
-        self.xp.matmul(self.at, lines, y.reshape((self.th, self.tiles.step, self.columns, run)).transpose((0, 2, 1, 3)))
+        step = self.tiles.step
+        for grid, sums in self._runs(self._grid(self._products(u, x.shape[2])), y):
+            half = self._half((self.p, self.th, self.tw, step, sums.shape[2]))
+            self.xp.matmul(self.at, grid.transpose((0, 2, 3, 1, 4)), half)
+            lines = half.reshape((self.p, self.th, self.columns, -1)).transpose((1, 2, 0, 3))
+            self.xp.matmul(self.at, lines, sums.reshape((self.th, step, self.columns, -1)).transpose((0, 2, 1, 3)))
 
     def _products(self, u: Array, m: int) -> Array:
         """The transformed maps of m images times the kernels, (p^2, tiles m, K)."""
@@ -166,14 +168,12 @@ class Winograd(Way):
     def load(self, x: Array, dy: Array) -> None:
         """Both transformed; that of dy serves both gradients."""
         self._maps(x)
-        m = dy.shape[2]
-        run = m * self.k
-        half = self._half((self.rows, self.tw, self.p, run))
-        self.xp.matmul(self.at.T, dy.reshape((self.rows, self.tw, self.tiles.step, run)), half)
-        lines = half.reshape((self.th, self.tiles.step, self.tw, self.p, run)).transpose((0, 2, 3, 1, 4))
-        grid = self._outputs(m).reshape((self.p, self.p, self.th, self.tw, run))
-        self.xp.matmul(self.at.T, lines, grid.transpose((2, 3, 1, 0, 4)))
-        self._loaded = m
+        self._loaded, step = x.shape[2], self.tiles.step
+        for sums, grid in self._runs(dy, self._grid(self._outputs(self._loaded))):
+            half = self._half((self.rows, self.tw, self.p, sums.shape[2]))
+            self.xp.matmul(self.at.T, sums.reshape((self.rows, self.tw, step, -1)), half)
+            lines = half.reshape((self.th, step, self.tw, self.p, -1)).transpose((0, 2, 3, 1, 4))
+            self.xp.matmul(self.at.T, lines, grid.transpose((2, 3, 1, 0, 4)))
 
     def _let_go(self, kept: Kept) -> None:
         """Meet, so that large kernels may lie where those of the convolution before did."""
@@ -198,22 +198,19 @@ class Winograd(Way):
     def data_gradient(self, u: Array, dx: Array) -> None:
         """Multiply, transform back; where tiles overlap, add."""
         step, more = self.tiles.step, self.tiles.window - self.tiles.step
-        m = self._loaded
-        run, size = m * self.c, dx.strides[3]
-        grid = self._transposed(u, m).reshape((self.p, self.p, self.th, self.tw, run)).transpose((0, 2, 3, 1, 4))
-        half = self._half((self.p, self.th, self.wf, run))
-        straight, after = (
-            self._view(half[:, :, start:], (self.p, self.th, self.tw, count, run), (0, 1, (2, step), 2, 3))
-            for start, count in ((0, step), (step, more))
-        )
-        self._overlap(grid, straight, after, half[:, :, self.columns :])
-        lines = half.transpose((1, 2, 0, 3))
-        flat = self.xp.lib.stride_tricks.as_strided(dx, (self.hf, self.wf, run), (*dx.strides[:2], size))
-        straight, after = (
-            self._view(flat[start:], (self.th, self.wf, count, run), ((0, step), 1, 0, 2))
-            for start, count in ((0, step), (step, more))
-        )
-        self._overlap(lines, straight, after, flat[self.rows :])
+        for grid, flat in self._runs(self._grid(self._transposed(u, self._loaded)), dx):
+            run = flat.shape[2]
+            half = self._half((self.p, self.th, self.wf, run))
+            straight, after = (
+                self._view(half[:, :, start:], (self.p, self.th, self.tw, count, run), (0, 1, (2, step), 2, 3))
+                for start, count in ((0, step), (step, more))
+            )
+            self._overlap(grid.transpose((0, 2, 3, 1, 4)), straight, after, half[:, :, self.columns :])
+            straight, after = (
+                self._view(flat[start:], (self.th, self.wf, count, run), ((0, step), 1, 0, 2))
+                for start, count in ((0, step), (step, more))
+            )
+            self._overlap(half.transpose((1, 2, 0, 3)), straight, after, flat[self.rows :])
 
     def _transposed(self, u: Array, m: int) -> Array:
         """The transformed gradient of m images' outputs times the kernels, (p^2, tiles m, C)."""
@@ -223,15 +220,14 @@ class Winograd(Way):
 
     def _maps(self, x: Array) -> None:
         """A piece of the maps, transformed: along the rows, then along the columns."""
-        run = x.shape[2] * self.c
-        window = self.tiles.window
-        flat = self.xp.lib.stride_tricks.as_strided(x, (self.hf, self.wf, run), (*x.strides[:2], x.strides[3]))
-        rows = self._view(flat, (self.th, self.wf, window, run), ((0, self.tiles.step), 1, 0, 2))
-        half = self._half((self.th, self.wf, self.p, run))
-        self.xp.matmul(self.bt, rows, half)
-        columns = self._view(half, (self.th, self.tw, self.p, window, run), (0, (1, self.tiles.step), 2, 1, 3))
-        grid = self._inputs(x.shape[2]).reshape((self.p, self.p, self.th, self.tw, run))
-        self.xp.matmul(self.bt, columns, grid.transpose((2, 3, 0, 1, 4)))
+        step, window = self.tiles.step, self.tiles.window
+        for flat, grid in self._runs(x, self._grid(self._inputs(x.shape[2]))):
+            run = flat.shape[2]
+            rows = self._view(flat, (self.th, self.wf, window, run), ((0, step), 1, 0, 2))
+            half = self._half((self.th, self.wf, self.p, run))
+            self.xp.matmul(self.bt, rows, half)
+            columns = self._view(half, (self.th, self.tw, self.p, window, run), (0, (1, step), 2, 1, 3))
+            self.xp.matmul(self.bt, columns, grid.transpose((2, 3, 0, 1, 4)))
 
     def _overlap(self, grid: Array, straight: Array, after: Array, last: Array) -> None:
         """Transform back: what lies in a tile's own place is written, what reaches into the next tile's is added."""
@@ -242,6 +238,16 @@ class Winograd(Way):
             self.xp.matmul(self.bt.T[step:], grid, rest)
             last[...] = 0
             self.xp.add(after, rest, after)
+
+    def _grid(self, products: Array) -> Array:
+        """Of (p^2, tiles m, channels) the view (p, p, tile rows, tile columns, m, channels)."""
+        return products.reshape((self.p, self.p, self.th, self.tw, -1, products.shape[2]))
+
+    def _runs(self, *arrays: Array) -> Iterator[tuple[Array, ...]]:
+        """Of arrays (..., m, channels) views (..., run), some images at a time."""
+        m, channels = arrays[0].shape[-2:]
+        for part in pieces(m, evenly(m, RUN // channels)):
+            yield tuple(array[..., part, :].reshape((*array.shape[:-2], -1)) for array in arrays)
 
     def _view(self, array: Array, shape: Shape, axes: tuple[int | tuple[int, int], ...]) -> Array:
         """A view each of whose axes goes along an axis of the array, or in steps of several along it."""
