@@ -78,7 +78,7 @@ class After:
     def backward(self, dy: Array, y: Array, piece: slice, sums: Array) -> None:
         """The gradient of the sums of a piece, from that of its outputs; the bias's is added to `db`.
 
-        Sums that no window of a pooling sees must be zero before.
+        Sums that no window of a pooling sees must be zero before. Where nothing changes, `sums` may be `dy` itself.
         """
         xp = self.xp
         if self.relu:
@@ -88,7 +88,8 @@ class After:
             small = dy
         else:
             small = sums
-            small[...] = dy
+            if sums is not dy:
+                small[...] = dy
         if self.bias is not None:
             self._add_bias(small)
         if self.pool:

@@ -119,9 +119,13 @@ class Conv(Node):
         y, dy = inside(kept.output, self.frame), inside(dy, self.frame)
         dx = kept.xp.empty(x.shape, dtype=way.dtype) if kept.needs[0] else None
         dw = way.kernels(kept, w.shape) if kept.needs[1] else None
+        changed = self.relu or self.pool or (way.rows, way.columns) != (way.oh, way.ow)
         for piece in pieces(way.n, way.images):
-            sums = way.gradients(piece)
-            after.backward(dy[:, :, piece], y[:, :, piece], piece, sums[: way.oh, : way.ow])
+            part = sums = inner = dy[:, :, piece]
+            if changed:
+                sums = way.gradients(piece)
+                inner = sums[: way.oh, : way.ow]
+            after.backward(part, y[:, :, piece], piece, inner)
             way.load(x[:, :, piece], sums)
             if dw is not None:
                 way.weight_gradient(dw, add=piece.start != 0)
