@@ -9,6 +9,11 @@ from nl_nodes.compiler.fused.pieces import Scratch
 from nl_nodes.node import Kept
 from nl_nodes.typing import Array, Shape
 
+Piece = tuple[slice, slice]
+"""Which rows of the outputs, and which images."""
+
+ALL = slice(None)
+
 
 class After:
     """y = relu(pool(s) + b); each of the three is optional.
@@ -41,11 +46,10 @@ class After:
         h, w, n, k = sums
         self.kept, self.dtype, self.row = kept, dtype, (images, k)
         self.xp, self.relu, self.pool, self.bias, self.masks = kept.xp, relu, pool, bias, masks
-        self.oh, self.ow = h // 2, w // 2  # of a pooling
         self.scratch = Scratch(kept.xp, dtype)
         if pool and masks is None:
-            columns = kept.xp.empty((2 * self.oh, self.ow, n, k), dtype=bool)
-            self.masks = (columns, kept.xp.empty((self.oh, self.ow, n, k), dtype=bool))
+            columns = kept.xp.empty((h // 2 * 2, w // 2, n, k), dtype=bool)
+            self.masks = (columns, kept.xp.empty((h // 2, w // 2, n, k), dtype=bool))
         self.db: Array = None
 
     @cached_property
@@ -60,12 +64,12 @@ class After:
         tiled[...] = self.bias
         return tiled
 
-    def forward(self, sums: Array, piece: slice, y: Array) -> None:
+    def forward(self, sums: Array, piece: Piece, y: Array) -> None:
         """From the sums (H, W, m, K) of a piece into y (OH, OW, m, K)."""
-        xp, m = self.xp, piece.stop - piece.start
+        xp, m = self.xp, sums.shape[2]
         source = sums
         if self.pool:
-            self._pool(sums[: 2 * self.oh, : 2 * self.ow], piece, y)
+            self._pool(_windows(sums, y), piece, y)
             source = y
         if self.bias is not None:
             xp.add(source, self.tiled[:m], y)
@@ -75,7 +79,7 @@ class After:
         elif source is not y:
             y[...] = source
 
-    def backward(self, dy: Array, y: Array, piece: slice, sums: Array) -> None:
+    def backward(self, dy: Array, y: Array, piece: Piece, sums: Array) -> None:
         """The gradient of the sums of a piece, from that of its outputs; the bias's is added to `db`.
 
         Sums that no window of a pooling sees must be zero before. Where nothing changes, `sums` may be `dy` itself.
@@ -93,12 +97,12 @@ class After:
         if self.bias is not None:
             self._add_bias(small)
         if self.pool:
-            self._spread(small, piece, sums)
+            self._spread(small, piece, _windows(sums, dy))
 
-    def _pool(self, sums: Array, piece: slice, y: Array) -> None:
+    def _pool(self, sums: Array, piece: Piece, y: Array) -> None:
         """The larger of two columns, then of two rows; of equals the first."""
         xp = self.xp
-        columns, rows = (mask[:, :, piece] for mask in self.masks)
+        columns, rows = self._masks(piece)
         left, right = sums[:, 0::2], sums[:, 1::2]
         xp.greater(right.real, left.real, columns)
         wide = self.scratch.array("wide", left.shape)
@@ -106,20 +110,30 @@ class After:
         xp.greater(wide[1::2].real, wide[0::2].real, rows)
         xp.maximum(wide[0::2], wide[1::2], out=y)
 
-    def _spread(self, dy: Array, piece: slice, sums: Array) -> None:
+    def _spread(self, dy: Array, piece: Piece, sums: Array) -> None:
         """Each gradient to the larger of two rows, then of two columns."""
         xp = self.xp
-        columns, rows = (mask[:, :, piece] for mask in self.masks)
+        columns, rows = self._masks(piece)
         tall = self.scratch.array("tall", columns.shape)
         xp.multiply(dy, rows, tall[1::2])
         xp.subtract(dy, tall[1::2], tall[0::2])
-        inner = sums[: 2 * self.oh, : 2 * self.ow]
-        xp.multiply(tall, columns, inner[:, 1::2])
-        xp.subtract(tall, inner[:, 1::2], inner[:, 0::2])
+        xp.multiply(tall, columns, sums[:, 1::2])
+        xp.subtract(tall, sums[:, 1::2], sums[:, 0::2])
+
+    def _masks(self, piece: Piece) -> tuple[Array, Array]:
+        rows, images = piece
+        both = rows if rows == ALL else slice(2 * rows.start, 2 * rows.stop)
+        columns, pairs = self.masks
+        return columns[both, :, images], pairs[rows, :, images]
 
     def _add_bias(self, dy: Array) -> None:
         part = column_sums(self.xp, dy)
         self.db = part if self.db is None else self.db + part
+
+
+def _windows(sums: Array, y: Array) -> Array:
+    """The part of the sums that is pooled to y."""
+    return sums[: 2 * y.shape[0], : 2 * y.shape[1]]
 
 
 def column_sums(xp: Any, x: Array) -> Array:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from nl_nodes.cases import Case, real
-from nl_nodes.compiler.fused.after import After
+from nl_nodes.compiler.fused.after import ALL, After
 from nl_nodes.compiler.fused.columns import Columns
 from nl_nodes.compiler.fused.frame import NONE, Frame, Margins, framed, inside, third
 from nl_nodes.compiler.fused.pieces import pieces
@@ -106,7 +106,7 @@ class Conv(Node):
         for piece in pieces(way.n, way.images):
             sums = way.sums(piece)
             way.forward(x[:, :, piece], u, sums)
-            after.forward(sums[: way.oh, : way.ow], piece, inside(y, self.frame)[:, :, piece])
+            after.forward(sums[: way.oh, : way.ow], (ALL, piece), inside(y, self.frame)[:, :, piece])
         return y
 
     def backward(self, kept: Kept, dy: Array) -> tuple[Array | None, ...]:
@@ -125,7 +125,7 @@ class Conv(Node):
             if changed:
                 sums = way.gradients(piece)
                 inner = sums[: way.oh, : way.ow]
-            after.backward(part, y[:, :, piece], piece, inner)
+            after.backward(part, y[:, :, piece], (ALL, piece), inner)
             way.load(x[:, :, piece], sums)
             if dw is not None:
                 way.weight_gradient(dw, add=piece.start != 0)

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from nl_nodes.cases import Case, real
-from nl_nodes.compiler.fused.after import After, column_sums
+from nl_nodes.compiler.fused.after import ALL, After, column_sums
 from nl_nodes.compiler.fused.frame import NONE, Margins, framed, inside, third
-from nl_nodes.compiler.fused.pieces import piece_of, pieces
+from nl_nodes.compiler.fused.pieces import evenly, pieces
 from nl_nodes.node import Kept, Node
 from nl_nodes.typing import Array, Shape
+
+ROWS = 2**22
+"""Bytes of the rows of maps that are normalised at a time, at most; one row may have more."""
 
 
 class ChannelMean(Node):
@@ -78,13 +81,12 @@ class ChannelVariance(Node):
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """The workers' sums, together; from the mean, for what cancels in a mean of squares loses digits."""
         x, mean = inputs
-        images, dtype = _images(x), kept.xp.result_type(*(a.dtype for a in inputs))
-        centred, means = _scratch(kept, x, images, dtype), _tiled(kept, mean, images)
+        many, dtype = _rows(x), kept.xp.result_type(*(a.dtype for a in inputs))
+        centred, means = _scratch(kept, x, many, dtype), _tiled(kept, mean, x)
         squares: Array = None
-        for piece in pieces(x.shape[2], images):
-            m = piece.stop - piece.start
-            part = centred[:, :, :m]
-            kept.xp.subtract(x[:, :, piece], means[:m], part)
+        for rows in pieces(x.shape[0], many):
+            part = centred[: rows.stop - rows.start]
+            kept.xp.subtract(x[rows], means, part)
             kept.xp.multiply(part, part, part)
             squares = _plus(squares, column_sums(kept.xp, part))
         return kept.crew.total(squares) / _count(kept, x.shape)
@@ -132,51 +134,60 @@ class Normalize(Node):
         self.eps, self.relu, self.pool, self.frame = eps, relu, pool, frame
         super().__init__(x, mean, variance, gamma, beta)
 
+    @property
+    def step(self) -> int:
+        """How many rows and columns of x become one."""
+        return 2 if self.pool else 1
+
+    def _seen(self, rows: slice) -> slice:
+        """The rows of x that these of the outputs see."""
+        return slice(self.step * rows.start, self.step * rows.stop)
+
     def infer(self, *shapes: Shape) -> Shape:
         """The framed shape of the outputs."""
         h, w, n, k = shapes[0]
-        half = 2 if self.pool else 1
-        return framed((h // half, w // half, n, k), self.frame)
+        return framed((h // self.step, w // self.step, n, k), self.frame)
 
     def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
         """The third axis."""
         return third(self, axes)
 
     def forward(self, kept: Kept, *inputs: Array) -> Array:
-        """Piece by piece: scaled, then what follows while the piece is in the cache."""
+        """Some rows at a time: scaled, then what follows while they are in the cache."""
         x, mean, variance, gamma, beta = inputs
         dtype = kept.xp.result_type(*(a.dtype for a in inputs))
         scale = gamma * (variance + self.eps) ** -0.5
-        images = _images(x)
-        after = After(kept, x.shape, dtype, images, self.relu, self.pool, beta - mean * scale)
+        after = After(kept, x.shape, dtype, x.shape[2], self.relu, self.pool, beta - mean * scale)
         kept.mask = after.masks
         y = kept.crew.blank(self.infer(x.shape), dtype)
-        scales, scaled = _tiled(kept, scale, images), _scratch(kept, x, images, dtype)
-        for piece in pieces(x.shape[2], images):
-            m = piece.stop - piece.start
-            part = scaled[:, :, :m]
-            kept.xp.multiply(x[:, :, piece], scales[:m], part)
-            after.forward(part, piece, inside(y, self.frame)[:, :, piece])
+        inner, many = inside(y, self.frame), _rows(x, self.step)
+        scales, scaled = _tiled(kept, scale, x), _scratch(kept, x, self.step * many, dtype)
+        for rows in pieces(inner.shape[0], many):
+            seen = self._seen(rows)
+            part = scaled[: seen.stop - seen.start]
+            kept.xp.multiply(x[seen], scales, part)
+            after.forward(part, (rows, ALL), inner[rows])
         return y
 
     def backward(self, kept: Kept, dy: Array) -> tuple[Array | None, ...]:
-        """Once through the pieces for the sums, once for dx."""
+        """Once through the rows for the sums, once for dx."""
         x, mean, variance, gamma, beta = kept.inputs
-        xp, images, dtype = kept.xp, _images(x), kept.output.dtype
+        xp, dtype = kept.xp, kept.output.dtype
         inverse = (variance + self.eps) ** -0.5
         scale = gamma * inverse
-        after = After(kept, x.shape, dtype, images, self.relu, self.pool, beta, kept.mask)
+        after = After(kept, x.shape, dtype, x.shape[2], self.relu, self.pool, beta, kept.mask)
         y, dy = inside(kept.output, self.frame), inside(dy, self.frame)
         left_out = self.pool and (x.shape[0] % 2 or x.shape[1] % 2)  # a row or column that no window sees
         dx = (xp.zeros if left_out else xp.empty)(x.shape, dtype=dtype)
-        scratch = _scratch(kept, x, images, dtype)
-        products: Array = None
-        for piece in pieces(x.shape[2], images):
-            m = piece.stop - piece.start
-            g, part = dx[:, :, piece], scratch[:, :, :m]
-            after.backward(dy[:, :, piece], y[:, :, piece], piece, g)
-            xp.multiply(x[:, :, piece], g, part)
-            products = _plus(products, column_sums(xp, part))
+        many = _rows(x, self.step)
+        scratch = _scratch(kept, x, self.step * many, dtype)
+        products: Array = xp.zeros(gamma.shape, dtype=dtype)
+        for rows in pieces(y.shape[0], many):
+            seen = self._seen(rows)
+            g, part = dx[seen], scratch[: seen.stop - seen.start]
+            after.backward(dy[rows], y[rows], (rows, ALL), g)
+            xp.multiply(x[seen], g, part)
+            products = products + column_sums(xp, part)
         # What cancels here is no more than what x itself, so far from 0, has lost already.
         dgamma = (products - mean * after.db) * inverse
         if not kept.needs[0]:
@@ -187,13 +198,12 @@ class Normalize(Node):
         shift = kept.crew.total(sums) * (scale * (-1 / count))
         by_x = shift[0] * inverse
         rest = shift[1] - by_x * mean
-        scales, by_xs, rests = (_tiled(kept, a, images) for a in (scale, by_x, rest))
-        for piece in pieces(x.shape[2], images):
-            m = piece.stop - piece.start
-            g, part = dx[:, :, piece], scratch[:, :, :m]
-            xp.multiply(x[:, :, piece], by_xs[:m], part)
-            xp.add(part, rests[:m], part)
-            xp.multiply(g, scales[:m], g)
+        scales, by_xs, rests = (_tiled(kept, a, x) for a in (scale, by_x, rest))
+        for rows in pieces(x.shape[0], self.step * many):
+            g, part = dx[rows], scratch[: rows.stop - rows.start]
+            xp.multiply(x[rows], by_xs, part)
+            xp.add(part, rests, part)
+            xp.multiply(g, scales, g)
             xp.add(g, part, g)
         return dx, None, None, dgamma if kept.needs[3] else None, after.db if kept.needs[4] else None
 
@@ -228,19 +238,18 @@ def _count(kept: Kept, shape: Shape) -> int:
     return int(kept.crew.everyone(n) * h * w)
 
 
-def _images(x: Array) -> int:
-    # More than the cache holds: short runs cost these many small operations more than the way to memory.
+def _rows(x: Array, step: int = 1) -> int:
+    """How many rows of outputs to make at a time, each of so many of x: pieces of one block each, as images are not."""
     h, w, n, k = map(int, x.shape)
-    return piece_of(n, 2 * h * w * k)
+    return evenly(h // step, ROWS // (4 * step * w * n * k))
 
 
-def _tiled(kept: Kept, row: Array, images: int) -> Array:
-    """A row (K,) as often as a piece has images: short rows make short runs."""
-    tiled = kept.xp.empty((images, row.shape[0]), dtype=row.dtype)
+def _tiled(kept: Kept, row: Array, x: Array) -> Array:
+    """A row (K,) as often as x has images: short rows make short runs."""
+    tiled = kept.xp.empty(x.shape[2:], dtype=row.dtype)
     tiled[...] = row
     return tiled
 
 
-def _scratch(kept: Kept, x: Array, images: int, dtype: object) -> Array:
-    h, w, _, k = x.shape
-    return kept.xp.empty((h, w, images, k), dtype=dtype)
+def _scratch(kept: Kept, x: Array, rows: int, dtype: object) -> Array:
+    return kept.xp.empty((rows, *x.shape[1:]), dtype=dtype)

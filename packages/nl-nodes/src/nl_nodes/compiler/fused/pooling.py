@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nl_nodes.cases import Case, distinct
-from nl_nodes.compiler.fused.after import After
+from nl_nodes.compiler.fused.after import ALL, After
 from nl_nodes.compiler.fused.frame import NONE, Margins, framed, inside, third
 from nl_nodes.node import Kept, Node
 from nl_nodes.typing import Array, Shape
@@ -44,7 +44,7 @@ class Pool(Node):
         after = After(kept, x.shape, x.dtype, n, relu=False, pool=True)
         kept.mask = after.masks
         y = kept.crew.blank(self.infer(x.shape), x.dtype)
-        after.forward(x, slice(0, n), inside(y, self.frame))
+        after.forward(x, (ALL, ALL), inside(y, self.frame))
         return y
 
     def backward(self, kept: Kept, dy: Array) -> Array:
@@ -54,7 +54,7 @@ class Pool(Node):
         after = After(kept, shape, dy.dtype, n, relu=False, pool=True, masks=kept.mask)
         dx = kept.xp.zeros(shape, dtype=dy.dtype)
         dy = inside(dy, self.frame)
-        after.backward(dy, dy, slice(0, n), dx)
+        after.backward(dy, dy, (ALL, ALL), dx)
         return dx
 
     @classmethod
