@@ -95,6 +95,10 @@ class Conv(Node):
         sums = (way.oh, way.ow, way.n, way.k)
         return After(kept, sums, way.dtype, way.images, self.relu, self.pool, bias, masks)
 
+    def _changes(self, way: Way) -> bool:
+        """Whether a piece of the outputs, or of their gradient, is another array than that of the sums."""
+        return self.relu or self.pool or (way.rows, way.columns) != (way.oh, way.ow)
+
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """Piece by piece: convolution, then what follows it while the piece is in the cache."""
         x, w = inputs[:2]
@@ -103,10 +107,13 @@ class Conv(Node):
         y = kept.crew.blank(self.infer(*(a.shape for a in inputs)), way.dtype)
         after = self._after(kept, way, inputs[2] if len(inputs) > 2 else None)
         kept.mask = after.masks
+        aside = self._changes(way) or after.bias is not None or not way.scatters
         for piece in pieces(way.n, way.images):
-            sums = way.sums(piece)
+            part = inside(y, self.frame)[:, :, piece]
+            sums = way.sums(piece) if aside else part
             way.forward(x[:, :, piece], u, sums)
-            after.forward(sums[: way.oh, : way.ow], (ALL, piece), inside(y, self.frame)[:, :, piece])
+            if aside:
+                after.forward(sums[: way.oh, : way.ow], (ALL, piece), part)
         return y
 
     def backward(self, kept: Kept, dy: Array) -> tuple[Array | None, ...]:
@@ -119,7 +126,7 @@ class Conv(Node):
         y, dy = inside(kept.output, self.frame), inside(dy, self.frame)
         dx = kept.xp.empty(x.shape, dtype=way.dtype) if kept.needs[0] else None
         dw = way.kernels(kept, w.shape) if kept.needs[1] else None
-        changed = self.relu or self.pool or (way.rows, way.columns) != (way.oh, way.ow)
+        changed = self._changes(way)
         for piece in pieces(way.n, way.images):
             part = sums = inner = dy[:, :, piece]
             if changed:

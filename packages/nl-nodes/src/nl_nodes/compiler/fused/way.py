@@ -23,11 +23,13 @@ class Way(ABC):
         rows: the outputs' rows that are calculated, OH or some more.
         columns: likewise.
         images: how many images make a piece.
+        scatters: whether `forward` can write a piece to where it lies among all images.
     """
 
     rows: int
     columns: int
     images: int
+    scatters: bool = False
 
     def __init__(self, xp: Namespace, x: Shape, outputs: Shape, dtype: Any) -> None:
         self.xp, self.dtype = xp, dtype

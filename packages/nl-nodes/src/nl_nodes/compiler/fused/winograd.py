@@ -115,6 +115,8 @@ class Winograd(Way):
         others: as for `Way`.
     """
 
+    scatters = True
+
     def __init__(self, tiles: Tiles, xp: Namespace, x: Shape, outputs: Shape, dtype: Any) -> None:
         super().__init__(xp, x, outputs, dtype)
         self.tiles, self.p = tiles, tiles.products
