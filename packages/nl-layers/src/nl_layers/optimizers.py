@@ -40,7 +40,8 @@ class Optimizer:
             if name not in self.state:
                 zeros = backend_of([param]).xp.zeros_like
                 self.state[name] = {slot: zeros(param) for slot in self.slots}
-            for part, part_grad, *state in blocks(param, grad, *self.state[name].values()):
+            kept = (self.state[name][slot] for slot in self.slots)  # by name: a state read from a file has any order
+            for part, part_grad, *state in blocks(param, grad, *kept):
                 self.step(part, part_grad, **dict(zip(self.slots, state, strict=True)))
 
     def step(self, param: Array, grad: Array, **state: Array) -> None:
