@@ -139,13 +139,13 @@ def test_the_device_beside_resume_is_taken_and_nothing_else(lab: Lab, whole: Out
 @pytest.mark.parametrize(("name", "expected"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_second_signal_ends_at_once(name: str, expected: int) -> None:
     code = (
-        "import os, signal, time\n"
+        "import signal, time\n"
         "from nl_training.tracking.interrupts import Interrupts\n"
         "with Interrupts() as interrupts:\n"
         "    interrupts.hold()\n"
-        f"    os.kill(os.getpid(), signal.{name})\n"
+        f"    signal.raise_signal(signal.{name})\n"
         "    print('held', flush=True)\n"
-        f"    os.kill(os.getpid(), signal.{name})\n"
+        f"    signal.raise_signal(signal.{name})\n"
         "    time.sleep(60)\n"
         "    print('not reached')\n"
     )
@@ -156,11 +156,11 @@ def test_a_second_signal_ends_at_once(name: str, expected: int) -> None:
 @pytest.mark.parametrize(("name", "expected"), [("SIGINT", "KeyboardInterrupt()"), ("SIGTERM", "Terminated(143)")])
 def test_a_signal_whose_exception_is_lost_in_a_destructor_is_still_asked_for(name: str, expected: str) -> None:
     code = (
-        "import os, signal\n"
+        "import signal\n"
         "from nl_training.tracking.interrupts import Interrupts\n"
         "class Dying:\n"
         "    def __del__(self):\n"
-        f"        os.kill(os.getpid(), signal.{name})\n"
+        f"        signal.raise_signal(signal.{name})\n"
         "with Interrupts() as interrupts:\n"
         "    dying = Dying()\n"
         "    del dying\n"

@@ -138,7 +138,7 @@ def test_signals_are_heard_as_before_after_a_run_and_after_one_that_did_not_open
 def test_a_signal_while_a_run_closes_waits_until_it_is_closed(store):
     class Interrupted(MetricBuffer):
         def flush(self):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             super().flush()
 
     tracker = tracker_in(store)
@@ -153,7 +153,7 @@ def test_a_signal_while_a_sweeps_run_is_made_ends_that_run(store, number):
 
     def begin():
         made.append(store.client.create_run(store.experiment_id).info)
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         return made[0]
 
     with (

@@ -48,7 +48,7 @@ class Interrupts:
             signal.signal(number, handler)
         self._previous = {}
         if self._pending is not None and error is None:
-            os.kill(os.getpid(), self._pending)
+            signal.raise_signal(self._pending)
 
     def hold(self) -> None:
         """Keep signals back from here on."""
