@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from support.random_networks import compare, random_case, random_network
 
@@ -11,6 +12,7 @@ from nl_nodes.compiler.fused import Affine, Conv, Normalize, Pool
 from nl_nodes.compiler.fused.columns import FEW
 from nl_nodes.compiler.fused.convolution import tiles_for
 from nl_nodes.compiler.fused.together import suits
+from nl_nodes.node import Crew
 
 SEEDS = range(30)
 
@@ -49,7 +51,7 @@ def ways(node: Node) -> Iterator[str]:
     if isinstance(node, Conv):
         w = node.inputs[1].shape
         tiles = tiles_for(node.size, w, node.pad, node.stride)
-        if tiles and suits(tiles, node.outputs(w), w[1], node.inputs[0].shape[2]):
+        if tiles and suits(tiles, node.inputs[0].shape, node.outputs(w), Crew(np)):
             yield "shared kernels"
         yield tiles.name if tiles else f"{'few' if w[1] <= FEW else 'many'} channels"
         yield f"stride {node.stride}"

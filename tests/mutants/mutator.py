@@ -62,7 +62,7 @@ def unchanged(target: Target) -> Mutant:
 
 
 def _declarations(target: Target) -> Iterator[Mutant]:
-    """`broadcasts` is taken back; of what is kept one part is not."""
+    """`broadcasts` or `constant` is taken back; of what is kept one part is not."""
     value = resolve(target.name)
     if value is True:
         yield Mutant(target.name, "declaration: True -> False", "False")

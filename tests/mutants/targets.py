@@ -17,17 +17,22 @@ from nl_nodes import Node
 from nl_nodes.axes import unbroadcast
 
 ROOTS = ("forward", "backward")
-DECLARED = ("broadcasts", "keeps")
+DECLARED = ("broadcasts", "constant", "keeps")
 # Functions that only choose among equally right ways, for speed: any other choice gives the same numbers.
 CHOICES = {
     f"nl_nodes.compiler.fused.{name}"
     for name in (
         "pieces:piece_of",
+        "pieces:run_of",
+        "pieces:evenly",
         "columns:Columns._fitting",
         "columns:Columns.few",
         "winograd:Winograd._fitting",
         "winograd:Winograd._let_go",
-        "normalization:_images",
+        "normalization:_rows",
+        "together:suits",
+        "together:Together._fitting",
+        "together:Together._some",
     )
 }
 
@@ -71,7 +76,7 @@ def targets(fused: bool = False) -> dict[str, Target]:
     for node, cls in NODES.items():
         if bool(_fused(cls)) != fused:
             continue
-        for role in ROOTS:
+        for role in ROOTS[: 1 if cls.constant else 2]:
             for function in closure(cls, role):
                 name = f"{function.__module__}:{function.__qualname__}"
                 if name not in CHOICES:

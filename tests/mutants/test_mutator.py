@@ -29,6 +29,7 @@ WRONG = [
     ("arithmetic:Mul.backward", "numbers: 0 -> 1", "each_gradient_comes_alone"),
     ("arithmetic:MulConst.forward", "in_place: ", "inputs_and_upstream_stay"),
     ("arithmetic:Pairwise.broadcasts", "declaration: True -> False", "error"),
+    ("labels:OneHot.constant", "declaration: True -> False", "error"),
     ("masks:ValueMask.keeps", "declaration: ('mask',) -> ()", "only_declared_masks_are_kept"),
     (
         "masks:ValueMask.forward",
@@ -73,7 +74,8 @@ def test_every_node_is_mutated_with_the_helpers_it_calls() -> None:
     found = {**targets(), **targets(fused=True)}
     assert {user for target in found.values() for user in target.users} == set(NODES)
     for node, cls in NODES.items():
-        assert all(node in found[f"{cls.__module__}:{cls.__name__}.{role}"].users for role in ("forward", "backward"))
+        last = "constant" if cls.constant else "backward"
+        assert all(node in found[f"{cls.__module__}:{cls.__name__}.{role}"].users for role in ("forward", last))
     assert found[f"{REDUCTIONS}:Reduction.spread"].users == ["Max", "Mean", "Sum"]
     assert found["nl_nodes.axes:unbroadcast"].users == ["Add", "Mul"]
     assert "nl_nodes.nodes.images:Img2Matrix._seen" in found

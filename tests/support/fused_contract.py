@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nl_nodes import Graph, Input, Mul, Node, Transpose
-from nl_nodes.compiler.fused import Conv, LabelLogSoftmax, columns, normalization, winograd
+from nl_nodes.compiler.fused import Conv, LabelLogSoftmax, normalization, pieces
 from nl_nodes.compiler.fused.convolution import tiles_for
 from nl_nodes.compiler.fused.winograd import F4, PAIR
 from nl_nodes.compiler.plan import Plan
@@ -48,11 +48,12 @@ WAYS = [
 
 
 def pieces_do_not_matter(s: Subject) -> None:
-    """Two images at a time, and the one that is left over, come to what all at once do."""
+    """Two or three at a time, images or rows, and what is left over, come to what all at once do."""
     expected = [*s.graph.run(**s.feeds).results, *s.gradients().values()]
-    with pieces_of(2):
-        found = [*s.graph.run(**s.feeds).results, *s.gradients().values()]
-    _close(found, expected)
+    for count in (2, 3):
+        with pieces_of(count):
+            found = [*s.graph.run(**s.feeds).results, *s.gradients().values()]
+        _close(found, expected)
 
 
 def workers_do_not_matter(s: Subject) -> None:
@@ -129,15 +130,15 @@ class Turns(Team):
 
 @contextmanager
 def pieces_of(count: int) -> Iterator[None]:
-    """Let a piece have so many images, whatever the cache holds."""
-    before = columns.piece_of
-    for module in (columns, normalization, winograd):
-        module.piece_of = lambda images, each, least=1: min(images, count)
+    """Let a piece have so many images or rows, whatever the cache holds."""
+    before = pieces.evenly
+    for module in (pieces, normalization):
+        module.evenly = lambda all_, most: min(all_, count) or 1
     try:
         yield
     finally:
-        for module in (columns, normalization, winograd):
-            module.piece_of = before
+        for module in (pieces, normalization):
+            module.evenly = before
 
 
 def _of_images(graph: Graph, maps: set[str], out: bool) -> Graph:

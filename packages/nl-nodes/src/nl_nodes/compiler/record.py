@@ -258,7 +258,9 @@ class Recording:
         for member in self.crew:
             member.at(leaf, "backward")
         if leaf.name not in gradients:
-            self.grads[leaf.name] = self._whole(leaf, grads[leaf], "backward")
+            held = zip(self.crew, self._values[leaf], strict=True)
+            found = grads.get(leaf) or [member.xp.zeros(x.shape, x.dtype) for member, x in held]
+            self.grads[leaf.name] = self._whole(leaf, found, "backward")
             return
         target = self.grads[leaf.name] = self.tapes[0].of(self.memory.outside(gradients[leaf.name]))
         parts = partial.get(leaf, [])

@@ -99,18 +99,16 @@ class IndexMask(Elementwise):
 class StopGradient(Elementwise):
     """y = x, a constant to whoever differentiates.
 
-    Forward: y = x, of a complex x the real part, so that a complex step sees the constant too. Backward: dx = 0.
+    Forward: y = x, of a complex x the real part, so that a complex step sees the constant too. Backward: none.
     Shapes: y has x's. Keeps: nothing. Kinks: none. Errors: none.
     Source: Chen and He, Exploring Simple Siamese Representation Learning (2021), section 3.
     """
 
+    constant = True
+
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """X."""
         return inputs[0].real.astype(inputs[0].dtype)
-
-    def backward(self, kept: Kept, dy: Array) -> tuple[None]:
-        """Nothing."""
-        return (None,)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:

@@ -48,7 +48,7 @@ class Affine(Node):
         y = x @ w + b
         if self.relu:
             # An array of zeros: NumPy's maximum is three times slower with a number.
-            kept.xp.maximum(y, kept.crew.blank(w.shape[1:], y.dtype), out=y)
+            kept.xp.maximum(y, kept.crew.blank(b.shape, y.dtype), out=y)
         return y
 
     def backward(self, kept: Kept, dy: Array) -> tuple[Array | None, Array | None, Array | None]:

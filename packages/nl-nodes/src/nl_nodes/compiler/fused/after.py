@@ -25,11 +25,11 @@ class After:
         kept: of the node.
         sums: the shape (H, W, N, K) of what comes in.
         dtype: of everything.
-        images: how many images make a piece.
         relu: whether a rectifier follows.
         pool: whether pooling comes first.
         bias: (K,), if any.
         masks: which of two neighbours is larger, as the forward pass found it.
+        images: how many images make a piece, if not all.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class After:
         kept: Kept,
         sums: Shape,
         dtype: Any,
-        images: int,
         relu: bool,
         pool: bool,
         bias: Array | None = None,
         masks: Any = None,
+        images: int | None = None,
     ) -> None:
         h, w, n, k = sums
-        self.kept, self.dtype, self.row = kept, dtype, (images, k)
+        self.kept, self.dtype, self.row = kept, dtype, (images or n, k)
         self.xp, self.relu, self.pool, self.bias, self.masks = kept.xp, relu, pool, bias, masks
         self.scratch = Scratch(kept.xp, dtype)
         if pool and masks is None:

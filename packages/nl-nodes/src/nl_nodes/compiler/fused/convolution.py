@@ -15,6 +15,7 @@ from nl_nodes.compiler.fused.together import Together, suits
 from nl_nodes.compiler.fused.way import Way
 from nl_nodes.compiler.fused.winograd import F4, PAIR, Tiles, Winograd
 from nl_nodes.node import Kept, Node
+from nl_nodes.nodes.masks import StopGradient
 from nl_nodes.typing import Array, Shape
 
 MANY = 8
@@ -87,13 +88,13 @@ class Conv(Node):
         tiles = tiles_for(self.size, w, self.pad, self.stride)
         if tiles is None:
             return Columns(w[2:], self.stride, kept.xp, x, outputs, dtype)
-        if suits(tiles, outputs, x[3], kept.crew.everyone(x[2])):
+        if suits(tiles, x, outputs, kept.crew):
             return Together(kept.crew, tiles, kept.xp, x, outputs, dtype)
         return Winograd(tiles, kept.xp, x, outputs, dtype)
 
     def _after(self, kept: Kept, way: Way, bias: Array | None, masks: Any = None) -> After:
         sums = (way.oh, way.ow, way.n, way.k)
-        return After(kept, sums, way.dtype, way.images, self.relu, self.pool, bias, masks)
+        return After(kept, sums, way.dtype, self.relu, self.pool, bias, masks, way.images)
 
     def _changes(self, way: Way) -> bool:
         """Whether a piece of the outputs, or of their gradient, is another array than that of the sums."""
@@ -153,7 +154,7 @@ class Conv(Node):
             ("tiles of 4", (4, 5, 3, MANY + 1), (2, MANY + 1, 3, 3), 1, 1),
             ("tiles of 4, pad 2", (3, 1, 3, MANY), (3, MANY, 3, 3), 2, 1),
             ("maps of 2x2", (2, 2, 3, MANY), (MANY + 1, MANY, 3, 3), 1, 1),
-            ("few images, many kernels", (4, 3, 2, MANY + 1), (MANY, MANY + 1, 3, 3), 1, 1),
+            ("few images, many kernels", (5, 4, 2, MANY + 1), (MANY, MANY + 1, 3, 3), 1, 1),
             ("maps of 2x2, few images", (2, 2, 2, MANY), (MANY + 1, MANY, 3, 3), 1, 1),
             ("windows, one channel", (5, 6, 3, 1), (2, 1, 3, 3), 1, 1),
             ("windows of 5x4", (4, 5, 3, 5), (2, 5, 5, 4), 2, 1),
@@ -165,11 +166,15 @@ class Conv(Node):
                 yield Case(name, build, (real(*x), real(*w), real(w[0])))
             yield Case(f"{label}, no bias", partial(_case, x[:2], w, pad, stride), (real(*x), real(*w)))
         for label, x, w, pad, stride in (
-            ("tiles of 4, upright", (5, 4, 2, MANY), (2, MANY, 3, 3), 1, 1),
+            ("tiles of 4, upright", (5, 4, 2, 10), (2, 10, 3, 3), 1, 1),
+            ("few images, lying", (3, 5, 2, MANY), (MANY, MANY, 3, 3), 1, 1),
             ("many channels, stride 2", (3, 4, 2, MANY), (2, MANY, 3, 3), 1, 2),
             ("maps of 2x2, pad 2", (2, 2, 2, MANY), (2, MANY, 3, 3), 2, 1),
         ):
             yield Case(label, partial(_case, x[:2], w, pad, stride), (real(*x), real(*w)))
+        once = partial(_case, (4, 4), (MANY, MANY, 3, 3), 1, 1)
+        draws = (real(4, 4, 2, MANY), real(MANY, MANY, 3, 3))
+        yield Case("few images, kernels used twice", lambda x, w: once(once(StopGradient(x), w), w), draws, zero=(0,))
 
 
 def conv(x: Node, w: Node, b: Node | None, pad: int, stride: int) -> Node:

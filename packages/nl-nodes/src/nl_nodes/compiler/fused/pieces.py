@@ -11,10 +11,19 @@ from nl_nodes.typing import Array, Namespace, Shape
 CACHE = 3 * 2**20
 """Bytes that a piece should take at most, so that it stays in the processor's cache."""
 
+RUN = 4096
+"""Numbers next to each other that are transformed at once, at most: in between they take memory."""
+
 
 def piece_of(images: int, each: int, least: int = 1) -> int:
     """How many images, of so many bytes each, make an even piece: what the cache holds, or at least so many."""
     return evenly(images, max(CACHE // each, least))
+
+
+def run_of(array: Array) -> int:
+    """How many images of (..., N, C) make an even run, all their channels next to each other."""
+    images, channels = array.shape[-2:]
+    return evenly(images, RUN // channels)
 
 
 def evenly(count: int, most: int) -> int:

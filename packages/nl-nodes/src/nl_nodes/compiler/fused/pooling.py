@@ -40,8 +40,7 @@ class Pool(Node):
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """All images at once."""
         x = inputs[0]
-        n = x.shape[2]
-        after = After(kept, x.shape, x.dtype, n, relu=False, pool=True)
+        after = After(kept, x.shape, x.dtype, relu=False, pool=True)
         kept.mask = after.masks
         y = kept.crew.blank(self.infer(x.shape), x.dtype)
         after.forward(x, (ALL, ALL), inside(y, self.frame))
@@ -50,8 +49,7 @@ class Pool(Node):
     def backward(self, kept: Kept, dy: Array) -> Array:
         """All images at once."""
         shape = kept.shapes[0]
-        n = shape[2]
-        after = After(kept, shape, dy.dtype, n, relu=False, pool=True, masks=kept.mask)
+        after = After(kept, shape, dy.dtype, relu=False, pool=True, masks=kept.mask)
         dx = kept.xp.zeros(shape, dtype=dy.dtype)
         dy = inside(dy, self.frame)
         after.backward(dy, dy, (ALL, ALL), dx)

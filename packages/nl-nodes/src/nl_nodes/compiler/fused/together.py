@@ -17,10 +17,11 @@ WIDE = 128
 """Columns that each matrix product should have at least."""
 
 
-def suits(tiles: Tiles, outputs: Shape, channels: int, images: int) -> bool:
-    """Whether the workers should share the kernels of a convolution to (OH, OW, K), all having so many images."""
+def suits(tiles: Tiles, x: Shape, outputs: Shape, crew: Crew) -> bool:
+    """Whether the workers should share the kernels of a convolution of x (Hf, Wf, N, C) to (OH, OW, K)."""
+    n, c = x[2:]
     oh, ow, k = outputs
-    return MANY * tiles.count(oh) * tiles.count(ow) * images <= min(k, channels)
+    return MANY * tiles.count(oh) * tiles.count(ow) * crew.everyone(n) <= min(k, c)
 
 
 class Together(Winograd):
@@ -93,8 +94,12 @@ class Together(Winograd):
         """This worker's of so many kernels or channels, some at a time."""
         share = self.crew.share(count)
         size = share.stop - share.start
-        for part in pieces(size, piece_of(size, 4 * self.p**2 * max(self.c, self.k), WIDE)):
+        for part in pieces(size, self._some(size)):
             yield slice(share.start + part.start, share.start + part.stop)
+
+    def _some(self, size: int) -> int:
+        """How many of so many to take at a time."""
+        return piece_of(size, 4 * self.p**2 * max(self.c, self.k), WIDE)
 
     def _part(self, shape: Shape) -> Array:
         """Transformed kernels, or their gradient."""

@@ -13,7 +13,7 @@ from math import ceil
 from typing import Any
 
 from nl_nodes.compiler.fused.frame import Margins
-from nl_nodes.compiler.fused.pieces import evenly, piece_of, pieces
+from nl_nodes.compiler.fused.pieces import piece_of, pieces, run_of
 from nl_nodes.compiler.fused.way import Way
 from nl_nodes.errors import ShapeError
 from nl_nodes.node import Kept
@@ -21,9 +21,6 @@ from nl_nodes.typing import Array, Namespace, Shape
 
 ROWS = 192
 """Rows that each matrix product of a piece should have at least."""
-
-RUN = 4096
-"""Numbers next to each other that are transformed at once, at most: in between they take memory."""
 
 MANY = 2**16
 """Kernels, of one channel each, whose transforms take much memory."""
@@ -247,8 +244,7 @@ class Winograd(Way):
 
     def _runs(self, *arrays: Array) -> Iterator[tuple[Array, ...]]:
         """Of arrays (..., m, channels) views (..., run), some images at a time."""
-        m, channels = arrays[0].shape[-2:]
-        for part in pieces(m, evenly(m, RUN // channels)):
+        for part in pieces(arrays[0].shape[-2], run_of(arrays[0])):
             yield tuple(array[..., part, :].reshape((*array.shape[:-2], -1)) for array in arrays)
 
     def _view(self, array: Array, shape: Shape, axes: tuple[int | tuple[int, int], ...]) -> Array:
