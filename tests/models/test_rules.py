@@ -56,8 +56,10 @@ def small_cnn() -> Network:
 
 
 def open_end() -> Network:
-    """An affine layer on maps of more than one pixel."""
-    layers: list[Layer] = [convolution(1, 8, bias=True), Relu(), affine(8 * 6, CLASSES)]
+    """Few channels, whose windows want a frame, and an affine layer on maps of more than one pixel."""
+    layers: list[Layer] = [
+        convolution(1, 4, bias=True), Relu(), convolution(4, 8, bias=True), Relu(), affine(8 * 6, CLASSES),
+    ]  # fmt: skip
     spec = {"name": "open", "input_shape": (1, 2, 3), "classes": CLASSES}
     return Network([(layer, i) for i, layer in enumerate(layers, 1)], spec, Device(dtype="float64", threads=1))
 

@@ -136,6 +136,8 @@ def test_signals_are_heard_as_before_after_a_run_and_after_one_that_did_not_open
 
 
 def test_a_signal_while_a_run_closes_waits_until_it_is_closed(store):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs do not have
+
     class Interrupted(MetricBuffer):
         def flush(self):
             signal.raise_signal(signal.SIGINT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +40,12 @@ class Block:
     def size(self) -> int:
         """Bytes."""
         return int(self.memory.nbytes)
+
+    @property
+    def life(self) -> tuple[int, int, int, int, int]:
+        """The one worker that uses it, its first and last call, and the rounds; for several workers -1, 0, 0."""
+        worker, calls = next(iter(self.users.items())) if len(self.users) == 1 else (-1, (0, 0))
+        return (worker, *calls, *self.rounds)
 
 
 class Memory:
@@ -108,8 +113,7 @@ def use(memory: Memory, worker: int, number: int, round_: int, array: Any) -> No
 def place(blocks: list[Block]) -> tuple[dict[Block, int], int]:
     """Where each block comes to lie, and how much memory that takes.
 
-    A lasting block has a place of its own. Others may share one when they are never in use at once: those of one worker
-    by its calls, those of several by their rounds.
+    A lasting block has a place of its own; others may share one when they are never in use at once.
     """
     places: dict[Block, int] = {}
     end = 0
@@ -118,33 +122,34 @@ def place(blocks: list[Block]) -> tuple[dict[Block, int], int]:
         if block.lasting:
             places[block] = end
             end = _round(end + block.size)
-    passing = [b for b in used if not b.lasting]
-    end = _overlay([b for b in passing if len(b.users) > 1], lambda b: b.rounds, end, places)
-    for worker in sorted({w for block in passing for w in block.users}):
-        own = [b for b in passing if set(b.users) == {worker}]
-        end = _overlay(own, lambda b: next(iter(b.users.values())), end, places)
-    return places, end
-
-
-def _overlay(
-    blocks: list[Block], life: Callable[[Block], tuple[int, int]], begin: int, places: dict[Block, int]
-) -> int:
-    """Largest first, each at the lowest place that is free throughout its life."""
-    end = begin
-    placed: list[Block] = []
-    # Of the same size the first used first: blocks come by address, which is another in each process.
-    for block in sorted(blocks, key=lambda b: (-b.size, life(b), sorted(b.users.items()))):
-        first, last = life(block)
-        rivals = [b for b in placed if life(b)[0] <= last and first <= life(b)[1]]
+    begin = end
+    # One by one, each at the lowest place that is free throughout its life.
+    passing = sorted((b for b in used if not b.lasting), key=_first)
+    lives = np.array([b.life for b in passing]).reshape((-1, 5))
+    for number, block in enumerate(passing):
+        rivals = [passing[i] for i in np.flatnonzero(_at_once(lives[:number], block.life))]
         at = begin
-        for other in sorted(rivals, key=lambda b: places[b]):
+        for other in sorted(rivals, key=places.__getitem__):
             if at + block.size <= places[other]:
                 break
             at = max(at, _round(places[other] + other.size))
         places[block] = at
-        placed.append(block)
         end = max(end, _round(at + block.size))
-    return end
+    return places, end
+
+
+def _first(block: Block) -> tuple[Any, ...]:
+    """Sorts the largest first, of those the longest in use, then by use, as addresses differ from run to run."""
+    begin, end = block.rounds
+    return -block.size, begin - end, begin, sorted(block.users.items())
+
+
+def _at_once(lives: Any, life: tuple[int, int, int, int, int]) -> Any:
+    """Which lives meet this one: those of one worker by its calls, others by their rounds."""
+    worker, first, last, begin, end = life
+    calls = (lives[:, 1] <= last) & (first <= lives[:, 2])
+    rounds = (lives[:, 3] <= end) & (begin <= lives[:, 4])
+    return np.where((lives[:, 0] == worker) & (worker >= 0), calls, rounds)
 
 
 def _round(size: int) -> int:

@@ -65,7 +65,8 @@ class Traced(np.ndarray[Any, Any]):
     def __setitem__(self, key: Any, value: Any) -> None:
         whole = key if isinstance(key, tuple) else (key,)
         target = self[whole if any(k is Ellipsis for k in whole) else (*whole, ...)]
-        if isinstance(value, Traced) and _same(value, target):  # `a[i] += b` ends in such an assignment
+        done = isinstance(value, Traced) and _same(value, target)  # as in what `a[i] += b` ends in
+        if done or not target.size:
             return
         self.tape.write("copyto", target, value)
 

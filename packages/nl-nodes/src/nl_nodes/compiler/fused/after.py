@@ -82,7 +82,7 @@ class After:
     def backward(self, dy: Array, y: Array, piece: Piece, sums: Array) -> None:
         """The gradient of the sums of a piece, from that of its outputs; the bias's is added to `db`.
 
-        Sums that no window of a pooling sees must be zero before. Where nothing changes, `sums` may be `dy` itself.
+        Where nothing changes, `sums` may be `dy` itself.
         """
         xp = self.xp
         if self.relu:
@@ -98,6 +98,8 @@ class After:
             self._add_bias(small)
         if self.pool:
             self._spread(small, piece, _windows(sums, dy))
+            for unseen in (sums[2 * dy.shape[0] :], sums[:, 2 * dy.shape[1] :]):
+                unseen[...] = 0
 
     def _pool(self, sums: Array, piece: Piece, y: Array) -> None:
         """The larger of two columns, then of two rows; of equals the first."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from nl_nodes.compiler.fused.frame import Margins
 from nl_nodes.compiler.fused.pieces import piece_of
 from nl_nodes.compiler.fused.way import Way
 from nl_nodes.node import Kept
@@ -27,7 +26,6 @@ class Columns(Way):
     def __init__(self, kernel: Shape, stride: int, xp: Namespace, x: Shape, outputs: Shape, dtype: Any) -> None:
         super().__init__(xp, x, outputs, dtype)
         self.kernel, self.stride = kernel, stride
-        self.rows, self.columns = self.oh, self.ow
         self.long = prod(kernel) * self.c
         self.images = self._fitting()
 
@@ -38,11 +36,6 @@ class Columns(Way):
     def few(self) -> bool:
         """Whether each place in the window becomes a row of the matrix; else it is a part of a column."""
         return self.c <= FEW
-
-    @staticmethod
-    def margins(pad: int) -> Margins:
-        """The frame that the maps need around them."""
-        return (pad, pad, pad, pad)
 
     def weights(self, kept: Kept, w: Array, back: bool = False) -> Array:
         """A matrix (FH FW C, K)."""

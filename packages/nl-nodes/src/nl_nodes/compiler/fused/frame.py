@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from nl_nodes.cases import Case, real
 from nl_nodes.node import Kept, Node, SamplesMix
@@ -38,7 +39,7 @@ class Frame(Node):
 
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """X in its frame."""
-        y = kept.crew.blank(framed(inputs[0].shape, self.margins), inputs[0].dtype)
+        y = unwritten(kept, framed(inputs[0].shape, self.margins), self.margins, inputs[0].dtype)
         inside(y, self.margins)[...] = inputs[0]
         return y
 
@@ -57,6 +58,11 @@ def framed(shape: Shape, margins: Margins) -> Shape:
     """The shape of maps in their frame."""
     above, below, left, right = margins
     return (shape[0] + above + below, shape[1] + left + right, *shape[2:])
+
+
+def unwritten(kept: Kept, shape: Shape, margins: Margins, dtype: Any) -> Array:
+    """Memory for framed maps: the frame is zero already, what is in it is not written yet."""
+    return kept.crew.blank(shape, dtype) if any(margins) else kept.xp.empty(shape, dtype=dtype)
 
 
 def inside(array: Array, margins: Margins) -> Array:

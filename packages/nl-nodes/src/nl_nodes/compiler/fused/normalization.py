@@ -7,7 +7,7 @@ from typing import Any
 
 from nl_nodes.cases import Case, real
 from nl_nodes.compiler.fused.after import ALL, After, column_sums
-from nl_nodes.compiler.fused.frame import NONE, Margins, framed, inside, third
+from nl_nodes.compiler.fused.frame import NONE, Margins, framed, inside, third, unwritten
 from nl_nodes.compiler.fused.pieces import evenly, pieces
 from nl_nodes.node import Kept, Node
 from nl_nodes.typing import Array, Shape
@@ -154,7 +154,7 @@ class Normalize(Node):
         scale = gamma * (variance + self.eps) ** -0.5
         after = After(kept, x.shape, dtype, self.relu, self.pool, beta - mean * scale)
         kept.mask = after.masks
-        y = kept.crew.blank(self.infer(x.shape), dtype)
+        y = unwritten(kept, self.infer(x.shape), self.frame, dtype)
         inner, scales = inside(y, self.frame), _tiled(kept, scale, x)
         for rows, seen, part in _parts(kept, x, dtype, self.step):
             kept.xp.multiply(x[seen], scales, part)
@@ -174,10 +174,9 @@ class Normalize(Node):
         for rows, seen, part in _parts(kept, x, dtype, self.step):
             g = dx[seen]
             after.backward(dy[rows], y[rows], (rows, ALL), g)
-            g[:, self.step * y.shape[1] :] = 0  # no window sees it
             xp.multiply(x[seen], g, part)
             products = _plus(products, column_sums(xp, part))
-        dx[self.step * y.shape[0] :] = 0
+        dx[self.step * y.shape[0] :] = 0  # no window sees it
         # What cancels here is no more than what x itself, so far from 0, has lost already.
         dgamma = (products - mean * after.db) * inverse
         if not kept.needs[0]:

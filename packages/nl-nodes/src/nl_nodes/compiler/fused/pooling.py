@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nl_nodes.cases import Case, distinct
 from nl_nodes.compiler.fused.after import ALL, After
-from nl_nodes.compiler.fused.frame import NONE, Margins, framed, inside, third
+from nl_nodes.compiler.fused.frame import NONE, Margins, framed, inside, third, unwritten
 from nl_nodes.node import Kept, Node
 from nl_nodes.typing import Array, Shape
 
@@ -42,7 +42,7 @@ class Pool(Node):
         x = inputs[0]
         after = After(kept, x.shape, x.dtype, relu=False, pool=True)
         kept.mask = after.masks
-        y = kept.crew.blank(self.infer(x.shape), x.dtype)
+        y = unwritten(kept, self.infer(x.shape), self.frame, x.dtype)
         after.forward(x, (ALL, ALL), inside(y, self.frame))
         return y
 
@@ -50,7 +50,7 @@ class Pool(Node):
         """All images at once."""
         shape = kept.shapes[0]
         after = After(kept, shape, dy.dtype, relu=False, pool=True, masks=kept.mask)
-        dx = kept.xp.zeros(shape, dtype=dy.dtype)
+        dx = kept.xp.empty(shape, dtype=dy.dtype)
         dy = inside(dy, self.frame)
         after.backward(dy, dy, (ALL, ALL), dx)
         return dx

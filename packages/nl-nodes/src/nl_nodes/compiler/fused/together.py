@@ -18,7 +18,7 @@ WIDE = 128
 
 
 def suits(tiles: Tiles, x: Shape, outputs: Shape, crew: Crew) -> bool:
-    """Whether the workers should share the kernels of a convolution of x (Hf, Wf, N, C) to (OH, OW, K)."""
+    """Whether the workers should share the kernels of a convolution of x (H, W, N, C) to (OH, OW, K)."""
     n, c = x[2:]
     oh, ow, k = outputs
     return MANY * tiles.count(oh) * tiles.count(ow) * crew.everyone(n) <= min(k, c)
@@ -35,8 +35,8 @@ class Together(Winograd):
         others: as for `Winograd`.
     """
 
-    def __init__(self, crew: Crew, tiles: Tiles, xp: Namespace, x: Shape, outputs: Shape, dtype: Any) -> None:
-        super().__init__(tiles, xp, x, outputs, dtype)
+    def __init__(self, crew: Crew, tiles: Tiles, pad: int, xp: Namespace, x: Shape, outputs: Shape, dtype: Any) -> None:
+        super().__init__(tiles, pad, xp, x, outputs, dtype)
         self.crew = crew
         count, everyone = self.th * self.tw, crew.everyone(self.n)
         mine = crew.share(everyone)

@@ -11,45 +11,31 @@ from nl_nodes.typing import Array, Namespace, Shape
 
 
 class Way(ABC):
-    """A convolution of framed maps, a piece of the images at a time, in one pass forward or backward.
+    """A convolution of maps, a piece of the images at a time, in one pass forward or backward.
 
     Args:
         xp: the device's array functions.
-        x: the shape of the framed maps (Hf, Wf, N, C).
+        x: the shape of the maps (H, W, N, C), framed where the way needs it.
         outputs: (OH, OW, K).
         dtype: of everything.
 
     Attributes:
-        rows: the outputs' rows that are calculated, OH or some more.
-        columns: likewise.
         images: how many images make a piece.
         scatters: whether `forward` can write a piece to where it lies among all images.
     """
 
-    rows: int
-    columns: int
     images: int
     scatters: bool = False
 
     def __init__(self, xp: Namespace, x: Shape, outputs: Shape, dtype: Any) -> None:
         self.xp, self.dtype = xp, dtype
-        self.hf, self.wf, self.n, self.c = x
+        self.n, self.c = x[2:]
         self.oh, self.ow, self.k = outputs
         self.scratch = Scratch(xp, dtype)
-        self._cleared: Shape = ()
 
     def sums(self, piece: slice) -> Array:
-        """Where the convolution of a piece comes to lie: (rows, columns, m, K)."""
-        return self.scratch.array("sums", (self.rows, self.columns, piece.stop - piece.start, self.k))
-
-    def gradients(self, piece: slice) -> Array:
-        """The same memory for the sums' gradient: only that of real outputs is written, all other is zero."""
-        sums = self.sums(piece)
-        if sums.shape != self._cleared:
-            # A last, smaller piece lies otherwise in it.
-            sums[...] = 0
-            self._cleared = sums.shape
-        return sums
+        """Where the convolution of a piece, or its gradient, comes to lie: (OH, OW, m, K)."""
+        return self.scratch.array("sums", (self.oh, self.ow, piece.stop - piece.start, self.k))
 
     @abstractmethod
     def weights(self, kept: Kept, w: Array, back: bool = False) -> Array:
@@ -61,11 +47,11 @@ class Way(ABC):
 
     @abstractmethod
     def forward(self, x: Array, u: Array, y: Array) -> None:
-        """The convolution of a piece x (Hf, Wf, m, C) with the kernels u, into y (rows, columns, m, K)."""
+        """The convolution of a piece x (H, W, m, C) with the kernels u, into y (OH, OW, m, K)."""
 
     @abstractmethod
     def load(self, x: Array, dy: Array) -> None:
-        """Take a piece of the maps and of the outputs' gradient (rows, columns, m, K), to go backward."""
+        """Take a piece of the maps and of the outputs' gradient (OH, OW, m, K), to go backward."""
 
     @abstractmethod
     def weight_gradient(self, dw: Array, add: bool) -> None:
@@ -73,4 +59,4 @@ class Way(ABC):
 
     @abstractmethod
     def data_gradient(self, u: Array, dx: Array) -> None:
-        """The maps' gradient, from the piece that is loaded, into dx (Hf, Wf, m, C); it ends what was loaded."""
+        """The maps' gradient, from the piece that is loaded, into dx (H, W, m, C); it ends what was loaded."""

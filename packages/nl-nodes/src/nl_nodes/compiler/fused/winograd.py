@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from nl_nodes.compiler.fused.frame import Margins
 from nl_nodes.compiler.fused.pieces import piece_of, pieces, run_of
+from nl_nodes.compiler.fused.transform import Transform
 from nl_nodes.compiler.fused.way import Way
 from nl_nodes.errors import ShapeError
 from nl_nodes.node import Kept
@@ -38,7 +38,7 @@ class Tiles:
         bt: B', (p, t).
         g: G, (p, 3).
         at: A', (m, p).
-        padded: whether the zeros around the maps are part of the tile, as in that for maps of 2x2.
+        padded: whether it knows of the zeros around the maps, as that for maps of 2x2 does.
     """
 
     name: str
@@ -53,21 +53,9 @@ class Tiles:
         """P."""
         return len(self.bt)
 
-    @property
-    def window(self) -> int:
-        """T."""
-        return len(self.bt[0])
-
     def count(self, size: int) -> int:
         """How many tiles give so many outputs."""
         return ceil(size / self.step)
-
-    def margins(self, size: Shape, pad: int) -> Margins:
-        """The frame that the maps need around them."""
-        if self.padded:
-            return (0, 0, 0, 0)
-        below, right = (self.count(n + 2 * pad - 2) * self.step + 2 - n - pad for n in size)
-        return (pad, below, pad, right)
 
 
 # Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016), section 4.3.
@@ -109,22 +97,24 @@ class Winograd(Way):
 
     Args:
         tiles: the algorithm.
+        pad: rows and columns of zeros that the convolution sees on every side.
         others: as for `Way`.
     """
 
     scatters = True
 
-    def __init__(self, tiles: Tiles, xp: Namespace, x: Shape, outputs: Shape, dtype: Any) -> None:
+    def __init__(self, tiles: Tiles, pad: int, xp: Namespace, x: Shape, outputs: Shape, dtype: Any) -> None:
         super().__init__(xp, x, outputs, dtype)
+        if (self.oh, self.ow) != tuple(n + 2 * pad - 2 for n in x[:2]):
+            raise ShapeError(f"{tiles.name}: maps {x[:2]} with a pad of {pad} do not give outputs {outputs[:2]}")
         self.tiles, self.p = tiles, tiles.products
-        self.th, self.tw = tiles.count(self.oh), tiles.count(self.ow)
-        self.rows, self.columns = self.th * tiles.step, self.tw * tiles.step
+        counts = self.th, self.tw = tiles.count(self.oh), tiles.count(self.ow)
         self.images, self.few = self._fitting()
-        wanted = tuple(n + tiles.window - tiles.step for n in (self.rows, self.columns))
-        if x[:2] != wanted:
-            raise ShapeError(f"{tiles.name}: needs maps in a frame that makes them {wanted}, got {x[:2]}")
         real = dtype.type(0).real.dtype
-        self.bt, self.at = xp.array(tiles.bt, dtype=real), xp.array(tiles.at, dtype=real)
+        bt, at = xp.array(tiles.bt, dtype=real), xp.array(tiles.at, dtype=real)
+        before = 0 if tiles.padded else pad
+        self.maps_of = Transform(xp, bt, counts, tiles.step, before, x[:2], self.scratch)
+        self.sums_of = Transform(xp, at.T, counts, tiles.step, 0, outputs[:2], self.scratch)
         # Both axes at once: row (i, j) holds G[i, a] G[j, b] for each of the kernel's nine weights (a, b).
         both = tuple(tuple(p * q for p in gi for q in gj) for gi in tiles.g for gj in tiles.g)
         self.gg = xp.array(both, dtype=real)
@@ -151,12 +141,8 @@ class Winograd(Way):
     def forward(self, x: Array, u: Array, y: Array) -> None:
         """Transform, multiply, transform back."""
         self._maps(x)
-        step = self.tiles.step
         for grid, sums in self._runs(self._grid(self._products(u, x.shape[2])), y):
-            half = self._half((self.p, self.th, self.tw, step, sums.shape[2]))
-            self.xp.matmul(self.at, grid.transpose((0, 2, 3, 1, 4)), half)
-            lines = half.reshape((self.p, self.th, self.columns, -1)).transpose((1, 2, 0, 3))
-            self.xp.matmul(self.at, lines, sums.reshape((self.th, step, self.columns, -1)).transpose((0, 2, 1, 3)))
+            self.sums_of.scatter(grid, sums)
 
     def _products(self, u: Array, m: int) -> Array:
         """The transformed maps of m images times the kernels, (p^2, tiles m, K)."""
@@ -167,12 +153,9 @@ class Winograd(Way):
     def load(self, x: Array, dy: Array) -> None:
         """Both transformed; that of dy serves both gradients."""
         self._maps(x)
-        self._loaded, step = x.shape[2], self.tiles.step
+        self._loaded = x.shape[2]
         for sums, grid in self._runs(dy, self._grid(self._outputs(self._loaded))):
-            half = self._half((self.rows, self.tw, self.p, sums.shape[2]))
-            self.xp.matmul(self.at.T, sums.reshape((self.rows, self.tw, step, -1)), half)
-            lines = half.reshape((self.th, step, self.tw, self.p, -1)).transpose((0, 2, 3, 1, 4))
-            self.xp.matmul(self.at.T, lines, grid.transpose((2, 3, 1, 0, 4)))
+            self.sums_of.gather(sums, grid)
 
     def _let_go(self, kept: Kept) -> None:
         """Meet, so that large kernels may lie where those of the convolution before did."""
@@ -195,21 +178,9 @@ class Winograd(Way):
                 self.xp.matmul(products, self.gg, found)
 
     def data_gradient(self, u: Array, dx: Array) -> None:
-        """Multiply, transform back; where tiles overlap, add."""
-        step, more = self.tiles.step, self.tiles.window - self.tiles.step
-        for grid, flat in self._runs(self._grid(self._transposed(u, self._loaded)), dx):
-            run = flat.shape[2]
-            half = self._half((self.p, self.th, self.wf, run))
-            straight, after = (
-                self._view(half[:, :, start:], (self.p, self.th, self.tw, count, run), (0, 1, (2, step), 2, 3))
-                for start, count in ((0, step), (step, more))
-            )
-            self._overlap(grid.transpose((0, 2, 3, 1, 4)), straight, after, half[:, :, self.columns :])
-            straight, after = (
-                self._view(flat[start:], (self.th, self.wf, count, run), ((0, step), 1, 0, 2))
-                for start, count in ((0, step), (step, more))
-            )
-            self._overlap(half.transpose((1, 2, 0, 3)), straight, after, flat[self.rows :])
+        """Multiply, transform back."""
+        for grid, maps in self._runs(self._grid(self._transposed(u, self._loaded)), dx):
+            self.maps_of.scatter(grid, maps)
 
     def _transposed(self, u: Array, m: int) -> Array:
         """The transformed gradient of m images' outputs times the kernels, (p^2, tiles m, C)."""
@@ -218,25 +189,9 @@ class Winograd(Way):
         return products
 
     def _maps(self, x: Array) -> None:
-        """A piece of the maps, transformed: along the rows, then along the columns."""
-        step, window = self.tiles.step, self.tiles.window
-        for flat, grid in self._runs(x, self._grid(self._inputs(x.shape[2]))):
-            run = flat.shape[2]
-            rows = self._view(flat, (self.th, self.wf, window, run), ((0, step), 1, 0, 2))
-            half = self._half((self.th, self.wf, self.p, run))
-            self.xp.matmul(self.bt, rows, half)
-            columns = self._view(half, (self.th, self.tw, self.p, window, run), (0, (1, step), 2, 1, 3))
-            self.xp.matmul(self.bt, columns, grid.transpose((2, 3, 0, 1, 4)))
-
-    def _overlap(self, grid: Array, straight: Array, after: Array, last: Array) -> None:
-        """Transform back: what lies in a tile's own place is written, what reaches into the next tile's is added."""
-        step = self.tiles.step
-        self.xp.matmul(self.bt.T[:step], grid, straight)
-        if self.tiles.window > step:
-            rest = self.scratch.array("rest", after.shape)
-            self.xp.matmul(self.bt.T[step:], grid, rest)
-            last[...] = 0
-            self.xp.add(after, rest, after)
+        """A piece of the maps, transformed."""
+        for maps, grid in self._runs(x, self._grid(self._inputs(x.shape[2]))):
+            self.maps_of.gather(maps, grid)
 
     def _grid(self, products: Array) -> Array:
         """Of (p^2, tiles m, channels) the view (p, p, tile rows, tile columns, m, channels)."""
@@ -247,11 +202,6 @@ class Winograd(Way):
         for part in pieces(arrays[0].shape[-2], run_of(arrays[0])):
             yield tuple(array[..., part, :].reshape((*array.shape[:-2], -1)) for array in arrays)
 
-    def _view(self, array: Array, shape: Shape, axes: tuple[int | tuple[int, int], ...]) -> Array:
-        """A view each of whose axes goes along an axis of the array, or in steps of several along it."""
-        strides = [array.strides[a] if isinstance(a, int) else array.strides[a[0]] * a[1] for a in axes]
-        return self.xp.lib.stride_tricks.as_strided(array, shape, tuple(strides))
-
     def _inputs(self, m: int) -> Array:
         """The transformed maps of m images, (p^2, tiles m, C)."""
         return self.scratch.array("inputs", (self.p**2, self.th * self.tw * m, self.c))
@@ -259,7 +209,3 @@ class Winograd(Way):
     def _outputs(self, m: int) -> Array:
         """The products, or the transformed gradient of the outputs, (p^2, tiles m, K)."""
         return self.scratch.array("outputs", (self.p**2, self.th * self.tw * m, self.k))
-
-    def _half(self, shape: Shape) -> Array:
-        """What is transformed along one axis."""
-        return self.scratch.array("half", shape)
