@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from mmap import mmap
 from typing import Any
 
 import numpy as np
 
 LINE = 64
 """Bytes of a cache line, on which every block begins."""
+
+CHUNK = 2**28
+"""Bytes of address space to ask for at a time."""
 
 
 @dataclass(eq=False)
@@ -55,10 +59,16 @@ class Memory:
         self.blocks: list[Block] = []
         self._starts: list[int] = []
         self._constants: dict[tuple[Any, ...], Any] = {}
+        self._chunk, self._end = np.empty(0, np.uint8), 0
 
     def allocate(self, size: int, lasting: bool = False) -> Block:
-        """A new block of so many bytes."""
-        return self._add(Block(np.empty(max(size, 1), np.uint8), 0, lasting))
+        """A new block of so many bytes; pages that nobody touches take no memory."""
+        end = self._end + _round(max(size, 1))
+        if end > len(self._chunk):
+            self._end, end = 0, _round(max(size, 1))
+            self._chunk = np.frombuffer(mmap(-1, max(end, CHUNK)), np.uint8)
+        memory, self._end = self._chunk[self._end : self._end + max(size, 1)], end
+        return self._add(Block(memory, 0, lasting))
 
     def outside(self, array: Any) -> Any:
         """An array that somebody else holds, such as a parameter."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from nl_nodes.compiler.memory import LINE, Block, place, use
+from nl_nodes.compiler.arena import Arena
+from nl_nodes.compiler.memory import use
 from nl_nodes.compiler.record import Recording
 from nl_nodes.compiler.rewrite import rewrite
 from nl_nodes.compiler.rules import RULES
-from nl_nodes.compiler.trace import Call
 from nl_nodes.compiler.workers import Team
 from nl_nodes.graph import Graph
 from nl_nodes.node import SamplesMix
@@ -47,27 +47,24 @@ class Plan:
     ) -> None:
         self.team, self.graph = team, graph
         recording = _record(graph, feeds, samples, gradients, team.count)
-        self._memory = recording.memory
         for worker, tape in enumerate(recording.tapes):
             round_ = 0
             for number, (name, args) in enumerate(tape.calls):
                 for array in args:
                     if isinstance(array, np.ndarray):
-                        use(self._memory, worker, number, round_, array)
+                        use(recording.memory, worker, number, round_, array)
                 round_ += name == "meet"
         for array in [*recording.inputs.values(), *recording.results, *recording.updates.values()]:
-            use(self._memory, 0, 0, 0, array)
-        self._places, self.size = place(self._memory.blocks)
-        self._arena = team.memory(self.size + LINE)
-        self._begin = -self._arena.ctypes.data % LINE
-        self._fill()
-        self.calls = [[self._settle(call) for call in tape.calls] for tape in recording.tapes]
+            use(recording.memory, 0, 0, 0, array)
+        arena = Arena(recording.memory, team)
+        self.size = arena.size
+        self.calls = [[arena.settle(call) for call in tape.calls] for tape in recording.tapes]
         self.owners = [tape.owners for tape in recording.tapes]
         self._loaded = team.load(self.calls)
-        self._inputs = {name: self._resolve(array) for name, array in recording.inputs.items()}
-        self.results = tuple(self._resolve(array) for array in recording.results)
-        self._updates = {buffer: self._resolve(array) for buffer, array in recording.updates.items()}
-        self.grads = {name: self._resolve(array) for name, array in recording.grads.items()}
+        self._inputs = {name: arena.resolve(array) for name, array in recording.inputs.items()}
+        self.results = tuple(arena.resolve(array) for array in recording.results)
+        self._updates = {buffer: arena.resolve(array) for buffer, array in recording.updates.items()}
+        self.grads = {name: arena.resolve(array) for name, array in recording.grads.items()}
 
     def run(self, feeds: Mapping[str, Any], pass_index: int, loaded: Any = None) -> tuple[Any, ...]:
         """One pass; the results and gradients stay valid until the next.
@@ -86,30 +83,6 @@ class Plan:
         """Write the new values of the buffers."""
         for buffer, value in self._updates.items():
             buffer.value[...] = value
-
-    def _fill(self) -> None:
-        for block in self._memory.blocks:
-            if block.value is not None and block in self._places:
-                target = self._at(block, 0, block.value.shape, block.value.dtype, block.value.strides)
-                target[...] = block.value
-
-    def _settle(self, call: Call) -> Call:
-        name, args = call
-        return name, tuple(self._resolve(a) if isinstance(a, np.ndarray) else a for a in args)
-
-    def _resolve(self, array: Any) -> Any:
-        """The array at its place in the arena."""
-        block = self._memory.block(array)
-        at = array.ctypes.data - block.start
-        if block.alias is not None:
-            home = self._memory.block(block.alias)
-            at, block = at + block.alias.ctypes.data - home.start, home
-        return self._at(block, at, array.shape, array.dtype, array.strides)
-
-    def _at(self, block: Block, at: int, shape: Shape, dtype: Any, strides: tuple[int, ...]) -> Any:
-        if block.outside:
-            return np.ndarray(shape, dtype, block.memory, at, strides)
-        return np.ndarray(shape, dtype, self._arena, self._begin + self._places[block] + at, strides)
 
 
 def compile_graph(
