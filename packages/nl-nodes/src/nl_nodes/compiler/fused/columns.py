@@ -1,12 +1,14 @@
-"""Convolution by its windows as a matrix (im2col), a piece of the images at a time: any kernel, any stride."""
+"""Convolution by its windows as a matrix (im2col), some rows of all images at a time: any kernel, any stride."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 from typing import Any
 
-from nl_nodes.compiler.fused.pieces import piece_of
-from nl_nodes.compiler.fused.way import Way
+from nl_nodes.compiler.fused.after import ALL
+from nl_nodes.compiler.fused.pieces import piece_of, pieces
+from nl_nodes.compiler.fused.way import Part, Way
 from nl_nodes.node import Kept
 from nl_nodes.typing import Array, Namespace, Shape
 
@@ -26,11 +28,18 @@ class Columns(Way):
     def __init__(self, kernel: Shape, stride: int, xp: Namespace, x: Shape, outputs: Shape, dtype: Any) -> None:
         super().__init__(xp, x, outputs, dtype)
         self.kernel, self.stride = kernel, stride
-        self.long = prod(kernel) * self.c
-        self.images = self._fitting()
+        self.long, self.images = prod(kernel) * self.c, self.n
 
-    def _fitting(self) -> int:
-        return piece_of(self.n, 4 * self.oh * self.ow * (self.long + self.k))
+    def _fitting(self, step: int) -> int:
+        """How many rows of outputs to make at a time, each of so many of the convolution's."""
+        return piece_of(self.oh // step, 4 * step * self.ow * self.n * (self.long + self.k))
+
+    def parts(self, step: int) -> Iterator[Part]:
+        """Some rows at a time: they are one block of memory in the maps and in the outputs."""
+        for rows in pieces(self.oh // step, self._fitting(step)):
+            first, last = step * rows.start, step * rows.stop
+            seen = slice(self.stride * first, None)  # and further, as far as it needs
+            yield Part((rows, ALL), (seen,), (last - first, self.ow, self.n, self.k))
 
     @property
     def few(self) -> bool:
@@ -41,16 +50,20 @@ class Columns(Way):
         """A matrix (FH FW C, K)."""
         return w.transpose((2, 3, 1, 0)).reshape((self.long, self.k))
 
+    def maps_gradient(self, kept: Kept, shape: Shape) -> Array:
+        """Zeros, to which each part adds: two of them may see the same rows."""
+        return kept.xp.zeros(shape, dtype=self.dtype)
+
     def forward(self, x: Array, u: Array, y: Array) -> None:
         """Windows times kernels."""
-        self._windows_of(x)
-        self.xp.matmul(self._matrix(x.shape[2]), u, y.reshape((-1, self.k)))
+        self._windows_of(x, len(y))
+        self.xp.matmul(self._matrix(len(y)), u, y.reshape((-1, self.k)))
 
     def load(self, x: Array, dy: Array) -> None:
         """The windows again."""
-        self._windows_of(x)
+        self._windows_of(x, len(dy))
         self._dy = dy.reshape((-1, self.k))
-        self._loaded = x.shape[2]
+        self._loaded = len(dy)
 
     def weight_gradient(self, dw: Array, add: bool) -> None:
         """Windows, transposed, times dy; then in the kernels' order."""
@@ -69,35 +82,34 @@ class Columns(Way):
             self.xp.matmul(u, self._dy.T, matrix.T)
         else:
             self.xp.matmul(self._dy, u.T, matrix)
-        dx[...] = 0
-        for place, seen in zip(self._places(self._loaded), self._seen(dx), strict=True):
+        for place, seen in zip(self._places(self._loaded), self._seen(dx, self._loaded), strict=True):
             self.xp.add(seen, place, seen)
 
-    def _windows_of(self, x: Array) -> None:
-        for place, seen in zip(self._places(x.shape[2]), self._seen(x), strict=True):
+    def _windows_of(self, x: Array, rows: int) -> None:
+        for place, seen in zip(self._places(rows), self._seen(x, rows), strict=True):
             place[...] = seen
 
-    def _seen(self, x: Array) -> list[Array]:
-        """For each place in the window, the pixels (OH, OW, m, C) that all windows see there."""
+    def _seen(self, x: Array, rows: int) -> list[Array]:
+        """For each place in the window, the pixels (rows, OW, N, C) that all windows see there."""
         s = self.stride
         places = [(a, b) for a in range(self.kernel[0]) for b in range(self.kernel[1])]
-        return [x[a : a + s * self.oh : s, b : b + s * self.ow : s] for a, b in places]
+        return [x[a : a + s * rows : s, b : b + s * self.ow : s] for a, b in places]
 
-    def _places(self, m: int) -> list[Array]:
-        """For each place in the window, where that stands in the matrix: (OH, OW, m, C)."""
-        windows = self._windows(m)
+    def _places(self, rows: int) -> list[Array]:
+        """For each place in the window, where that stands in the matrix: (rows, OW, N, C)."""
+        windows = self._windows(rows)
         if self.few:
             return [part.transpose((1, 2, 3, 0)) for part in windows]
         return [windows[:, :, :, i] for i in range(prod(self.kernel))]
 
-    def _windows(self, m: int) -> Array:
-        """Memory for m images: (FH FW, C, OH, OW, m) for few channels, else (OH, OW, m, FH FW, C)."""
+    def _windows(self, rows: int) -> Array:
+        """Memory for some rows: (FH FW, C, rows, OW, N) for few channels, else (rows, OW, N, FH FW, C)."""
         taps = prod(self.kernel)
-        few = (taps, self.c, self.oh, self.ow, m)
-        many = (self.oh, self.ow, m, taps, self.c)
+        few = (taps, self.c, rows, self.ow, self.n)
+        many = (rows, self.ow, self.n, taps, self.c)
         return self.scratch.array("windows", few if self.few else many)
 
-    def _matrix(self, m: int) -> Array:
-        """The windows as a matrix (OH OW m, FH FW C)."""
-        windows = self._windows(m)
+    def _matrix(self, rows: int) -> Array:
+        """The windows as a matrix (rows OW N, FH FW C)."""
+        windows = self._windows(rows)
         return windows.reshape((self.long, -1)).T if self.few else windows.reshape((-1, self.long))

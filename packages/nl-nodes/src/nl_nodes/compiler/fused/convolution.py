@@ -10,7 +10,6 @@ from nl_nodes.cases import Case, real
 from nl_nodes.compiler.fused.after import ALL, After
 from nl_nodes.compiler.fused.columns import Columns
 from nl_nodes.compiler.fused.frame import NONE, Frame, Margins, framed, inside, third, unwritten
-from nl_nodes.compiler.fused.pieces import pieces
 from nl_nodes.compiler.fused.together import Together, suits
 from nl_nodes.compiler.fused.way import Way
 from nl_nodes.compiler.fused.winograd import F4, PAIR, Tiles, Winograd
@@ -66,6 +65,11 @@ class Conv(Node):
         self.relu, self.pool, self.frame = relu, pool, frame
         super().__init__(*((x, w) if b is None else (x, w, b)))
 
+    @property
+    def step(self) -> int:
+        """How many rows and columns of the convolution become one."""
+        return 2 if self.pool else 1
+
     def outputs(self, w: Shape) -> Shape:
         """(OH, OW, K) of the convolution alone."""
         oh, ow = ((n + 2 * self.pad - k) // self.stride + 1 for n, k in zip(self.size, w[2:], strict=True))
@@ -75,8 +79,7 @@ class Conv(Node):
         """The framed shape of the outputs."""
         x, w = shapes[:2]
         oh, ow, k = self.outputs(w)
-        half = 2 if self.pool else 1
-        return framed((oh // half, ow // half, x[2], k), self.frame)
+        return framed((oh // self.step, ow // self.step, x[2], k), self.frame)
 
     def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
         """The third axis."""
@@ -104,12 +107,12 @@ class Conv(Node):
         y = unwritten(kept, self.infer(*(a.shape for a in inputs)), self.frame, way.dtype)
         after = self._after(kept, way, inputs[2] if len(inputs) > 2 else None)
         kept.mask = after.masks
-        aside = self.pool or not way.scatters
-        for piece in pieces(way.n, way.images):
-            part = inside(y, self.frame)[:, :, piece]
-            sums = way.sums(piece) if aside else part
-            way.forward(x[:, :, piece], u, sums)
-            after.forward(sums, (ALL, piece), part)
+        aside = self.pool or not (way.scatters or self.frame == NONE)
+        for part in way.parts(self.step):
+            outputs = inside(y, self.frame)[part.made[0], :, part.made[1]]
+            sums = way.sums(part) if aside else outputs
+            way.forward(x[part.seen], u, sums)
+            after.forward(sums, part.made, outputs)
         return y
 
     def backward(self, kept: Kept, dy: Array) -> tuple[Array | None, ...]:
@@ -120,17 +123,18 @@ class Conv(Node):
         bias = kept.inputs[2] if len(kept.inputs) > 2 and kept.needs[2] else None
         after = self._after(kept, way, bias, kept.mask)
         y, dy = inside(kept.output, self.frame), inside(dy, self.frame)
-        dx = kept.xp.empty(x.shape, dtype=way.dtype) if kept.needs[0] else None
+        dx = way.maps_gradient(kept, x.shape) if kept.needs[0] else None
         dw = way.kernels(kept, w.shape) if kept.needs[1] else None
-        for piece in pieces(way.n, way.images):
-            part = dy[:, :, piece]
-            sums = way.sums(piece) if self.relu or self.pool else part
-            after.backward(part, y[:, :, piece], (ALL, piece), sums)
-            way.load(x[:, :, piece], sums)
+        for number, part in enumerate(way.parts(self.step)):
+            made = (part.made[0], ALL, part.made[1])
+            g = dy[made]
+            sums = way.sums(part) if self.relu or self.pool else g
+            after.backward(g, y[made], part.made, sums)
+            way.load(x[part.seen], sums)
             if dw is not None:
-                way.weight_gradient(dw, add=piece.start != 0)
+                way.weight_gradient(dw, add=number > 0)
             if dx is not None:
-                way.data_gradient(u, dx[:, :, piece])
+                way.data_gradient(u, dx[part.seen])
         return (dx, dw, after.db)[: len(kept.inputs)]
 
     @classmethod
@@ -138,7 +142,7 @@ class Conv(Node):
         """Every way of calculating, with and without each of what follows, and frames."""
         forms: list[dict[str, Any]] = [
             {},
-            {"relu": True},
+            {"relu": True, "frame": (0, 1, 2, 0)},
             {"pool": True},
             {"relu": True, "pool": True, "frame": (1, 3, 1, 2)},
         ]
@@ -148,7 +152,7 @@ class Conv(Node):
             ("maps of 2x2", (2, 2, 3, MANY), (MANY + 1, MANY, 3, 3), 1, 1),
             ("few images, many kernels", (5, 4, 2, MANY + 1), (MANY, MANY + 1, 3, 3), 1, 1),
             ("maps of 2x2, few images", (2, 2, 2, MANY), (MANY + 1, MANY, 3, 3), 1, 1),
-            ("windows, one channel", (5, 6, 3, 1), (2, 1, 3, 3), 1, 1),
+            ("windows, one channel", (9, 6, 3, 1), (2, 1, 3, 3), 1, 1),
             ("windows of 5x4", (4, 5, 3, 5), (2, 5, 5, 4), 2, 1),
             ("windows, stride 2", (7, 6, 3, 4), (3, 4, 3, 2), 1, 2),
         ):
@@ -156,7 +160,8 @@ class Conv(Node):
                 build = partial(_case, x[:2], w, pad, stride, **form)
                 name = ", ".join([label, *(f"{k} {v}" for k, v in form.items())])
                 yield Case(name, build, (real(*x), real(*w), real(w[0])))
-            yield Case(f"{label}, no bias", partial(_case, x[:2], w, pad, stride), (real(*x), real(*w)))
+            build = partial(_case, x[:2], w, pad, stride, frame=(0, 1, 0, 0))
+            yield Case(f"{label}, no bias, framed", build, (real(*x), real(*w)))
         for label, x, w, pad, stride in (
             ("many tiles of 4", (11, 5, 2, MANY), (2, MANY, 3, 3), 1, 1),
             ("tiles of 4, upright", (5, 4, 2, 10), (2, 10, 3, 3), 1, 1),

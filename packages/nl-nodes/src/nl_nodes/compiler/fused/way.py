@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+from nl_nodes.compiler.fused.after import Piece
 from nl_nodes.compiler.fused.pieces import Scratch
 from nl_nodes.node import Kept
 from nl_nodes.typing import Array, Namespace, Shape
 
 
+@dataclass(frozen=True)
+class Part:
+    """What is calculated at a time.
+
+    Attributes:
+        made: which of the outputs, after pooling.
+        seen: of which of the maps.
+        shape: (rows, OW, m, K) of the convolution's outputs for it.
+    """
+
+    made: Piece
+    seen: tuple[slice, ...]
+    shape: Shape
+
+
 class Way(ABC):
-    """A convolution of maps, a piece of the images at a time, in one pass forward or backward.
+    """A convolution of maps, a part at a time, in one pass forward or backward.
 
     Args:
         xp: the device's array functions.
@@ -20,8 +38,8 @@ class Way(ABC):
         dtype: of everything.
 
     Attributes:
-        images: how many images make a piece.
-        scatters: whether `forward` can write a piece to where it lies among all images.
+        images: how many images a part has.
+        scatters: whether `forward` can write a part to where it lies among all outputs, also in a frame.
     """
 
     images: int
@@ -33,9 +51,13 @@ class Way(ABC):
         self.oh, self.ow, self.k = outputs
         self.scratch = Scratch(xp, dtype)
 
-    def sums(self, piece: slice) -> Array:
-        """Where the convolution of a piece, or its gradient, comes to lie: (OH, OW, m, K)."""
-        return self.scratch.array("sums", (self.oh, self.ow, piece.stop - piece.start, self.k))
+    def sums(self, part: Part) -> Array:
+        """Where the convolution of a part, or its gradient, comes to lie."""
+        return self.scratch.array("sums", part.shape)
+
+    @abstractmethod
+    def parts(self, step: int) -> Iterator[Part]:
+        """All parts, where a pooling makes one of so many rows and columns."""
 
     @abstractmethod
     def weights(self, kept: Kept, w: Array, back: bool = False) -> Array:
@@ -45,18 +67,22 @@ class Way(ABC):
         """Memory for the gradient of the kernels (K, C, FH, FW)."""
         return kept.xp.empty(shape, dtype=self.dtype)
 
+    def maps_gradient(self, kept: Kept, shape: Shape) -> Array:
+        """Memory for the gradient of the maps."""
+        return kept.xp.empty(shape, dtype=self.dtype)
+
     @abstractmethod
     def forward(self, x: Array, u: Array, y: Array) -> None:
-        """The convolution of a piece x (H, W, m, C) with the kernels u, into y (OH, OW, m, K)."""
+        """The convolution of a part x of the maps with the kernels u, into y (rows, OW, m, K)."""
 
     @abstractmethod
     def load(self, x: Array, dy: Array) -> None:
-        """Take a piece of the maps and of the outputs' gradient (OH, OW, m, K), to go backward."""
+        """Take a part of the maps and the outputs' gradient (rows, OW, m, K), to go backward."""
 
     @abstractmethod
     def weight_gradient(self, dw: Array, add: bool) -> None:
-        """The gradient of the kernels (K, C, FH, FW), from the piece that is loaded, into dw or added to it."""
+        """The gradient of the kernels (K, C, FH, FW), from the part that is loaded, into dw or added to it."""
 
     @abstractmethod
     def data_gradient(self, u: Array, dx: Array) -> None:
-        """The maps' gradient, from the piece that is loaded, into dx (H, W, m, C); it ends what was loaded."""
+        """The gradient of the part of the maps that is loaded, into dx; it ends what was loaded."""

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
+from nl_nodes.compiler.fused.after import ALL
 from nl_nodes.compiler.fused.pieces import piece_of, pieces, run_of
 from nl_nodes.compiler.fused.transform import Transform
-from nl_nodes.compiler.fused.way import Way
+from nl_nodes.compiler.fused.way import Part, Way
 from nl_nodes.errors import ShapeError
 from nl_nodes.node import Kept
 from nl_nodes.typing import Array, Namespace, Shape
@@ -124,6 +125,12 @@ class Winograd(Way):
         count = self.th * self.tw
         images = piece_of(self.n, 4 * self.p**2 * count * (self.c + self.k), ceil(ROWS / count))
         return images, piece_of(self.k, 4 * self.p**2 * self.c)
+
+    def parts(self, step: int) -> Iterator[Part]:
+        """Some images at a time."""
+        for images in pieces(self.n, self.images):
+            shape = (self.oh, self.ow, images.stop - images.start, self.k)
+            yield Part((ALL, images), (ALL, ALL, images), shape)
 
     def weights(self, kept: Kept, w: Array, back: bool = False) -> Array:
         """(p^2, C, K), or back (p^2, K, C), each worker a share of it.
