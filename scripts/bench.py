@@ -1,8 +1,9 @@
 """Train-step time and memory, compiled, reference and PyTorch side by side: `python scripts/bench.py --models cnn8`.
 
 PyTorch is optional (`pip install torch`). Hygiene: what is compared alternates in one run; each is given 20 ms of rest
-and one untimed step before a timed one, since threads that spin after a step slow what comes next; medians, with the
-middle half of all times as spread. Nothing else should run on the machine.
+and one untimed step before the timed ones, since threads that spin after a step slow what comes next; a time is the
+mean of steps in a row, as a training makes them, for 50 ms; medians, with the middle half of all times as spread.
+Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ BATCH = 128
 COUNTED = 32  # images of the steps whose counts tests/models/test_counts.py asserts
 FORMS = {"no": [False], "yes": [True], "both": [False, True]}
 LEARNING_RATE = 0.01
+IN_A_ROW = 0.05  # seconds of steps that one time is the mean of
 
 
 def arguments() -> argparse.Namespace:
@@ -39,7 +41,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="mlp,cnn3,cnn8,vgg11,vgg16", help="comma-separated")
     parser.add_argument("--batch-norm", choices=("no", "yes", "both"), default="both")
-    parser.add_argument("--repeats", type=int, default=15, help="timed steps of each")
+    parser.add_argument("--repeats", type=int, default=15, help="timings of each")
     parser.add_argument("--workers", default="auto", help="threads, processes or auto")
     parser.add_argument("--reference", action="store_true", help="time the reference execution too")
     parser.add_argument("--memory", action="store_true", help="measure peak memory instead, each in a process alone")
@@ -114,10 +116,17 @@ def measure(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, lis
         for name, step in steps.items():
             time.sleep(0.02)
             step()
-            begun = time.perf_counter()
-            step()
-            times[name].append((time.perf_counter() - begun) * 1e3)
+            times[name].append(_time(step) * 1e3)
     return times
+
+
+def _time(step: Callable[[], None]) -> float:
+    """Seconds of a step, the mean of several in a row."""
+    begun, count = time.perf_counter(), 0
+    while (taken := time.perf_counter() - begun) < IN_A_ROW:
+        step()
+        count += 1
+    return taken / count
 
 
 def speed(options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
