@@ -111,6 +111,16 @@ def peers(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def gpu(session: nox.Session) -> None:
+    """Every node, layer and model on a real GPU, with the CPU's values; `-- cuda12` for an older driver."""
+    if not shutil.which("nvidia-smi"):
+        session.skip("needs an NVIDIA GPU and its driver")
+    install(session)
+    session.install("-c", "constraints.txt", "-e", f"packages/nl-nodes[{(session.posargs or ['cuda13'])[0]}]")
+    session.run("pytest", "-m", "gpu", "tests/gpu")
+
+
+@nox.session(default=False)
 def chaos(session: nox.Session) -> None:
     """A server killed under runs, a disk that fills up, and 100 SIGKILLs of real runs, which end as if undisturbed."""
     install(session)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nl_nodes import UserError
-from nl_training.app import refuse_unbuilt
+from nl_training.app import refuse_ignored
 from nl_training.config.cli import check
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -161,17 +161,15 @@ def test_a_wrong_flag(arguments: list[str], words: list[str], tmp_path: Path) ->
     refused(run("train.py", *arguments, cwd=tmp_path), *words)
 
 
-def test_what_is_not_built_yet_is_refused_and_not_ignored() -> None:
-    config = check(["model=mlp", "data=digits", "device.tf32=true"], multirun=False)
-    with pytest.raises(UserError, match=r"device\.tf32.*not built yet"):
-        refuse_unbuilt(config)
+def test_tf32_is_refused_without_a_gpu(tmp_path: Path) -> None:
+    refused(run("train.py", "model=mlp", "data=digits", "device.tf32=true", cwd=tmp_path), "device.tf32", "device=gpu")
 
 
 @pytest.mark.parametrize("option", ["trainer.checkpoint_every_steps=5", "trainer.profile=true"])
 def test_what_belongs_to_a_logged_run_is_refused_without_one(option: str) -> None:
     asked = ["model=mlp", "data=digits", "tracking=off", option]
     with pytest.raises(UserError, match=f"{option.partition('=')[0]} needs tracking=mlflow"):
-        refuse_unbuilt(check(asked, multirun=False))
+        refuse_ignored(check(asked, multirun=False))
 
 
 @pytest.mark.parametrize(

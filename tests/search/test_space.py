@@ -8,7 +8,7 @@ from optuna.samplers import RandomSampler
 from support.refusals import refused
 
 from nl_nodes import UserError
-from nl_training.app import refuse_unbuilt
+from nl_training.app import refuse_ignored
 from nl_training.config.cli import check
 from nl_training.search.search import search
 from nl_training.search.space import Dimension, dimension, read
@@ -89,7 +89,7 @@ def test_what_a_search_cannot_do_without(option: str) -> None:
 
 def test_training_alone_refuses_a_search() -> None:
     with pytest.raises(UserError, match=r"scripts/search\.py"):
-        refuse_unbuilt(check(["search=tpe"], multirun=False))
+        refuse_ignored(check(["search=tpe"], multirun=False))
 
 
 def test_a_key_of_no_chosen_search_is_told_in_a_line() -> None:

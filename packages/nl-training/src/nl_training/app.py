@@ -55,7 +55,7 @@ def train(
             return None
         cfg = past.config(cfg)
         config = resolve(cfg)
-    refuse_unbuilt(config)
+    refuse_ignored(config)
     device = build.device(config)
     data = build.dataset(config)
     net = build.network(config, data, device)
@@ -78,7 +78,7 @@ def experiment(config: Config, cfg: DictConfig) -> Result | Figures | None:
         return train(config, cfg)
     from nl_training.experiments.runner import run_experiment
 
-    refuse_unbuilt(config)
+    refuse_ignored(config)
     return run_experiment(config, cfg)
 
 
@@ -152,13 +152,11 @@ def _verified(config: Config, net: Network, data: Dataset) -> Outcome:
     return outcome
 
 
-def refuse_unbuilt(config: Config) -> None:
-    """Refuse what the config may ask for but nothing does yet, so that nobody relies on it."""
+def refuse_ignored(config: Config) -> None:
+    """Refuse what this run would ignore, so that nobody relies on it."""
     t = config.trainer
     if config.search is not None:
         raise UserError("search=... is what scripts/search.py does: leave it out, or run that")
-    if config.device.tf32:
-        raise UserError("device.tf32=true is not built yet: leave it out")
     if not config.tracking.enabled:
         needs = {"checkpoint_every_steps": t.checkpoint_every_steps is not None, "profile": t.profile}
         for key in (key for key, given in needs.items() if given):

@@ -37,6 +37,11 @@ class Backend(ABC):
     def words(self, seed: int, stream: int, counter: int, count: int) -> Array:
         """`count` words, uint64, of Philox4x64-10 with key (seed, stream): words 4b to 4b + 3 of block (b, counter)."""
 
+    def use_tf32(self, wanted: bool) -> None:
+        """Whether float32 products may be of factors rounded to TF32, 10 bits in place of 23, which only a GPU has."""
+        if wanted:
+            raise DeviceError("device.tf32=true is for a GPU: leave it out, or use device=gpu")
+
 
 def backends() -> dict[str, Backend]:
     """The backends in use, by the name of their device; a new one adds itself."""

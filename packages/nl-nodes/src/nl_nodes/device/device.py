@@ -62,6 +62,7 @@ class Device:
         if threads is not None and threads < 1:
             raise UserError(f"device.threads={threads}: use 1 or more")
         self.backend = backend(name, index)
+        self.backend.use_tf32(tf32)
         self.name, self.dtype, self.compile = name, dtype, compile
         self.threads, self.workers, self.index, self.tf32 = threads, workers, index, tf32
         self._team: Team | None = None

@@ -8,6 +8,8 @@ from nl_nodes.device.backend import Backend
 from nl_nodes.errors import DeviceError
 from nl_nodes.typing import Array
 
+TF32_SINCE = 80  # compute capability 8.0
+DEFAULT_MATH, TF32_MATH = 0, 3  # of cublasMath_t
 INSTALL = "pip install './packages/nl-nodes[cuda12]' (or [cuda13])"
 
 
@@ -41,6 +43,13 @@ class CupyBackend(Backend):
     def host(self, array: Array) -> Any:
         """A copy on the host."""
         return self.xp.asnumpy(array)
+
+    def use_tf32(self, wanted: bool) -> None:
+        """Tell cuBLAS, for all products of this process on this GPU."""
+        device = self.xp.cuda.Device()
+        if wanted and int(device.compute_capability) < TF32_SINCE:
+            raise DeviceError("device.tf32=true: this GPU has no TF32, which began with Ampere: leave it out")
+        self.xp.cuda.cublas.setMathMode(device.cublas_handle, TF32_MATH if wanted else DEFAULT_MATH)
 
     def words(self, seed: int, stream: int, counter: int, count: int) -> Array:
         """The words, from a kernel that computes each block from its number alone."""

@@ -1,0 +1,111 @@
+"""Nodes, layers and models on a real GPU, in float64, have the CPU's values to rounding; TF32 is what it says.
+
+The compiler's fused nodes are NumPy's: on a GPU a graph runs as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from support.layer_cases import LAYER_CASES
+from support.node_cases import FUSED_NODES, NODES, cases_of
+
+import nl_models
+from nl_layers import LayerCase
+from nl_layers.optimizers import Adam
+from nl_nodes import Device, Graph, Input
+from nl_nodes.cases import Case
+from nl_nodes.verify import draw, upstream
+
+pytestmark = pytest.mark.gpu
+
+SMALL: dict[str, dict[str, Any]] = {
+    "mlp": {"hidden": (20, 10)},
+    "cnn3": {"width": 4},
+    "cnn8": {"width": 4},
+    "vgg11": {"width": 4},
+    "vgg16": {"width": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Device:
+    return Device("gpu", dtype="float64")
+
+
+def close(gpu: Device, array: Any, expected: np.ndarray, limit: float = 1e-12) -> None:
+    assert gpu.backend.owns(array)
+    found = gpu.host(array)
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    assert np.all(np.abs(found - expected) <= limit * np.abs(expected).max(initial=0.0))
+
+
+@pytest.mark.parametrize("case", cases_of({n: node for n, node in NODES.items() if n not in FUSED_NODES}))
+def test_a_node_has_the_cpus_values(gpu: Device, case: Case) -> None:
+    rng = np.random.default_rng(0)
+    feeds = {f"x{i}": draw(rng, d) for i, d in enumerate(case.draws)}
+    inputs = [Input(name, gradient=d.domain != "labels") for name, d in zip(feeds, case.draws, strict=True)]
+    graph = Graph(case.build(*inputs))
+    y = graph.forward(**feeds)
+    dy = upstream(rng, y.shape)
+    expected = graph.backward(dy)
+    graph.passes = 0
+    close(gpu, graph.forward(**{name: gpu.backend.array(x) for name, x in feeds.items()}), y)
+    graph.passes = 0
+    for name, grad in graph.backward(gpu.backend.array(dy)).items():
+        close(gpu, grad, expected[name])
+
+
+@pytest.mark.parametrize("case", LAYER_CASES)
+def test_a_layer_has_the_cpus_values(gpu: Device, case: LayerCase) -> None:
+    found = [_passes(case, move) for move in (lambda value: value, gpu.backend.array)]
+    for expected, array in zip(*found, strict=True):
+        close(gpu, array, expected)
+
+
+def _passes(case: LayerCase, move: Any) -> list[Any]:
+    """Two passes of a case's layer, forward and backward: what comes out of each."""
+    rng = np.random.default_rng(0)
+    layer = case.make(lambda what: move(draw(rng, what)))
+    mode = {} if "t" in layer.feeds else {"train": case.train}
+    found = []
+    for _ in range(2):
+        y = layer.forward(*(move(draw(rng, d)) for d in case.draws), **mode)
+        dx = layer.backward(move(upstream(rng, y.shape)))
+        found += [y, dx, *layer.grads.values(), *(b.value for b in layer.buffers.values())]
+    return found
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_model_trains_as_on_the_cpu(gpu: Device, name: str) -> None:
+    devices = (Device(dtype="float64", compile=False), gpu)
+    nets = [nl_models.build(name, device=d, batch_norm=True, dropout=0.3, **SMALL[name]) for d in devices]
+    optimizers = [Adam(1e-3), Adam(1e-3)]
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        x, t = rng.standard_normal((6, *nets[0].input_shape)), rng.integers(0, 10, 6)
+        losses = []
+        for net, optimizer in zip(nets, optimizers, strict=True):
+            done = net.step(x, t)
+            optimizer.update(net.params, done.grads)
+            losses.append(float(net.device.host(done.loss)))
+        assert losses[1] == pytest.approx(losses[0], rel=1e-9)
+    for key, value in nets[0].params.items():
+        close(gpu, nets[1].params[key], value, 1e-6)
+    x = rng.standard_normal((5, *nets[0].input_shape))
+    close(gpu, nets[1].predict(x), nets[0].predict(x), 1e-6)
+
+
+def test_tf32_rounds_products_when_it_is_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    for shape in ((256, 256), (4, 256, 256)):
+        a, b = (rng.standard_normal(shape) for _ in range(2))
+        errors = []
+        for tf32 in (True, False):
+            device = Device("gpu", tf32=tf32)
+            product = device.host(device.xp.matmul(device.array(a), device.array(b)))
+            errors.append(np.abs(product - a @ b).max() / np.abs(a @ b).max())
+        assert 1e-5 < errors[0] < 1e-2
+        assert errors[1] < 1e-6
