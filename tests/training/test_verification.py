@@ -18,7 +18,7 @@ from nl_layers.optimizers import Adam
 from nl_layers.schedules import Constant
 from nl_models import build
 from nl_nodes import Device, Dot, MulConst
-from nl_nodes.compiler.fused import convolution
+from nl_nodes.compiler.fused.winograd import Winograd
 from nl_nodes.verify import Certificate, fingerprint, load_certificate, mutated_code
 from nl_training import plots, verification
 from nl_training.data import load
@@ -220,19 +220,19 @@ def test_a_wrong_float32_gradient_is_imprecise(monkeypatch: pytest.MonkeyPatch) 
         verify(net(), "strict", LONG)
 
 
-def cut_short(images: int, many: int):
-    """All pieces but a last one that is smaller."""
-    return (slice(start, start + many) for start in range(0, images - many + 1, many))
-
-
 @pytest.mark.parametrize("form", [{}, {"batch_norm": True, "dropout": 0.3}], ids=["plain", "norm and dropout"])
 def test_a_plan_that_is_wrong_at_the_batch_that_trains_is_told(monkeypatch: pytest.MonkeyPatch, form: dict) -> None:
     """The few images that a certificate is made of are one piece, and show nothing of it."""
 
     def model():
-        return build("cnn3", input_shape=(1, 6, 6), width=4, classes=3, device=Device(threads=2), **form)
+        return build("cnn8", input_shape=(1, 6, 6), width=8, classes=3, device=Device(threads=2), **form)
 
-    whole = 2 * batch_of(model())
+    def cut_short(self, step):
+        """All parts but a last one that is smaller."""
+        first, *others = parts(self, step)
+        return [first, *(part for part in others if part.shape == first.shape)]
+
+    parts, whole = Winograd.parts, 2 * batch_of(model())
     with pieces_of(batch_of(model())):
         right = verify(model(), "strict", LONG, sizes=(whole, 1 + whole))
         assert [(p.images, p.workers, p.holds) for p in right.certificate.plans] == [
@@ -240,7 +240,7 @@ def test_a_plan_that_is_wrong_at_the_batch_that_trains_is_told(monkeypatch: pyte
             (1 + whole, 2, True),
         ]
         certificate_path(training_graph(model(), model().device), model().device).unlink()
-        monkeypatch.setattr(convolution, "pieces", cut_short)
+        monkeypatch.setattr(Winograd, "parts", cut_short)
         assert verify(model(), "warn", LONG, sizes=(whole,)).status == "verified"
         wrong = verify(model(), "warn", LONG, sizes=(1 + whole,))
         assert (wrong.status, wrong.cached) == ("failed", True)
