@@ -74,7 +74,7 @@ def _passes(case: LayerCase, move: Any) -> list[Any]:
     for _ in range(2):
         y = layer.forward(*(move(draw(rng, d)) for d in case.draws), **mode)
         dx = layer.backward(move(upstream(rng, y.shape)))
-        found += [y, dx, *layer.grads.values(), *(b.value for b in layer.buffers.values())]
+        found += [y, dx, *layer.grads.values(), *(b.value.copy() for b in layer.buffers.values())]
     return found
 
 

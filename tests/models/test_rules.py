@@ -20,8 +20,9 @@ from nl_layers import (
     Tanh,
 )
 from nl_models import Network, mlp
-from nl_nodes import Add, Device, Graph
+from nl_nodes import Add, Device, Dot, Graph, Input, StopGradient, Sum
 from nl_nodes.compiler import RULES, Plan, Rule, Team, rewrite
+from nl_nodes.compiler.workers import team
 
 BATCH, CLASSES = 6, 4
 Stages = Sequence[Sequence[Rule]]
@@ -132,3 +133,18 @@ def fires(rule: Rule, graph: Graph) -> bool:
 
     rewrite(graph, [[noted if one is rule else one for one in stage] for stage in RULES])
     return any(hits)
+
+
+@pytest.mark.parametrize("samples", [6, 0])
+def test_a_plan_gives_a_gradient_that_has_no_place_too(samples: int) -> None:
+    """Of what each worker has a share, of what both have whole, and of what no gradient reaches."""
+    graph = Graph(Sum(Dot(Input("x"), Add(Input("w"), StopGradient(Input("v"))))))
+    feeds = {"x": rng.standard_normal((samples, 3)), "w": rng.standard_normal((3, 4)), "v": rng.standard_normal((3, 4))}
+    shapes = {name: (array.shape, array.dtype) for name, array in feeds.items()}
+    two = team("threads", 2)
+    plan = Plan(graph, shapes, frozenset({"x"}), {}, two)
+    plan.run(feeds, pass_index=0)
+    graph.forward(**feeds)
+    for name, expected in graph.backward(np.ones(())).items():
+        np.testing.assert_allclose(plan.grads[name], expected, rtol=1e-12, atol=0)
+    two.close()

@@ -63,7 +63,7 @@ def affine(node: Any, x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray
 def conv(node: Any, x: np.ndarray, w: np.ndarray, b: np.ndarray | float = 0.0) -> np.ndarray:
     """The definition, on the maps without the frame that they came in."""
     (h, width), p, s = node.size, node.pad, node.stride
-    # Maps of 2x2 come without a frame; all others with `pad` above and on the left, where it begins.
+    # For tiles maps come without a frame, for windows with `pad` on every side.
     above = 0 if x.shape[:2] == (h, width) else p
     inner = np.pad(x[above : above + h, above : above + width], ((p, p), (p, p), (0, 0), (0, 0)))
     k, _, fh, fw = w.shape

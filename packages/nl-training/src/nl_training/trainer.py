@@ -111,6 +111,7 @@ class Trainer:
         self._started = perf_counter() - self.progress.seconds
         for observer in self.observers:
             observer.on_start(self)
+        gc.collect()
         gc.freeze()  # a search for garbage through all modules takes a fifth of a second, and a training makes little
         try:
             if not self.progress.ended:

@@ -63,11 +63,11 @@ class Memory:
 
     def allocate(self, size: int, lasting: bool = False) -> Block:
         """A new block of so many bytes; pages that nobody touches take no memory."""
-        end = self._end + _round(max(size, 1))
-        if end > len(self._chunk):
-            self._end, end = 0, _round(max(size, 1))
-            self._chunk = np.frombuffer(mmap(-1, max(end, CHUNK)), np.uint8)
-        memory, self._end = self._chunk[self._end : self._end + max(size, 1)], end
+        size = max(size, 1)
+        if self._end + size > len(self._chunk):
+            self._chunk, self._end = np.frombuffer(mmap(-1, max(size, CHUNK)), np.uint8), 0
+        memory = self._chunk[self._end : self._end + size]
+        self._end += _round(size)
         return self._add(Block(memory, 0, lasting))
 
     def outside(self, array: Any) -> Any:

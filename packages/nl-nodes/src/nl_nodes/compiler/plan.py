@@ -54,7 +54,8 @@ class Plan:
                     if isinstance(array, np.ndarray):
                         use(recording.memory, worker, number, round_, array)
                 round_ += name == "meet"
-        for array in [*recording.inputs.values(), *recording.results, *recording.updates.values()]:
+        given = (*recording.inputs.values(), *recording.results, *recording.updates.values(), *recording.grads.values())
+        for array in given:
             use(recording.memory, 0, 0, 0, array)
         arena = Arena(recording.memory, team)
         self.size = arena.size

@@ -221,13 +221,15 @@ class Recording:
                 if node.trainable:
                     self._leaf_gradient(node, gradients, grads, partial)
             elif node in self._kept and node in grads:
-                self._pull(node, grads, partial)
+                self._pull(node, gradients, grads, partial)
         for member in self.crew:
             member.at(None, "backward")
         self._add_up()
         self.grads = {name: self.grads[name] for name in self.graph.leaves if name in self.grads}
 
-    def _pull(self, node: Node, grads: dict[Node, Parts], partial: dict[Node, Parts]) -> None:
+    def _pull(
+        self, node: Node, gradients: Mapping[str, Any], grads: dict[Node, Parts], partial: dict[Node, Parts]
+    ) -> None:
         """One node's backward, by each worker."""
         dys = grads.pop(node)
         found: list[tuple[Any, ...]] = []
@@ -242,7 +244,7 @@ class Recording:
             if node.broadcasts:
                 parts = [unbroadcast(dx, self._values[n][w].shape) for w, dx in enumerate(parts)]
             summed = self.axes[node] not in (None, TOTAL) and self.axes[n] in (None, TOTAL) and not _one(parts)
-            if summed and isinstance(n, Leaf):
+            if summed and isinstance(n, Leaf) and n.name in gradients:
                 _accumulate(partial, n, parts)
             else:
                 if summed:

@@ -66,7 +66,7 @@ class Traced(np.ndarray[Any, Any]):
         whole = key if isinstance(key, tuple) else (key,)
         target = self[whole if any(k is Ellipsis for k in whole) else (*whole, ...)]
         done = isinstance(value, Traced) and _same(value, target)  # as in what `a[i] += b` ends in
-        if done or not target.size:
+        if done or not target.size:  # what is empty may begin where its block ends, and another one begins
             return
         self.tape.write("copyto", target, value)
 

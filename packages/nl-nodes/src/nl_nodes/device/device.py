@@ -39,7 +39,7 @@ class Device:
         tf32: whether a GPU may round float32 products to TF32.
 
     Raises:
-        DeviceError: when the device is not there.
+        DeviceError: when the device is not there, or has no TF32 where that is asked for.
 
     >>> Device("cpu").array([1, 2]).dtype
     dtype('float32')

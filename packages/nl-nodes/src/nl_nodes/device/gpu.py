@@ -45,7 +45,7 @@ class CupyBackend(Backend):
         return self.xp.asnumpy(array)
 
     def use_tf32(self, wanted: bool) -> None:
-        """Tell cuBLAS, for all products of this process on this GPU."""
+        """Tell cuBLAS, for all products of this thread on this GPU, until another `Device` is made."""
         device = self.xp.cuda.Device()
         if wanted and int(device.compute_capability) < TF32_SINCE:
             raise DeviceError("device.tf32=true: this GPU has no TF32, which began with Ampere: leave it out")

@@ -1,4 +1,4 @@
-"""What follows a convolution or a normalisation: max pooling, bias and rectifier, a piece of the images at a time."""
+"""What follows a convolution or a normalisation: max pooling, bias and rectifier, a piece at a time."""
 
 from __future__ import annotations
 

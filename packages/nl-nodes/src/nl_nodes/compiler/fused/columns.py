@@ -50,9 +50,9 @@ class Columns(Way):
         """A matrix (FH FW C, K)."""
         return w.transpose((2, 3, 1, 0)).reshape((self.long, self.k))
 
-    def maps_gradient(self, kept: Kept, shape: Shape) -> Array:
+    def maps_gradient(self, shape: Shape) -> Array:
         """Zeros, to which each part adds: two of them may see the same rows."""
-        return kept.xp.zeros(shape, dtype=self.dtype)
+        return self.xp.zeros(shape, dtype=self.dtype)
 
     def forward(self, x: Array, u: Array, y: Array) -> None:
         """Windows times kernels."""

@@ -123,8 +123,8 @@ class Conv(Node):
         bias = kept.inputs[2] if len(kept.inputs) > 2 and kept.needs[2] else None
         after = self._after(kept, way, bias, kept.mask)
         y, dy = inside(kept.output, self.frame), inside(dy, self.frame)
-        dx = way.maps_gradient(kept, x.shape) if kept.needs[0] else None
-        dw = way.kernels(kept, w.shape) if kept.needs[1] else None
+        dx = way.maps_gradient(x.shape) if kept.needs[0] else None
+        dw = way.kernels(w.shape) if kept.needs[1] else None
         for number, part in enumerate(way.parts(self.step)):
             made = (part.made[0], ALL, part.made[1])
             g = dy[made]

@@ -1,4 +1,4 @@
-"""A piece of the images at a time: how many make one, which, and the memory that all pieces use in turn."""
+"""A piece at a time, of images, rows or kernels: how many make one, which, and the memory that all use in turn."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ RUN = 4096
 """Numbers next to each other that are transformed at once, at most: in between they take memory."""
 
 
-def piece_of(images: int, each: int, least: int = 1) -> int:
-    """How many images, of so many bytes each, make an even piece: what the cache holds, or at least so many."""
-    return evenly(images, max(CACHE // each, least))
+def piece_of(count: int, each: int, least: int = 1) -> int:
+    """How many, of so many bytes each, make an even piece: what the cache holds, or at least so many."""
+    return evenly(count, max(CACHE // each, least))
 
 
 def run_of(array: Array) -> int:
@@ -31,10 +31,10 @@ def evenly(count: int, most: int) -> int:
     return -(-count // -(-count // max(most, 1))) if count else 1
 
 
-def pieces(images: int, many: int) -> Iterator[slice]:
-    """All images, so many at a time; fewer are left for the last piece."""
-    for start in range(0, images, many):
-        yield slice(start, min(start + many, images))
+def pieces(count: int, many: int) -> Iterator[slice]:
+    """All, so many at a time; fewer are left for the last piece."""
+    for start in range(0, count, many):
+        yield slice(start, min(start + many, count))
 
 
 class Scratch:

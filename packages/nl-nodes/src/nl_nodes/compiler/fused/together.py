@@ -51,7 +51,7 @@ class Together(Winograd):
         """The kernels as they are: each worker transforms what it uses."""
         return w
 
-    def kernels(self, kept: Kept, shape: Shape) -> Array:
+    def kernels(self, shape: Shape) -> Array:
         """The same for all, each of whom fills in a share."""
         return self.crew.shared(shape, self.dtype)
 

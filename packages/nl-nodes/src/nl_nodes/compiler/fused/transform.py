@@ -15,7 +15,7 @@ class Band:
     Attributes:
         tiles: which.
         part: which part of the window.
-        at: where that begins in the first of these tiles.
+        at: where in the maps that begins, for the first of these tiles.
     """
 
     tiles: slice
@@ -24,7 +24,7 @@ class Band:
 
 
 def bands(count: int, step: int, start: int, window: int, size: int) -> list[Band]:
-    """So many tiles, whose windows begin at `start`, a step from each other, over values of which there are `size`."""
+    """Tiles whose windows begin at `start`, a step from each other, over so many values; who sees none is in none."""
     found: list[Band] = []
     for tile in range(count):
         begin = start + tile * step
@@ -40,6 +40,7 @@ class Transform:
     """Windows of maps times a matrix, along rows and along columns; what lies outside of the maps counts as zero.
 
     Args:
+        xp: the device's array functions.
         matrix: (P, T), for a window of T values.
         counts: how many tiles there are along each axis.
         step: from one tile's window to the next one's.
@@ -55,10 +56,10 @@ class Transform:
         self.p, window = matrix.shape
         axes = tuple(zip(counts, size, strict=True))
         self.seen = [bands(count, step, -pad, window, n) for count, n in axes]
-        # Back, each tile writes where no other begins, and adds to where the next one does.
+        # Back, each tile writes where no other begins, and adds to where the next one does: none reaches further.
         self.own = [bands(count, step, -pad, step, n) for count, n in axes]
         self.over = [bands(count, step, step - pad, window - step, n) for count, n in axes]
-        self.ends = [count * step - pad for count in counts]
+        self.ends = [count * step - pad for count in counts]  # from there on no tile writes
 
     def gather(self, maps: Array, grid: Array) -> None:
         """Of maps (H, W, run) the tiles' transforms (P, P, tiles down, tiles across, run)."""

@@ -19,7 +19,7 @@ class Part:
 
     Attributes:
         made: which of the outputs, after pooling.
-        seen: of which of the maps.
+        seen: which rows, columns and images of the maps for it.
         shape: (rows, OW, m, K) of the convolution's outputs for it.
     """
 
@@ -63,13 +63,13 @@ class Way(ABC):
     def weights(self, kept: Kept, w: Array, back: bool = False) -> Array:
         """The kernels w (K, C, FH, FW) as `forward` uses them, or, to go back, `data_gradient`."""
 
-    def kernels(self, kept: Kept, shape: Shape) -> Array:
+    def kernels(self, shape: Shape) -> Array:
         """Memory for the gradient of the kernels (K, C, FH, FW)."""
-        return kept.xp.empty(shape, dtype=self.dtype)
+        return self.xp.empty(shape, dtype=self.dtype)
 
-    def maps_gradient(self, kept: Kept, shape: Shape) -> Array:
-        """Memory for the gradient of the maps."""
-        return kept.xp.empty(shape, dtype=self.dtype)
+    def maps_gradient(self, shape: Shape) -> Array:
+        """Memory for the gradient of the maps, as `data_gradient` wants it."""
+        return self.xp.empty(shape, dtype=self.dtype)
 
     @abstractmethod
     def forward(self, x: Array, u: Array, y: Array) -> None:
@@ -85,4 +85,4 @@ class Way(ABC):
 
     @abstractmethod
     def data_gradient(self, u: Array, dx: Array) -> None:
-        """The gradient of the part of the maps that is loaded, into dx; it ends what was loaded."""
+        """The gradient of the maps that are loaded, into dx or added to its zeros; it ends what was loaded."""

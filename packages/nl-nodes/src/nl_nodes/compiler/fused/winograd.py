@@ -106,7 +106,7 @@ class Winograd(Way):
 
     def __init__(self, tiles: Tiles, pad: int, xp: Namespace, x: Shape, outputs: Shape, dtype: Any) -> None:
         super().__init__(xp, x, outputs, dtype)
-        if (self.oh, self.ow) != tuple(n + 2 * pad - 2 for n in x[:2]):
+        if pad > 2 or (self.oh, self.ow) != tuple(n + 2 * pad - 2 for n in x[:2]):
             raise ShapeError(f"{tiles.name}: maps {x[:2]} with a pad of {pad} do not give outputs {outputs[:2]}")
         self.tiles, self.p = tiles, tiles.products
         counts = self.th, self.tw = tiles.count(self.oh), tiles.count(self.ow)
