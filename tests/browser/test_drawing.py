@@ -109,7 +109,7 @@ def test_a_click_on_a_compiled_node_tells_its_time_and_lights_what_it_is_made_of
     assert lit(browser) == ["Normalize+pool+relu"]
     browser.find_element(By.XPATH, "//aside//button[contains(., 'Normalize+pool+relu')]").click()
     assert of < set(lit(browser))
-    node(browser, "Frame", 1).click()
+    node(browser, "Transpose", 1).click()
     assert "Nothing: the compiler has put it in." in panel(browser)
 
 
