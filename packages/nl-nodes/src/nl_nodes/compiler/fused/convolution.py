@@ -15,6 +15,7 @@ from nl_nodes.compiler.fused.way import Way
 from nl_nodes.compiler.fused.winograd import F4, PAIR, Tiles, Winograd
 from nl_nodes.node import Kept, Node
 from nl_nodes.nodes.masks import StopGradient
+from nl_nodes.nodes.structure import Transpose
 from nl_nodes.typing import Array, Shape
 
 MANY = 8
@@ -182,11 +183,15 @@ class Conv(Node):
 
 
 def conv(x: Node, w: Node, b: Node | None, pad: int, stride: int) -> Node:
-    """The convolution of maps x (H, W, N, C), which it puts into a frame where its way of calculating needs one."""
+    """The convolution of maps x (H, W, N, C), which it puts into a frame where its way of calculating needs one.
+
+    What is a view of images goes into a frame of no width: so it is moved once, and not with each window anew.
+    """
     assert x.shape is not None
     assert w.shape is not None
     around = margins(x.shape[:2], w.shape, pad, stride)
-    return Conv(x if around == NONE else Frame(x, around), w, b, size=x.shape[:2], pad=pad, stride=stride)
+    lies = around == NONE and not isinstance(x, Transpose)
+    return Conv(x if lies else Frame(x, around), w, b, size=x.shape[:2], pad=pad, stride=stride)
 
 
 def margins(maps: Shape, w: Shape, pad: int, stride: int) -> Margins:
