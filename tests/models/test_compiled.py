@@ -5,9 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,30 +143,44 @@ ENDS = {
 }
 
 
+STEP = """
+import os, signal, sys
+import numpy as np
+from nl_models import mlp
+from nl_nodes import Device
+
+net = mlp(device=Device(workers="processes", threads=2))
+net.step(np.zeros((4, 1, 28, 28)), np.zeros(4, dtype=int))
+print(*[c.pid for c in net.device.team.children], flush=True)
+"""
+
+
+def python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, cwd=cwd)
+
+
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 def test_workers_end_with_the_process(end: str, tmp_path) -> None:
     """From a script without a guard for the main module, however it ends."""
     script = tmp_path / "unguarded.py"
-    script.write_text(
-        textwrap.dedent(f"""
-        import os, signal, sys
-        import numpy as np
-        from nl_models import mlp
-        from nl_nodes import Device
-
-        net = mlp(device=Device(workers="processes", threads=2))
-        net.step(np.zeros((4, 1, 28, 28)), np.zeros(4, dtype=int))
-        print(*[c.pid for c in net.device.team.children], flush=True)
-        {end}
-        """)
-    )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
+    script.write_text(STEP + end)
+    done = python(str(script))
     pids = [int(pid) for pid in done.stdout.split()]
     assert len(pids) == 1, done.stderr
     until = time.monotonic() + 10
     while any(alive(pid) for pid in pids):
         assert time.monotonic() < until, "a worker outlives its parent"
         time.sleep(0.05)
+
+
+def test_workers_start_where_a_file_bears_the_name_of_a_module_of_python(tmp_path) -> None:
+    """The working directory is not where a script's modules are looked for, nor those of its workers."""
+    script, away = tmp_path / "step.py", tmp_path / "away"
+    script.write_text(STEP)
+    away.mkdir()
+    (away / "typing.py").touch()
+    done = python(str(script), cwd=away)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_interrupted_step_leaves_the_workers_usable() -> None:

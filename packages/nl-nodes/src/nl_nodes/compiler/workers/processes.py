@@ -114,10 +114,12 @@ class Processes(Team):
 
 
 def _start(link: socket.socket, number: int, count: int, core: int | None) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "nl_nodes.compiler.workers.worker", str(link.fileno()), str(number), str(count)]
-    command += [] if core is None else [str(core)]
+    # -P: else what the working directory holds would come before Python's own modules, unlike in this process.
+    command = [sys.executable, "-P", "-m", "nl_nodes.compiler.workers.worker"]
+    command += [str(n) for n in (link.fileno(), number, count, core) if n is not None]
     # One thread for BLAS; and the packages where this process found them.
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    places = os.pathsep.join(place or os.curdir for place in sys.path)
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": places}
     with link:
         return subprocess.Popen(command, pass_fds=[link.fileno()], env=environment, stdin=subprocess.DEVNULL)
 
