@@ -16,10 +16,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_info
@@ -28,6 +27,9 @@ import nl_models
 from nl_layers.optimizers import SGD
 from nl_nodes import Device
 from nl_nodes.compiler.profiler import cost
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 OUTPUT = Path(__file__).resolve().parent.parent / "outputs" / "bench"
 BATCH = 128
@@ -156,6 +158,8 @@ def speed(options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
 
 def picture(found: dict[str, dict[str, list[float]]]) -> Figure:
     """How many steps each makes in the time that the faster of PyTorch's layouts takes for one."""
+    from matplotlib.figure import Figure  # here, as its 28 MB would count in what `alone` measures
+
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     axes = figure.subplots()
     labels = [key for key in COLORS if any(key in times for times in found.values())]
