@@ -5,22 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock, Thread, current_thread
 from typing import Any
 
 from nl_layers import FlatDict, Layer, Loss, Mode, SoftmaxWithLoss
+from nl_models.recent import RecentlyUsed
 from nl_models.state import check_state, load_state, save_state
 from nl_nodes import Buffer, Device, Graph, Input, Node, Parameter, Pass, ShapeError, UserError
 from nl_nodes.compiler import Plan, compile_graph
 from nl_nodes.node import claim
+from nl_nodes.signals import DeferSignals
 from nl_nodes.typing import Array, Shape
 
 # Evaluation goes through a set in pieces, so that its memory does not grow with the set.
 PIECE = 256
 
+BATCH_SIZES = 8
+"""The number of batch sizes, to train and to infer, whose graphs are kept."""
+
 
 @dataclass(frozen=True)
 class Step:
-    """What one training pass gives; the gradients are valid until the next.
+    """What one training pass gives; the gradients are valid until the same thread's next.
 
     Attributes:
         loss: the batch's mean loss, without penalty.
@@ -36,7 +42,8 @@ class Step:
 class Network:
     """Layers in a row, ending in logits and a loss.
 
-    Made by `mlp`, `cnn3`, `cnn8`, `vgg11`, `vgg16` or `build`.
+    Made by `mlp`, `cnn3`, `cnn8`, `vgg11`, `vgg16` or `build`. Any number of threads may call it; its passes run one
+    after another, and a signal such as Ctrl-C is handled before or after a pass, not inside.
 
     Args:
         layers: each layer with the number that its parameters bear.
@@ -76,8 +83,10 @@ class Network:
             start = device.array(buffer.value)
             buffer.value = device.zeros(start.size).reshape(start.shape)
             buffer.value[...] = start
-        self._graphs: dict[tuple[bool, int], Graph] = {}
-        self._plans: dict[tuple[bool, int], Plan] = {}
+        self._graphs: RecentlyUsed[tuple[bool, int], Graph] = RecentlyUsed(BATCH_SIZES)
+        self._plans: RecentlyUsed[tuple[bool, int], Plan] = RecentlyUsed(BATCH_SIZES)
+        self._lock = RLock()
+        self._holder: Thread | None = None  # whose gradients lie in the buffer
         self.wire(1, train=False)
 
     def wire(self, batch: int, train: bool) -> Graph:
@@ -108,7 +117,7 @@ class Network:
     def predict(self, x: Any) -> Array:
         """The logits (N, classes) of images x (N, C, H, W), in inference mode."""
         x = self._images(x)
-        pieces = [self._run(False, x=x[i : i + PIECE])[0] for i in range(0, len(x), PIECE)]
+        pieces = [self._infer(x[i : i + PIECE]) for i in range(0, len(x), PIECE)]
         if not pieces:
             return self.device.xp.zeros((0, self.classes), dtype=self.device.dtype)
         return pieces[0] if len(pieces) == 1 else self.device.xp.concatenate(pieces)
@@ -126,7 +135,8 @@ class Network:
         if not len(x):
             raise UserError(f"{self.name}: cannot evaluate on no images")
         logits, labels = self.predict(x), self._labels(t, len(x))
-        loss = float(self.loss_layer.forward(logits, labels))
+        graph = self.loss_layer.graph((tuple(logits.shape), tuple(labels.shape)))  # one of its own, for this thread
+        loss = float(graph.forward(x=logits, t=labels))
         return loss, self.hits(logits, labels) / len(x)
 
     def hits(self, logits: Array, t: Any) -> int:
@@ -134,7 +144,7 @@ class Network:
         return int((logits.argmax(axis=1) == self._labels(t, len(logits))).sum())
 
     def gradient(self, x: Any, t: Any) -> FlatDict:
-        """The loss's gradient by parameter in training mode, valid until the next call."""
+        """The loss's gradient by parameter in training mode, valid until the same thread's next call."""
         return self.step(x, t).grads
 
     def step(self, x: Any, t: Any) -> Step:
@@ -142,25 +152,45 @@ class Network:
         x = self._images(x)
         if not len(x):
             raise UserError(f"{self.name}: cannot train on a batch of no images")
-        loss, logits = self._run(True, x=x, t=self._labels(t, len(x)))
-        return Step(loss, logits, self._grads)
+        t = self._labels(t, len(x))
+        with self._lock, DeferSignals(), self.device.limits():
+            self._holder = self._holder or current_thread()
+            if self._holder is current_thread():
+                loss, logits = self._train(x, t)
+                return Step(loss, logits, self._grads)
+            held = self._grads.flat.copy()
+            try:
+                loss, logits = self._train(x, t)
+                return Step(loss, logits, self._copy_gradients())
+            finally:
+                self._grads.flat[...] = held
 
-    def _run(self, train: bool, **feeds: Array) -> tuple[Array, ...]:
-        with self.device.limits():
-            results = (self._compiled if self.device.compiles else self._reference)(train, feeds)
-        self.passes += train
+    def _train(self, x: Array, t: Array) -> tuple[Array, ...]:
+        results = self._pass(True, {"x": x, "t": t})
+        self.passes += 1
         return results
+
+    def _infer(self, x: Array) -> Array:
+        with self._lock, DeferSignals(), self.device.limits():
+            return self._pass(False, {"x": x})[0]
+
+    def _copy_gradients(self) -> FlatDict:
+        shapes = {name: tuple(grad.shape) for name, grad in self._grads.items()}
+        grads = FlatDict(shapes, lambda size: self.device.xp.zeros(size, dtype=self.device.dtype))
+        grads.flat[...] = self._grads.flat
+        return grads
+
+    def _pass(self, train: bool, feeds: dict[str, Array]) -> tuple[Array, ...]:
+        return (self._compiled if self.device.compiles else self._reference)(train, feeds)
 
     def _reference(self, train: bool, feeds: dict[str, Array]) -> tuple[Array, ...]:
         """One pass node by node."""
-        key = (train, len(feeds["x"]))
-        if key not in self._graphs:
-            self._graphs[key] = self.wire(key[1], train)
-        graph = self._graphs[key]
+        batch = len(feeds["x"])
+        graph = self._graphs.get_or_make((train, batch), lambda: self.wire(batch, train))
         graph.passes = self.passes
         done = graph.run(**feeds)
         if train:
-            self._store(done)
+            self._store(done, done.results[0])
             one = self.device.xp.ones((), dtype=self.device.dtype)
             for name, grad in done.backward(one).items():
                 self._grads[name][...] = grad
@@ -168,14 +198,12 @@ class Network:
 
     def _compiled(self, train: bool, feeds: dict[str, Array]) -> tuple[Array, ...]:
         """One pass by the plan for this many images."""
-        key = (train, len(feeds["x"]))
-        if key not in self._plans:
-            self._plans[key] = self.plan(*key, labels=feeds["t"].dtype if train else None)
-        plan = self._plans[key]
-        plan.run(feeds, self.passes)
+        batch, labels = len(feeds["x"]), feeds["t"].dtype if train else None
+        plan = self._plans.get_or_make((train, batch), lambda: self.plan(train, batch, labels))
+        results = plan.run(feeds, self.passes)
         if train:
-            self._store(plan)
-        return tuple(result.copy() for result in plan.results)
+            self._store(plan, results[0])
+        return results
 
     def plan(self, train: bool, batch: int, labels: Any = None) -> Plan:
         """The compiled graph for a batch; `labels` is the labels' dtype."""
@@ -195,7 +223,7 @@ class Network:
             plan = self.plan(True, batch, "int64")
 
             def compiled(x: Any, t: Any) -> Mapping[str, Array]:
-                with self.device.limits():
+                with self._lock, DeferSignals(), self.device.limits():
                     plan.run({"x": self._images(x), "t": self._labels(t, batch)}, 0)
                 return plan.grads
 
@@ -209,9 +237,9 @@ class Network:
 
         return reference
 
-    def _store(self, done: Pass | Plan) -> None:
+    def _store(self, done: Pass | Plan, loss: Array) -> None:
         """Update the running statistics, unless one bad batch would spoil them."""
-        if self.device.xp.isfinite(done.results[0]):
+        if self.device.xp.isfinite(loss):
             done.store_updates()
 
     def _images(self, x: Any) -> Array:
@@ -236,7 +264,8 @@ class Network:
     def state_dict(self) -> dict[str, Any]:
         """Host copies of all parameters and running statistics by name."""
         leaves = {**self._parameters, **self._buffers}
-        return {name: self.device.host(leaf.value).copy() for name, leaf in leaves.items()}
+        with self._lock:
+            return {name: self.device.host(leaf.value).copy() for name, leaf in leaves.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take all parameters and running statistics from arrays by name.
@@ -246,8 +275,9 @@ class Network:
         """
         leaves = {**self._parameters, **self._buffers}
         check_state(self.name, {name: tuple(leaf.value.shape) for name, leaf in leaves.items()}, state)
-        for name, leaf in leaves.items():
-            leaf.value[...] = self.device.array(state[name])
+        with self._lock, DeferSignals():
+            for name, leaf in leaves.items():
+                leaf.value[...] = self.device.array(state[name])
 
     def save(self, path: str | Path) -> None:
         """Write all parameters and running statistics to a safetensors file."""

@@ -33,8 +33,7 @@ class Plan:
         calls: each worker's calls; run in order, they are the pass.
         owners: for which node each of them is, and in which direction.
         size: bytes of the arena.
-        results: the graph's outputs, valid until the next pass.
-        grads: the leaves' gradients, likewise.
+        grads: the leaves' gradients, valid until the next pass.
     """
 
     def __init__(
@@ -63,22 +62,23 @@ class Plan:
         self.owners = [tape.owners for tape in recording.tapes]
         self._loaded = team.load(self.calls)
         self._inputs = {name: arena.resolve(array) for name, array in recording.inputs.items()}
-        self.results = tuple(arena.resolve(array) for array in recording.results)
+        self._results = tuple(arena.resolve(array) for array in recording.results)
         self._updates = {buffer: arena.resolve(array) for buffer, array in recording.updates.items()}
         self.grads = {name: arena.resolve(array) for name, array in recording.grads.items()}
 
     def run(self, feeds: Mapping[str, Any], pass_index: int, loaded: Any = None) -> tuple[Any, ...]:
-        """One pass; the results and gradients stay valid until the next.
+        """One pass; the results are the caller's own, the gradients stay valid until the next pass.
 
         Args:
             feeds: an array for each input.
             pass_index: which pass this is, for random nodes.
             loaded: what the team runs in place of the plan's own lists, such as these with clocks in them.
         """
-        for name, place_ in self._inputs.items():
-            np.copyto(place_, feeds[name], casting="same_kind")
-        self.team.run(self._loaded if loaded is None else loaded, pass_index)
-        return self.results
+        with self.team.lock:
+            for name, place_ in self._inputs.items():
+                np.copyto(place_, feeds[name], casting="same_kind")
+            self.team.run(self._loaded if loaded is None else loaded, pass_index)
+            return tuple(result.copy() for result in self._results)
 
     def store_updates(self) -> None:
         """Write the new values of the buffers."""

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from nl_nodes.device import cpu as _cpu
 from nl_nodes.device.backend import backend
+from nl_nodes.device.blas import BlasThreads
 from nl_nodes.errors import UserError
 from nl_nodes.typing import Array, Namespace
 
 if TYPE_CHECKING:
     from nl_nodes.compiler.workers import Team
-
-# Finding the BLAS libraries of the process takes milliseconds; it is done once.
-_controller = cache(ThreadpoolController)
 
 DTYPES = ("float32", "float64")
 WORKERS = ("auto", "threads", "processes")
@@ -108,15 +102,9 @@ class Device:
         """The array as a `numpy.ndarray`."""
         return self.backend.host(array)
 
-    @contextmanager
-    def limits(self) -> Iterator[None]:
-        """Hold BLAS to `threads` threads inside, or to one where several workers call it."""
-        threads = self.team.blas_threads or self.threads if self.compiles else self.threads
-        if threads is None:
-            yield
-        else:
-            with _controller().limit(limits=threads, user_api="blas"):
-                yield
+    def limits(self) -> BlasThreads:
+        """Hold BLAS to `threads` threads inside a `with` block, or to one where several workers call it."""
+        return BlasThreads(self.team.blas_threads or self.threads if self.compiles else self.threads)
 
     def __repr__(self) -> str:
         return f"Device({self.name!r}, dtype={self.dtype!r})"

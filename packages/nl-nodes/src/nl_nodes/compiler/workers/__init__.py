@@ -1,21 +1,25 @@
 """Who runs a plan's calls: exchangeable, since each worker has a list of its own and all meet where it says so."""
 
+from threading import Lock
 from weakref import WeakValueDictionary
 
 from nl_nodes.compiler.workers.processes import Processes
 from nl_nodes.compiler.workers.team import Team
 from nl_nodes.compiler.workers.threads import Threads
+from nl_nodes.signals import DeferSignals
 
 __all__ = ["Processes", "Team", "Threads", "team"]
 
 _TEAMS: WeakValueDictionary[tuple[str, int], Team] = WeakValueDictionary()
+_LOCK = Lock()
 
 
 def team(kind: str, count: int) -> Team:
     """The team of so many "threads" or "processes"; whoever asks for the same while one is there shares it."""
     if count == 1:
         return Team()
-    found = _TEAMS.get((kind, count))
-    if found is None:
-        found = _TEAMS[kind, count] = {"threads": Threads, "processes": Processes}[kind](count)
-    return found
+    with _LOCK, DeferSignals():
+        found = _TEAMS.get((kind, count))
+        if found is None:
+            found = _TEAMS[kind, count] = {"threads": Threads, "processes": Processes}[kind](count)
+        return found

@@ -49,7 +49,7 @@ def encode(value: Any) -> Any:
     return {"axes": list(value)} if isinstance(value, tuple) else value
 
 
-def decode(value: Any, segments: list[Any]) -> Any:
+def decode(value: Any, segments: dict[int, Any]) -> Any:
     """The argument; arrays are views of the segments."""
     if not isinstance(value, dict):
         return value

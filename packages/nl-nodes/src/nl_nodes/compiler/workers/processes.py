@@ -6,7 +6,9 @@ import os
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Sequence
+from itertools import count as count_from
 from typing import Any
 from weakref import finalize
 
@@ -14,8 +16,9 @@ import numpy as np
 
 from nl_nodes.compiler.trace import Call
 from nl_nodes.compiler.workers import messages, shared
-from nl_nodes.compiler.workers.team import Team
+from nl_nodes.compiler.workers.team import Step, Team
 from nl_nodes.errors import DeviceError
+from nl_nodes.signals import DeferSignals
 
 
 class Processes(Team):
@@ -33,9 +36,11 @@ class Processes(Team):
     def __init__(self, count: int) -> None:
         super().__init__()
         self.count = count
-        self._segments: list[Any] = []
-        self._loaded = 0
         self._links: list[socket.socket] = []
+        # Every segment's address and size by number, and the numbers of segments and lists that nothing uses any more.
+        self._segments: dict[int, tuple[int, int]] = {}
+        self._numbers = count_from(0)
+        self._unused: deque[tuple[str, int]] = deque()
         # Where the team has the whole machine, each worker has a core of its own during a step: woken, the second
         # would else begin on the first one's core, and stay there for several steps.
         self._cores = sorted(os.sched_getaffinity(0))
@@ -46,7 +51,7 @@ class Processes(Team):
             here, there = socket.socketpair()
             children.append(_start(there, number, count, self._cores[number] if self._pinned else None))
             self._links.append(here)
-        self.close = finalize(self, _end, self._links, children)  # type: ignore[method-assign]
+        self.close = finalize(self, _end, os.getpid(), self._links, children)  # type: ignore[method-assign]
 
         def alive() -> None:
             for child in children:
@@ -57,41 +62,48 @@ class Processes(Team):
         self._meeting = shared.Meeting(self.memory(shared.counters(count)), 0, count, alive, shared.spins(count))
 
     def memory(self, size: int) -> Any:
-        """Memory that all workers see."""
-        descriptor, memory = shared.create(size)
-        for link in self._links:
-            messages.send(link, {"memory": size}, descriptor)
-        os.close(descriptor)
-        self._segments.append(memory)
-        return memory
+        """Memory that all workers see, for as long as this process uses it."""
+        with self.lock, DeferSignals():
+            self._release_unused()
+            number = next(self._numbers)
+            descriptor, memory = shared.create(size)
+            for link in self._links:
+                self._send(link, {"memory": size, "number": number}, descriptor)
+            os.close(descriptor)
+            self._segments[number] = memory.ctypes.data, max(memory.nbytes, 1)
+            finalize(memory, self._unused.append, ("memory", number)).atexit = False
+            return memory
 
     def load(self, calls: Sequence[Sequence[Call]]) -> Any:
         """Send each worker its calls."""
         own = self.steps(calls[0])
         if len(calls) == 1:
-            return own, None, 0
-        for link, one in zip(self._links, calls[1:], strict=True):
-            messages.send(link, {"load": [[name, [self._encode(a) for a in args]] for name, args in one]})
-        self._loaded += 1
-        return own, self._loaded - 1, sum(name == "meet" for name, _ in calls[0]) + 1
+            return _Loaded(own, -1, 0)
+        with self.lock, DeferSignals():
+            self._release_unused()
+            loaded = _Loaded(own, next(self._numbers), sum(name == "meet" for name, _ in calls[0]) + 1)
+            for link, one in zip(self._links, calls[1:], strict=True):
+                encoded = [[name, [self._encode(a) for a in args]] for name, args in one]
+                self._send(link, {"load": encoded, "number": loaded.number})
+            finalize(loaded, self._unused.append, ("load", loaded.number)).atexit = False
+            return loaded
 
     def run(self, loaded: Any, pass_index: int) -> None:
         """Run what was loaded, the first list in this process."""
-        own, number, meetings = loaded
-        if number is None:
-            super().run([own], pass_index)
+        if loaded.number < 0:
+            super().run([loaded.own], pass_index)
             return
         self._alive()
         if self._pinned:
             os.sched_setaffinity(0, self._cores[:1])
-        last = self._meeting.turn + meetings
+        last = self._meeting.turn + loaded.meetings
         for link in self._links:
-            messages.send(link, {"run": number, "pass": pass_index})
+            self._send(link, {"run": loaded.number, "pass": pass_index})
         try:
-            super().run([own], pass_index)
+            super().run([loaded.own], pass_index)
             self.meet()
         except BaseException:
-            # An interrupt, say. The others must not wait for this worker, nor it leave before they are done.
+            # The others must not wait for this worker, nor it leave before they are done.
             self._meeting.skip_to(last)
             raise
         finally:
@@ -102,15 +114,36 @@ class Processes(Team):
         """Wait for the others."""
         self._meeting.meet()
 
+    def _send(self, link: socket.socket, message: dict[str, Any], descriptor: int | None = None) -> None:
+        try:
+            messages.send(link, message, descriptor)
+        except OSError:
+            self._alive()
+            raise
+
+    def _release_unused(self) -> None:
+        """Let the workers free what nothing uses here; not at once, since a collector may run at any moment."""
+        while self._unused:
+            kind, number = self._unused.popleft()
+            self._segments.pop(number, None)
+            for link in self._links:
+                self._send(link, {"free": kind, "number": number})
+
     def _encode(self, value: Any) -> Any:
         if not isinstance(value, np.ndarray):
             return messages.encode(value)
         address = value.ctypes.data
-        for number, memory in enumerate(self._segments):
-            at = address - memory.ctypes.data
-            if 0 <= at < max(memory.nbytes, 1):
-                return {"array": [number, at, value.shape, value.strides, value.dtype.str]}
+        for number, (begin, size) in self._segments.items():
+            if begin <= address < begin + size:
+                return {"array": [number, address - begin, value.shape, value.strides, value.dtype.str]}
         raise DeviceError("an array of the plan lies outside of the workers' memory: make it with Device.zeros")
+
+
+class _Loaded:
+    """This process's list, the number of the others' lists (negative for none) and how often all meet."""
+
+    def __init__(self, own: list[Step], number: int, meetings: int) -> None:
+        self.own, self.number, self.meetings = own, number, meetings
 
 
 def _start(link: socket.socket, number: int, count: int, core: int | None) -> subprocess.Popen[bytes]:
@@ -124,9 +157,9 @@ def _start(link: socket.socket, number: int, count: int, core: int | None) -> su
         return subprocess.Popen(command, pass_fds=[link.fileno()], env=environment, stdin=subprocess.DEVNULL)
 
 
-def _end(links: Sequence[socket.socket], children: Sequence[subprocess.Popen[bytes]]) -> None:
+def _end(owner: int, links: Sequence[socket.socket], children: Sequence[subprocess.Popen[bytes]]) -> None:
     for link in links:
         link.close()
-    for child in children:
+    for child in children if os.getpid() == owner else ():  # a fork of the owner has them as siblings
         child.terminate()
         child.wait()

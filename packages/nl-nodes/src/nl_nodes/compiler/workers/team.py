@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from mmap import mmap
+from threading import RLock
 from time import perf_counter
 from typing import Any
 
@@ -21,12 +22,14 @@ class Team:
     Attributes:
         count: how many workers there are.
         blas_threads: how many threads BLAS may use meanwhile, None for its own choice.
+        lock: held while a plan runs or is loaded, by one thread at a time.
     """
 
     count = 1
     blas_threads: int | None = None
 
     def __init__(self) -> None:
+        self.lock = RLock()
         self.pass_index = 0
 
     def memory(self, size: int) -> Any:
@@ -38,10 +41,9 @@ class Team:
         return [self.steps(one) for one in calls]
 
     def run(self, loaded: Any, pass_index: int) -> None:
-        """Run what was loaded, once."""
+        """Run what was loaded, once; the caller holds the lock."""
         self.pass_index = pass_index
-        for function, args in loaded[0]:
-            function(*args)
+        execute(loaded[0])
 
     def meet(self) -> None:
         """Wait for the others."""
@@ -56,6 +58,13 @@ class Team:
 
     def _words(self, seed: int, stream: int, start: int, target: Any) -> None:
         target[...] = philox(seed, stream, self.pass_index, target.size, start)
+
+
+def execute(steps: Sequence[Step]) -> None:
+    """Run a list; NumPy warns of no overflow, as it would in one worker's share alone."""
+    with np.errstate(all="ignore"):
+        for call, args in steps:
+            call(*args)
 
 
 def _clock(place: Any) -> None:

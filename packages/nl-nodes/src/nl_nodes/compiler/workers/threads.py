@@ -7,7 +7,7 @@ from threading import Barrier, BrokenBarrierError, Thread
 from typing import Any
 from weakref import finalize
 
-from nl_nodes.compiler.workers.team import Step, Team
+from nl_nodes.compiler.workers.team import Step, Team, execute
 
 
 class Threads(Team):
@@ -19,7 +19,7 @@ class Threads(Team):
         super().__init__()
         self.count = count
         self._shared = _Shared(count)
-        self.close = finalize(self, self._shared.barrier.abort)  # type: ignore[method-assign]
+        self.close = finalize(self, self._shared.gate.abort)  # type: ignore[method-assign]
         for number in range(1, count):
             Thread(target=_work, args=(self._shared, number), daemon=True).start()
 
@@ -28,14 +28,14 @@ class Threads(Team):
         if len(loaded) == 1:
             super().run(loaded, pass_index)
             return
-        self.pass_index = pass_index
-        self._shared.loaded = loaded
-        self.meet()
-        try:
-            super().run(loaded, pass_index)
-            self.meet()
-        except BrokenBarrierError:
-            raise self._shared.failure or RuntimeError("the workers were closed") from None
+        shared = self._shared
+        self.pass_index, shared.loaded, shared.failure = pass_index, loaded, None
+        shared.gate.wait()
+        shared.run(0)
+        shared.gate.wait()
+        if shared.failure is not None:
+            shared.barrier.reset()
+            raise shared.failure
 
     def meet(self) -> None:
         """Wait for the others."""
@@ -43,23 +43,35 @@ class Threads(Team):
 
 
 class _Shared:
-    """What the threads know; not the team itself, which they must not keep alive."""
+    """What the threads know; not the team itself, which they must not keep alive.
+
+    Attributes:
+        gate: where all wait between two passes.
+        barrier: where they wait within one; broken when one of them fails.
+        failure: what one of them failed with.
+    """
 
     def __init__(self, count: int) -> None:
-        self.barrier = Barrier(count)
+        self.gate, self.barrier = Barrier(count), Barrier(count)
         self.loaded: Sequence[Sequence[Step]] = ()
         self.failure: BaseException | None = None
+
+    def run(self, number: int) -> None:
+        """Run one worker's list; where it fails, let the others leave the pass too."""
+        try:
+            execute(self.loaded[number])
+        except BrokenBarrierError:
+            return
+        except BaseException as failure:
+            self.failure = failure
+            self.barrier.abort()
 
 
 def _work(shared: _Shared, number: int) -> None:
     try:
         while True:
-            shared.barrier.wait()
-            for function, args in shared.loaded[number]:
-                function(*args)
-            shared.barrier.wait()
+            shared.gate.wait()
+            shared.run(number)
+            shared.gate.wait()
     except BrokenBarrierError:
         return
-    except BaseException as failure:
-        shared.failure = failure
-        shared.barrier.abort()

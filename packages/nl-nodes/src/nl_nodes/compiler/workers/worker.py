@@ -18,8 +18,8 @@ class Worker(Team):
     def __init__(self, number: int, count: int) -> None:
         super().__init__()
         self.number, self.count, self.spins = number, count, shared.spins(count)
-        self.segments: list[Any] = []
-        self.lists: list[list[Step]] = []
+        self.segments: dict[int, Any] = {}
+        self.lists: dict[int, list[Step]] = {}
         self.meeting: shared.Meeting | None = None
         self._parent = os.getppid()
 
@@ -30,12 +30,14 @@ class Worker(Team):
             self.meet()
         elif "load" in message:
             calls = [(name, tuple(messages.decode(a, self.segments) for a in args)) for name, args in message["load"]]
-            self.lists.append(self.steps(calls))
+            self.lists[message["number"]] = self.steps(calls)
+        elif "free" in message:
+            del (self.segments if message["free"] == "memory" else self.lists)[message["number"]]
         elif descriptor is not None:
-            self.segments.append(shared.open_memory(descriptor, message["memory"]))
+            memory = self.segments[message["number"]] = shared.open_memory(descriptor, message["memory"])
             os.close(descriptor)
             if self.meeting is None:
-                self.meeting = shared.Meeting(self.segments[0], self.number, self.count, self._alive, self.spins)
+                self.meeting = shared.Meeting(memory, self.number, self.count, self._alive, self.spins)
 
     def meet(self) -> None:
         """Wait for the others."""

@@ -1,0 +1,54 @@
+"""The number of BLAS threads, which is one setting of the whole process."""
+
+from __future__ import annotations
+
+from functools import cache
+from threading import Lock
+from types import TracebackType
+from typing import Any, ClassVar
+
+from threadpoolctl import ThreadpoolController
+
+
+class BlasThreads:
+    """A `with` block in which BLAS uses `limit` threads; None for its own choice.
+
+    Of the limits that several threads hold at once the smallest counts; when the last is released, BLAS has the number
+    of threads that it had before the first.
+    """
+
+    _lock: ClassVar[Lock] = Lock()
+    _limits: ClassVar[list[int]] = []
+    _before: ClassVar[list[int]] = []
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit = limit
+
+    def __enter__(self) -> None:
+        if self.limit is None:
+            return
+        with self._lock:
+            if not self._limits:
+                self._before[:] = [library.num_threads for library in _libraries()]
+            self._limits.append(self.limit)
+            self._set()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.limit is None:
+            return
+        with self._lock:
+            self._limits.remove(self.limit)
+            self._set()
+
+    def _set(self) -> None:
+        for library, before in zip(_libraries(), self._before, strict=True):
+            library.set_num_threads(min(self._limits, default=before))
+
+
+@cache
+def _libraries() -> list[Any]:
+    """The BLAS libraries of the process; finding them takes milliseconds."""
+    found: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
+    return found
