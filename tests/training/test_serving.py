@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -73,6 +74,14 @@ def served(environment: dict[str, str], run, tmp_path_factory: pytest.TempPathFa
         server.wait(30)
 
 
+def ask(address: str, pixels: np.ndarray) -> np.ndarray:
+    """The served network's probabilities."""
+    body = json.dumps({"inputs": {"pixels": pixels.tolist()}}).encode()
+    request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        return np.array(json.load(reply)["predictions"])
+
+
 def test_a_served_network_answers_with_its_probabilities(run, served: str, tmp_path: Path) -> None:
     client, found = run
     folder = client.download_artifacts(found.info.run_id, "weights", str(tmp_path))
@@ -81,14 +90,20 @@ def test_a_served_network_answers_with_its_probabilities(run, served: str, tmp_p
     data = load("digits")
     (mean,), (std,) = data.normalization.mean, data.normalization.std
     pixels = data.test.x[:7] * std + mean
-    request = urllib.request.Request(
-        f"{served}/invocations",
-        json.dumps({"inputs": {"pixels": pixels.tolist()}}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as reply:
-        answer = np.array(json.load(reply)["predictions"])
+    answer = ask(served, pixels)
     expected = softmax(net.predict(data.test.x[:7]))
     assert np.ptp(expected.argmax(1)) > 0
     np.testing.assert_array_equal(answer.argmax(1), expected.argmax(1))
     np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_each_of_many_simultaneous_clients_gets_its_own_answer(served: str) -> None:
+    """2,000 questions of 1 to 3 images each."""
+    data = load("digits")
+    (mean,), (std,) = data.normalization.mean, data.normalization.std
+    images = [data.test.x[i : i + 1 + i % 3] * std + mean for i in range(64)]
+    alone = [ask(served, pixels) for pixels in images]
+    with ThreadPoolExecutor(32) as clients:
+        answers = list(clients.map(lambda number: ask(served, images[number % 64]), range(2000)))
+    for number, answer in enumerate(answers):
+        np.testing.assert_allclose(answer, alone[number % 64], atol=1e-5, err_msg=str(number))
