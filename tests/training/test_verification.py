@@ -26,7 +26,16 @@ from nl_training.observer import Observer
 from nl_training.plans import sizes
 from nl_training.probe import Probe
 from nl_training.trainer import Limits, Trainer
-from nl_training.verification import Outcome, batch_of, certificate_path, mutation_score, training_graph, twin, verify
+from nl_training.verification import (
+    Outcome,
+    batch_of,
+    certificate_path,
+    modules,
+    mutation_score,
+    training_graph,
+    twin,
+    verify,
+)
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 SMALL = ["model=mlp", "data=digits", "trainer.epochs=1"]
@@ -71,7 +80,7 @@ def net(**options):
 
 
 def path_of(model) -> Path:
-    return certificate_path(training_graph(model, model.device), model.device)
+    return certificate_path(model, training_graph(model, model.device))
 
 
 BREAK = "from nl_nodes.compiler.fused import Affine; right = Affine.backward\n"
@@ -202,7 +211,7 @@ def test_verifying_changes_nothing_of_the_network(form: dict) -> None:
     for name, value in model.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
     assert model.passes == passes
-    assert certificate.fingerprint == fingerprint(training_graph(twin(model), model.device))
+    assert certificate.fingerprint == fingerprint(training_graph(twin(model), model.device), modules(model))
     assert load_certificate(path_of(model), certificate.fingerprint, certificate.code) == certificate
     assert all(0 < v.rounding <= v.budget for v in certificate.tensors)
 
@@ -239,7 +248,7 @@ def test_a_plan_that_is_wrong_at_the_batch_that_trains_is_told(monkeypatch: pyte
             (whole, 2, True),
             (1 + whole, 2, True),
         ]
-        certificate_path(training_graph(model(), model().device), model().device).unlink()
+        path_of(model()).unlink()
         monkeypatch.setattr(Winograd, "parts", cut_short)
         assert verify(model(), "warn", LONG, sizes=(whole,)).status == "verified"
         wrong = verify(model(), "warn", LONG, sizes=(1 + whole,))

@@ -115,8 +115,8 @@ def verify(
         return Outcome()
     began = perf_counter()
     graph = training_graph(net, net.device)
-    path = certificate_path(graph, net.device)
-    certificate = _cached(path, graph, net.device, strict=mode == "strict")
+    path = certificate_path(net, graph)
+    certificate = _cached(path, net, graph, strict=mode == "strict")
     cached = certificate is not None
     if certificate is None:
         certificate = certify_network(net, batches(net), max_seconds, progress)
@@ -158,10 +158,15 @@ def batches(net: Network, seed: int = 0) -> list[dict[str, Any]]:
     return found
 
 
-def certificate_path(graph: Graph, device: Device) -> Path:
-    """Where the certificate of a training graph on a device is kept."""
-    name = f"{fingerprint(graph)}-{device.name}-{device.dtype}.json"
+def certificate_path(net: Network, graph: Graph) -> Path:
+    """Where the certificate of a network's training graph is kept."""
+    name = f"{fingerprint(graph, modules(net))}-{net.device.name}-{net.device.dtype}.json"
     return cache_folder() / "certificates" / name
+
+
+def modules(net: Network) -> set[str]:
+    """Modules of all packages that take part in a training step, beside those of the graph's nodes."""
+    return {__name__, *(type(part).__module__ for part in (net, net.loss_layer, *net.layers))}
 
 
 def certify_network(
@@ -196,6 +201,7 @@ def certify_network(
             max_seconds=max_seconds,
             seed=seed,
             mutation=mutation_score(),
+            modules=modules(net),
             progress=progress,
         )
 
@@ -218,12 +224,13 @@ def mutation_score(path: Path = MUTATION_SCORE) -> dict[str, Any] | None:
     return {kind: {**score, "stale": score["code"] != code[kind]} for kind, score in quoted.items()}
 
 
-def _cached(path: Path, graph: Graph, device: Device, strict: bool) -> Certificate | None:
+def _cached(path: Path, net: Network, graph: Graph, strict: bool) -> Certificate | None:
     """The whole and sound certificate that is kept there, None where one must be made."""
     if not path.exists():
         return None
     try:
-        found = load_certificate(path, fingerprint(graph), code_hash(graph))
+        code, device = modules(net), net.device
+        found = load_certificate(path, fingerprint(graph, code), code_hash(graph, code))
         if (found.device, found.dtype) != (device.name, device.dtype):
             raise UserError(f"the certificate {path} is stale: it is of {found.dtype} on {found.device}")
     except UserError as error:

@@ -52,3 +52,8 @@ def _libraries() -> list[Any]:
     """The BLAS libraries of the process; finding them takes milliseconds."""
     found: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
     return found
+
+
+def blas_versions() -> list[str]:
+    """Name, version and kernel of each BLAS library, such as "openblas 0.3.30 SkylakeX"."""
+    return [f"{lib.internal_api} {lib.version} {getattr(lib, 'architecture', None)}" for lib in _libraries()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite
 from time import perf_counter
@@ -75,6 +75,7 @@ def certify(
     tolerance: float = TOLERANCE,
     max_seconds: float = inf,
     mutation: Mapping[str, Any] | None = None,
+    modules: Iterable[str] = (),
     progress: Progress | None = None,
 ) -> Certificate:
     """Verify the gradient of every trainable leaf in float64.
@@ -90,6 +91,7 @@ def certify(
         tolerance: the largest residual that passes.
         max_seconds: when to stop; leaves that are not reached then are the certificate's `missing`.
         mutation: the mutation score of the nodes' tests, to be quoted.
+        modules: further code that the certificate is about; see `code_hash`.
         progress: called after each leaf.
     """
     clock = Clock(max_seconds)
@@ -111,8 +113,8 @@ def certify(
     if trained is not None and verdicts:
         verdicts = _in_training(graph, batches, dy, trained, verdicts)
     return Certificate(
-        fingerprint=fingerprint(graph),
-        code=code_hash(graph),
+        fingerprint=fingerprint(graph, modules),
+        code=code_hash(graph, modules),
         nodes=len(graph.order),
         edges=sum(len(node.inputs) for node in graph.order),
         dtype=trained.dtype if trained else "float64",

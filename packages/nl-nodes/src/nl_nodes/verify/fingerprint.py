@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
 import numpy as np
 
-import nl_nodes.axes
 import nl_nodes.graph
 from nl_nodes.device.backend import backend_of
+from nl_nodes.device.blas import blas_versions
 from nl_nodes.graph import Graph
 from nl_nodes.node import Node
 from nl_nodes.nodes.leaves import Constant, Leaf
@@ -23,13 +24,17 @@ from nl_nodes.nodes.leaves import Constant, Leaf
 WIRING = ("inputs", "shape", "value", "path")
 
 
-def fingerprint(graph: Graph) -> str:
+def fingerprint(graph: Graph, modules: Iterable[str] = ()) -> str:
     """SHA-256 of a graph: its nodes with their attributes and shapes, its edges, its leaves, and its code.
 
     It is the same in every process, and does not depend on the values of inputs, parameters and buffers; a constant's
     value is part of what the graph computes, and counts.
+
+    Args:
+        graph: what is described.
+        modules: see `code_hash`.
     """
-    return _sha(json.dumps({"code": code_hash(graph), "graph": describe(graph)}, sort_keys=True))
+    return _sha(json.dumps({"code": code_hash(graph, modules), "graph": describe(graph)}, sort_keys=True))
 
 
 def describe(graph: Graph) -> dict[str, Any]:
@@ -42,18 +47,23 @@ def describe(graph: Graph) -> dict[str, Any]:
     }
 
 
-def code_hash(graph: Graph) -> str:
-    """SHA-256 of the code of the nodes' classes, of the graph that runs them and of this verification.
+def code_hash(graph: Graph, modules: Iterable[str] = ()) -> str:
+    """SHA-256 of all code that takes part in running and verifying a graph, and of the versions of what it runs on.
 
-    A class counts by the text of its module, helpers included, and by its methods as they stand now, so that one that
-    is replaced while the program runs is noticed.
+    That is the text of the whole packages in which the nodes' classes are defined, this one among them; the methods of
+    these classes as they stand now, so that one that is replaced while the program runs is noticed; and Python, NumPy
+    and its BLAS.
+
+    Args:
+        graph: whose nodes count.
+        modules: names of further modules that take part, such as those of layers and of the training step.
     """
     classes = sorted({kind for node in graph.order for kind in _lineage(type(node))}, key=_name)
-    files = {_file(sys.modules.get(kind.__module__)) for kind in classes}
-    files |= {_file(nl_nodes.graph), _file(nl_nodes.axes), *Path(__file__).parent.glob("*.py")}
-    texts = sorted(_sha(file.read_bytes()) for file in files if file is not None)
+    files = {file for name in {__name__, *modules, *(kind.__module__ for kind in classes)} for file in _files(name)}
+    texts = sorted(_sha(file.read_bytes()) for file in files)
     methods = {_name(kind): [[name, code] for name, code in _methods(kind)] for kind in classes}
-    return _sha(json.dumps([texts, methods], sort_keys=True))
+    versions = [platform.python_version(), np.__version__, *blas_versions()]
+    return _sha(json.dumps([texts, methods, versions], sort_keys=True))
 
 
 def mutated_code() -> dict[str, str]:
@@ -115,9 +125,12 @@ def _code(code: CodeType) -> Any:
     return [code.co_code.hex(), list(code.co_names), list(code.co_varnames), constants]
 
 
-def _file(module: Any) -> Path | None:
-    name = getattr(module, "__file__", None)
-    return Path(name) if name and Path(name).suffix == ".py" and Path(name).is_file() else None
+def _files(module: str) -> list[Path]:
+    """The Python files of a module's whole package, or of the module alone where it is in none."""
+    package = sys.modules[module.partition(".")[0]]
+    folders = [Path(folder) for folder in getattr(package, "__path__", ())]
+    alone = Path(getattr(package, "__file__", None) or "")
+    return [file for folder in folders for file in folder.rglob("*.py")] or [alone] * alone.is_file()
 
 
 def _name(kind: type) -> str:
