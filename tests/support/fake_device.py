@@ -122,6 +122,7 @@ class FakeNamespace:
 
     lib = Lib()
     result_type = staticmethod(np.result_type)
+    can_cast = staticmethod(np.can_cast)
 
     allowed = frozenset(
         [

@@ -45,7 +45,7 @@ class Network:
         loss: the loss on the logits.
 
     Attributes:
-        params: W1, b1, gamma1, ... as live views of one buffer.
+        params: W1, b1, gamma1, ... as live views of one buffer; what is set is copied into it (see `nl_layers.Params`).
         passes: how many training passes were made, which dropout's masks depend on; set it to replay.
     """
 
@@ -67,11 +67,11 @@ class Network:
         self.passes = 0
         self._parameters, self._buffers = name_leaves(layers)
         shapes = {name: tuple(leaf.value.shape) for name, leaf in self._parameters.items()}
-        self.params = FlatDict(shapes, device.zeros)
+        self._params = FlatDict(shapes, device.zeros)
         self._grads = FlatDict(shapes, device.zeros)
         for name, leaf in self._parameters.items():
-            self.params[name][...] = device.array(leaf.value)
-            leaf.value = self.params[name]
+            self._params[name] = leaf.value
+            leaf.value = self._params[name]
         for buffer in self._buffers.values():
             start = device.array(buffer.value)
             buffer.value = device.zeros(start.size).reshape(start.shape)
@@ -104,6 +104,15 @@ class Network:
                 where = f"{self.name}: layer {number} ({type(layer).__name__}) on input shape {self.input_shape}"
                 raise ShapeError(f"{where}: {error}") from None
         return x
+
+    @property
+    def params(self) -> FlatDict:
+        """The parameters by name, as live views of one buffer."""
+        return self._params
+
+    @params.setter
+    def params(self, values: Mapping[str, Any]) -> None:
+        self._params.assign(values)
 
     def predict(self, x: Any) -> Array:
         """The logits (N, classes) of images x (N, C, H, W), in inference mode."""
