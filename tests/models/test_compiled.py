@@ -98,7 +98,7 @@ def test_a_plan_is_made_once_for_each_batch_size() -> None:
     for count in (7, 4, 7, 4, 7):
         net.step(X[:count], T[:count])
     net.predict(X)
-    assert sorted(net._plans) == [(False, 7), (True, 4), (True, 7)]
+    assert sorted(net._plans) == [(False, 7, False), (True, 4, False), (True, 7, False)]
 
 
 def test_steps_allocate_nothing_but_numpys_small_buffers() -> None:

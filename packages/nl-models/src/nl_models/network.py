@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nl_layers import FlatDict, Layer, Loss, Mode, SoftmaxWithLoss
+from nl_layers.labels import checked_labels
 from nl_models.state import check_state, load_state, save_state
 from nl_nodes import Buffer, Device, Graph, Input, Node, Parameter, Pass, ShapeError, UserError
 from nl_nodes.compiler import Plan, compile_graph
@@ -76,12 +77,17 @@ class Network:
             start = device.array(buffer.value)
             buffer.value = device.zeros(start.size).reshape(start.shape)
             buffer.value[...] = start
-        self._graphs: dict[tuple[bool, int], Graph] = {}
-        self._plans: dict[tuple[bool, int], Plan] = {}
+        self._graphs: dict[tuple[bool, int, bool], Graph] = {}
+        self._plans: dict[tuple[bool, int, bool], Plan] = {}
         self.wire(1, train=False)
 
-    def wire(self, batch: int, train: bool) -> Graph:
+    def wire(self, batch: int, train: bool, *, rows: bool = False) -> Graph:
         """The graph for a batch: (loss, logits) to train, (logits,) to infer.
+
+        Args:
+            batch: how many images.
+            train: the training wiring, or that of inference.
+            rows: whether the labels are rows (N, classes) in place of whole numbers (N,).
 
         Raises:
             ShapeError: where the input shape does not fit the layers, with the layer's number.
@@ -90,10 +96,13 @@ class Network:
         logits = self._logits(Input("x", (batch, *self.input_shape), gradient=False), mode)
         if not train:
             return Graph(logits)
-        t = Input("t", (batch,), gradient=False)
+        t = Input("t", self._label_shape(batch, rows), gradient=False)
         loss = self.loss_layer.wire(logits, t, mode=mode)
         claim([loss], type(self.loss_layer).__name__)
         return Graph(loss, logits, updates=mode.updates)
+
+    def _label_shape(self, batch: int, rows: bool) -> Shape:
+        return (batch, self.classes) if rows else (batch,)
 
     def _logits(self, x: Node, mode: Mode) -> Node:
         for number, (layer, path) in enumerate(zip(self.layers, self._paths, strict=True), 1):
@@ -139,15 +148,19 @@ class Network:
         return loss, self.hits(logits, labels) / len(x)
 
     def hits(self, logits: Array, t: Any) -> int:
-        """How many rows of logits (N, classes) have their largest value at the label t (N,)."""
-        return int((logits.argmax(axis=1) == self._labels(t, len(logits))).sum())
+        """How many rows of logits (N, classes) have their largest value at the label t: (N,), or a row's largest."""
+        t = self._labels(t, len(logits))
+        return int((logits.argmax(axis=1) == (t if t.ndim == 1 else t.argmax(axis=1))).sum())
 
     def gradient(self, x: Any, t: Any) -> FlatDict:
         """The loss's gradient by parameter in training mode, valid until the next call."""
         return self.step(x, t).grads
 
     def step(self, x: Any, t: Any) -> Step:
-        """One training pass, forward and backward, on images x (N, C, H, W) with labels t (N,) or (N, classes)."""
+        """One training pass, forward and backward, on images x (N, C, H, W) with labels t.
+
+        Labels are whole numbers (N,), or rows (N, classes), one-hot or soft; see `nl_layers.labels.checked_labels`.
+        """
         x = self._images(x)
         if not len(x):
             raise UserError(f"{self.name}: cannot train on a batch of no images")
@@ -162,9 +175,9 @@ class Network:
 
     def _reference(self, train: bool, feeds: dict[str, Array]) -> tuple[Array, ...]:
         """One pass node by node."""
-        key = (train, len(feeds["x"]))
+        key = (train, len(feeds["x"]), train and feeds["t"].ndim == 2)
         if key not in self._graphs:
-            self._graphs[key] = self.wire(key[1], train)
+            self._graphs[key] = self.wire(key[1], train, rows=key[2])
         graph = self._graphs[key]
         graph.passes = self.passes
         done = graph.run(**feeds)
@@ -177,23 +190,22 @@ class Network:
 
     def _compiled(self, train: bool, feeds: dict[str, Array]) -> tuple[Array, ...]:
         """One pass by the plan for this many images."""
-        key = (train, len(feeds["x"]))
+        key = (train, len(feeds["x"]), train and feeds["t"].ndim == 2)
         if key not in self._plans:
-            self._plans[key] = self.plan(*key, labels=feeds["t"].dtype if train else None)
+            self._plans[key] = self.plan(train, key[1], rows=key[2])
         plan = self._plans[key]
         plan.run(feeds, self.passes)
         if train:
             self._store(plan)
         return tuple(result.copy() for result in plan.results)
 
-    def plan(self, train: bool, batch: int, labels: Any = None) -> Plan:
-        """The compiled graph for a batch; `labels` is the labels' dtype."""
+    def plan(self, train: bool, batch: int, *, rows: bool = False) -> Plan:
+        """The compiled graph for a batch; the arguments are those of `wire`."""
         shapes: dict[str, tuple[Shape, Any]] = {"x": ((batch, *self.input_shape), self.device.dtype)}
         if train:
-            shapes["t"] = ((batch,), labels)
-        return compile_graph(
-            self.wire(batch, train), shapes, frozenset(shapes), self._grads if train else None, self.device.team
-        )
+            shapes["t"] = (self._label_shape(batch, rows), self.device.dtype if rows else "int64")
+        graph = self.wire(batch, train, rows=rows)
+        return compile_graph(graph, shapes, frozenset(shapes), self._grads if train else None, self.device.team)
 
     def training_pass(self, batch: int) -> Callable[[Any, Any], Mapping[str, Array]]:
         """What gives the gradients for so many images and labels as training does, but changes no running statistics.
@@ -201,7 +213,7 @@ class Network:
         Each call replays the first training pass, dropout's masks included.
         """
         if self.device.compiles:
-            plan = self.plan(True, batch, "int64")
+            plan = self.plan(True, batch)
 
             def compiled(x: Any, t: Any) -> Mapping[str, Array]:
                 with self.device.limits():
@@ -230,17 +242,9 @@ class Network:
         return x
 
     def _labels(self, t: Any, count: int) -> Array:
-        """Labels as whole numbers (N,), from those or from one-hot rows."""
-        t = self.device.labels(t)
-        if t.shape == (count, self.classes):
-            return t.argmax(axis=1)
-        if t.shape != (count,):
-            raise ShapeError(f"{self.name}: labels must be ({count},) or ({count}, {self.classes}), got {t.shape}")
-        if count and not (int(t.min()) >= 0 and int(t.max()) < self.classes):
-            raise UserError(
-                f"{self.name}: labels go from 0 to {self.classes - 1}, got {int(t.min())} to {int(t.max())}"
-            )
-        return t
+        """Labels as whole numbers (N,), int64, or rows (N, classes) in the network's dtype; see `checked_labels`."""
+        t = checked_labels(self.name, t, (count, self.classes), self.loss_layer.largest)
+        return self.device.labels(t) if t.ndim == 1 else self.device.array(t)
 
     def state_dict(self) -> dict[str, Any]:
         """Host copies of all parameters and running statistics by name."""
