@@ -38,10 +38,8 @@ class FlatDict(Params):
         super().__init__(dict.fromkeys(shapes))
         self._lay(shapes, zeros(sum(prod(shape) for shape in shapes.values())))
 
-    def move(self, zeros: Callable[[int], Array]) -> None:
-        """Move the arrays, with their values, to a buffer that `zeros` makes."""
-        flat = zeros(self.flat.size)
-        flat[...] = self.flat
+    def move(self, flat: Array) -> None:
+        """Let the arrays lie in another buffer, with the values that it holds."""
         self._lay(self._shapes(), flat)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:

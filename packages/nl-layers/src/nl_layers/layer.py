@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -48,7 +49,9 @@ class Wired:
     """What layers and losses share: parameters and buffers as attributes, `wire`, and the graph that it gives.
 
     A subclass defines no formula of its own. Setting an attribute that holds a parameter or a running statistic
-    (`layer.weight = array`) copies the values into it, as `params` does.
+    (`layer.weight = array`) copies the values into it, as `params` does. Copies and unpickled layers are independent;
+    they have the weights, settings, running statistics and number of passes, but not the last pass, so that `backward`
+    needs a `forward` first.
 
     Attributes:
         feeds: the names of its inputs.
@@ -106,6 +109,18 @@ class Wired:
         if name in vars(self) and not (name.startswith("_") or name == "grads"):
             self._graph = None  # which was wired with what the attribute was before
         super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_graph": None}  # which holds the last pass
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        for leaf in (*self.parameters.values(), *self.buffers.values()):
+            # Unpickled arrays may be views of memory that is not theirs, or read-only.
+            leaf.value = backend_of([leaf.value]).xp.array(leaf.value)
+
+    def __copy__(self) -> Wired:
+        return deepcopy(self)
 
     def graph(self, shapes: tuple[Shape, ...], train: bool = True) -> Graph:
         """A new graph of this layer alone, on inputs of these shapes; labels (`t`) have no gradient."""

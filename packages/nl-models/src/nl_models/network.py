@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nl_layers import FlatDict, Layer, Loss, Mode, SoftmaxWithLoss
 from nl_layers.labels import checked_labels
+from nl_models.fork import prepare_for_forks
 from nl_models.state import check_state, load_state, save_state
 from nl_nodes import Buffer, Device, Graph, Input, Node, Parameter, Pass, ShapeError, UserError
 from nl_nodes.compiler import Plan, compile_graph
@@ -17,6 +19,9 @@ from nl_nodes.typing import Array, Shape
 
 # Evaluation goes through a set in pieces, so that its memory does not grow with the set.
 PIECE = 256
+
+# What a copy of a network makes anew; the layers hold the values.
+NOT_COPIED = {"_params", "_grads", "_graphs", "_plans", "_forked"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,9 @@ class Step:
 class Network:
     """Layers in a row, ending in logits and a loss.
 
-    Made by `mlp`, `cnn3`, `cnn8`, `vgg11`, `vgg16` or `build`.
+    Made by `mlp`, `cnn3`, `cnn8`, `vgg11`, `vgg16` or `build`. Copies (`copy`, `deepcopy`, `pickle`) have the weights,
+    settings, running statistics and number of passes, and share nothing with the original. Nor does a network in a
+    forked process, where arrays taken before the fork are no longer the network's.
 
     Args:
         layers: each layer with the number that its parameters bear.
@@ -67,19 +74,66 @@ class Network:
         self.loss_layer = loss or SoftmaxWithLoss()
         self.passes = 0
         self._parameters, self._buffers = name_leaves(layers)
+        self._prepare()
+        self.wire(1, train=False)
+
+    def _prepare(self) -> None:
+        """Make what no copy shares: memory for all arrays, and what runs on it."""
         shapes = {name: tuple(leaf.value.shape) for name, leaf in self._parameters.items()}
-        self._params = FlatDict(shapes, device.zeros)
-        self._grads = FlatDict(shapes, device.zeros)
+        self._params, self._grads = FlatDict(shapes, self.device.zeros), FlatDict(shapes, self.device.zeros)
         for name, leaf in self._parameters.items():
             self._params[name] = leaf.value
+        statistics = [self._placed(self.device.array(buffer.value)) for buffer in self._buffers.values()]
+        self._use([self._params.flat, self._grads.flat, *statistics])
+        self._forked = False
+        prepare_for_forks(self)
+
+    def _arrays(self) -> list[Array]:
+        """Where parameters, gradients and running statistics lie."""
+        return [self._params.flat, self._grads.flat, *(buffer.value for buffer in self._buffers.values())]
+
+    def _use(self, arrays: Sequence[Array]) -> None:
+        """Let parameters, gradients and running statistics lie in these arrays, which hold their values."""
+        self._params.move(arrays[0])
+        self._grads.move(arrays[1])
+        for name, leaf in self._parameters.items():
             leaf.value = self._params[name]
-        for buffer in self._buffers.values():
-            start = device.array(buffer.value)
-            buffer.value = device.zeros(start.size).reshape(start.shape)
-            buffer.value[...] = start
+        for buffer, array in zip(self._buffers.values(), arrays[2:], strict=True):
+            buffer.value = array
         self._graphs: dict[tuple[bool, int, bool], Graph] = {}
         self._plans: dict[tuple[bool, int, bool], Plan] = {}
-        self.wire(1, train=False)
+
+    def _placed(self, array: Array) -> Array:
+        """A copy of the array where all workers see it."""
+        placed = self.device.zeros(array.size).reshape(array.shape)
+        placed[...] = array
+        return placed
+
+    def copies_for_fork(self) -> list[Array]:
+        """Copies of all arrays for `leave_parent`; none where no memory is shared."""
+        return [array.copy() for array in self._arrays()] if self.device.compiles else []
+
+    def leave_parent(self, copies: Sequence[Array]) -> None:
+        """In a forked child: use these copies in place of memory that the parent and its workers change."""
+        if copies:
+            self._use(copies)
+            self._forked = True
+
+    def _settle(self) -> None:
+        """After a fork: move to memory that this process's own workers see. Not at once: many a fork needs none."""
+        if self._forked:
+            self._forked = False
+            self._use([self._placed(array) for array in self._arrays()])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in NOT_COPIED}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._prepare()
+
+    def __copy__(self) -> Network:
+        return deepcopy(self)
 
     def wire(self, batch: int, train: bool, *, rows: bool = False) -> Graph:
         """The graph for a batch: (loss, logits) to train, (logits,) to infer.
@@ -117,11 +171,12 @@ class Network:
     @property
     def params(self) -> FlatDict:
         """The parameters by name, as live views of one buffer."""
+        self._settle()
         return self._params
 
     @params.setter
     def params(self, values: Mapping[str, Any]) -> None:
-        self._params.assign(values)
+        self.params.assign(values)
 
     def predict(self, x: Any) -> Array:
         """The logits (N, classes) of images x (N, C, H, W), in inference mode."""
@@ -204,6 +259,7 @@ class Network:
         shapes: dict[str, tuple[Shape, Any]] = {"x": ((batch, *self.input_shape), self.device.dtype)}
         if train:
             shapes["t"] = (self._label_shape(batch, rows), self.device.dtype if rows else "int64")
+        self._settle()
         graph = self.wire(batch, train, rows=rows)
         return compile_graph(graph, shapes, frozenset(shapes), self._grads if train else None, self.device.team)
 

@@ -74,8 +74,8 @@ class Device:
 
     @property
     def team(self) -> Team:
-        """Who runs compiled graphs; made when first asked for."""
-        if self._team is None:
+        """Who runs compiled graphs; made when first asked for, and anew after a fork."""
+        if self._team is None or self._team.process != os.getpid():
             # Late: the compiler knows nodes, and those know the device's backends.
             from nl_nodes.compiler.workers import team
 
@@ -117,6 +117,10 @@ class Device:
         else:
             with _controller().limit(limits=threads, user_api="blas"):
                 yield
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        settings = (self.name, self.dtype, self.compile, self.threads, self.workers, self.index, self.tf32)
+        return type(self), settings
 
     def __repr__(self) -> str:
         return f"Device({self.name!r}, dtype={self.dtype!r})"

@@ -1,5 +1,6 @@
 """Who runs a plan's calls: exchangeable, since each worker has a list of its own and all meet where it says so."""
 
+import os
 from weakref import WeakValueDictionary
 
 from nl_nodes.compiler.workers.processes import Processes
@@ -19,3 +20,14 @@ def team(kind: str, count: int) -> Team:
     if found is None:
         found = _TEAMS[kind, count] = {"threads": Threads, "processes": Processes}[kind](count)
     return found
+
+
+def _abandon_teams() -> None:
+    """In a forked child: the teams are the parent's."""
+    for found in list(_TEAMS.values()):
+        found.abandon()
+    _TEAMS.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_teams)

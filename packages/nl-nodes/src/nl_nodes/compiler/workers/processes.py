@@ -98,6 +98,14 @@ class Processes(Team):
             if self._pinned:
                 os.sched_setaffinity(0, self._cores)
 
+    def abandon(self) -> None:
+        """Leave the workers to the process that has forked this one, and close this one's copies of the sockets."""
+        self.close.detach()  # type: ignore[attr-defined]
+        for link in self._links:
+            link.close()
+        for child in self.children:
+            child.poll()  # which finds no child of this process, so that nothing waits for it
+
     def meet(self) -> None:
         """Wait for the others."""
         self._meeting.meet()

@@ -37,6 +37,10 @@ class Threads(Team):
         except BrokenBarrierError:
             raise self._shared.failure or RuntimeError("the workers were closed") from None
 
+    def abandon(self) -> None:
+        """Leave the workers to the process that has forked this one; here there are no such threads."""
+        self.close.detach()  # type: ignore[attr-defined]
+
     def meet(self) -> None:
         """Wait for the others."""
         self._shared.barrier.wait()
