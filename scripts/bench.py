@@ -258,7 +258,7 @@ def counts(options: argparse.Namespace) -> None:
     table = Table("model", "calls of a worker", "arena MB", "GFLOP", "GB read and written", title=f"{COUNTED} images")
     for name in options.models.split(","):
         for batch_norm in FORMS[options.batch_norm]:
-            plan = nl_models.build(name, batch_norm=batch_norm, device=Device()).plan(True, COUNTED, "int64")
+            plan = nl_models.build(name, batch_norm=batch_norm, device=Device()).plan(True, COUNTED)
             costs = [cost(call) for calls in plan.calls for call in calls]
             flops, moved = (sum(column) / 1e9 for column in zip(*costs, strict=True))
             calls = " + ".join(str(len(one)) for one in plan.calls)

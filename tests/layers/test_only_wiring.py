@@ -13,7 +13,7 @@ from nl_layers.layer import Wired
 
 # Beside nodes and errors, what a layer's module may import.
 PLAIN = {"__future__", "collections.abc", "functools", "math", "typing"}
-DECLARATIONS = {"nl_nodes.cases", "nl_nodes.typing", "nl_layers.layer", "nl_layers.activations"}
+DECLARATIONS = {"nl_nodes.cases", "nl_nodes.typing", "nl_layers.layer", "nl_layers.activations", "nl_layers.labels"}
 # Functions whose result is no array, and arguments that hold none.
 NUMBERS = {"int", "len", "max", "min", "prod", "range", "sorted", "tuple", "isinstance", "super"}
 HARMLESS = {"self", "cls", "mode", "draw"}

@@ -99,7 +99,7 @@ def test_a_plan_is_made_once_for_each_batch_size() -> None:
     for count in (7, 4, 7, 4, 7):
         net.step(X[:count], T[:count])
     net.predict(X)
-    assert sorted(net._plans) == [(False, 7), (True, 4), (True, 7)]
+    assert sorted(net._plans) == [(False, 7, False), (True, 4, False), (True, 7, False)]
 
 
 def test_ever_new_batch_sizes_take_no_more_memory() -> None:

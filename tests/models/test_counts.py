@@ -27,7 +27,7 @@ STEADY = 5_000
 @pytest.mark.parametrize(("name", "batch_norm"), COUNTS)
 def test_a_step_takes_no_more_calls_and_memory_than_before(name: str, batch_norm: bool) -> None:
     net = build(name, batch_norm=batch_norm, device=Device(workers="threads", threads=2))
-    plan = net.plan(True, BATCH, "int64")
+    plan = net.plan(True, BATCH)
     calls, size = COUNTS[name, batch_norm]
     most = max(map(len, plan.calls))
     assert most <= calls
@@ -35,7 +35,7 @@ def test_a_step_takes_no_more_calls_and_memory_than_before(name: str, batch_norm
 
 
 def test_windows_copy_runs_of_images_and_not_one_pixel_at_a_time() -> None:
-    plan = build("cnn3", device=Device(threads=1)).plan(True, BATCH, "int64")
+    plan = build("cnn3", device=Device(threads=1)).plan(True, BATCH)
     read = [
         args[1]
         for (name, args), (node, _) in zip(plan.calls[0], plan.owners[0], strict=True)

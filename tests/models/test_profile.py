@@ -28,7 +28,7 @@ def profiled(plan: Plan) -> list[Row]:
 @pytest.fixture(params=TEAMS, ids=lambda team: f"{team[1]} {team[0]}")
 def plan(request) -> Plan:
     workers, threads = request.param
-    return network(workers=workers, threads=threads).plan(True, N, T.dtype)
+    return network(workers=workers, threads=threads).plan(True, N)
 
 
 def row_of(rows: list[Row], path: str, direction: str) -> Row:

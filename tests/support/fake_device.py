@@ -101,7 +101,7 @@ for _name in BINARY:
 for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "invert"):
     setattr(FakeArray, f"__{_name}__", _operator(f"__{_name}__"))
 FakeArray.__hash__ = None  # type: ignore[assignment]
-for _name in ("reshape", "transpose", "sum", "max", "min", "argmax", "astype", "copy", "ravel"):
+for _name in ("reshape", "transpose", "sum", "max", "min", "argmax", "astype", "copy", "ravel", "all"):
     setattr(FakeArray, _name, _method(_name))
 
 
@@ -122,6 +122,7 @@ class FakeNamespace:
 
     lib = Lib()
     result_type = staticmethod(np.result_type)
+    can_cast = staticmethod(np.can_cast)
 
     allowed = frozenset(
         [
@@ -150,6 +151,7 @@ class FakeNamespace:
             "zeros_like",
             "arange",
             "isfinite",
+            "floor",
         ]
     )
 

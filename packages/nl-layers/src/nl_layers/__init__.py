@@ -8,6 +8,7 @@ from nl_layers.flat import FlatDict, add_weight_decay
 from nl_layers.layer import Layer, LayerCase, Mode
 from nl_layers.losses import CrossEntropy, Loss, SigmoidWithLoss, SoftmaxWithLoss
 from nl_layers.normalization import BatchNormalization
+from nl_layers.params import Params
 
 __all__ = [
     "Affine",
@@ -20,6 +21,7 @@ __all__ = [
     "LayerCase",
     "Loss",
     "Mode",
+    "Params",
     "Pooling",
     "Relu",
     "Sigmoid",

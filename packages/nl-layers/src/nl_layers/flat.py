@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from math import prod
+from typing import Any
 
+from nl_layers.params import Params
 from nl_nodes import backend_of
 from nl_nodes.typing import Array, Shape
 
@@ -18,8 +20,10 @@ def decays(name: str) -> bool:
     return name.rstrip("0123456789") not in {"b", "bias", "gamma", "beta"}
 
 
-class FlatDict(dict[str, Array]):
+class FlatDict(Params):
     """Zeros of given shapes by name, as views of one buffer; those that decay lie first.
+
+    Setting an entry copies the values into the buffer; see `Params`.
 
     Args:
         shapes: the shape of each array; its order is the dictionary's.
@@ -31,14 +35,33 @@ class FlatDict(dict[str, Array]):
     """
 
     def __init__(self, shapes: Mapping[str, Shape], zeros: Callable[[int], Array]) -> None:
-        self.flat = zeros(sum(prod(shape) for shape in shapes.values()))
         super().__init__(dict.fromkeys(shapes))
+        self._lay(shapes, zeros(sum(prod(shape) for shape in shapes.values())))
+
+    def move(self, flat: Array) -> None:
+        """Let the arrays lie in another buffer, with the values that it holds."""
+        self._lay(self._shapes(), flat)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _flat, (self._shapes(), self.flat)
+
+    def _shapes(self) -> dict[str, Shape]:
+        return {name: tuple(array.shape) for name, array in self.items()}
+
+    def _lay(self, shapes: Mapping[str, Shape], flat: Array) -> None:
+        """Make every entry a view of the buffer."""
+        self.flat = flat
         start = 0
         for name in sorted(shapes, key=lambda name: not decays(name)):
             stop = start + prod(shapes[name])
-            self[name] = self.flat[start:stop].reshape(shapes[name])
+            dict.__setitem__(self, name, flat[start:stop].reshape(shapes[name]))
             start = stop
-        self.decayed = self.flat[: sum(prod(shape) for name, shape in shapes.items() if decays(name))]
+        self.decayed = flat[: sum(prod(shape) for name, shape in shapes.items() if decays(name))]
+
+
+def _flat(shapes: Mapping[str, Shape], flat: Array) -> FlatDict:
+    """The flat dictionary of these values, in memory of its own."""
+    return FlatDict(shapes, lambda size: backend_of([flat]).xp.array(flat))
 
 
 def together(params: Mapping[str, Array], grads: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from nl_nodes import Buffer, Graph, Input, Node, Parameter, UserError, backend_of
+from nl_layers.params import Params
+from nl_nodes import Buffer, Graph, Input, Leaf, Node, Parameter, UserError, backend_of
 from nl_nodes.cases import Draw
 from nl_nodes.typing import Array, Shape
 
@@ -46,7 +48,10 @@ class LayerCase:
 class Wired:
     """What layers and losses share: parameters and buffers as attributes, `wire`, and the graph that it gives.
 
-    A subclass defines no formula of its own.
+    A subclass defines no formula of its own. Setting an attribute that holds a parameter or a running statistic
+    (`layer.weight = array`) copies the values into it, as `params` does. Copies and unpickled layers are independent;
+    they have the weights, settings, running statistics and number of passes, but not the last pass, so that `backward`
+    needs a `forward` first.
 
     Attributes:
         feeds: the names of its inputs.
@@ -86,9 +91,36 @@ class Wired:
         return {name: leaf for name, leaf in vars(self).items() if isinstance(leaf, Buffer)}
 
     @property
-    def params(self) -> dict[str, Array]:
-        """The parameters' arrays by attribute: weight, bias, gamma, beta."""
-        return {name: leaf.value for name, leaf in self.parameters.items()}
+    def params(self) -> Params:
+        """The parameters' arrays by attribute: weight, bias, gamma, beta. Setting one copies the values into it."""
+        return Params({name: leaf.value for name, leaf in self.parameters.items()})
+
+    @params.setter
+    def params(self, values: Mapping[str, Any]) -> None:
+        self.params.assign(values)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        held = vars(self).get(name)
+        if isinstance(held, Parameter | Buffer) and not isinstance(value, Leaf):
+            Params({name: held.value})[name] = value
+            return
+        if held is None and name in vars(self) and hasattr(value, "shape"):
+            raise UserError(f"{type(self).__name__} was made without {name}: make a new one with it")
+        if name in vars(self) and not (name.startswith("_") or name == "grads"):
+            self._graph = None  # which was wired with what the attribute was before
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_graph": None}  # which holds the last pass
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        for leaf in (*self.parameters.values(), *self.buffers.values()):
+            # Unpickled arrays may be views of memory that is not theirs, or read-only.
+            leaf.value = backend_of([leaf.value]).xp.array(leaf.value)
+
+    def __copy__(self) -> Wired:
+        return deepcopy(self)
 
     def graph(self, shapes: tuple[Shape, ...], train: bool = True) -> Graph:
         """A new graph of this layer alone, on inputs of these shapes; labels (`t`) have no gradient."""

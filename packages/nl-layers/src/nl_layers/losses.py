@@ -1,4 +1,4 @@
-"""Losses: the mean over a batch, with labels as whole numbers (N,) or rows (N, K)."""
+"""Losses: the mean over a batch, with labels as whole numbers (N,) or rows (N, K), one-hot or soft."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from nl_layers.activations import shifted
+from nl_layers.labels import checked_labels, shape_of
 from nl_layers.layer import Drawing, LayerCase, Mode, Wired
 from nl_nodes import (
     Add,
@@ -32,13 +33,22 @@ GRADIENTS = ("stable", "exact", "textbook")
 
 
 class Loss(Wired, abstract=True):
-    """A loss wires predictions and labels to a number."""
+    """A loss wires predictions and labels to a number.
+
+    Attributes:
+        largest: the largest share in a row of labels, or None for any.
+    """
 
     feeds = ("x", "t")
+    largest: float | None = None
 
     def forward(self, x: Array, t: Any) -> Array:
-        """The mean loss of predictions x (N, K) and labels t (N,) or (N, K)."""
-        return self._forward((x, t), train=True)
+        """The mean loss of predictions x (N, K) and labels t (N,) or (N, K).
+
+        Raises:
+            ShapeError, UserError: for other labels; see `nl_layers.labels.checked_labels`.
+        """
+        return self._forward((x, checked_labels(type(self).__name__, t, shape_of(x), self.largest)), train=True)
 
     def backward(self, dy: Any = 1) -> Array:
         """The gradient of the predictions, times the upstream dy."""
@@ -125,10 +135,13 @@ class SoftmaxWithLoss(Loss):
 class SigmoidWithLoss(Loss):
     """The binary cross-entropy of sigmoid(x): mean over n of sum over k of log(1 + e^x) - t x.
 
-    x is (N, K), (N, 1) or (N,); labels (N,) beside one value each are targets 0 or 1, else classes.
+    x is (N, K), (N, 1) or (N,); labels (N,) beside one value each are targets 0 or 1 (or between, where soft), else
+    classes.
 
     Source: Deep Learning from Scratch 2, 4.2.3; the form from logits is elementary.
     """
+
+    largest = 1
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
         """(x, t) -> Softplus, less t x -> Sum -> Mean."""

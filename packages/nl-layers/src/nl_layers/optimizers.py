@@ -7,6 +7,8 @@ the whole buffer at once. `lr` may be changed between steps, as a schedule does.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
 
 from nl_layers.flat import blocks, decayed, together
 from nl_nodes import UserError, backend_of
@@ -47,6 +49,14 @@ class Optimizer:
     def step(self, param: Array, grad: Array, **state: Array) -> None:
         """Change a parameter, value by value, and its state in place."""
         raise NotImplementedError
+
+    def __copy__(self) -> Optimizer:
+        return deepcopy(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        # Unpickled arrays may be read-only views of memory that is not theirs.
+        self.state = {name: {slot: array.copy() for slot, array in slots.items()} for name, slots in self.state.items()}
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of all that `state` holds, each as `parameter/slot`; `steps` belongs to it."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock, Thread, current_thread
 from typing import Any
 
 from nl_layers import FlatDict, Layer, Loss, Mode, SoftmaxWithLoss
+from nl_layers.labels import checked_labels
+from nl_models.fork import prepare_for_forks
 from nl_models.recent import RecentlyUsed
 from nl_models.state import check_state, load_state, save_state
 from nl_nodes import Buffer, Device, Graph, Input, Node, Parameter, Pass, ShapeError, UserError
@@ -22,6 +25,9 @@ PIECE = 256
 
 BATCH_SIZES = 8
 """The number of batch sizes, to train and to infer, whose graphs are kept."""
+
+# What a copy of a network makes anew; the layers hold the values.
+NOT_COPIED = {"_params", "_grads", "_graphs", "_plans", "_forked", "_lock", "_holder"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,10 @@ class Network:
     """Layers in a row, ending in logits and a loss.
 
     Made by `mlp`, `cnn3`, `cnn8`, `vgg11`, `vgg16` or `build`. Any number of threads may call it; its passes run one
-    after another, and a signal such as Ctrl-C is handled before or after a pass, not inside.
+    after another, and a signal such as Ctrl-C is handled before or after a pass, not inside. Copies (`copy`,
+    `deepcopy`, `pickle`) have the weights, settings, running statistics and number of passes, and share nothing with
+    the original. Nor does a network in a forked process, where arrays taken before the fork are no longer the
+    network's.
 
     Args:
         layers: each layer with the number that its parameters bear.
@@ -52,7 +61,7 @@ class Network:
         loss: the loss on the logits.
 
     Attributes:
-        params: W1, b1, gamma1, ... as live views of one buffer.
+        params: W1, b1, gamma1, ... as live views of one buffer; what is set is copied into it (see `nl_layers.Params`).
         passes: how many training passes were made, which dropout's masks depend on; set it to replay.
     """
 
@@ -73,24 +82,77 @@ class Network:
         self.loss_layer = loss or SoftmaxWithLoss()
         self.passes = 0
         self._parameters, self._buffers = name_leaves(layers)
-        shapes = {name: tuple(leaf.value.shape) for name, leaf in self._parameters.items()}
-        self.params = FlatDict(shapes, device.zeros)
-        self._grads = FlatDict(shapes, device.zeros)
-        for name, leaf in self._parameters.items():
-            self.params[name][...] = device.array(leaf.value)
-            leaf.value = self.params[name]
-        for buffer in self._buffers.values():
-            start = device.array(buffer.value)
-            buffer.value = device.zeros(start.size).reshape(start.shape)
-            buffer.value[...] = start
-        self._graphs: RecentlyUsed[tuple[bool, int], Graph] = RecentlyUsed(BATCH_SIZES)
-        self._plans: RecentlyUsed[tuple[bool, int], Plan] = RecentlyUsed(BATCH_SIZES)
-        self._lock = RLock()
-        self._holder: Thread | None = None  # whose gradients lie in the buffer
+        self._prepare()
         self.wire(1, train=False)
 
-    def wire(self, batch: int, train: bool) -> Graph:
+    def _prepare(self) -> None:
+        """Make what no copy shares: memory for all arrays, and what runs on it."""
+        shapes = {name: tuple(leaf.value.shape) for name, leaf in self._parameters.items()}
+        self._params, self._grads = FlatDict(shapes, self.device.zeros), FlatDict(shapes, self.device.zeros)
+        for name, leaf in self._parameters.items():
+            self._params[name] = leaf.value
+        statistics = [self._placed(self.device.array(buffer.value)) for buffer in self._buffers.values()]
+        self._lock = RLock()
+        self._use([self._params.flat, self._grads.flat, *statistics])
+        self._forked = False
+        prepare_for_forks(self)
+
+    def _arrays(self) -> list[Array]:
+        """Where parameters, gradients and running statistics lie."""
+        return [self._params.flat, self._grads.flat, *(buffer.value for buffer in self._buffers.values())]
+
+    def _use(self, arrays: Sequence[Array]) -> None:
+        """Let parameters, gradients and running statistics lie in these arrays, which hold their values."""
+        self._params.move(arrays[0])
+        self._grads.move(arrays[1])
+        for name, leaf in self._parameters.items():
+            leaf.value = self._params[name]
+        for buffer, array in zip(self._buffers.values(), arrays[2:], strict=True):
+            buffer.value = array
+        self._graphs: RecentlyUsed[tuple[bool, int, bool], Graph] = RecentlyUsed(BATCH_SIZES)
+        self._plans: RecentlyUsed[tuple[bool, int, bool], Plan] = RecentlyUsed(BATCH_SIZES)
+        self._holder: Thread | None = None  # whose gradients lie in the buffer
+
+    def _placed(self, array: Array) -> Array:
+        """A copy of the array where all workers see it."""
+        placed = self.device.zeros(array.size).reshape(array.shape)
+        placed[...] = array
+        return placed
+
+    def copies_for_fork(self) -> list[Array]:
+        """Copies of all arrays for `leave_parent`; none where no memory is shared."""
+        return [array.copy() for array in self._arrays()] if self.device.compiles else []
+
+    def leave_parent(self, copies: Sequence[Array]) -> None:
+        """In a forked child: use these copies in place of memory that the parent and its workers change."""
+        if copies:
+            self._lock = RLock()  # a thread that is not here may hold the other
+            self._use(copies)
+            self._forked = True
+
+    def _settle(self) -> None:
+        """After a fork: move to memory that this process's own workers see. Not at once: many a fork needs none."""
+        if self._forked:
+            self._forked = False
+            self._use([self._placed(array) for array in self._arrays()])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in NOT_COPIED}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._prepare()
+
+    def __copy__(self) -> Network:
+        return deepcopy(self)
+
+    def wire(self, batch: int, train: bool, *, rows: bool = False) -> Graph:
         """The graph for a batch: (loss, logits) to train, (logits,) to infer.
+
+        Args:
+            batch: how many images.
+            train: the training wiring, or that of inference.
+            rows: whether the labels are rows (N, classes) in place of whole numbers (N,).
 
         Raises:
             ShapeError: where the input shape does not fit the layers, with the layer's number.
@@ -99,10 +161,13 @@ class Network:
         logits = self._logits(Input("x", (batch, *self.input_shape), gradient=False), mode)
         if not train:
             return Graph(logits)
-        t = Input("t", (batch,), gradient=False)
+        t = Input("t", self._label_shape(batch, rows), gradient=False)
         loss = self.loss_layer.wire(logits, t, mode=mode)
         claim([loss], type(self.loss_layer).__name__)
         return Graph(loss, logits, updates=mode.updates)
+
+    def _label_shape(self, batch: int, rows: bool) -> Shape:
+        return (batch, self.classes) if rows else (batch,)
 
     def _logits(self, x: Node, mode: Mode) -> Node:
         for number, (layer, path) in enumerate(zip(self.layers, self._paths, strict=True), 1):
@@ -113,6 +178,16 @@ class Network:
                 where = f"{self.name}: layer {number} ({type(layer).__name__}) on input shape {self.input_shape}"
                 raise ShapeError(f"{where}: {error}") from None
         return x
+
+    @property
+    def params(self) -> FlatDict:
+        """The parameters by name, as live views of one buffer."""
+        self._settle()
+        return self._params
+
+    @params.setter
+    def params(self, values: Mapping[str, Any]) -> None:
+        self.params.assign(values)
 
     def predict(self, x: Any) -> Array:
         """The logits (N, classes) of images x (N, C, H, W), in inference mode."""
@@ -140,15 +215,19 @@ class Network:
         return loss, self.hits(logits, labels) / len(x)
 
     def hits(self, logits: Array, t: Any) -> int:
-        """How many rows of logits (N, classes) have their largest value at the label t (N,)."""
-        return int((logits.argmax(axis=1) == self._labels(t, len(logits))).sum())
+        """How many rows of logits (N, classes) have their largest value at the label t: (N,), or a row's largest."""
+        t = self._labels(t, len(logits))
+        return int((logits.argmax(axis=1) == (t if t.ndim == 1 else t.argmax(axis=1))).sum())
 
     def gradient(self, x: Any, t: Any) -> FlatDict:
         """The loss's gradient by parameter in training mode, valid until the same thread's next call."""
         return self.step(x, t).grads
 
     def step(self, x: Any, t: Any) -> Step:
-        """One training pass, forward and backward, on images x (N, C, H, W) with labels t (N,) or (N, classes)."""
+        """One training pass, forward and backward, on images x (N, C, H, W) with labels t.
+
+        Labels are whole numbers (N,), or rows (N, classes), one-hot or soft; see `nl_layers.labels.checked_labels`.
+        """
         x = self._images(x)
         if not len(x):
             raise UserError(f"{self.name}: cannot train on a batch of no images")
@@ -185,8 +264,8 @@ class Network:
 
     def _reference(self, train: bool, feeds: dict[str, Array]) -> tuple[Array, ...]:
         """One pass node by node."""
-        batch = len(feeds["x"])
-        graph = self._graphs.get_or_make((train, batch), lambda: self.wire(batch, train))
+        key = (train, len(feeds["x"]), train and feeds["t"].ndim == 2)
+        graph = self._graphs.get_or_make(key, lambda: self.wire(key[1], train, rows=key[2]))
         graph.passes = self.passes
         done = graph.run(**feeds)
         if train:
@@ -198,21 +277,21 @@ class Network:
 
     def _compiled(self, train: bool, feeds: dict[str, Array]) -> tuple[Array, ...]:
         """One pass by the plan for this many images."""
-        batch, labels = len(feeds["x"]), feeds["t"].dtype if train else None
-        plan = self._plans.get_or_make((train, batch), lambda: self.plan(train, batch, labels))
+        key = (train, len(feeds["x"]), train and feeds["t"].ndim == 2)
+        plan = self._plans.get_or_make(key, lambda: self.plan(train, key[1], rows=key[2]))
         results = plan.run(feeds, self.passes)
         if train:
             self._store(plan, results[0])
         return results
 
-    def plan(self, train: bool, batch: int, labels: Any = None) -> Plan:
-        """The compiled graph for a batch; `labels` is the labels' dtype."""
+    def plan(self, train: bool, batch: int, *, rows: bool = False) -> Plan:
+        """The compiled graph for a batch; the arguments are those of `wire`."""
         shapes: dict[str, tuple[Shape, Any]] = {"x": ((batch, *self.input_shape), self.device.dtype)}
         if train:
-            shapes["t"] = ((batch,), labels)
-        return compile_graph(
-            self.wire(batch, train), shapes, frozenset(shapes), self._grads if train else None, self.device.team
-        )
+            shapes["t"] = (self._label_shape(batch, rows), self.device.dtype if rows else "int64")
+        self._settle()
+        graph = self.wire(batch, train, rows=rows)
+        return compile_graph(graph, shapes, frozenset(shapes), self._grads if train else None, self.device.team)
 
     def training_pass(self, batch: int) -> Callable[[Any, Any], Mapping[str, Array]]:
         """What gives the gradients for so many images and labels as training does, but changes no running statistics.
@@ -220,7 +299,7 @@ class Network:
         Each call replays the first training pass, dropout's masks included.
         """
         if self.device.compiles:
-            plan = self.plan(True, batch, "int64")
+            plan = self.plan(True, batch)
 
             def compiled(x: Any, t: Any) -> Mapping[str, Array]:
                 with self._lock, DeferSignals(), self.device.limits():
@@ -249,17 +328,9 @@ class Network:
         return x
 
     def _labels(self, t: Any, count: int) -> Array:
-        """Labels as whole numbers (N,), from those or from one-hot rows."""
-        t = self.device.labels(t)
-        if t.shape == (count, self.classes):
-            return t.argmax(axis=1)
-        if t.shape != (count,):
-            raise ShapeError(f"{self.name}: labels must be ({count},) or ({count}, {self.classes}), got {t.shape}")
-        if count and not (int(t.min()) >= 0 and int(t.max()) < self.classes):
-            raise UserError(
-                f"{self.name}: labels go from 0 to {self.classes - 1}, got {int(t.min())} to {int(t.max())}"
-            )
-        return t
+        """Labels as whole numbers (N,), int64, or rows (N, classes) in the network's dtype; see `checked_labels`."""
+        t = checked_labels(self.name, t, (count, self.classes), self.loss_layer.largest)
+        return self.device.labels(t) if t.ndim == 1 else self.device.array(t)
 
     def state_dict(self) -> dict[str, Any]:
         """Host copies of all parameters and running statistics by name."""

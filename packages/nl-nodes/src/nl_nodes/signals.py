@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # `signal` without its conversion to enums, which takes ten times as long
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -84,3 +85,13 @@ def _run_pending() -> None:
             handler(number, frame)
         finally:
             _run_pending()
+
+
+def _run_handlers_again() -> None:
+    """In a forked child: the thread that deferred signals is not here."""
+    DeferSignals.active = False
+    DeferSignals.pending.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_run_handlers_again)

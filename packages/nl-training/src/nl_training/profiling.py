@@ -31,7 +31,7 @@ def profile_network(net: Network, x: Any, t: Any, repeats: int = 5) -> list[Row]
     feeds = {"x": net.device.array(x), "t": net.device.labels(t)}
     with net.device.limits():
         if net.device.compiles:
-            return profile(net.plan(True, len(x), feeds["t"].dtype), feeds, repeats=repeats)
+            return profile(net.plan(True, len(x)), feeds, repeats=repeats)
         return profile_reference(net.wire(len(x), train=True), feeds, repeats)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from nl_nodes.compiler.record import Recording
 from nl_nodes.compiler.rewrite import rewrite
 from nl_nodes.compiler.rules import RULES
 from nl_nodes.compiler.workers import Team
+from nl_nodes.errors import DeviceError
 from nl_nodes.graph import Graph
 from nl_nodes.node import SamplesMix
 from nl_nodes.typing import Shape
@@ -73,7 +75,12 @@ class Plan:
             feeds: an array for each input.
             pass_index: which pass this is, for random nodes.
             loaded: what the team runs in place of the plan's own lists, such as these with clocks in them.
+
+        Raises:
+            DeviceError: in a fork of the process that compiled it, whose workers and memory it uses.
         """
+        if self.team.process != os.getpid():
+            raise DeviceError("this plan belongs to the process that forked this one: compile the graph again")
         with self.team.lock:
             for name, place_ in self._inputs.items():
                 np.copyto(place_, feeds[name], casting="same_kind")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from threading import Lock
 from types import TracebackType
@@ -45,6 +46,18 @@ class BlasThreads:
     def _set(self) -> None:
         for library, before in zip(_libraries(), self._before, strict=True):
             library.set_num_threads(min(self._limits, default=before))
+
+
+def _release_all() -> None:
+    """In a forked child: whoever holds a limit, or the lock, is not here."""
+    BlasThreads._lock = Lock()
+    if BlasThreads._limits:
+        BlasThreads._limits.clear()
+        BlasThreads(None)._set()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_all)
 
 
 @cache

@@ -68,8 +68,8 @@ class Device:
 
     @property
     def team(self) -> Team:
-        """Who runs compiled graphs; made when first asked for."""
-        if self._team is None:
+        """Who runs compiled graphs; made when first asked for, and anew after a fork."""
+        if self._team is None or self._team.process != os.getpid():
             # Late: the compiler knows nodes, and those know the device's backends.
             from nl_nodes.compiler.workers import team
 
@@ -105,6 +105,10 @@ class Device:
     def limits(self) -> BlasThreads:
         """Hold BLAS to `threads` threads inside a `with` block, or to one where several workers call it."""
         return BlasThreads(self.team.blas_threads or self.threads if self.compiles else self.threads)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        settings = (self.name, self.dtype, self.compile, self.threads, self.workers, self.index, self.tf32)
+        return type(self), settings
 
     def __repr__(self) -> str:
         return f"Device({self.name!r}, dtype={self.dtype!r})"

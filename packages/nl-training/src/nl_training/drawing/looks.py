@@ -69,7 +69,7 @@ def sketch_network(
     sources = Sources(graph)
     compiled = rewrite(graph, RULES, sources)
     with device.limits():
-        fast = profile(own.plan(True, len(x), feeds["t"].dtype), feeds, repeats=REPEATS)
+        fast = profile(own.plan(True, len(x)), feeds, repeats=REPEATS)
         slow = profile_reference(graph, feeds, REPEATS)
     certified = "compiled" if net.device.compiles else "reference"
     halves = (

@@ -1,5 +1,6 @@
 """Who runs a plan's calls: exchangeable, since each worker has a list of its own and all meet where it says so."""
 
+import os
 from threading import Lock
 from weakref import WeakValueDictionary
 
@@ -23,3 +24,16 @@ def team(kind: str, count: int) -> Team:
         if found is None:
             found = _TEAMS[kind, count] = {"threads": Threads, "processes": Processes}[kind](count)
         return found
+
+
+def _abandon_teams() -> None:
+    """In a forked child: the teams are the parent's, and so may be the thread that holds the lock."""
+    global _LOCK
+    _LOCK = Lock()
+    for found in list(_TEAMS.values()):
+        found.abandon()
+    _TEAMS.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_teams)

@@ -51,7 +51,7 @@ class Processes(Team):
             here, there = socket.socketpair()
             children.append(_start(there, number, count, self._cores[number] if self._pinned else None))
             self._links.append(here)
-        self.close = finalize(self, _end, os.getpid(), self._links, children)  # type: ignore[method-assign]
+        self.close = finalize(self, _end, self._links, children)  # type: ignore[method-assign]
 
         def alive() -> None:
             for child in children:
@@ -110,6 +110,14 @@ class Processes(Team):
             if self._pinned:
                 os.sched_setaffinity(0, self._cores)
 
+    def abandon(self) -> None:
+        """Leave the workers to the process that has forked this one, and close this one's copies of the sockets."""
+        self.close.detach()  # type: ignore[attr-defined]
+        for link in self._links:
+            link.close()
+        for child in self.children:
+            child.poll()  # which finds no child of this process, so that nothing waits for it
+
     def meet(self) -> None:
         """Wait for the others."""
         self._meeting.meet()
@@ -157,9 +165,9 @@ def _start(link: socket.socket, number: int, count: int, core: int | None) -> su
         return subprocess.Popen(command, pass_fds=[link.fileno()], env=environment, stdin=subprocess.DEVNULL)
 
 
-def _end(owner: int, links: Sequence[socket.socket], children: Sequence[subprocess.Popen[bytes]]) -> None:
+def _end(links: Sequence[socket.socket], children: Sequence[subprocess.Popen[bytes]]) -> None:
     for link in links:
         link.close()
-    for child in children if os.getpid() == owner else ():  # a fork of the owner has them as siblings
+    for child in children:
         child.terminate()
         child.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from mmap import mmap
 from threading import RLock
@@ -23,13 +24,14 @@ class Team:
         count: how many workers there are.
         blas_threads: how many threads BLAS may use meanwhile, None for its own choice.
         lock: held while a plan runs or is loaded, by one thread at a time.
+        process: the process that it belongs to.
     """
 
     count = 1
     blas_threads: int | None = None
 
     def __init__(self) -> None:
-        self.lock = RLock()
+        self.lock, self.process = RLock(), os.getpid()
         self.pass_index = 0
 
     def memory(self, size: int) -> Any:
@@ -50,6 +52,9 @@ class Team:
 
     def close(self) -> None:
         """Let the workers go."""
+
+    def abandon(self) -> None:
+        """Leave the workers to the process that has forked this one."""
 
     def steps(self, calls: Sequence[Call]) -> list[Step]:
         """The functions behind the names."""

@@ -37,6 +37,10 @@ class Threads(Team):
             shared.barrier.reset()
             raise shared.failure
 
+    def abandon(self) -> None:
+        """Leave the workers to the process that has forked this one; here there are no such threads."""
+        self.close.detach()  # type: ignore[attr-defined]
+
     def meet(self) -> None:
         """Wait for the others."""
         self._shared.barrier.wait()
