@@ -92,9 +92,7 @@ def load_test(
     return _normalized(Split(x, source.test.t), scale, "float32"), source.classes
 
 
-def read_source(
-    name: str, root: str | None, size: tuple[int, int] | None = None, matte: int | None = None
-) -> Source:
+def read_source(name: str, root: str | None, size: tuple[int, int] | None = None, matte: int | None = None) -> Source:
     """The raw images of data set `name`, in a folder composited on `matte`; arguments and errors as in `load`."""
     if name in _EMBEDDED:
         if root is not None:

@@ -78,7 +78,8 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
 def _range(parts: list[Array], path: Path) -> Range:
     """The range of all images; `UserError` where one part has 255 for the other's 1."""
     ranges = [value_range(x) for x in parts]
-    if len(parts) == 2 and set(ranges) <= set(USUAL_RANGES) and max(r[1] for r in ranges) > 2 * min(r[1] for r in ranges):
+    whites = [white for _, white in ranges]
+    if set(ranges) <= set(USUAL_RANGES) and max(whites) > 2 * min(whites):
         (a, b), (c, d) = ranges
         raise UserError(f"pixels in {path} are {a:g} to {b:g} in x_train, {c:g} to {d:g} in x_test; scale them alike")
     return value_range(np.array([bound for x in parts for bound in (x.min(), x.max())]))

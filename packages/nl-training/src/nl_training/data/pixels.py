@@ -129,7 +129,7 @@ def grounds(x: Array) -> npt.NDArray[np.str_]:
 
 
 def resized(x: Array, size: tuple[int, int]) -> Array:
-    """Images `x` (N, C, H, W) of another size (H, W), stretched where the sides' ratio differs; values stay in range."""
+    """Images `x` (N, C, H, W) resized to (H, W), stretched where the sides' ratio differs; values stay in range."""
     if x.shape[2:] == size:
         return x
     deep = x if x.dtype == np.uint8 else x.astype(np.float32)
