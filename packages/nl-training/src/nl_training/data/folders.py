@@ -114,7 +114,6 @@ def _read_all(
 ) -> tuple[npt.NDArray[np.uint8], int | None]:
     """All pictures as (N, C, H, W), colour where any of them is, and the ground of those that are transparent."""
     images: list[Image.Image] = []
-    total = 0
     for path in paths:
         image = decode(path, size=size)
         if images and image.size != images[0].size:
@@ -124,19 +123,15 @@ def _read_all(
                 f"data.size=[{h0},{w0}] resizes them all to that height and width"
             )
         images.append(image)
-        total += image.width * image.height * len(image.getbands())
-        if total > MAX_BYTES:
-            raise UserError(
-                f"the pictures take more than {MAX_BYTES:,} bytes; data.size=[HEIGHT,WIDTH] scales them down"
-            )
-    transparent = any(image.mode in ("LA", "RGBA") for image in images)
-    fits = matte is not None and all(shows_on(image, matte) for image in images)
-    ground = matte if matte is not None and fits else fitting_matte(images)
+        if image.width * image.height * len(image.getbands()) * len(images) > MAX_BYTES:
+            raise UserError(f"the pictures take more than {MAX_BYTES:,} bytes; make them smaller by data.size")
+    ground = matte
+    if ground is None or not all(shows_on(image, ground) for image in images):
+        ground = fitting_matte(images)
     for path, image in zip(paths, images, strict=True):
         if not shows_on(image, ground):
-            raise UserError(
-                f"{path} shows nothing on a ground of grey {ground}, which fits the others; give it a ground"
-            )
+            raise UserError(f"{path} shows nothing on grey {ground}, the ground that fits the others; give it a ground")
+    transparent = any(image.has_transparency_data for image in images)
     channels = 3 if any(image.mode.startswith("RGB") for image in images) else 1
     x = np.empty((len(images), channels, images[0].height, images[0].width), np.uint8)
     for row, image in zip(x, images, strict=True):

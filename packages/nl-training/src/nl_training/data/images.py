@@ -69,8 +69,9 @@ def decode(path: Path, channels: int | None = None, size: tuple[int, int] | None
     try:
         with warnings.catch_warnings(action="ignore"):
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=sorted(set(readable().values()))) as image, _silenced(image.format):
-                image = _converted(ImageOps.exif_transpose(image), channels, path)
+            # Not by its name: Pillow 13 then maps raw TIFF files into memory with the sides of turned ones swapped.
+            with path.open("rb") as stream, Image.open(stream, formats=_formats(path)) as file, _silenced(file.format):
+                image = _converted(ImageOps.exif_transpose(file), channels, path)
                 if size is not None and (image.height, image.width) != size:
                     image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
                 return image
@@ -80,6 +81,12 @@ def decode(path: Path, channels: int | None = None, size: tuple[int, int] | None
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
         raise UserError(f"{path} is no picture, or a broken one; give a whole PNG or JPEG, or remove it") from error
+
+
+def _formats(path: Path) -> list[str]:
+    """What a file may be whatever its name; formats that no first bytes tell only by their own suffix."""
+    own = readable().get(path.suffix.lower())
+    return [kind for kind in dict.fromkeys(readable().values()) if kind == own or Image.OPEN[kind][1] is not None]
 
 
 def _converted(image: Image.Image, channels: int | None, path: Path) -> Image.Image:
@@ -96,12 +103,14 @@ def _converted(image: Image.Image, channels: int | None, path: Path) -> Image.Im
         clear = image.convert("RGBA").convert("LA") if grey else image.convert("RGBA")
         if clear.getextrema()[-1] != (255, 255):
             return clear
-    return image.convert("L" if grey else "RGB")
+    opaque = image.convert("L" if grey else "RGB")
+    opaque.info.pop("transparency", None)  # a colour that no pixel has
+    return opaque
 
 
 def flattened(image: Image.Image, matte: int) -> npt.NDArray[np.uint8]:
     """A picture that `decode` gave as (C, H, W), on the grey `matte` where it is transparent."""
-    if _transparent(image):
+    if image.has_transparency_data:
         opaque = image.convert("L" if image.mode == "LA" else "RGB")
         ground = Image.new(opaque.mode, opaque.size, (matte,) * len(opaque.getbands()))
         image = Image.composite(opaque, ground, image.getchannel("A"))
@@ -117,19 +126,15 @@ def fitting_matte(images: Sequence[Image.Image]) -> int:
 
 def shows_on(image: Image.Image, matte: int) -> bool:
     """Whether a picture is more than an even plane on the grey `matte`; true where all of it is transparent."""
-    if not _transparent(image):
+    if not image.has_transparency_data:
         return True
     brightness, alpha = _brightness_and_alpha(image)
     return not alpha.any() or bool((alpha * np.abs(brightness - matte)).max() > _FAINT)
 
 
-def _transparent(image: Image.Image) -> bool:
-    return image.mode in ("LA", "RGBA")
-
-
 def _ink(image: Image.Image) -> float | None:
     """The mean brightness of what is not transparent; None where nothing or all of the picture is."""
-    if not _transparent(image):
+    if not image.has_transparency_data:
         return None
     brightness, alpha = _brightness_and_alpha(image)
     return float((brightness * alpha).sum() / alpha.sum()) if alpha.any() else None

@@ -90,14 +90,14 @@ class PixelFormat:
             UserError: where C is neither this format's nor 1 or 3.
         """
         x = resized(_with_channels(x, self.channels), self.size)
-        if np.any(invert):
-            x = np.where(np.reshape(invert, (-1, 1, 1, 1)), np.float32(sum(bounds)) - x, x).astype(np.float32)
         low, high = self.range
+        if not np.any(invert) and bounds == self.range and not self.binary:
+            return x
+        y = x.astype(np.float32)
+        y = np.where(np.reshape(invert, (-1, 1, 1, 1)), np.float32(sum(bounds)) - y, y)
         if bounds != self.range:
-            x = (x.astype(np.float32) - bounds[0]) * ((high - low) / (bounds[1] - bounds[0])) + low
-        if self.binary:
-            x = np.where(x.astype(np.float32) > (low + high) / 2, np.float32(high), np.float32(low))
-        return x
+            y = (y - bounds[0]) * ((high - low) / (bounds[1] - bounds[0])) + low
+        return np.where(y > (low + high) / 2, np.float32(high), np.float32(low)) if self.binary else y
 
 
 def value_range(x: Array) -> Range:
@@ -146,5 +146,5 @@ def _with_channels(x: Array, channels: int) -> Array:
     if x.shape[1] == 1 and channels == 3:
         return np.repeat(x, 3, axis=1)
     if x.shape[1] == 3 and channels == 1:
-        return np.tensordot(x, np.float32(LUMA), axes=(1, 0))[:, None]
+        return np.tensordot(x.astype(np.float32), np.array(LUMA, np.float32), axes=(1, 0))[:, None]
     raise UserError(f"images of {x.shape[1]} channels cannot be turned into the run's {channels}; give grey or colour")

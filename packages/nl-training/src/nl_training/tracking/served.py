@@ -35,7 +35,7 @@ class ServedNetwork(PythonModel):
         e = np.exp(logits - logits.max(axis=1, keepdims=True))
         return e / e.sum(axis=1, keepdims=True)
 
-    def _check(self, pixels):  # type: ignore[no-untyped-def]
+    def _check(self, pixels: Any) -> None:
         """Refuse pixels beyond the data set's range by a tenth of it, and those of 0 to 1 where it is 0 to 255."""
         if self.range is None or not pixels.size:
             return
