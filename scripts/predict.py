@@ -5,8 +5,11 @@ from nl_training.config.cli import run_command
 HELP = """Tells the classes and probabilities of image files, by a logged run's best weights.
 
   python scripts/predict.py run=latest three.png seven.jpg
+  python scripts/predict.py run=latest invert=no scan.png
 
-A picture is turned grey or to colours and resized as the network needs it; as in MNIST, digits are light on dark."""
+A picture is turned upright, grey or to colours, resized and scaled as the run's own are. With invert=auto, the default,
+one on a light ground is inverted where the run's are on a dark one, or the opposite, and that is said; invert=yes
+inverts all, invert=no none."""
 
 
 def task(run_id, config, files):
@@ -14,9 +17,11 @@ def task(run_id, config, files):
     from nl_nodes import UserError
     from nl_training.reports import predict
 
-    if not files:
+    pictures = [file for file in files if not file.startswith("invert=")]
+    invert = [file.removeprefix("invert=") for file in files if file.startswith("invert=")]
+    if not pictures:
         raise UserError("which files? python scripts/predict.py run=ID FILE...")
-    predict(run_id, files)
+    predict(run_id, pictures, *invert[-1:])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from support.refusals import refused
 
 from nl_models import build
 from nl_training.data import load
+from nl_training.data.embedded import digits
 from nl_training.export import export
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -61,14 +62,15 @@ def test_the_logged_model_answers_as_the_runs_network(uri: str, run_id: str) -> 
     x = load("digits").test.x
     expected = net.predict(x)
     session = InferenceSession(logged.read_bytes(), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"x": x})
+    (found,) = session.run(None, {"x": digits().test.x.astype(np.float32)})  # 0 to 16, as they are in the data
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
     np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
     assert (found.argmax(axis=1) == load("digits").test.t).mean() > 0.8
 
     notes = {entry.key: json.loads(entry.value) for entry in onnx.load(str(logged)).metadata_props}
-    scaling = load("digits").normalization
-    assert notes == {"mean": list(scaling.mean), "std": list(scaling.std), "classes": [str(n) for n in range(10)]}
+    pixels = {"channels": 1, "size": [8, 8], "range": [0, 16], "ground": "dark", "matte": None, "binary": False}
+    built_in = "raw pixels; mean and standard deviation are built in"
+    assert notes == {"input": built_in, "pixels": pixels, "classes": [str(n) for n in range(10)]}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from nl_layers import Affine, Convolution, Dropout, Layer, Mode, Pooling
 from nl_models import MODELS, Network, build
 from nl_models.onnx import save_onnx, to_onnx
 from nl_nodes import Device, MulConst, Node
-from nl_training.data import load
+from nl_training.data import Normalization, load
 
 FORMS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -101,6 +101,15 @@ def test_the_model_is_as_short_as_the_network_and_bears_its_names() -> None:
     assert kinds == ["Conv", "BatchNormalization", "Relu", "MaxPool", "Flatten", "Gemm", "Relu", "Gemm"]
     assert {tensor.name for tensor in model.graph.initializer} == net.state_dict().keys()
     assert {entry.key: entry.value for entry in model.metadata_props} == {"classes": '["a"]'}
+
+
+def test_mean_and_standard_deviation_are_built_in() -> None:
+    net = lived_in(build("cnn3", width=8, input_shape=(3, 12, 12)))
+    x = np.random.default_rng(0).integers(0, 256, (6, 3, 12, 12), dtype=np.uint8)
+    scaling = Normalization((100.0, 120.5, 90.25), (50.0, 60.5, 70.0))
+    expected = net.predict(scaling.apply(x))
+    found = answers(to_onnx(net, scaling=(scaling.mean, scaling.std)), x.astype(np.float32))
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_the_file_holds_the_model(tmp_path: Path) -> None:

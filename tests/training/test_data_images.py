@@ -1,6 +1,7 @@
 """The user's own pictures and arrays."""
 
 import io
+import os
 import pickle
 import struct
 import tracemalloc
@@ -88,14 +89,14 @@ def test_refuses_folders_that_are_no_classes(folder: Path, tmp_path: Path):
 
 
 def test_refuses_more_than_memory_is_meant_for(folder: Path, monkeypatch):
-    monkeypatch.setattr("nl_training.data.images.MAX_BYTES", 100)
+    monkeypatch.setattr("nl_training.data.folders.MAX_BYTES", 100)
     with refused("100 bytes"):
         load("images", root=str(folder))
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "webp", "pgm"])
+@pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "webp", "pgm", "tif", "TIFF", "jp2", "tga"])
 def test_reads_grey_pictures_exactly(tmp_path: Path, suffix):
-    options = {"lossless": True} if suffix == "webp" else {}
+    options = {"lossless": True} if suffix == "webp" else {}  # JPEG 2000 is lossless as it is
     path = save(tmp_path / f"p.{suffix}", grey(), **options)
     np.testing.assert_array_equal(read_image(path, (1, 6, 5))[0], grey())
 
@@ -130,21 +131,34 @@ def test_refuses_what_no_model_of_pictures_takes(tmp_path: Path):
         read_image(tmp_path / "none.png")
     with refused(tmp_path, "does not exist"):
         read_image(tmp_path)
-    deep = save(tmp_path / "deep.png", grey().astype(np.uint16) * 256)
-    with refused(deep, "8 bits"):
-        read_image(deep)
+    for pixels, said in ((grey().astype(np.float32), "mode F"), (grey().astype(np.int32) * 65536, "16 bits")):
+        deep = save(tmp_path / "deep.tif", pixels)
+        with refused(deep, said):
+            read_image(deep)
     cut = tmp_path / "cut.png"
     cut.write_bytes(path.read_bytes()[:-30])
     with refused(cut, "broken"):
         read_image(cut)
 
 
-@pytest.mark.parametrize("kind", ["EPS", "TIFF"])
-def test_refuses_formats_whose_readers_run_programs_or_print(tmp_path: Path, kind):
+def test_refuses_formats_whose_readers_run_programs(tmp_path: Path):
     path = tmp_path / "p.png"
-    Image.fromarray(colour()).save(path, format=kind)
+    Image.fromarray(colour()).save(path, format="EPS")
     with refused(path, "no picture"):
         read_image(path)
+
+
+def test_a_broken_tiff_is_refused_in_one_line_and_nothing_else_is_printed(tmp_path: Path, capfd):
+    path = tmp_path / "p.tif"
+    Image.fromarray(colour(40, 40)).save(path, compression="tiff_adobe_deflate")
+    broken = bytearray(path.read_bytes())
+    broken[20:2000] = bytes(1980)
+    path.write_bytes(broken)
+    with refused(path, "broken"):
+        read_image(path)
+    assert capfd.readouterr().err == ""
+    os.write(2, b"stderr is itself again")
+    assert capfd.readouterr().err == "stderr is itself again"
 
 
 @pytest.mark.parametrize("side", [10_000, 60_000], ids=["warned of", "refused by Pillow"])

@@ -7,7 +7,7 @@ own is taught with `translate.register`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,15 @@ class Translation:
         inputs = [self._last, *(self._hold(leaf) for leaf in leaves if leaf is not None)]
         self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
         self._last = name
+
+    def scale(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Append (x - mean) / std, with one number of each for each channel."""
+        from onnx import TensorProto, helper
+
+        for operator, name, values in (("Sub", "mean", mean), ("Div", "std", std)):
+            self.weights.append(helper.make_tensor(name, TensorProto.FLOAT, (1, len(values), 1, 1), values))
+            self.nodes.append(helper.make_node(operator, [self._last, name], [f"x-{name}"], name=operator))
+            self._last = f"x-{name}"
 
     def _hold(self, leaf: Parameter | Buffer) -> str:
         from onnx import numpy_helper
@@ -118,12 +127,17 @@ def _flatten(graph: Translation, shape: Shape) -> None:
         graph.add("Flatten", axis=1)
 
 
-def to_onnx(net: Network, notes: Mapping[str, str] | None = None) -> Any:
+Scaling = tuple[Sequence[float], Sequence[float]]
+
+
+def to_onnx(net: Network, notes: Mapping[str, str] | None = None, scaling: Scaling | None = None) -> Any:
     """A network in inference form as an `onnx.ModelProto`: images x (N, C, H, W) in, logits (N, classes) out.
 
     Args:
         net: what is translated; the model holds copies of its weights, in float32 whatever its own dtype.
         notes: text by name that the model carries as metadata.
+        scaling: mean and standard deviation of each channel, which the model then applies: it takes raw pixels. None
+            makes one that takes what the network takes.
 
     Raises:
         UserError: where the package onnx is missing, or a layer has no ONNX form.
@@ -134,6 +148,8 @@ def to_onnx(net: Network, notes: Mapping[str, str] | None = None) -> Any:
     except ImportError:
         raise UserError("exporting needs the package onnx: python -m pip install -c constraints.txt onnx") from None
     graph = Translation(net.device.host)
+    if scaling is not None:
+        graph.scale(*scaling)
     x: Any = Input("x", (1, *net.input_shape))
     for layer in net.layers:
         translate(layer, graph, x.shape)
@@ -152,9 +168,11 @@ def to_onnx(net: Network, notes: Mapping[str, str] | None = None) -> Any:
     return model
 
 
-def save_onnx(net: Network, path: str | Path, notes: Mapping[str, str] | None = None) -> None:
-    """Write `to_onnx(net, notes)` to a file, aside first, so that a half-written file never has its name."""
-    model, path = to_onnx(net, notes), Path(path)
+def save_onnx(
+    net: Network, path: str | Path, notes: Mapping[str, str] | None = None, scaling: Scaling | None = None
+) -> None:
+    """Write `to_onnx(net, notes, scaling)` to a file, aside first, so that a half-written file never has its name."""
+    model, path = to_onnx(net, notes, scaling), Path(path)
     aside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         aside.write_bytes(model.SerializeToString())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 from nl_models.onnx import save_onnx
 from nl_nodes import UserError
@@ -14,16 +15,20 @@ from nl_training.tracking.store import EXPERIMENT, Store, resolve_uri
 def export(run_id: str) -> None:
     """Write a run's network with its best weights to `outputs/export` and log it as the run's `export/model.onnx`.
 
-    The model takes what the network takes: scaled pixels. Their mean and standard deviation by channel, and the names
-    of the classes, are the model's metadata, as JSON.
+    The model takes raw pixels in the range of the run's data: their mean and standard deviation are built in. How these
+    pixels look and the names of the classes are the model's metadata, as JSON.
     """
     run = open_run(run_id)
     folder = ROOT / "outputs" / "export" / run.run_id
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.onnx"
     scaling = run.normalization
-    notes = {"mean": list(scaling.mean), "std": list(scaling.std), "classes": list(run.classes)}
-    save_onnx(run.net, path, {name: json.dumps(values) for name, values in notes.items()})
+    notes = {
+        "input": "raw pixels; mean and standard deviation are built in",
+        "pixels": run.pixels and asdict(run.pixels),
+        "classes": list(run.classes),
+    }
+    save_onnx(run.net, path, {name: json.dumps(value) for name, value in notes.items()}, (scaling.mean, scaling.std))
     store = Store.open(resolve_uri(), EXPERIMENT)
     try:
         store.client.log_artifact(run.run_id, str(path), "export")

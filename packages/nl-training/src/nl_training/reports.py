@@ -12,13 +12,16 @@ from rich.table import Table
 from nl_nodes import UserError
 from nl_training import plots
 from nl_training.config import build
-from nl_training.data import read_image
+from nl_training.data import PixelFormat, load_test, read_image
+from nl_training.data.pixels import EIGHT_BITS, Array
 from nl_training.paths import ROOT
-from nl_training.runs import open_run
+from nl_training.runs import LoggedRun, open_run
 from nl_training.tracking.model import softmax
 
 if TYPE_CHECKING:
     from nl_training.config.schema import Config
+
+INVERT = ("auto", "yes", "no")
 
 
 def evaluate(run_id: str, config: Config, same_data: bool) -> float:
@@ -35,39 +38,63 @@ def evaluate(run_id: str, config: Config, same_data: bool) -> float:
     from nl_training.config.resolve import resolve
 
     run = open_run(run_id, build.device(config))
-    data = build.dataset(resolve(run.config) if same_data else config)
-    if data.input_shape != run.net.input_shape or len(data.classes) != run.net.classes:
+    data = (resolve(run.config) if same_data else config).data
+    test, classes = load_test(data.name, data.root, getattr(data, "size", None), run.pixels, run.normalization)
+    shape = test.x.shape[1:]
+    if shape != run.net.input_shape or len(classes) != run.net.classes:
         raise UserError(
-            f"data={data.name} has images {data.input_shape} of {len(data.classes)} classes; "
+            f"data={data.name} has images {shape} of {len(classes)} classes; "
             f"run {run.run_id} was trained on {run.net.input_shape} of {run.net.classes}"
         )
-    loss, accuracy = run.net.evaluate(data.test.x, data.test.t)
-    probabilities = softmax(run.net.device.host(run.net.predict(data.test.x)))
+    loss, accuracy = run.net.evaluate(test.x, test.t)
+    probabilities = softmax(run.net.device.host(run.net.predict(test.x)))
     guess = np.argmax(probabilities, axis=1)
     table = Table("class", "images", "right", title=f"{run.net.name} on {data.name}")
-    for label, name in enumerate(data.classes):
-        of_class = data.test.t == label
+    for label, name in enumerate(classes):
+        of_class = test.t == label
         table.add_row(name, str(of_class.sum()), f"{(guess[of_class] == label).mean():.4f}" if of_class.any() else "-")
     console = Console()
     console.print(table)
     folder = ROOT / "outputs" / "evaluate" / run.run_id
     folder.mkdir(parents=True, exist_ok=True)
-    plots.confusion_matrix(data.test.t, guess, data.classes).savefig(folder / "confusion_matrix.png")
-    mistakes = plots.worst_mistakes(data.test.x, data.test.t, probabilities, data.classes)
+    plots.confusion_matrix(test.t, guess, classes).savefig(folder / "confusion_matrix.png")
+    mistakes = plots.worst_mistakes(test.x, test.t, probabilities, classes)
     mistakes.savefig(folder / "worst_mistakes.png")
-    print(f"test accuracy {accuracy:.4f}, loss {loss:.4f} on {len(data.test):,} images\npictures in {folder}")
+    print(f"test accuracy {accuracy:.4f}, loss {loss:.4f} on {len(test):,} images\npictures in {folder}")
     return accuracy
 
 
-def predict(run_id: str, files: Sequence[str]) -> None:
-    """Classes and probabilities of image files, by a run's network."""
+def predict(run_id: str, files: Sequence[str], invert: str = "auto") -> None:
+    """Classes and probabilities of image files, by a run's network.
+
+    Args:
+        run_id: the run.
+        files: pictures of any size, grey or colour: they are brought to how the run's data look.
+        invert: "yes" inverts every picture, "no" none, "auto" those that have a light ground where the run's pictures
+            have a dark one, or the opposite. Which pictures these are is printed unless it is "yes".
+    """
+    if invert not in INVERT:
+        raise UserError(f"invert={invert} must be {', '.join(INVERT[:-1])} or {INVERT[-1]}")
     run = open_run(run_id)
-    c, h, w = run.net.input_shape
-    pixels = np.stack([read_image(file, (c, h, w)) for file in files])
-    probabilities = softmax(run.net.predict(run.normalization.apply(pixels)))
+    probabilities = softmax(run.net.predict(run.normalization.apply(_pixels(run, files, invert))))
     table = Table("file", "class", "probability", "next")
     for file, row in zip(files, probabilities, strict=True):
         first, *others = np.argsort(row)[::-1][:3]
         rest = ", ".join(f"{run.classes[k]} {row[k]:.1%}" for k in others)
         table.add_row(file, run.classes[first], f"{row[first]:.1%}", rest)
     Console().print(table)
+
+
+def _pixels(run: LoggedRun, files: Sequence[str], invert: str) -> Array:
+    """The pictures in files (N, C, H, W) as the run's raw images look."""
+    c, h, w = run.net.input_shape
+    like = run.pixels or PixelFormat(c, (h, w))
+    x = np.stack([read_image(file, (c, h, w), like.matte) for file in files])
+    if invert == "yes":
+        return like.adapt(x, EIGHT_BITS, invert=True)
+    opposite = like.inverted(x)
+    if opposite.any():
+        names = ", ".join(file for file, found in zip(files, opposite, strict=True) if found)
+        done = "taken inverted; invert=no takes them as they are" if invert == "auto" else "invert=auto would turn them"
+        print(f"not of {like.ground} ground, as the run's pictures are ({done}): {names}")
+    return like.adapt(x, EIGHT_BITS, opposite if invert == "auto" else False)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nl_models import Network, build
 from nl_nodes import Device, UserError
-from nl_training.data import Normalization
+from nl_training.data import Normalization, PixelFormat
 from nl_training.tracking.store import EXPERIMENT, Store, resolve_uri
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class LoggedRun:
         net: its network with the best weights.
         classes: the names of its classes.
         normalization: how its pixels become inputs.
+        pixels: how its raw images look; None in runs that did not record it.
     """
 
     run_id: str
@@ -36,6 +37,7 @@ class LoggedRun:
     net: Network
     classes: tuple[str, ...]
     normalization: Normalization
+    pixels: PixelFormat | None = None
 
 
 def open_run(run_id: str, device: Device | None = None) -> LoggedRun:
@@ -53,7 +55,8 @@ def open_run(run_id: str, device: Device | None = None) -> LoggedRun:
         net.load(_artifact(store, run_id, "weights/best.safetensors", folder))
     assert isinstance(config, DictConfig)
     scaling = Normalization(tuple(spec["mean"]), tuple(spec["std"]))
-    return LoggedRun(run_id, config, net, tuple(spec["classes"]), scaling)
+    pixels = PixelFormat.from_json(spec["pixels"]) if spec.get("pixels") else None
+    return LoggedRun(run_id, config, net, tuple(spec["classes"]), scaling, pixels)
 
 
 def _existing(store: Store, run_id: str) -> str:

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from nl_nodes import UserError
 from nl_training.config.experiments import STUDIES, Experiment
 from nl_training.config.ranges import Range
-from nl_training.config.schema import TARGETS, Config, Mlp, Model
+from nl_training.config.schema import TARGETS, Config, Data, Images, Mlp, Model
 
 
 def resolve(cfg: DictConfig) -> Config:
@@ -66,8 +66,12 @@ def _object(kind: type, values: Any, path: str) -> Any:
         kind = STUDIES[study]
     if kind is Model and "hidden" in values:
         kind = Mlp
+    if kind is Data and values.get("name") == "images":
+        kind = Images
     hints = get_type_hints(kind, include_extras=True)
-    names = [field.name for field in dataclasses.fields(kind)]
+    fields = dataclasses.fields(kind)
+    names = [field.name for field in fields]
+    values = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING} | values
     prefix = f"{path}." if path else ""
     for key in values:
         if key not in names:
@@ -104,9 +108,10 @@ def _fit(hint: Any, value: Any) -> tuple[bool, Any]:
     if origin is Literal:
         return value in get_args(hint) and not isinstance(value, bool), value
     if origin is tuple:
-        if not isinstance(value, list):
+        kinds = get_args(hint)
+        if not isinstance(value, list) or (kinds[-1] is not Ellipsis and len(value) != len(kinds)):
             return False, None
-        items = [_fit(get_args(hint)[0], item) for item in value]
+        items = [_fit(kinds[0], item) for item in value]
         return all(fits for fits, _ in items), tuple(item for _, item in items)
     if origin is Mapping:
         return isinstance(value, dict), value
@@ -130,7 +135,9 @@ def _says(hint: Any) -> str:
     if origin is Literal:
         return ", ".join(get_args(hint)[:-1]) + f" or {get_args(hint)[-1]}" if get_args(hint)[1:] else get_args(hint)[0]
     if origin is tuple:
-        return f"a list of which each is {_says(get_args(hint)[0])}"
+        kinds = get_args(hint)
+        count = "" if kinds[-1] is Ellipsis else f"{len(kinds)} numbers, "
+        return f"a list of {count}of which each is {_says(kinds[0])}"
     if origin is Mapping:
         return "a group of keys"
     return {types.NoneType: "null", bool: "true or false", str: "text"}.get(hint, str(hint))

@@ -136,6 +136,13 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Images(Data):
+    """conf/data/images.yaml."""
+
+    size: tuple[Count, Count] | None = None  # a default: runs before this key lack it
+
+
+@dataclass(frozen=True)
 class Trainer:
     """conf/trainer."""
 

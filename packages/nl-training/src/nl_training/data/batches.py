@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from nl_training.data.dataset import Array, Labels, Split
+from nl_training.data.dataset import Labels, Split
+from nl_training.data.pixels import Array
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,14 @@ import numpy as np
 from nl_nodes import UserError
 from nl_training.data import embedded
 from nl_training.data.dataset import Dataset, Normalization, Source, Split
-from nl_training.data.images import load_folder
+from nl_training.data.files import reason
+from nl_training.data.folders import load_folder
 from nl_training.data.mnist import FASHION_MNIST, MNIST
 from nl_training.data.npz import load_npz
+from nl_training.data.pixels import DARK, LIGHT, PixelFormat
 from nl_training.data.splits import stratified
+
+log = logging.getLogger(__name__)
 
 _EMBEDDED = {"mnist5k": embedded.mnist5k, "digits": embedded.digits}
 _IDX = {MNIST.name: MNIST, FASHION_MNIST.name: FASHION_MNIST}
@@ -26,20 +31,27 @@ def load(
     normalize: bool = True,
     seed: int = 0,
     dtype: str = "float32",
+    size: tuple[int, int] | None = None,
 ) -> Dataset:
     """The data set `name`, ready for training.
 
     `root` is the folder (or, for `images`, also the `.npz`) where the data are. `validation` is the share of the
-    training images, stratified and drawn with `seed`, that picks the best weights; 0 takes none. With `normalize` each
-    channel has mean 0 and standard deviation 1 over the training part; without, pixels are scaled to 0..1. The test
-    images never depend on `seed`. Raises `UserError` on whatever is missing, broken or out of range.
+    training images, stratified and drawn with `seed`, that picks the best weights; 0 takes none. Where the data have a
+    validation part of their own, that is taken for any other share. With `normalize` each channel has mean 0 and
+    standard deviation 1 over the training part; without, pixels whose range begins at 0 are scaled to 0..1. The test
+    images never depend on `seed`. `size` (H, W) resizes the pictures of `images`. Raises `UserError` on whatever is
+    missing, broken or out of range.
     """
     if not 0 <= validation < 1:
         raise UserError(f"data.validation={validation} must be at least 0 and below 1")
-    source = read_source(name, root)
-    train, held = _hold_out(source.train, validation, seed)
-    channels = train.x.shape[1]
-    scale = Normalization.fit(train.x) if normalize else Normalization.scaling(source.largest, channels)
+    source = read_source(name, root, size)
+    _say_untrained(source)
+    train, held = source.train, source.validation if validation else None
+    if source.validation is None:
+        train, held = _hold_out(source.train, validation, seed)
+    low, high = source.range
+    largest = high if low == 0 else 1.0
+    scale = Normalization.fit(train.x) if normalize else Normalization.scaling(largest, train.x.shape[1])
     return Dataset(
         name=name,
         train=_normalized(train, scale, dtype),
@@ -48,11 +60,40 @@ def load(
         classes=source.classes,
         normalization=scale,
         digest=source.digest(),
+        pixels=source.pixels,
     )
 
 
-def read_source(name: str, root: str | None) -> Source:
-    """The raw images of data set `name`; arguments and errors as in `load`."""
+def load_test(
+    name: str, root: str | None, size: tuple[int, int] | None, pixels: PixelFormat | None, scale: Normalization
+) -> tuple[Split, tuple[str, ...]]:
+    """The test images of data set `name` as a run takes them, and the names of the classes.
+
+    Args:
+        name: as in `load`, `root` too.
+        root: where the data are.
+        size: (H, W) to resize pictures to, where `pixels` is None.
+        pixels: how the run's raw images look: those of the data set are brought to that, with a warning that says so.
+            None takes them as they are.
+        scale: the run's normalisation.
+
+    Raises:
+        UserError: as in `load`; where the channels cannot be brought to the run's.
+    """
+    source = read_source(name, root, pixels.size if pixels else size, pixels.matte if pixels else None)
+    x = source.test.x
+    if pixels is not None:
+        found = PixelFormat.of(x, source.range)
+        invert = {found.ground, pixels.ground} == {DARK, LIGHT}
+        if invert or (found.shape, found.range) != (pixels.shape, pixels.range):
+            how = ", inverted" if invert else ""
+            log.warning("data=%s is %s; it is brought to the run's %s%s", name, found, pixels, how)
+        x = pixels.adapt(x, source.range, invert)
+    return _normalized(Split(x, source.test.t), scale, "float32"), source.classes
+
+
+def read_source(name: str, root: str | None, size: tuple[int, int] | None = None, matte: int | None = None) -> Source:
+    """The raw images of data set `name`, in a folder composited on `matte`; arguments and errors as in `load`."""
     if name in _EMBEDDED:
         if root is not None:
             raise UserError(f"data={name} comes with the installation and takes no data.root; leave {root} out")
@@ -66,7 +107,18 @@ def read_source(name: str, root: str | None) -> Source:
         return _IDX[name].load(path)
     if path is None:
         raise UserError("data=images needs data.root: a folder with one folder of pictures for each class, or an .npz")
-    return load_folder(path) if path.is_dir() else load_npz(path)
+    try:
+        return load_folder(path, size, matte) if path.is_dir() else load_npz(path, size)
+    except OSError as error:
+        raise UserError(f"data.root={root} cannot be read ({reason(error)})") from error
+
+
+def _say_untrained(source: Source) -> None:
+    """Warn of classes that the training part has no image of."""
+    there = np.bincount(source.train.t, minlength=len(source.classes)) > 0
+    if not there.all():
+        missing = ", ".join(name for name, found in zip(source.classes, there, strict=True) if not found)
+        log.warning("no training image is of class %s, which only other parts have: it cannot be learnt", missing)
 
 
 def _hold_out(train: Split, share: float, seed: int) -> tuple[Split, Split | None]:

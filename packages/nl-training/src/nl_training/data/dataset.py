@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nl_nodes import ShapeError
+from nl_training.data.pixels import EIGHT_BITS, Array, PixelFormat, Range
 
-Array = npt.NDArray[np.generic]
 Labels = npt.NDArray[np.int64]
 
 _CHUNK = 1024  # images taken at once where a float64 copy of them all would be large
@@ -67,7 +67,8 @@ class Dataset:
     """A data set ready for training; all images are normalised with figures of the training part alone.
 
     `digest` is the SHA-256 of the raw images, labels and class names: the same whatever the seed, the validation
-    part and the normalisation. `validation` is None when no validation part was asked for.
+    part and the normalisation. `validation` is None when no validation part was asked for. `pixels` is how the raw
+    images look, None where that is not known.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Dataset:
     classes: tuple[str, ...]
     normalization: Normalization
     digest: str
+    pixels: PixelFormat | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -87,20 +89,28 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """Raw images as read, before the validation part is taken out of `train`.
+    """Raw images as read, before a validation part is taken out of `train` if it is not there already.
 
-    `largest` is the largest pixel value of the format: 255 for 8 bits.
+    `range` is that of the pixels, and `matte` the grey that transparent pictures were composited on.
     """
 
     train: Split
     test: Split
     classes: tuple[str, ...]
-    largest: float = 255.0
+    range: Range = EIGHT_BITS
+    matte: int | None = None
+    validation: Split | None = None
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """How the images look."""
+        return PixelFormat.of(self.train.x, self.range, self.matte)
 
     def digest(self) -> str:
         """SHA-256 of all that is read: images, labels, their shapes and types, and the class names."""
         sha = hashlib.sha256(repr(self.classes).encode())
-        for array in (self.train.x, self.train.t, self.test.x, self.test.t):
-            sha.update(f"{array.dtype.str}{array.shape}".encode())
-            sha.update(np.ascontiguousarray(array).data)
+        for part in (self.train, self.test, self.validation):
+            for array in (part.x, part.t) if part else ():
+                sha.update(f"{array.dtype.str}{array.shape}".encode())
+                sha.update(np.ascontiguousarray(array).data)
         return sha.hexdigest()

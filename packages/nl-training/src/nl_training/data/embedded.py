@@ -43,7 +43,7 @@ def _source(package: str, file: str, size: int, sha256: str, side: int, largest:
     table = parse_csv(text).reshape(-1, side * side + 1)
     x = table[:, :-1].reshape(-1, 1, side, side)
     t = table[:, -1].astype(np.int64)
-    return Source(*train_and_test(x, t), _DIGITS, largest)
+    return Source(*train_and_test(x, t), _DIGITS, (0.0, largest))
 
 
 def parse_csv(text: bytes | bytearray) -> npt.NDArray[np.uint8]:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.lib import format as npy
 
 from nl_nodes import UserError
-from nl_training.data.dataset import Array, Labels, Source, Split
+from nl_training.data.dataset import Labels, Source, Split
 from nl_training.data.files import MAX_BYTES, read_stream, reason
+from nl_training.data.pixels import USUAL_RANGES, Array, Range, resized, value_range
 from nl_training.data.splits import train_and_test
 
 _WHOLE, _TRAIN, _TEST = ("x", "t"), ("x_train", "t_train"), ("x_test", "t_test")
@@ -24,20 +25,22 @@ _BROKEN = (
 )  # fmt: skip
 
 
-def load_npz(path: Path) -> Source:
+def load_npz(path: Path, size: tuple[int, int] | None = None) -> Source:
     """Images and labels of an `.npz`: `x, t`, split here, or `x_train, t_train, x_test, t_test`.
 
-    Images are (N, C, H, W) or (N, H, W), labels whole numbers (N,) that count the classes from 0. Pixels of uint8 are
-    kept as they are; others become float32. Raises `UserError` on anything else.
+    Images are (N, C, H, W), (N, H, W) or, with 1 or 3 channels, (N, H, W, C), labels whole numbers (N,) that count the
+    classes from 0. Pixels of uint8 are kept as they are; others become float32. Their range is told from their values.
+    With `size` (H, W) images are resized to it. Raises `UserError` on anything else, and where it is not clear which
+    axis holds the channels.
     """
     arrays = _read(path)
-    parts = [_part(arrays, names, path) for names in (_WHOLE, _TRAIN, _TEST) if names[0] in arrays]
+    parts = [_part(arrays, names, path, size) for names in (_WHOLE, _TRAIN, _TEST) if names[0] in arrays]
     classes = _classes(np.concatenate([part.t for part in parts]), path)
     train, test = parts if len(parts) == 2 else train_and_test(parts[0].x, parts[0].t)
     if train.x.shape[1:] != test.x.shape[1:] or train.x.dtype != test.x.dtype:
         kinds = f"{train.x.dtype} {train.x.shape} and {test.x.dtype} {test.x.shape}"
         raise UserError(f"x_train and x_test in {path} are {kinds}; they must agree in image shape and dtype")
-    return Source(train, test, classes, largest=255.0 if train.x.dtype == np.uint8 else 1.0)
+    return Source(train, test, classes, _range([part.x for part in parts], path))
 
 
 def _read(path: Path) -> dict[str, Array]:
@@ -72,8 +75,19 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
     return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if by_columns else "C")
 
 
-def _part(arrays: dict[str, Array], names: tuple[str, str], path: Path) -> Split:
+def _range(parts: list[Array], path: Path) -> Range:
+    """The range of all images; `UserError` where one part has 255 for the other's 1."""
+    ranges = [value_range(x) for x in parts]
+    whites = [white for _, white in ranges]
+    if set(ranges) <= set(USUAL_RANGES) and max(whites) > 2 * min(whites):
+        (a, b), (c, d) = ranges
+        raise UserError(f"pixels in {path} are {a:g} to {b:g} in x_train, {c:g} to {d:g} in x_test; scale them alike")
+    return value_range(np.array([bound for x in parts for bound in (x.min(), x.max())]))
+
+
+def _part(arrays: dict[str, Array], names: tuple[str, str], path: Path, size: tuple[int, int] | None) -> Split:
     x = _images(arrays[names[0]], f"{names[0]} in {path}")
+    x = x if size is None else resized(x, size)
     return Split(x, _labels(arrays[names[1]], f"{names[1]} in {path}", len(x)))
 
 
@@ -82,12 +96,24 @@ def _images(x: Array, what: str) -> Array:
         x = x[:, None]
     if x.ndim != 4 or x.size == 0 or x.dtype.kind not in "buif":
         raise UserError(f"{what} must be numbers of shape (N, C, H, W) or (N, H, W); it is {x.dtype} {x.shape}")
+    x = _channels_first(x, what)
     if x.dtype == np.uint8:
         return x
     x = x.astype(np.float32)
     if not np.isfinite(x).all():
         raise UserError(f"{what} holds values that are not finite in float32; mend or remove those images")
     return x
+
+
+def _channels_first(x: Array, what: str) -> Array:
+    """Images (N, C, H, W) as they are; those of 1 or 3 channels that are (N, H, W, C) transposed."""
+    first, last = x.shape[1] <= 4, x.shape[3] in (1, 3)  # 2 and 4 channels hold transparency too
+    if (first and last) or (x.shape[3] in (2, 4) and not first):
+        raise UserError(
+            f"{what} is {x.shape}, which may have its channels first or last; "
+            "give (N, C, H, W) with W above 4, or (N, H, W) for grey images"
+        )
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if last else x
 
 
 def _labels(t: Array, what: str, n: int) -> Labels:

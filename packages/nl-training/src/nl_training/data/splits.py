@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nl_nodes import UserError
-from nl_training.data.dataset import Array, Labels, Split
+from nl_training.data.dataset import Labels, Split
+from nl_training.data.pixels import Array
 
 Indices = npt.NDArray[np.int64]
 

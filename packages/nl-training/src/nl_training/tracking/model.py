@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +29,14 @@ def softmax(logits: Any) -> Any:
 
 
 def describe(trainer: Trainer) -> dict[str, Any]:
-    """What makes the network and its inputs again: `nl_models.build`'s arguments, class names, normalisation."""
-    scaling = trainer.data.normalization
+    """What makes the network and its inputs again: `nl_models.build`'s arguments, classes, normalisation, pixels."""
+    scaling, pixels = trainer.data.normalization, trainer.data.pixels
     return {
         "network": trainer.net.spec,
         "classes": list(trainer.data.classes),
         "mean": list(scaling.mean),
         "std": list(scaling.std),
+        "pixels": pixels and asdict(pixels),
     }
 
 

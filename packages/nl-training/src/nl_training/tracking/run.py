@@ -158,6 +158,7 @@ class MLflowTracker(Observer):
         for key, value in {
             "dataset.digest": data.digest,
             "dataset.images": f"{len(data.train)} + {len(data.validation or ())} + {len(data.test)}",
+            "dataset.pixels": str(data.pixels or "unknown"),
             "device": repr(trainer.net.device),
             "model": repr(trainer.net),
         }.items():
