@@ -276,3 +276,18 @@ def test_the_device_gives_the_cpus_numbers(name: str, form: dict) -> None:
     state = cpu.state_dict()
     assert all(np.array_equal(value, state[key]) for key, value in fake.state_dict().items())
     fake.load_state_dict(state)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_batch_norm_refuses_to_train_on_one_value_per_feature(compiled: bool) -> None:
+    net = mlp(width=10, batch_norm=True, device=Device(compile=compiled))
+    before = net.state_dict()
+    for call in (net.step, net.gradient):
+        with pytest.raises(ShapeError, match=r"^mlp: layer 2 \(BatchNormalization\).*batches of 2 or more"):
+            call(X[:1], T[:1])
+    assert net.passes == 0
+    assert all(np.array_equal(before[name], array) for name, array in net.state_dict().items())
+    assert net.predict(X[:1]).shape == (1, 10)
+    net.step(X[:2], T[:2])
+    wide = cnn3(width=8, batch_norm=True, device=Device(compile=compiled))
+    assert np.abs(wide.step(X[:1], T[:1]).grads["W1"]).max() > 0
