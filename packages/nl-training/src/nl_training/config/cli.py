@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -29,6 +29,7 @@ from nl_training.config.launchers import launcher
 from nl_training.config.resolve import near, reduced, resolve
 from nl_training.config.schema import Config
 from nl_training.paths import ROOT
+from nl_training.terminal import show_what_it_can
 
 CONF = ROOT / "conf"
 Task = Callable[[Config, DictConfig], Any]
@@ -49,7 +50,7 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
             environment variables that the jobs need.
     """
     failures = Failures.new()
-    try:
+    with script(), failures:
         given = split(sys.argv[1:])
         sys.argv[1:] = given.ordered()
         around: AbstractContextManager[Mapping[str, str]] = nullcontext({})
@@ -64,23 +65,34 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
             if told := failures.take():  # inside, so that the sweep's parent knows of them
                 raise UserError("\nerror: ".join(told))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+
+
+@contextmanager
+def script() -> Iterator[None]:
+    """Hold all that a script does: a mistake ends the process with a line and code 1, an interrupt with its code."""
+    show_what_it_can()
+    try:
+        yield
+    except (UserError, MemoryError) as error:
+        sys.exit(f"error: {_told(error)}")
     except KeyboardInterrupt:
         sys.exit(STOPPED)
-    finally:
-        failures.take()  # of a sweep that was stopped: the file must not stay
+
+
+def _told(error: Exception) -> str:
+    return f"not enough memory: {error}".removesuffix(": ") if isinstance(error, MemoryError) else str(error)
 
 
 def _guarded(task: Task, failures: Failures, environment: Mapping[str, str]) -> Callable[[DictConfig], Any]:
     """The task as Hydra calls it: what the user can mend is noted, and the other jobs of a sweep go on."""
 
     def run(cfg: DictConfig) -> Any:
+        show_what_it_can()  # a worker's streams are its own
         os.environ.update(environment)  # a cluster's workers, which stood before the sweep, have their own
         try:
             return task(resolve(cfg), reduced(cfg))
-        except UserError as error:
-            failures.add(str(error), job_number())
+        except (UserError, MemoryError) as error:
+            failures.add(_told(error), job_number())
             _remove_output()
             return None
 
@@ -307,11 +319,7 @@ def run_command(task: Callable[[str, Config, list[str]], None], help_text: str, 
         return
     named = [a for a in arguments if a.startswith("run=")]
     others = [a for a in arguments if not a.startswith("run=")]
-    try:
+    with script():
         if len(named) != 1 or named[0] == "run=":
             raise UserError("which run? run=ID, from the MLflow UI or the end of a training, or run=latest")
         task(named[0].removeprefix("run="), check(others if overrides else [], multirun=False), others)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(STOPPED)
