@@ -73,6 +73,13 @@ def test_a_task_that_is_refused_leaves_no_folder(command, tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("arguments", [[], ["-m"]])
+def test_a_lack_of_memory_is_told_in_a_line(command, arguments: list[str], tmp_path: Path) -> None:
+    where = (f"hydra.run.dir={tmp_path}/a", f"hydra.sweep.dir={tmp_path}/a")
+    with pytest.raises(SystemExit, match=r"not enough memory: Unable to allocate 9 PiB$"):
+        command(*arguments, *where, error=MemoryError("Unable to allocate 9 PiB"))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["-m", "seed=0,-1"], ["hydra/launcher=jobib", "-m", "seed=0,1"], ["--cfg", "job", "-m", "seed=0,1"], ["-m", "-x"]],

@@ -11,7 +11,11 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from decimal import Decimal
+from functools import cache
 from pathlib import Path, PurePosixPath
+
+from nl_nodes.errors import UserError
 
 try:
     import fcntl
@@ -19,6 +23,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 ROOT = Path("/")
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB")
 
 
 def cores() -> list[int]:
@@ -52,12 +57,30 @@ def cpu_count(root: Path = ROOT) -> int:
     return max(1, int(min([len(cores()) or os.cpu_count() or 1, *quotas])))
 
 
+@cache
 def memory(root: Path = ROOT) -> int | None:
     """How many bytes this process can have: the machine's memory, or its container's limit; None where untold."""
     limits = [limit for folder in _control_groups(root, "memory") if (limit := _memory_limit(folder)) is not None]
     with suppress(AttributeError, ValueError, OSError):
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(limits, default=None)
+
+
+def refuse_beyond_memory(needed: int, what: str, fix: str) -> None:
+    """Raise a `UserError` where something needs more bytes than this process can have: `what` needs so many, `fix`."""
+    most = memory()
+    if most is not None and needed > most:
+        raise UserError(f"{what} needs {told_bytes(needed)} of memory, of which there are {told_bytes(most)}: {fix}")
+
+
+def told_bytes(count: int) -> str:
+    """A number of bytes in the unit that suits it.
+
+    >>> told_bytes(3 * 2**39)
+    '1.5 TiB'
+    """
+    power = min(max(count.bit_length() - 1, 0) // 10, len(UNITS) - 1)
+    return f"{Decimal(count) / 1024**power:.4g} {UNITS[power]}"
 
 
 def can_share_memory() -> bool:
