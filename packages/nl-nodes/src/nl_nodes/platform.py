@@ -134,8 +134,8 @@ def _control_groups(root: Path, controller: str) -> Iterator[Path]:
             continue
         top, mounted = fields[3], root / fields[4].lstrip("/")
         # In a container that sees its host's paths, they may lead out of what is mounted there: then all is at its top.
-        path = PurePosixPath(own[of])
-        inside = path.relative_to(top) if path.is_relative_to(top) else PurePosixPath()
+        group = PurePosixPath(own[of])
+        inside = group.relative_to(top) if group.is_relative_to(top) else PurePosixPath()
         yield from (mounted / step for step in (inside, *inside.parents) if ".." not in step.parts)
 
 

@@ -202,7 +202,7 @@ def _known_to_hydra(override: Override, whole: DictConfig) -> None:
     group = OmegaConf.select(whole, above) if above else None
     if not isinstance(group, DictConfig):
         raise UserError(f"{line}: {above or key} is no group of keys of Hydra's config")
-    known = [f"{above}.{each}" for each in group if not str(each).startswith("_")]
+    known = [f"{above}.{each}" for each in map(str, group) if not each.startswith("_")]
     fixed = dataclasses.is_dataclass(OmegaConf.get_type(group))
     if key not in known and (fixed or not override.is_add()):
         hint = near(key, known) if known else f"choose {above.replace('.', '/')}=NAME beside it"

@@ -43,10 +43,10 @@ def find(store: Store, kind: str, wanted: str) -> Run:
     """
     option = f"{kind}.resume={wanted}"
     if wanted == "latest":
-        for run in _all(store, kind):
-            unfinished = run.info.status != "FINISHED" and not is_alive(_process(run))
-            if unfinished and children(store, run.info.run_id):  # of one that never began nothing is left to do
-                return run
+        for one in _all(store, kind):
+            unfinished = one.info.status != "FINISHED" and not is_alive(_process(one))
+            if unfinished and children(store, one.info.run_id):  # of one that never began nothing is left to do
+                return one
         raise UserError(f"{option}: no {kind} is left unfinished in {store.uri}")
     run = _by_id(store, wanted)
     if run is None:
