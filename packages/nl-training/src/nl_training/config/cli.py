@@ -105,9 +105,11 @@ def _remove_output() -> None:
     folder = Path(hydra_config.runtime.output_dir)
     if hydra_config.output_subdir:
         rmtree(folder / hydra_config.output_subdir, ignore_errors=True)
+    here = Path.cwd()
     for path in (folder, folder.parent):
-        with suppress(OSError):  # one that is not empty stays
-            path.rmdir()
+        if path not in (here, *here.parents):
+            with suppress(OSError):  # one that is not empty stays
+                path.rmdir()
 
 
 def job_number() -> int | None:
@@ -179,16 +181,16 @@ def _check_hydra(overrides: list[Override]) -> None:
         return
     for override in overrides:
         if override.is_sweep_override():
-            raise UserError(f"{override.input_line}: {override.key_or_group} takes one value for all jobs")
+            raise UserError(f"{_line(override)}: {override.key_or_group} takes one value for all jobs")
     whole = _compose([_line(o) for o in overrides if "/" in o.key_or_group], hydra=True)
     for override in overrides:
         if "/" not in override.key_or_group:
             _known_to_hydra(override, whole)
     # A job's number is known when it runs.
-    composed = _compose([*map(_line, overrides), "hydra.job.num=0"], hydra=True).hydra
+    changed = _compose([*map(_line, overrides), "hydra.job.num=0"], hydra=True).hydra
     for key in ("run.dir", "sweep.dir", "sweep.subdir"):
         try:
-            OmegaConf.select(composed, key)
+            OmegaConf.select(changed, key)
         except OmegaConfBaseException as error:
             raise UserError(f"hydra.{key} cannot be resolved: {str(error).splitlines()[0]}") from None
 
