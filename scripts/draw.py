@@ -2,7 +2,7 @@
 
 import sys
 
-from nl_training.config.cli import main, run_command
+from nl_training.config.cli import main, run_command, script
 
 HELP = """Draws the node graph, as it is defined beside what the compiler makes of it, as an SVG and as a page to look
 around in: pan, zoom, open layers, click a node for its formula, shapes, memory, the statistics of its values and
@@ -35,12 +35,10 @@ def layer(arguments):
     from nl_nodes import UserError
     from nl_training.drawing.command import draw_layer
 
-    try:
+    with script():
         if len(arguments) > 1:
             raise UserError(f"layer=NAME stands alone, got {' '.join(arguments)}")
         draw_layer(arguments[0].removeprefix("layer="))
-    except UserError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -20,15 +20,11 @@ def main():
     if {"--help", "-h"} & set(sys.argv):
         print(HELP)
         return
-    from nl_nodes import UserError
+    from nl_training.config.cli import script
     from nl_training.search.search import search
 
-    try:
+    with script():
         search(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
 
 
 if __name__ == "__main__":

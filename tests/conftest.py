@@ -14,7 +14,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 # Beside other test processes each has a core of its own, and what it starts too: workers that wait for each other on
 # cores that others use wait long. Tests that want two workers say so.
-if number := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"):
+if hasattr(os, "sched_setaffinity") and (number := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, [cores[int(number) % len(cores)]])
 

@@ -261,6 +261,17 @@ def test_the_dtype_given_is_the_dtype_returned(case, dtype: str) -> None:
     np.testing.assert_allclose(dx, dx_expected, **tolerance)
 
 
+@pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1, 1)])
+def test_batch_normalization_refuses_to_train_on_one_value(shape) -> None:
+    layer = BatchNormalization(np.ones(3), np.zeros(3))
+    with pytest.raises(ShapeError, match=r"one value per feature in .*batches of 2 or more") as error:
+        layer.forward(np.ones(shape))
+    assert str(shape) in str(error.value)
+    np.testing.assert_array_equal(layer.running_var.value, 1)
+    np.testing.assert_allclose(layer.forward(np.ones(shape), train=False), np.ones(shape), rtol=1e-5)
+    assert np.abs(BatchNormalization(np.ones(3), np.zeros(3)).forward(RNG.standard_normal((1, 3, 2, 1)))).min() > 0.5
+
+
 @pytest.mark.parametrize(
     ("call", "told"),
     [

@@ -6,10 +6,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from support.fake_device import FakeArray, install
+from support.refusals import refused
 
 from nl_layers import Affine, BatchNormalization, Convolution, Dropout, Pooling, Relu, Sigmoid, Tanh
 from nl_models import MODELS, build, cnn3, cnn8, mlp, simple_convnet, vgg11, vgg16
-from nl_nodes import Device, ShapeError, UserError
+from nl_nodes import Device, ShapeError, UserError, platform
 
 install()
 NARROW = {"mlp": 10, "cnn3": 8, "simple_convnet": 5, "cnn8": 8, "vgg11": 4, "vgg16": 4}
@@ -276,3 +277,35 @@ def test_the_device_gives_the_cpus_numbers(name: str, form: dict) -> None:
     state = cpu.state_dict()
     assert all(np.array_equal(value, state[key]) for key, value in fake.state_dict().items())
     fake.load_state_dict(state)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_batch_norm_refuses_to_train_on_one_value_per_feature(compiled: bool) -> None:
+    net = mlp(width=10, batch_norm=True, device=Device(compile=compiled))
+    before = net.state_dict()
+    for call in (net.step, net.gradient):
+        with pytest.raises(ShapeError, match=r"^mlp: layer 2 \(BatchNormalization\).*batches of 2 or more"):
+            call(X[:1], T[:1])
+    assert net.passes == 0
+    assert all(np.array_equal(before[name], array) for name, array in net.state_dict().items())
+    assert net.predict(X[:1]).shape == (1, 10)
+    net.step(X[:2], T[:2])
+    wide = cnn3(width=8, batch_norm=True, device=Device(compile=compiled))
+    assert np.abs(wide.step(X[:1], T[:1]).grads["W1"]).max() > 0
+
+
+@pytest.mark.parametrize("width", [10**8, 10**400])
+@pytest.mark.parametrize("name", NARROW)
+def test_a_width_beyond_all_memory_is_refused_before_anything_is_made(name: str, width: int) -> None:
+    with refused(f"{name} with its", "iB of memory, of which there are", "model.width"):
+        build(name, width=width)
+
+
+def test_a_batch_beyond_all_memory_is_refused_by_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = mlp(width=10)
+    with refused("iB of memory, of which there are", "smaller batches"):
+        net.plan(False, 10**9)
+    monkeypatch.setattr(platform, "memory", lambda: 2**20)
+    with refused("the plan for this batch needs", "of which there are 1 MiB", "smaller batches"):
+        net.plan(True, 300, "int64")
+    net.step(X[:2], T[:2])

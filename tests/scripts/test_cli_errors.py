@@ -61,6 +61,23 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
         (["~model"], ["~model"]),
         (["-m", "model=mlp,cnn33"], ["cnn33", "cnn3?"]),
         (["-m", "optimizer.lr=0.1,0"], ["optimizer.lr=0"]),
+        (["hydra.sweep.dirr=x"], ["hydra.sweep.dirr=x", "hydra.sweep.dir?"]),
+        (["+hydra.foo=1"], ["+hydra.foo=1", "hydra.job?"]),
+        (["hydra=foo"], ["hydra=foo"]),
+        (["hydra.a.b.c=1"], ["hydra.a.b.c=1"]),
+        (["hydra.sweep=x"], ["hydra.sweep=x", "group"]),
+        (["hydra.run.dir=${nope}"], ["hydra.run.dir", "nope"]),
+        (["hydra.sweep.subdir=${nope}"], ["hydra.sweep.subdir", "nope"]),
+        (["hydra.run.dir=null"], ["hydra.run.dir=null", "not Optional"]),
+        (["~hydra.sweep"], ["~hydra.sweep"]),
+        (["hydra.mode=MULTIRUN"], ["hydra.mode=MULTIRUN", "-m"]),
+        (["hydra.sweeper.params={seed:'0,1'}"], ["hydra.sweeper.params", "-m"]),
+        (["hydra/launcher=jobib"], ["hydra/launcher=jobib", "joblib?"]),
+        (["hydra/launcherr=joblib"], ["hydra/launcherr", "hydra/launcher?"]),
+        (["-m", "hydra/launcher=basic,joblib"], ["hydra/launcher", "one value"]),
+        (["hydra.launcher.n_jobs=2"], ["hydra.launcher.n_jobs", "hydra/launcher=NAME"]),
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobz=2"], ["hydra.launcher.n_jobz", "hydra.launcher.n_jobs?"]),
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=two"], ["hydra.launcher.n_jobs=two", "Integer"]),
     ],
     ids=lambda value: " ".join(value),
 )
@@ -72,18 +89,18 @@ def test_wrong_config(arguments: list[str], words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    "overrides",
     [
-        ["model=vgg61"],
-        ["+optimizer.lrr=0.1"],
-        ["-m", "optimizer.lr=0.1,0"],
-        ["--run", "nonsense"],
-        ["--cfg", "job", "model=vgg61"],
+        ["hydra.run.dir=x", "hydra.sweep.dir=y", "+hydra.job.env_set.FOO=1"],
+        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     ],
-    ids=" ".join,
 )
-def test_wrong_config_from_the_shell(arguments: list[str], tmp_path: Path) -> None:
-    refused(run("train.py", *arguments, cwd=tmp_path), "error: ")
+def test_hydras_own_config_may_be_changed(overrides: list[str]) -> None:
+    check(overrides, multirun=True)
+
+
+def test_a_wrong_config_from_the_shell(tmp_path: Path) -> None:
+    refused(run("train.py", "model=vgg61", cwd=tmp_path), "error: ")
     assert not list(tmp_path.iterdir())
 
 
@@ -127,38 +144,11 @@ def test_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     refused(run("train.py", "model=mlp", "data=digits", cwd=tmp_path), "http://127.0.0.1:9", "tracking=off")
 
 
-def test_no_arguments_at_all_run_the_defaults(tmp_path: Path) -> None:
-    code = "from nl_training.config.cli import main; main(lambda config, cfg: print('runs', config.model.name))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "runs cnn3\n", "")
-
-
 def test_help_teaches(tmp_path: Path) -> None:
     done = run("train.py", "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for word in ("vgg16", "batch_norm", "-m model=mlp,cnn3", "optimizer.lr=0.1", "momentum"):
         assert word in done.stdout
-
-
-def test_the_config_is_shown_and_nothing_is_run(tmp_path: Path) -> None:
-    done = run("train.py", "--cfg", "job", "model=mlp", cwd=tmp_path)
-    assert "name: mlp" in done.stdout
-    assert "epoch" not in done.stdout.replace("epochs", "")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["-cn", "nope"], ["-cn"]),
-        (["--multi"], ["--multi", "--multirun?"]),
-        (["--cfg", "jobs"], ["--cfg jobs", "job?"]),
-        (["--cfg"], ["--cfg"]),
-        (["--resolve"], ["--resolve", "--cfg"]),
-    ],
-    ids=lambda value: " ".join(value),
-)
-def test_a_wrong_flag(arguments: list[str], words: list[str], tmp_path: Path) -> None:
-    refused(run("train.py", *arguments, cwd=tmp_path), *words)
 
 
 def test_tf32_is_refused_without_a_gpu(tmp_path: Path) -> None:

@@ -272,13 +272,23 @@ def same(one: Trainer, other: Trainer) -> None:
 
 @pytest.mark.parametrize("kind", [SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam, AdamW], ids=lambda k: k.__name__)
 def test_a_training_that_is_cut_anywhere_ends_as_one_that_is_not(tmp_path, kind) -> None:
-    whole = trainer(kind(0.01))
+    cut_anywhere(tmp_path, kind)
+
+
+def test_so_does_one_whose_last_batch_is_left_out(tmp_path) -> None:
+    assert len(DATA.train) % 431 == 1
+    whole = cut_anywhere(tmp_path, Adam, batch_size=431)
+    assert (whole.steps_per_epoch, whole.step) == (len(DATA.train) // 431, whole.total_steps)
+
+
+def cut_anywhere(tmp_path, kind, **limits) -> Trainer:
+    whole = trainer(kind(0.01), **limits)
     whole.run()
     # In an epoch, at its last step before the evaluation, after the evaluation, and at the very last step.
-    cuts = [Ends(step=5), Ends(step=whole.steps_per_epoch), Ends(epoch=2), Ends(step=whole.total_steps)]
+    cuts = [Ends(step=2), Ends(step=whole.steps_per_epoch), Ends(epoch=2), Ends(step=whole.total_steps)]
     for cut in [*cuts, None]:
         with Checkpoints(tmp_path) as checkpoints:
-            made = trainer(kind(0.01), checkpoints, cut)
+            made = trainer(kind(0.01), checkpoints, cut, **limits)
             if (found := checkpoints.newest()) is not None:
                 restore(made, found)
             if cut is None:
@@ -288,6 +298,7 @@ def test_a_training_that_is_cut_anywhere_ends_as_one_that_is_not(tmp_path, kind)
                     made.run()
     assert made.step == whole.step
     same(made, whole)
+    return whole
 
 
 def test_the_end_alone_is_left_when_the_training_is_over(tmp_path) -> None:

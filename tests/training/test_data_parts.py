@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.refusals import refused
 
-from nl_nodes import ShapeError
-from nl_training.data import Normalization, Split, batches, epoch_order
+from nl_models import Network, build
+from nl_nodes import Device, ShapeError
+from nl_training.data import EpochBatches, Normalization, Split, batches, epoch_order
 from nl_training.data.splits import stratified, train_and_test
 
 
@@ -83,6 +84,37 @@ def test_every_image_once_and_the_last_partial_batch_too(n, sizes):
     assert sorted(t for _, part in got for t in part) == list(range(n))
     for x, t in got:
         np.testing.assert_array_equal(x.ravel(), t)
+
+
+def mlp(batch_norm: bool, device: Device | None = None) -> Network:
+    return build("mlp", input_shape=(1, 2, 2), classes=2, hidden=[3], batch_norm=batch_norm, device=device)
+
+
+@pytest.mark.parametrize(("n", "count", "sizes"), [(100, 4, {32, 4}), (96, 3, {32}), (5, 1, {5}), (33, 2, {32, 1})])
+def test_the_batches_of_an_epoch_have_one_or_two_sizes(n, count, sizes):
+    found = EpochBatches.of(mlp(batch_norm=False), n, 32)
+    assert (found.images, found.count, found.sizes, found.note) == (n, count, sizes, "")
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_lone_last_image_is_left_out_where_batch_norm_fails_on_it(compiled):
+    net = mlp(batch_norm=True, device=Device(compile=compiled))
+    found = EpochBatches.of(net, 33, 32)
+    assert (found.images, found.count, found.sizes) == (32, 1, {32})
+    assert "leaves its last, single image out" in found.note
+    got = list(batches(numbered(33), 32, epoch_order(33, seed=0, epoch=1)[: found.images]))
+    assert [len(t) for _, t in got] == [32]
+    assert EpochBatches.of(net, 34, 32) == EpochBatches(34, 32)
+    for images, size in ((33, 1), (1, 32)):
+        with refused(f"trainer.batch_size={size}", f"{images} images", "layer 2 (BatchNormalization)", "(1, 3)"):
+            EpochBatches.of(net, images, size)
+
+
+def test_a_lone_image_with_large_maps_is_trained_on_and_told():
+    net = build("simple_convnet", input_shape=(1, 8, 8), width=4, batch_norm=True)
+    for images, size, which in ((33, 32, "the last batch of an epoch"), (33, 1, "each batch"), (1, 32, "each batch")):
+        found = EpochBatches.of(net, images, size)
+        assert (found.images, found.note.startswith(f"batch norm: {which} is a single image")) == (images, True)
 
 
 def test_without_an_order_batches_lie_as_the_split_and_copy_nothing():

@@ -22,6 +22,7 @@ def runs(tmp_path: Path) -> list:
     def add(lr: str, seed: str, metrics: list[Metric], status: str = "FINISHED") -> None:
         run_id = client.create_run(experiment, run_name=f"mlp lr={lr}").info.run_id
         params = [Param("optimizer.lr", lr), Param("seed", seed), Param("data.name", "digits")]
+        params.append(Param("sweep.resume", "latest" if seed == "1" else "None"))  # the sweep was gone on with
         client.log_batch(run_id, metrics=metrics, params=params)
         client.set_terminated(run_id, status)
 

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 from mlflow import MlflowClient
+from support.refusals import refused
 from support.sweeps import TRAIN, found, sweep, wait_until_trained, watch
+
+from nl_nodes import UserError
+from nl_training.config.cli import check
+from nl_training.tracking.parents import find
+from nl_training.tracking.process import PROCESS, this_process
+from nl_training.tracking.store import Store
+from nl_training.tracking.sweep import SWEEP, parent
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +193,25 @@ def test_a_launcher_that_is_not_installed_says_what_to_install(
     told = f"error: hydra/launcher={launcher} needs the package {package}: python -m pip install -c constraints.txt"
     assert ended.value.code == f"{told} {package}"  # which Python prints, and exits with 1
     assert capsys.readouterr() == ("", "")
+
+
+def test_latest_is_no_sweep_that_never_began(folder: Path, client: MlflowClient, done) -> None:
+    store = Store.open(f"sqlite:///{folder}/runs.db", "begun")
+    gone = {SWEEP: "seed=0,1", PROCESS: this_process().rpartition(" ")[0] + " 1.0"}
+    begun = client.create_run(store.experiment_id, tags=gone).info.run_id
+    client.create_run(store.experiment_id, tags={"mlflow.parentRunId": begun})
+    never = client.create_run(store.experiment_id, tags=gone).info.run_id
+    assert find(store, SWEEP, "latest").info.run_id == begun
+    client.set_terminated(begun)
+    with refused("sweep.resume=latest", "no sweep is left unfinished"):
+        find(store, SWEEP, "latest")
+    assert find(store, SWEEP, never).info.run_id == never  # who names it may have it
+
+
+def test_a_sweep_of_which_no_job_began_leaves_no_run(folder: Path, client: MlflowClient, done, monkeypatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    where = [f"tracking.uri=sqlite:///{folder}/runs.db", "tracking.experiment_name=refused"]
+    overrides = ["device=gpu", "seed=0,1", *where]
+    with refused("no GPU here"), parent(check(overrides, multirun=True), overrides):
+        raise UserError("no GPU here")
+    assert found(client, "refused") == ([], [])

@@ -4,11 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+from support.refusals import refused
 
 from nl_layers.optimizers import SGD, Adam
 from nl_layers.schedules import Constant
 from nl_models import build
 from nl_nodes import Device, UserError
+from nl_training import app
+from nl_training.config.cli import composed
 from nl_training.data import Split, load
 from nl_training.observer import Observer
 from nl_training.trainer import Limits, Trainer
@@ -163,3 +166,13 @@ def test_the_schedule_scales_the_learning_rate() -> None:
     assert rates[0] == 0.2
     assert rates[len(rates) // 2] == pytest.approx(0.1)
     assert rates == sorted(rates, reverse=True)
+
+
+def test_what_batch_norm_does_to_a_lone_image_is_said_once_or_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["model=mlp", "data=digits", "regularization.batch_norm=true", "verify=off", "tracking=off"]
+    assert len(DATA.train) % 431 == 1
+    result = app.train(*composed([*small, "trainer.batch_size=431", "trainer.epochs=2"]))
+    assert result.steps == 2 * (len(DATA.train) // 431)
+    assert capsys.readouterr().out.count("each epoch leaves its last, single image out") == 1
+    with refused("trainer.batch_size=1 ", "layer 2 (BatchNormalization)", "batches of 2 or more"):
+        app.train(*composed([*small, "trainer.batch_size=1"]))

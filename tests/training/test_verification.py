@@ -23,7 +23,6 @@ from nl_nodes.verify import Certificate, fingerprint, load_certificate, mutated_
 from nl_training import plots, verification
 from nl_training.data import load
 from nl_training.observer import Observer
-from nl_training.plans import sizes
 from nl_training.probe import Probe
 from nl_training.trainer import Limits, Trainer
 from nl_training.verification import (
@@ -275,12 +274,6 @@ def test_each_size_of_batch_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert [plan.images for plan in verify(net(), "strict", LONG).certificate.plans] == [7, 3]
     verify(net(device=Device(compile=False)), "strict", LONG, sizes=(7,))  # has no plan
     assert checked == [7, 3]
-
-
-def test_the_batches_of_an_epoch_have_one_or_two_sizes() -> None:
-    assert sizes(100, 32) == {32, 4}
-    assert sizes(96, 32) == {32}
-    assert sizes(5, 32) == {5}
 
 
 def test_the_mutation_score_is_quoted_where_there_is_one(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ class BatchNormalization(Layer):
         eps: what is added to the variance.
 
     Raises:
-        ShapeError: where x, gamma and beta do not fit.
+        ShapeError: where x, gamma and beta do not fit, and where there is one value per feature to train on: its
+            variance is 0, so that no gradient reaches x, and running_var would run to 0.
 
     Source: Ioffe and Szegedy, Batch Normalization (2015), algorithms 1 and 2; Deep Learning from Scratch, 6.3.
     """
@@ -55,6 +56,11 @@ class BatchNormalization(Layer):
         var: Node
         if mode.train:
             axes = tuple(a for a in range(len(x.shape)) if a != 1)
+            if prod(x.shape[a] for a in axes) == 1:
+                raise ShapeError(
+                    f"BatchNormalization: one value per feature in {x.shape} has no variance to train on: "
+                    "give batches of 2 or more, or leave batch norm out"
+                )
             mean = Mean(x, axes, keepdims=True)
             centred = Add(x, MulConst(mean, -1))
             var = Mean(Mul(centred, centred), axes, keepdims=True)

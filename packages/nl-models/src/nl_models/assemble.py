@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from nl_layers import Affine, BatchNormalization, Convolution, Dropout, Layer, P
 from nl_layers.initializers import normal
 from nl_models.network import Network
 from nl_nodes import Device, ShapeError, UserError
+from nl_nodes.platform import refuse_beyond_memory
 from nl_nodes.typing import Shape
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {"relu": Relu, "sigmoid": Sigmoid, "tanh": Tanh}
@@ -78,18 +81,31 @@ def assemble(name: str, plan: Plan, options: Options, device: Device | None, spe
     for part in plan:
         builder.add(part, images=any(isinstance(p, Conv) for p in plan))
     builder.logits()
+    # Weights and gradients; the first weights are drawn in float64, which is no more.
+    refuse_beyond_memory(
+        2 * np.dtype(device.dtype).itemsize * builder.parameters,
+        f"{name} with its {Decimal(builder.parameters):.4g} parameters",
+        "choose a smaller model.width or smaller images",
+    )
+    layers = [(make(), number) for make, number in builder.layers]
     spec = {"name": name, **spec, **vars(options), "input_shape": list(options.input_shape)}
-    return Network(builder.layers, spec, device)
+    return Network(layers, spec, device)
 
 
 class Builder:
-    """Grows a network layer by layer, following the shape and numbering the layers that have weights."""
+    """Grows a network layer by layer, following the shape and numbering the layers that have weights.
+
+    Attributes:
+        layers: what makes each layer, to be called in this order, and its number.
+        parameters: how many parameters the layers have together.
+    """
 
     def __init__(self, name: str, options: Options) -> None:
         self.name = name
         self.options = options
         self.rng = np.random.default_rng(options.seed)
-        self.layers: list[tuple[Layer, int]] = []
+        self.layers: list[tuple[Callable[[], Layer], int]] = []
+        self.parameters = 0
         self.shape = options.input_shape
         self.number = 0
 
@@ -108,29 +124,38 @@ class Builder:
             self.affine(part.features, bias=position != "before_activation")
         if position == "before_activation":
             self.normalise(images)
-        self.layers.append((ACTIVATIONS[self.options.activation](), self.number))
+        self.layers.append((ACTIVATIONS[self.options.activation], self.number))
         if position == "after_activation":
             self.normalise(images)
         if isinstance(part, Dense) and self.options.dropout:
-            self.layers.append((Dropout(self.options.dropout, seed=self.options.seed, stream=self.number), self.number))
+            stream = self.number
+            self.layers.append((lambda: Dropout(self.options.dropout, seed=self.options.seed, stream=stream), stream))
 
     def convolution(self, part: Conv, bias: bool) -> None:
         """A convolution with fresh weights."""
         if len(self.shape) != 3:
             raise ShapeError(f"{self.name}: a convolution needs an input shape (C, H, W), got {self.shape}")
         c, h, w = self.shape
-        fan_in = c * part.size * part.size
-        weight = normal(self.rng, (part.filters, c, part.size, part.size), fan_in, self.options.init)
-        self.layers.append((Convolution(weight, np.zeros(part.filters) if bias else None, pad=part.pad), self.number))
+        weight = (part.filters, c, part.size, part.size)
+        self.weigh(weight, part.filters, bias, lambda w, b: Convolution(w, b, pad=part.pad), c * part.size * part.size)
         grow = 2 * part.pad - part.size + 1
         self.follow((part.filters, h + grow, w + grow), f"a {part.size}x{part.size} convolution (pad {part.pad})")
 
     def affine(self, features: int, bias: bool) -> None:
         """An affine layer with fresh weights."""
-        fan_in = int(np.prod(self.shape))
-        weight = normal(self.rng, (fan_in, features), fan_in, self.options.init)
-        self.layers.append((Affine(weight, np.zeros(features) if bias else None), self.number))
+        fan_in = prod(self.shape)
+        self.weigh((fan_in, features), features, bias, Affine, fan_in)
         self.shape = (features,)
+
+    def weigh(self, shape: Shape, outputs: int, bias: bool, make: Callable[..., Layer], fan_in: int) -> None:
+        """A layer of fresh weights of this shape, with a bias for each of its outputs or none."""
+        self.parameters += prod(shape) + outputs * bias
+
+        def layer() -> Layer:
+            weight = normal(self.rng, shape, fan_in, self.options.init)
+            return make(weight, np.zeros(outputs) if bias else None)
+
+        self.layers.append((layer, self.number))
 
     def logits(self) -> None:
         """The last affine layer, to the classes."""
@@ -139,13 +164,14 @@ class Builder:
 
     def normalise(self, images: bool) -> None:
         """Batch normalisation of the shape so far: per channel in a net on images, else per feature."""
-        features = self.shape[0] if images else int(np.prod(self.shape))
-        self.layers.append((BatchNormalization(np.ones(features), np.zeros(features)), self.number))
+        features = self.shape[0] if images else prod(self.shape)
+        self.parameters += 2 * features
+        self.layers.append((lambda: BatchNormalization(np.ones(features), np.zeros(features)), self.number))
 
     def pool(self) -> None:
         """Max pooling of 2x2 windows."""
         c, h, w = self.shape
-        self.layers.append((Pooling(2, 2, stride=2), self.number))
+        self.layers.append((lambda: Pooling(2, 2, stride=2), self.number))
         self.follow((c, h // 2, w // 2), "2x2 max pooling")
 
     def follow(self, shape: Shape, what: str) -> None:

@@ -13,8 +13,8 @@ from nl_nodes import UserError
 from nl_training.checkpoint import Checkpoints
 from nl_training.config import build
 from nl_training.config.resolve import resolve
+from nl_training.data import EpochBatches
 from nl_training.observer import Observer, Result
-from nl_training.plans import sizes
 from nl_training.probe import Probe
 from nl_training.progress import CertificateBar, ProgressBar
 from nl_training.snapshot import restore
@@ -60,8 +60,11 @@ def train(
     data = build.dataset(config)
     net = build.network(config, data, device)
     print(f"{net!r} on {device!r}\n{data.name}: {len(data.train):,} images to train, {len(data.test):,} to test")
+    epoch = EpochBatches.of(net, len(data.train), config.trainer.batch_size)
+    if epoch.note:
+        print(epoch.note)
     tracker = _tracker(config, cfg, data, tags or {}, past)
-    outcome = _verified(config, net, data)
+    outcome = _verified(config, net, epoch)
     try:
         result = _run(config, cfg, net, data, tracker, outcome, watching)
     except (KeyboardInterrupt, SystemExit):
@@ -142,11 +145,10 @@ def _checkpoints(config: Config, run_id: str) -> Checkpoints:
     return Checkpoints(checkpoint_folder(run_id), t.checkpoint_every_steps, t.checkpoint_every_seconds)
 
 
-def _verified(config: Config, net: Network, data: Dataset) -> Outcome:
+def _verified(config: Config, net: Network, epoch: EpochBatches) -> Outcome:
     """Verify the gradients as the config wants it, and tell what came of it."""
-    batches = sizes(len(data.train), config.trainer.batch_size)
     with CertificateBar() as bar:
-        outcome = verify(net, config.verify.mode, config.verify.max_seconds, bar.advance, batches)
+        outcome = verify(net, config.verify.mode, config.verify.max_seconds, bar.advance, epoch.sizes)
     for line in outcome.lines():
         print(line)
     return outcome

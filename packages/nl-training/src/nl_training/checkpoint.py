@@ -6,12 +6,12 @@ The last tensor, `sha256`, is the checksum of every byte before it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from math import prod
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from nl_nodes import UserError
+from nl_nodes.platform import locked, sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def write(snapshot: Snapshot, path: Path) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-    _sync(path.parent)
+    sync_folder(path.parent)
 
 
 def read(path: Path) -> Snapshot:
@@ -109,15 +110,6 @@ def _pieces(snapshot: Snapshot) -> Iterator[Any]:
             yield np.ascontiguousarray(array).data.cast("B")
 
 
-def _sync(folder: Path) -> None:
-    """Bring a folder's names to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 class Checkpoints:
     """The checkpoints of one run, which no other process may write; a context.
 
@@ -137,18 +129,16 @@ class Checkpoints:
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._writing: tuple[Future[None], Snapshot] | None = None
         self._at = monotonic()
+        self._lock = ExitStack()
 
     def __enter__(self) -> Checkpoints:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.folder, os.O_RDONLY)
+            self._lock.enter_context(locked(self.folder, wait=False))
+        except BlockingIOError:
+            raise UserError(f"another process is training this run: it writes to {self.folder}") from None
         except OSError as error:
             raise UserError(f"no checkpoints can be written to {self.folder}: {error.strerror}") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise UserError(f"another process is training this run: it writes to {self.folder}") from None
         for left in self.folder.glob("*.part"):
             left.unlink()
         return self
@@ -157,7 +147,7 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.shutdown()
-        os.close(self._lock)
+        self._lock.close()
 
     def due(self, step: int) -> bool:
         """Whether it is time for one after this step."""

@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     from nl_nodes.verify import Certificate
 
 
-def sizes(images: int, batch_size: int) -> set[int]:
-    """How many images the batches of an epoch have."""
-    return {min(images, batch_size), images % batch_size} - {0}
-
-
 def unseen(net: Network, certificate: Certificate, wanted: Iterable[int]) -> list[int]:
     """The sizes, of those wanted, whose plan a network's certificate says nothing of; a pass node by node has none."""
     if not net.device.compiles:

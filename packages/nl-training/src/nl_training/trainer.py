@@ -6,7 +6,7 @@ import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from math import ceil, isfinite
+from math import isfinite
 from time import perf_counter
 from typing import Any
 
@@ -18,7 +18,7 @@ from nl_layers.schedules import Schedule
 from nl_models import Network
 from nl_nodes import UserError
 from nl_training.checkpoint import Checkpoints
-from nl_training.data import Dataset, batches, epoch_order
+from nl_training.data import Dataset, EpochBatches, batches, epoch_order
 from nl_training.divergence import first_not_finite
 from nl_training.observer import EpochReport, Observer, Progress, Result, StepReport
 from nl_training.snapshot import snapshot
@@ -34,7 +34,8 @@ class Limits:
 
     Attributes:
         epochs: passes over the training data, 1 or more.
-        batch_size: images per step; the last batch of an epoch may be smaller.
+        batch_size: images per step; the last batch of an epoch may be smaller, and is left out where it is a single
+            image on which batch norm fails.
         max_steps: end after so many steps, None for no limit.
         target_accuracy: end at the first evaluation whose accuracy on the whole test set reaches this, None for no
             such race. The weights that are kept are still chosen by validation accuracy.
@@ -65,7 +66,11 @@ class Trainer:
     Attributes:
         best_state: host copies of the best weights so far, by validation accuracy (without a validation part, the
             latest).
+        epoch_batches: how the training images are cut into batches.
         progress: how far it is.
+
+    Raises:
+        ShapeError: where batch norm fails on every batch.
     """
 
     def __init__(
@@ -85,7 +90,8 @@ class Trainer:
         self.weight_decay, self.seed, self.observers = weight_decay, seed, observers
         self.checkpoints = checkpoints
         self.base_lr = optimizer.lr
-        self.steps_per_epoch = ceil(len(data.train.t) / self.limits.batch_size)
+        self.epoch_batches = EpochBatches.of(net, len(data.train), self.limits.batch_size)
+        self.steps_per_epoch = self.epoch_batches.count
         whole = self.limits.epochs * self.steps_per_epoch
         self.total_steps = min(whole, self.limits.max_steps or whole)
         self.best_state: dict[str, Any] = {}
@@ -135,7 +141,7 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> None:
         p = self.progress
-        order = epoch_order(len(self.data.train), self.seed, epoch)
+        order = epoch_order(len(self.data.train), self.seed, epoch)[: self.epoch_batches.images]
         end = p.position + max(self.total_steps - p.step, 0)
         for x, t in islice(batches(self.data.train, self.limits.batch_size, order), p.position, end):
             report = self._step(epoch, x, t)

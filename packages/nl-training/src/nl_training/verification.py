@@ -145,7 +145,7 @@ def training_graph(net: Network, device: Device, batch: int | None = None) -> Gr
 
 def batch_of(net: Network) -> int:
     """How many images a network is verified on."""
-    return IMAGES_NORMALISED if net.wire(1, train=True).updates else IMAGES
+    return IMAGES_NORMALISED if net.wire(IMAGES, train=True).updates else IMAGES
 
 
 def batches(net: Network, seed: int = 0) -> list[dict[str, Any]]:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from nl_nodes.compiler.memory import LINE, Block, Memory, place
+from nl_nodes.compiler.memory import LINE, SMALLER, Block, Memory, place
 from nl_nodes.compiler.trace import Call
 from nl_nodes.compiler.workers import Team
+from nl_nodes.platform import refuse_beyond_memory
 from nl_nodes.typing import Shape
 
 
@@ -26,6 +27,7 @@ class Arena:
     def __init__(self, memory: Memory, team: Team) -> None:
         self._memory = memory
         self._places, self.size = place(memory.blocks)
+        refuse_beyond_memory(self.size, "the plan for this batch", SMALLER)
         self._bytes = team.memory(self.size + LINE)
         self._begin = -self._bytes.ctypes.data % LINE
         for block in self._places:

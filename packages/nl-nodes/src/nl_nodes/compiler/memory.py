@@ -9,11 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from nl_nodes.platform import refuse_beyond_memory
+
 LINE = 64
 """Bytes of a cache line, on which every block begins."""
 
 CHUNK = 2**28
 """Bytes of address space to ask for at a time."""
+
+SMALLER = "give smaller batches, or make the network narrower"
+"""What to do where a plan needs more memory than there is."""
 
 
 @dataclass(eq=False)
@@ -65,6 +70,7 @@ class Memory:
         """A new block of so many bytes; pages that nobody touches take no memory."""
         size = max(size, 1)
         if self._end + size > len(self._chunk):
+            refuse_beyond_memory(size, "one array of the plan for this batch", SMALLER)
             self._chunk, self._end = np.frombuffer(mmap(-1, max(size, CHUNK)), np.uint8), 0
         memory = self._chunk[self._end : self._end + size]
         self._end += _round(size)

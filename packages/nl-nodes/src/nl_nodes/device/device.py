@@ -10,7 +10,8 @@ import numpy as np
 from nl_nodes.device import cpu as _cpu
 from nl_nodes.device.backend import backend
 from nl_nodes.device.blas import BlasThreads
-from nl_nodes.errors import UserError
+from nl_nodes.errors import DeviceError, UserError
+from nl_nodes.platform import can_share_memory, cpu_count
 from nl_nodes.typing import Array, Namespace
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Device:
         name: "cpu" (NumPy) or "gpu" (CuPy).
         dtype: "float32" to train, "float64" to verify.
         compile: run the compiled form of a graph; False runs the reference, node by node.
-        threads: how many threads compute, None for as many as there are cores.
+        threads: how many threads compute, None for as many as there are cores, within a container's CPU quota.
         workers: whether these are "threads" or "processes"; "auto" decides.
         index: which GPU.
         tf32: whether a GPU may round float32 products to TF32.
@@ -73,10 +74,12 @@ class Device:
             # Late: the compiler knows nodes, and those know the device's backends.
             from nl_nodes.compiler.workers import team
 
-            kind = self.workers
+            kind, shares = self.workers, can_share_memory()
+            if kind == "processes" and not shares:
+                raise DeviceError("device.workers=processes: processes share no memory on this system: use threads")
             if kind == "auto":  # see docs/decisions/0007-processes.md
-                kind = "processes" if hasattr(os, "memfd_create") else "threads"
-            self._team = team(kind, self.threads or len(os.sched_getaffinity(0)))
+                kind = "processes" if shares else "threads"
+            self._team = team(kind, self.threads or cpu_count())
         return self._team
 
     def zeros(self, size: int) -> Array:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from itertools import pairwise
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import hydra
@@ -21,27 +23,21 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nl_nodes import UserError
+from nl_training.config.arguments import COMPLETION, split
 from nl_training.config.failures import Failures
 from nl_training.config.launchers import launcher
 from nl_training.config.resolve import near, reduced, resolve
 from nl_training.config.schema import Config
 from nl_training.paths import ROOT
+from nl_training.terminal import show_what_it_can
 
 CONF = ROOT / "conf"
 Task = Callable[[Config, DictConfig], Any]
 Sweep = Callable[[Config, list[str]], AbstractContextManager[Mapping[str, str]]]
 
-MULTIRUN = {"-m", "--multirun"}
-RUN = MULTIRUN | {"-r", "--run"}
-COMPLETION = {"-sc", "--shell-completion"}
-CFG = {"--cfg", "-c"}
-INFO = {"--info", "-i"}
-# Hydra's flags that only show something; those that bring other config files are left out.
-SHOW = CFG | INFO | {"--help", "-h", "--hydra-help", "--resolve", "--package", "-p", "--version"}
-CFG_WORDS = ("job", "hydra", "all")
-INFO_WORDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 STOPPED = 128 + signal.SIGINT  # what a shell makes of that signal
-WORDS = {**dict.fromkeys(CFG, CFG_WORDS), **dict.fromkeys(INFO, INFO_WORDS)}
+# Keys of Hydra's own config for which the scripts have a way that they check.
+HYDRA_INSTEAD = {"hydra.mode": "-m makes a sweep", "hydra.sweeper.params": "a sweep is KEY=VALUE,VALUE with -m"}
 OmegaConf.register_new_resolver("nl_root", lambda: str(ROOT), replace=True)
 
 
@@ -53,65 +49,67 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
         sweep: with `-m`, what holds the jobs together: given the first job's config and the overrides, it gives the
             environment variables that the jobs need.
     """
-    arguments = sys.argv[1:]
-    flags = {a for a in arguments if a.startswith("-")}
-    multirun = bool(flags & MULTIRUN)
-    overrides = [a for a in arguments if not a.startswith("-")]
     failures = Failures.new()
-    try:
-        if not flags & COMPLETION:
-            _check_flags(arguments)
+    with script(), failures:
+        given = split(sys.argv[1:])
+        sys.argv[1:] = given.ordered()
         around: AbstractContextManager[Mapping[str, str]] = nullcontext({})
         held: AbstractContextManager[None] = nullcontext()
-        if flags <= RUN:
-            held = launcher(overrides)
-            first = check(overrides, multirun)
-            if multirun and sweep is not None:
-                around = sweep(first, overrides)
-        elif not flags & COMPLETION:
-            check([o for o in overrides if "=" in o], multirun)  # not the flags' own words, as in `--cfg job`
+        if COMPLETION not in given.flags:
+            held = launcher(given.overrides) if given.runs else held
+            first = check(given.overrides, given.multirun)
+            if given.multirun and sweep is not None:
+                around = sweep(first, given.overrides)
         with around as environment, held:
             run = _guarded(task, failures, environment)
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
             if told := failures.take():  # inside, so that the sweep's parent knows of them
                 raise UserError("\nerror: ".join(told))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+
+
+@contextmanager
+def script() -> Iterator[None]:
+    """Hold all that a script does: a mistake ends the process with a line and code 1, an interrupt with its code."""
+    show_what_it_can()
+    try:
+        yield
+    except (UserError, MemoryError) as error:
+        sys.exit(f"error: {_told(error)}")
     except KeyboardInterrupt:
         sys.exit(STOPPED)
-    finally:
-        failures.take()  # of a sweep that was stopped: the file must not stay
+
+
+def _told(error: Exception) -> str:
+    return f"not enough memory: {error}".removesuffix(": ") if isinstance(error, MemoryError) else str(error)
 
 
 def _guarded(task: Task, failures: Failures, environment: Mapping[str, str]) -> Callable[[DictConfig], Any]:
     """The task as Hydra calls it: what the user can mend is noted, and the other jobs of a sweep go on."""
 
     def run(cfg: DictConfig) -> Any:
+        show_what_it_can()  # a worker's streams are its own
         os.environ.update(environment)  # a cluster's workers, which stood before the sweep, have their own
         try:
             return task(resolve(cfg), reduced(cfg))
-        except UserError as error:
-            failures.add(str(error), job_number())
+        except (UserError, MemoryError) as error:
+            failures.add(_told(error), job_number())
+            _remove_output()
             return None
 
     return run
 
 
-def _check_flags(arguments: list[str]) -> None:
-    """Refuse flags that are none, or that lack their word."""
-    flags = [a.partition("=")[0] for a in arguments if a.startswith("-")]
-    for flag in flags:
-        if flag not in RUN | SHOW:
-            raise UserError(f"{flag} is no flag of this script: {near(flag, RUN | SHOW)}")
-    for argument, following in pairwise([*arguments, ""]):
-        flag, given, word = argument.partition("=")
-        word = word if given else following
-        # Hydra takes --info alone, and overrides behind it.
-        alone = flag in INFO and (not word or "=" in word or word.startswith("-"))
-        if flag in WORDS and word not in WORDS[flag] and not alone:
-            raise UserError(f"{flag} {word}: {near(word, WORDS[flag])}")
-    if "--resolve" in flags and not (CFG | {"--help", "-h"}) & set(flags):
-        raise UserError("--resolve goes with --cfg, such as --cfg job --resolve")
+def _remove_output() -> None:
+    """Remove the folder that Hydra made for a task that was refused, unless it holds more than Hydra's own."""
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    if hydra_config.output_subdir:
+        rmtree(folder / hydra_config.output_subdir, ignore_errors=True)
+    here = Path.cwd()
+    for path in (folder, folder.parent):
+        if path not in (here, *here.parents):
+            with suppress(OSError):  # one that is not empty stays
+                path.rmdir()
 
 
 def job_number() -> int | None:
@@ -127,6 +125,7 @@ def check(overrides: list[str], multirun: bool) -> Config:
         UserError: with what is wrong and the near match.
     """
     read = [parsed(text) for text in overrides]
+    _check_hydra([o for o in read if _is_hydra(o)])
     choices = [list(values_of(o, multirun)) for o in read]
     if any(o.key_or_group == "experiment" and o.is_sweep_override() for o in read):
         _refuse_keys_of_one(overrides)
@@ -161,14 +160,65 @@ def parsed(text: str) -> Override:
     key = override.key_or_group
     if override.package is not None:
         raise UserError(f"{text}: a group has one place, its own: leave @{override.package} out")
-    if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
-        return override
     if override.is_delete():
         raise UserError(f"{text}: nothing can be left out; choose another option of the group instead")
+    if _is_hydra(override):
+        return override
     _known(key, text)
     if override.is_add() or override.is_force_add():
         raise UserError(f"{text}: no key can be added: {near(key, _keys(key.split('.')[0], []))}")
     return override
+
+
+def _is_hydra(override: Override) -> bool:
+    """Whether it changes Hydra's own config."""
+    return override.key_or_group.replace("/", ".").split(".")[0] == "hydra"
+
+
+def _check_hydra(overrides: list[Override]) -> None:
+    """Refuse what Hydra's own config doesn't have, and lists: a sweep goes over the runs' config."""
+    if not overrides:
+        return
+    for override in overrides:
+        if override.is_sweep_override():
+            raise UserError(f"{_line(override)}: {override.key_or_group} takes one value for all jobs")
+    whole = _compose([_line(o) for o in overrides if "/" in o.key_or_group], hydra=True)
+    for override in overrides:
+        if "/" not in override.key_or_group:
+            _known_to_hydra(override, whole)
+    # A job's number is known when it runs.
+    changed = _compose([*map(_line, overrides), "hydra.job.num=0"], hydra=True).hydra
+    for key in ("run.dir", "sweep.dir", "sweep.subdir"):
+        try:
+            OmegaConf.select(changed, key)
+        except OmegaConfBaseException as error:
+            raise UserError(f"hydra.{key} cannot be resolved: {str(error).splitlines()[0]}") from None
+
+
+def _known_to_hydra(override: Override, whole: DictConfig) -> None:
+    """Refuse a key that Hydra's config has not, or that stands for several."""
+    key, line = override.key_or_group, _line(override)
+    if key in HYDRA_INSTEAD:
+        raise UserError(f"{line}: {HYDRA_INSTEAD[key]}")
+    above, _, name = key.rpartition(".")
+    group = OmegaConf.select(whole, above) if above else None
+    if not isinstance(group, DictConfig):
+        raise UserError(f"{line}: {above or key} is no group of keys of Hydra's config")
+    known = [f"{above}.{each}" for each in map(str, group) if not each.startswith("_")]
+    fixed = dataclasses.is_dataclass(OmegaConf.get_type(group))
+    if key not in known and (fixed or not override.is_add()):
+        hint = near(key, known) if known else f"choose {above.replace('.', '/')}=NAME beside it"
+        raise UserError(f"{line}: {key} is unknown: {hint}")
+    if key in known and OmegaConf.is_dict(group._get_node(name)):
+        raise UserError(f"{line}: {key} is a group of keys: set one of them")
+
+
+def _hydra_groups(group: str) -> list[str]:
+    """The options of a group of Hydra's own config; of `hydra` itself its groups."""
+    loader = GlobalHydra.instance().config_loader()
+    if group == "hydra":
+        return [f"hydra/{name}" for name in loader.list_groups(group)]
+    return loader.get_group_options(group)
 
 
 def _known(key: str, text: str) -> None:
@@ -182,10 +232,14 @@ def _known(key: str, text: str) -> None:
         raise UserError(f"{text}: {key} is no config group or key: {near(key, [*groups, *top])}")
 
 
+def _line(override: Override) -> str:
+    return override.input_line or ""
+
+
 def values_of(override: Override, multirun: bool) -> Iterator[str]:
     """The override's text for each value that it sweeps over, its options checked."""
     key = override.key_or_group
-    line = override.input_line or ""
+    line = _line(override)
     if override.is_sweep_override() and not multirun:
         raise UserError(f"{line}: a list of values is a sweep: add -m, or quote it")
     if override.is_interval_sweep():
@@ -212,20 +266,28 @@ def _option(key: str, value: str) -> None:
             raise UserError(f"{key}={value} is unknown: {near(value, options)} (options: {', '.join(sorted(options))})")
 
 
-def _compose(overrides: list[str]) -> DictConfig:
-    mine = [o for o in overrides if not o.startswith(("hydra.", "hydra/", "+hydra", "~hydra"))]
+def _compose(overrides: list[str], hydra: bool = False) -> DictConfig:
+    """Compose the runs' config; with `hydra`, Hydra's own from overrides of that."""
+    mine = overrides if hydra else [o for o in overrides if not o.lstrip("+").startswith(("hydra.", "hydra/"))]
     GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", overrides=mine)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_composition_error(str(error), mine)) from None
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            return compose("config", overrides=mine, return_hydra_config=hydra)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(_composition_error(error, mine)) from None
 
 
-def _composition_error(message: str, overrides: list[str]) -> str:
-    """What Hydra says, in one line, with the near key."""
+def _composition_error(error: Exception, overrides: list[str]) -> str:
+    """What Hydra says, in one line, with the near option or key."""
+    message = str(error)
     for text in overrides:
-        key = text.partition("=")[0]
+        key, _, value = text.partition("=")
+        if key.startswith("hydra/"):
+            groups = _hydra_groups("hydra")
+            if key not in groups:
+                return f"{text}: {key} is no group of Hydra's config: {near(key, groups)}"
+            if f"'{key}/{value}'" in message:
+                return f"{text} is unknown: {near(value, _hydra_groups(key))}"
         if f"Could not override '{key}'" in message:
             group = key.split(".")[0]
             known = _keys(group, overrides)
@@ -234,6 +296,8 @@ def _composition_error(message: str, overrides: list[str]) -> str:
             if key in known:
                 return f"{text}: {key} takes no new keys here; write them into the file"
             return f"{key} is unknown: {near(key, known)}"
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        message += f": {str(error.__cause__).splitlines()[0]}"
     return " ".join(message.split())
 
 
@@ -257,11 +321,7 @@ def run_command(task: Callable[[str, Config, list[str]], None], help_text: str, 
         return
     named = [a for a in arguments if a.startswith("run=")]
     others = [a for a in arguments if not a.startswith("run=")]
-    try:
+    with script():
         if len(named) != 1 or named[0] == "run=":
             raise UserError("which run? run=ID, from the MLflow UI or the end of a training, or run=latest")
         task(named[0].removeprefix("run="), check(others if overrides else [], multirun=False), others)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(STOPPED)

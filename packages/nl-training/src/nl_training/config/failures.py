@@ -25,19 +25,25 @@ class Failures:
         """An empty one, in the repository's output folder."""
         return cls(ROOT / "outputs" / f"failures-{uuid4()}.txt")
 
+    def __enter__(self) -> Failures:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.take()  # of a sweep that was stopped: the file must not stay
+
     def add(self, text: str, job: int | None) -> None:
         """Note what the user can mend, and tell it at once where other jobs of a sweep still go on."""
         if job is not None:
             text = f"job {job}: {text}"
             print(f"error: {text}", file=sys.stderr, flush=True)
         self.path.parent.mkdir(exist_ok=True)
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{text}\n")
 
     def take(self) -> list[str]:
         """All that was noted; the file is gone then."""
         if not self.path.exists():
             return []
-        lines = self.path.read_text().splitlines()
+        lines = self.path.read_text(encoding="utf-8").splitlines()
         self.path.unlink()
         return lines

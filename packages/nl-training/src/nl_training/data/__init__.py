@@ -1,6 +1,6 @@
 """Image data sets: read, verified, split, normalised, and cut into batches. Knows neither Hydra nor MLflow."""
 
-from nl_training.data.batches import batches, epoch_order
+from nl_training.data.batches import EpochBatches, batches, epoch_order
 from nl_training.data.catalog import NAMES, load, load_test
 from nl_training.data.dataset import Dataset, Normalization, Split
 from nl_training.data.images import read_image
@@ -9,6 +9,7 @@ from nl_training.data.pixels import PixelFormat
 __all__ = [
     "NAMES",
     "Dataset",
+    "EpochBatches",
     "Normalization",
     "PixelFormat",
     "Split",

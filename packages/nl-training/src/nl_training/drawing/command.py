@@ -61,6 +61,6 @@ def _save(sketch: Sketch, name: str) -> None:
     folder = ROOT / "outputs" / "drawings"
     folder.mkdir(parents=True, exist_ok=True)
     for ending, text in ((".svg", svg(sketch)), (".html", page(sketch))):
-        (folder / f"{name}{ending}").write_text(text)
+        (folder / f"{name}{ending}").write_text(text, encoding="utf-8")
     print("\n".join([sketch.title, *(f"  {line}" for line in [*sketch.lines, *map(told, sketch.halves)])]))
     print(f"page     {folder / name}.html\npicture  {folder / name}.svg")

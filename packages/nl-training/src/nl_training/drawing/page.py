@@ -53,7 +53,7 @@ def page(sketch: Sketch) -> str:
 
 
 def _read(name: str) -> str:
-    return (files(__package__) / name).read_text()
+    return (files(__package__) / name).read_text("utf-8")
 
 
 def _legend(sketch: Sketch) -> list[str]:

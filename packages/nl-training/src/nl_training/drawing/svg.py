@@ -49,7 +49,7 @@ class Placed:
 
 def style() -> str:
     """The colours and shapes of all pictures."""
-    return (files(__package__) / "style.css").read_text()
+    return (files(__package__) / "style.css").read_text("utf-8")
 
 
 def svg(sketch: Sketch) -> str:

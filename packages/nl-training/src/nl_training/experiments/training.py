@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from nl_training.app import trainer
 from nl_training.config import build
 from nl_training.config.variants import variant
-from nl_training.data import Dataset, Split
+from nl_training.data import Dataset, EpochBatches, Split
 from nl_training.data.splits import stratified
 from nl_training.observer import EpochReport, Observer, Result, StepReport
-from nl_training.plans import sizes
 from nl_training.verification import Outcome, verify
 
 if TYPE_CHECKING:
@@ -103,8 +102,11 @@ def train(
     net = build.network(config, data, build.device(config))
     if prepare is not None:
         prepare(net)
-    mode, batches = "off" if prepare else config.verify.mode, sizes(len(data.train), config.trainer.batch_size)
-    outcome = verify(net, mode, config.verify.max_seconds, sizes=batches)
+    epoch = EpochBatches.of(net, len(data.train), config.trainer.batch_size)
+    if epoch.note:
+        print(f"{label}: {epoch.note}")
+    mode = "off" if prepare else config.verify.mode
+    outcome = verify(net, mode, config.verify.max_seconds, sizes=epoch.sizes)
     curves = _Curves(train_accuracy)
     result = trainer(config, cfg, net, data, [curves]).run()
     certificate = f", gradients {outcome.status}" if outcome.certificate else ""

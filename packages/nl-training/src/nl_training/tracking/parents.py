@@ -36,17 +36,18 @@ def find(store: Store, kind: str, wanted: str) -> Run:
     Args:
         store: where it is looked for, in its experiment.
         kind: "sweep" or "search", the tag that such a run bears.
-        wanted: its ID, or "latest": the newest that did not finish and whose process is gone.
+        wanted: its ID, or "latest": the newest with a run under it that did not finish and whose process is gone.
 
     Raises:
         UserError: where there is none, or its process is still at it.
     """
     option = f"{kind}.resume={wanted}"
     if wanted == "latest":
-        left = [run for run in _all(store, kind) if run.info.status != "FINISHED" and not is_alive(_process(run))]
-        if not left:
-            raise UserError(f"{option}: no {kind} is left unfinished in {store.uri}")
-        return left[0]
+        for one in _all(store, kind):
+            unfinished = one.info.status != "FINISHED" and not is_alive(_process(one))
+            if unfinished and children(store, one.info.run_id):  # of one that never began nothing is left to do
+                return one
+        raise UserError(f"{option}: no {kind} is left unfinished in {store.uri}")
     run = _by_id(store, wanted)
     if run is None:
         raise UserError(f"{option} is not in {store.uri}: take the ID of a {kind}, or latest")
@@ -98,11 +99,15 @@ def _close(
     error: BaseException | None,
     sum_up: Callable[[Held, BaseException | None], bool],
 ) -> None:
-    """Sum up and end; trouble with that must not hide the error that ended it."""
-    status = status_of(error)
+    """Sum up and end; trouble with that must not hide the error that ended it.
+
+    One that ended before any run began under it is deleted: a command line that is refused leaves nothing.
+    """
+    status, never_began = status_of(error), False
     try:
         _end_killed(store, held.run_id)  # no job runs any more, but its process may have been killed
-        if not sum_up(held, error) and error is None:
+        never_began = error is not None and not children(store, held.run_id)
+        if not never_began and not sum_up(held, error) and error is None:
             status = "FAILED"
     except Exception as trouble:
         if error is None:
@@ -111,6 +116,8 @@ def _close(
             raise UserError(f"the {kind} {held.run_id} could not be summed up: {why}") from trouble
     finally:
         store.client.set_terminated(held.run_id, status)
+        if never_began:
+            store.client.delete_run(held.run_id)
 
 
 def environment(store: Store, run_id: str) -> dict[str, str]:

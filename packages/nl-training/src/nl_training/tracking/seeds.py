@@ -9,9 +9,12 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
+from nl_training.tracking import jobs
+
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+APART = ("seed", *jobs.APART)
 CHOICE, SHOWN = "best/val_acc", "final/test_acc"
 
 
@@ -54,7 +57,7 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
     groups: dict[tuple[tuple[str, str], ...], dict[str, Run]] = {}
     for run in runs:
         if run.info.status == "FINISHED" and {CHOICE, SHOWN} <= run.data.metrics.keys():
-            setting = tuple(sorted((k, v) for k, v in run.data.params.items() if k != "seed"))
+            setting = tuple(sorted((k, v) for k, v in run.data.params.items() if k.partition(".")[0] not in APART))
             groups.setdefault(setting, {})[run.data.params["seed"]] = run
     if not any(len(seeds) > 1 for seeds in groups.values()):
         return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nl_nodes import UserError
+from nl_nodes.platform import locked
 from nl_training.paths import ROOT
 
 if TYPE_CHECKING:
@@ -117,12 +117,8 @@ def _creation_lock(folder: Path | None) -> Iterator[None]:
         return
     runs = folder / "mlruns"
     runs.mkdir(parents=True, exist_ok=True)
-    handle = os.open(runs, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locked(runs, wait=True):
         yield
-    finally:
-        os.close(handle)
 
 
 def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:

@@ -18,6 +18,7 @@ from nl_nodes.compiler.trace import Call
 from nl_nodes.compiler.workers import messages, shared
 from nl_nodes.compiler.workers.team import Step, Team
 from nl_nodes.errors import DeviceError
+from nl_nodes.platform import bind, cores
 from nl_nodes.signals import DeferSignals
 
 
@@ -43,7 +44,7 @@ class Processes(Team):
         self._unused: deque[tuple[str, int]] = deque()
         # Where the team has the whole machine, each worker has a core of its own during a step: woken, the second
         # would else begin on the first one's core, and stay there for several steps.
-        self._cores = sorted(os.sched_getaffinity(0))
+        self._cores = cores()
         self._pinned = len(self._cores) == count
         children: list[subprocess.Popen[bytes]] = []
         self.children = children
@@ -95,7 +96,7 @@ class Processes(Team):
             return
         self._alive()
         if self._pinned:
-            os.sched_setaffinity(0, self._cores[:1])
+            bind(self._cores[:1])
         last = self._meeting.turn + loaded.meetings
         for link in self._links:
             self._send(link, {"run": loaded.number, "pass": pass_index})
@@ -108,7 +109,7 @@ class Processes(Team):
             raise
         finally:
             if self._pinned:
-                os.sched_setaffinity(0, self._cores)
+                bind(self._cores)
 
     def abandon(self) -> None:
         """Leave the workers to the process that has forked this one, and close this one's copies of the sockets."""

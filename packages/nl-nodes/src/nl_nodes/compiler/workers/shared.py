@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from nl_nodes.platform import cpu_count, let_others_run
+
 LINE = 8
 """Numbers of 8 bytes in a cache line: each worker's counter has a line of its own."""
 
@@ -61,14 +63,14 @@ class Meeting:
             while counters[other] < turn:
                 looks += 1
                 if looks % self._spins == 0:
-                    os.sched_yield()
+                    let_others_run()
                 if looks % SPINS == 0:
                     self._alive()
 
 
 def spins(count: int) -> int:
     """How often each of so many workers looks before it lets others run; to be asked before one is bound to a core."""
-    return SPINS if len(os.sched_getaffinity(0)) >= count else 1
+    return SPINS if cpu_count() >= count else 1
 
 
 def counters(count: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from nl_nodes.compiler.workers import messages, shared
 from nl_nodes.compiler.workers.team import Step, Team
+from nl_nodes.platform import bind
 
 
 class Worker(Team):
@@ -54,7 +55,7 @@ def main(link: int, number: int, count: int, core: int | None = None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to end
     worker = Worker(number, count)
     if core is not None:
-        os.sched_setaffinity(0, [core])
+        bind([core])
     with socket.socket(fileno=link) as connection:
         while True:
             try:

@@ -1,0 +1,47 @@
+"""What is printed where the encoding knows few characters: nothing crashes, and it can be read."""
+
+import io
+import sys
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from nl_training.terminal import alike, show_what_it_can
+
+SAID = "seeds ± 0.0043 × │ — naïve x² 4.2 µs"
+
+
+def printed(monkeypatch: pytest.MonkeyPatch, encoding: str, errors: str, text: str) -> str:
+    """What arrives behind a stdout of this encoding."""
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding, errors))
+    show_what_it_can()
+    print(text)
+    table = Table("class", "accuracy", title=text)
+    table.add_row("één", "1.0")
+    Console(width=60).print(table)
+    sys.stdout.flush()
+    return raw.getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # the latter is Python's own where LC_ALL=C
+def test_ascii_is_readable(monkeypatch: pytest.MonkeyPatch, errors: str) -> None:
+    out = printed(monkeypatch, "ascii", errors, SAID)
+    assert out.splitlines()[0] == "seeds +/- 0.0043 x | - naive x2 4.2 us"
+    assert "een" in out
+    assert "?" not in out
+
+
+def test_a_code_page_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = printed(monkeypatch, "cp1252", "strict", SAID)
+    assert out.splitlines()[0] == "seeds ± 0.0043 × | — naïve x² 4.2 µs"
+
+
+def test_utf_8_shows_all_and_what_is_no_character_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = printed(monkeypatch, "utf-8", "strict", f"{SAID} 사진 \udcff")
+    assert out.splitlines()[0] == f"{SAID} 사진 \\udcff"
+
+
+def test_what_reads_like_nothing_is_told_by_its_number() -> None:
+    assert alike("data.root=/사진 \N{COMBINING ACUTE ACCENT}") == "data.root=/\\uc0ac\\uc9c4 \\u0301"
