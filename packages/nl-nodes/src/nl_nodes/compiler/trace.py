@@ -201,6 +201,13 @@ class Namespace:
         array[...] = array.dtype.type(0)
         return array
 
+    def where(self, mask: Traced, x: Traced, other: float) -> Traced:
+        """An array where a mask of its shape holds, and a number elsewhere."""
+        array = self._tape.empty(x.shape, x.dtype, mask)
+        array[...] = array.dtype.type(other)
+        self._tape.write("copyto", array, x, "same_kind", mask)
+        return array
+
     def arange(self, stop: int) -> Traced:
         """0, 1, ... to below a number."""
         return self._tape.constant(np.arange(stop))
