@@ -58,10 +58,10 @@ class Img2Matrix(Node):
         shape = self.infer(inputs[0].shape)
         p = self.pad
         # The images lie innermost: what is copied, here and below, are runs of whole batches.
-        padded = kept.xp.full((c, h + 2 * p, w + 2 * p, n), self.fill or 0.0, dtype=inputs[0].dtype)
+        padded = kept.xp.empty((c, h + 2 * p, w + 2 * p, n), dtype=inputs[0].dtype)
         padded[:, p : p + h, p : p + w] = inputs[0].transpose((1, 2, 3, 0))
-        for _, copies, edge in self._edges(padded):
-            copies[...] = edge
+        for _, beyond, edge in self._edges(padded):
+            beyond[...] = edge if self.fill is None else self.fill
         y = kept.xp.empty((c, self.height * self.width, *shape[1:]), dtype=padded.dtype)
         for tap, seen in enumerate(self._seen(padded, shape)):
             y[:, tap] = seen
@@ -75,21 +75,20 @@ class Img2Matrix(Node):
         padded = kept.xp.zeros((c, h + 2 * p, w + 2 * p, n), dtype=dy.dtype)
         for tap, seen in enumerate(self._seen(padded, dy.shape)):
             seen += columns[:, tap]
-        for axis, copies, edge in reversed(self._edges(padded)):
-            edge += copies.sum(axis=axis, keepdims=True)
+        for axis, beyond, edge in reversed(self._edges(padded)) if self.fill is None else ():
+            edge += beyond.sum(axis=axis, keepdims=True)
         return padded[:, p : p + h, p : p + w].transpose((3, 0, 1, 2))
 
     def _edges(self, padded: Array) -> list[tuple[int, Array, Array]]:
-        """Where the padding is copies: along which axis, the copies, and the row or column that they are of."""
+        """The padding on each side: along which axis, what lies beyond the edge, and the edge."""
         p = self.pad
-        if not p or self.fill is not None:
-            return []
-        return [
+        sides = [
             (1, padded[:, :p], padded[:, p : p + 1]),
             (1, padded[:, -p:], padded[:, -p - 1 : -p]),
             (2, padded[:, :, :p], padded[:, :, p : p + 1]),
             (2, padded[:, :, -p:], padded[:, :, -p - 1 : -p]),
         ]
+        return sides if p else []
 
     def _seen(self, padded: Array, shape: Shape) -> Iterator[Array]:
         """For each place in the window, row by row, the view of the pixels that all windows see there."""
@@ -107,5 +106,6 @@ class Img2Matrix(Node):
             yield Case(label, lambda x, a=(fh, fw, s, p): cls(x, *a), (real(2, 3, 5, 4),), linear=True)
         yield Case("wide", lambda x: cls(x, 2, 3, pad=3), (real(2, 2, 3, 5),), linear=True)
         yield Case("pad 3", lambda x: cls(x, 4, 4, 3, 3), (real(1, 2, 4, 5),), linear=True)
+        yield Case("ones around", lambda x: cls(x, 2, 2, pad=1, fill=1.0), (real(2, 2, 3, 2),))
         yield Case("nearest pixels", lambda x: cls(x, 3, 4, 1, 2, fill=None), (real(2, 2, 3, 4),), linear=True)
         yield Case("nearest, one pixel", lambda x: cls(x, 2, 2, 1, 1, fill=None), (real(2, 3, 1, 1),), linear=True)

@@ -7,6 +7,8 @@ from threading import Barrier, BrokenBarrierError, Thread
 from typing import Any
 from weakref import finalize
 
+import numpy as np
+
 from nl_nodes.compiler.workers.team import Step, Team
 
 
@@ -52,6 +54,7 @@ class _Shared:
 
 
 def _work(shared: _Shared, number: int) -> None:
+    np.seterr(all="ignore")  # in this thread
     try:
         while True:
             shared.barrier.wait()
