@@ -150,6 +150,7 @@ class FakeNamespace:
             "zeros_like",
             "arange",
             "isfinite",
+            "vdot",
             "where",
         ]
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -174,21 +173,11 @@ class Network:
             self._plans[key] = self.plan(*key, labels=feeds["t"].dtype if train else None)
         plan = self._plans[key]
         plan.run(feeds, self.passes)
-        if not self._all_finite(plan.results[-1], *([self._grads.flat] if train else [])):
-            return self._reference(train, feeds)
+        if not self.device.finite(plan.results[-1], *([self._grads.flat] if train else [])):
+            return self._reference(train, feeds)  # see docs/decisions/0020-not-finite.md
         if train:
             self._store(plan)
         return tuple(result.copy() for result in plan.results)
-
-    def _all_finite(self, *found: Array) -> bool:
-        """Whether a compiled pass holds: its logits and gradients are finite.
-
-        If not, the reference has the word, since tiles of a convolution spread what is not finite over all of a tile
-        (docs/decisions/0020-not-finite.md).
-        """
-        xp = self.device.xp
-        # The sum of squares first: BLAS takes it in half the time, and it is finite only if all values are.
-        return all(isfinite(xp.vdot(a, a)) or bool(xp.isfinite(a).all()) for a in found)
 
     def plan(self, train: bool, batch: int, labels: Any = None) -> Plan:
         """The compiled graph for a batch; `labels` is the labels' dtype."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,6 +108,11 @@ class Device:
     def host(self, array: Array) -> Any:
         """The array as a `numpy.ndarray`."""
         return self.backend.host(array)
+
+    def finite(self, *arrays: Array) -> bool:
+        """Whether all values of these arrays are finite."""
+        # A finite sum of squares implies finite values, and BLAS takes it in a third of the time.
+        return all(isfinite(self.xp.vdot(a, a)) or bool(self.xp.isfinite(a).all()) for a in arrays)
 
     @contextmanager
     def limits(self) -> Iterator[None]:
