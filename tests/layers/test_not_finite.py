@@ -75,7 +75,15 @@ def test_an_infinite_number_spoils_its_own_channel_of_a_batch_norm_alone() -> No
     assert np.isnan([y[:, 0], plan[:, 0], dx[:, 0]]).all()
     for found in (y, plan):
         close(found[:, 1], [-0.9805789785364644, -0.39223159141458575, 1.3728105699510502], "float64")
+    running = [leaf.value for leaf in (layer.running_mean, layer.running_var)]
+    np.testing.assert_allclose(running, [[inf, 0.1 * 8 / 3], [np.nan, 0.9 + 0.1 * 26 / 9]], rtol=1e-14)
     np.testing.assert_allclose(dx[:, 1], [-0.6109746967303703, 0.8146354181272335, -0.20366072139686334], rtol=1e-12)
+
+
+def test_an_infinite_running_variance_normalises_to_the_shift() -> None:
+    layer = BatchNormalization(np.ones(2), np.array([0.0, 3]))
+    layer.running_var.value[...] = inf
+    assert layer.forward(np.array([[1.0, 2]]), train=False).tolist() == [[0, 3]]
 
 
 def test_dropout_of_what_is_infinite_is_no_number_as_in_pytorch() -> None:

@@ -5,6 +5,7 @@ from math import inf, nan
 
 import numpy as np
 import pytest
+from support.random_networks import random_case, random_network
 
 from nl_layers import (
     Affine,
@@ -67,11 +68,11 @@ def images(value: float, place: tuple[int, ...] = (1, 3, 2, 4)) -> np.ndarray:
     return x
 
 
-def outcome(net: Network, x: np.ndarray) -> dict[str, np.ndarray]:
+def outcome(net: Network, x: np.ndarray, t: np.ndarray = T) -> dict[str, np.ndarray]:
     """All that a prediction and a step give and leave behind."""
     with np.errstate(all="ignore"):
         seen = net.predict(x)
-        done = net.step(x, T)
+        done = net.step(x, t)
     grads = {f"d{name}": grad.copy() for name, grad in done.grads.items()}
     return {**net.state_dict(), **grads, "seen": seen, "loss": np.asarray(done.loss), "logits": done.logits}
 
@@ -209,3 +210,16 @@ def test_what_a_tile_spreads_is_nan(what: str, maps: tuple[int, int], value: flo
             same = np.isclose(one, other, rtol=1e-9, atol=1e-9)
             assert (same | np.isnan(one)).all(), place
             assert not (np.isnan(other) & ~np.isnan(one)).any(), place
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_random_network_on_a_pixel_that_is_not_finite(seed: int) -> None:
+    key, ((x, t), *_) = random_case(seed)
+    rng = np.random.default_rng(seed)
+    x = x.copy()
+    x.flat[rng.integers(x.size)] = rng.choice([inf, -inf, nan])
+    found = []
+    for compiled in (False, True):
+        net = random_network(key, Device(dtype="float64", threads=1, compile=compiled))
+        found.append(outcome(net, x, t))
+    assert_same(found[1], found[0], 1e-10)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.not_finite import POINTS, close, points, values_that_are_not_finite
 
-from nl_nodes import Graph, Img2Matrix, Input, Max, Sigmoid
+from nl_nodes import Graph, Img2Matrix, Input, Max, Sigmoid, ValueMask
 from nl_nodes.verify import check_graph
 
 # At a pole NumPy warns, as it does for numbers; and where infinities cancel, the NaN is said.
@@ -35,6 +35,13 @@ def test_a_maximum_of_complex_numbers_is_the_first_of_those_whose_real_part_is_l
 def test_the_oracle_takes_the_first_of_ties_too(shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(0).integers(0, 2, shape).astype(float)
     for residual in check_graph(Graph(Max(Input("x"), axis=0)), {"x": x}, np.ones(shape[1:])):
+        assert residual.value <= 1e-12
+
+
+@pytest.mark.parametrize("threshold", [0, 0.5])
+def test_the_oracle_stops_at_the_threshold_too(threshold: float) -> None:
+    x = np.array([-1, 0, 0.5, 0.5, 2])
+    for residual in check_graph(Graph(ValueMask(Input("x"), threshold)), {"x": x}, np.arange(1.0, 6)):
         assert residual.value <= 1e-12
 
 
