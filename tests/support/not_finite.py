@@ -124,6 +124,8 @@ POINTS: dict[str, list[Point]] = {
             [0, 0, 0, -inf, inf, nan],
             ([-inf, inf, nan, -inf, inf, nan], [0, 0, 0, 2, 2, 2]),
         ),
+        Point(MaskedMul, ([0, 2], [[inf, 1], [3, inf]]), [[0, 2], [0, inf]], ([inf, inf], [[0, 2], [0, 2]])),
+        Point(MaskedMul, ([[0], [2]], [inf, 1]), [[0, 0], [inf, 2]], ([[inf], [inf]], [2, 2])),
     ],
     "LabelLogSoftmax": [
         Point(

@@ -202,8 +202,9 @@ class Namespace:
         return array
 
     def where(self, mask: Traced, x: Traced, other: float) -> Traced:
-        """An array where a mask of its shape holds, and a number elsewhere."""
-        array = self._tape.empty(x.shape, x.dtype, mask)
+        """An array where a mask holds, and a number elsewhere; the mask and the array broadcast."""
+        shape = np.broadcast_shapes(mask.shape, x.shape)
+        array = self._tape.empty(shape, x.dtype, mask if mask.shape == shape else None)
         array[...] = array.dtype.type(other)
         self._tape.write("copyto", array, x, "same_kind", mask)
         return array

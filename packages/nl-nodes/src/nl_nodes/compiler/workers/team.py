@@ -40,7 +40,7 @@ class Team:
     def run(self, loaded: Any, pass_index: int) -> None:
         """Run what was loaded, once."""
         self.pass_index = pass_index
-        with np.errstate(all="ignore"):  # the reference warns: tiles compute what it does not
+        with np.errstate(all="ignore"):  # in a network the reference computes what is not finite, and warns
             for function, args in loaded[0]:
                 function(*args)
 

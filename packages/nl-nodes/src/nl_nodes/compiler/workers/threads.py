@@ -54,7 +54,7 @@ class _Shared:
 
 
 def _work(shared: _Shared, number: int) -> None:
-    np.seterr(all="ignore")  # in this thread
+    np.seterr(all="ignore")  # for this thread; see Team.run
     try:
         while True:
             shared.barrier.wait()
