@@ -17,6 +17,7 @@ from support.contract import gradient_is_the_complex_steps as by_element
 from support.forward_oracles import assert_formulas, formulas
 from support.fused_contract import FUSED_CHECKS
 from support.node_cases import FUSED_NODES, NODES
+from support.not_finite import values_that_are_not_finite
 
 from mutants.memory import strict_memory
 from nl_nodes.cases import Case
@@ -114,7 +115,8 @@ def killer(users: Iterable[str]) -> str:
     """The first check that fails on a case of these nodes, "error" or "loop" where it doesn't get that far, or ""."""
     chosen = [exam for name in users for exam in exams(name)]
     fused = [exam for name in users if name in FUSED_NODES for exam in exams(name)]
-    return _first_failure(chain(_quick(chosen), _slow(fused, FUSED_CHECKS), _slow(chosen, MORE)))
+    points = ((values_that_are_not_finite, (name,)) for name in users)
+    return _first_failure(chain(_quick(chosen), points, _slow(fused, FUSED_CHECKS), _slow(chosen, MORE)))
 
 
 def quick_killer(users: Iterable[str]) -> str:

@@ -152,6 +152,8 @@ class FakeNamespace:
             "arange",
             "isfinite",
             "floor",
+            "vdot",
+            "where",
         ]
     )
 

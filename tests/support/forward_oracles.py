@@ -65,6 +65,9 @@ def each(function: Callable[[float], float], x: np.ndarray) -> np.ndarray:
 
 oracle("Add")(lambda node, a, b: np.add(a, b))
 oracle("Mul")(lambda node, a, b: np.multiply(a, b))
+oracle("MaskedMul")(
+    lambda node, a, b: np.multiply(a, b, out=np.zeros(np.broadcast_shapes(a.shape, b.shape)), where=a != 0)
+)
 oracle("AddConst")(lambda node, x: np.add(x, float(node.c)))
 oracle("MulConst")(lambda node, x: np.multiply(x, float(node.c)))
 oracle("Reciprocal")(lambda node, x: each(lambda value: 1 / value, x))
@@ -72,6 +75,7 @@ oracle("Power")(lambda node, x: each(lambda value: math.pow(value, node.p), x))
 oracle("Exp")(lambda node, x: each(math.exp, x))
 oracle("Log")(lambda node, x: each(math.log, x))
 oracle("Tanh")(lambda node, x: each(math.tanh, x))
+oracle("Sigmoid")(lambda node, x: each(lambda value: 1 / (1 + math.exp(-value)), x))
 oracle("Softplus")(lambda node, x: np.logaddexp(0.0, x))
 oracle("StopGradient")(lambda node, x: x)
 oracle("ValueMask")(lambda node, x: each(lambda value: value if value > node.threshold else 0.0, x))
@@ -107,13 +111,15 @@ def dot(node: Node, x: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 @oracle("Img2Matrix")
 def img2matrix(node: Any, x: np.ndarray) -> np.ndarray:
-    """Pixel by pixel, what the window sees there, or the fill outside the image."""
+    """Pixel by pixel, what the window sees there, or outside the image the fill or the nearest pixel."""
     n, c, h, w = x.shape
     oh = (h + 2 * node.pad - node.height) // node.stride + 1
     ow = (w + 2 * node.pad - node.width) // node.stride + 1
-    y = np.full((c, node.height, node.width, oh, ow, n), float(node.fill))
+    y = np.full((c, node.height, node.width, oh, ow, n), float(node.fill or 0))
     for k, a, b, i, j in np.ndindex(y.shape[:-1]):
         row, column = i * node.stride + a - node.pad, j * node.stride + b - node.pad
+        if node.fill is None:
+            row, column = min(max(row, 0), h - 1), min(max(column, 0), w - 1)
         if 0 <= row < h and 0 <= column < w:
             y[k, a, b, i, j] = x[:, k, row, column]
     return y.reshape(-1, oh, ow, n)

@@ -14,6 +14,7 @@ from nl_nodes import (
     IndexMask,
     Input,
     Log,
+    MaskedMul,
     Max,
     Mean,
     Mul,
@@ -24,6 +25,7 @@ from nl_nodes import (
     Repeat,
     Reshape,
     ShapeError,
+    Sigmoid,
     Softplus,
     StopGradient,
     Sum,
@@ -135,7 +137,7 @@ def windows(draw) -> Case:
         "width": draw(st.integers(1, 4)),
         "stride": draw(st.integers(1, 4)),
         "pad": draw(st.integers(0, 3)),
-        "fill": draw(st.sampled_from([0.0, -1.5])),
+        "fill": draw(st.sampled_from([0.0, -1.5, None])),
     }
     try:
         Img2Matrix(Input("x", shape), **arguments)
@@ -183,6 +185,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "Img2Matrix": windows(),
     "IndexMask": elementwise(IndexMask, ratio=st.floats(0, 1, exclude_max=True), seed=SEEDS, stream=SEEDS),
     "Log": elementwise(Log, positive),
+    "MaskedMul": broadcast(MaskedMul),
     "Max": reduction(Max, distinct),
     "Mean": reduction(Mean),
     "Mul": broadcast(Mul),
@@ -192,6 +195,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "Reciprocal": elementwise(Reciprocal, positive),
     "Repeat": repeat(),
     "Reshape": reshape(),
+    "Sigmoid": elementwise(Sigmoid),
     "Softplus": elementwise(Softplus),
     "StopGradient": elementwise(StopGradient),
     "Sum": reduction(Sum),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nl_layers.layer import Layer, LayerCase, Mode
-from nl_nodes import Add, AddConst, Exp, Max, Mul, MulConst, Node, Reciprocal, Sum, ValueMask, nodes
+from nl_nodes import Add, Exp, Max, Mul, MulConst, Node, Reciprocal, Sum, ValueMask, nodes
 from nl_nodes.cases import away, real
 
 
 class Relu(Layer):
-    """y = max(x, 0): a mask. Any shape; the gradient at 0 is 0.
+    """y = max(x, 0): a mask. Any shape; the gradient at 0 is 0, and NaN passes.
 
     Source: Nair and Hinton, Rectified Linear Units (2010); Deep Learning from Scratch, 5.5.1.
     """
@@ -27,14 +27,14 @@ class Relu(Layer):
 
 
 class Sigmoid(Layer):
-    """y = 1 / (1 + e^-x), wired as (1 + tanh(x / 2)) / 2, which overflows nowhere. Any shape.
+    """y = 1 / (1 + e^-x). Any shape.
 
-    Source: Deep Learning from Scratch, 5.5.2; the identity is elementary.
+    Source: Deep Learning from Scratch, 5.5.2.
     """
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """X -> MulConst -> Tanh -> MulConst -> AddConst."""
-        return AddConst(MulConst(nodes.Tanh(MulConst(inputs[0], 0.5)), 0.5), 0.5)
+        """X -> Sigmoid."""
+        return nodes.Sigmoid(inputs[0])
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:

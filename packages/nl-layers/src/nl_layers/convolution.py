@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from math import inf
 
 from nl_layers.layer import Drawing, Layer, LayerCase, Mode
 from nl_nodes import Add, Dot, Img2Matrix, Max, Node, Parameter, Reshape, ShapeError, Transpose, UserError
@@ -70,11 +69,13 @@ class Convolution(Layer):
 class Pooling(Layer):
     """y[n, c, i, j] = the maximum of x over a window; padding never wins, of ties the first in row-major order.
 
+    NaN counts as larger than all.
+
     Args:
         height: the window's rows.
         width: the window's columns.
         stride: the step between windows.
-        pad: rows and columns on every side that count as minus infinity.
+        pad: rows and columns on every side that count as copies of the nearest pixel, which every window sees too.
 
     x is (N, C, H, W); y is (N, C, OH, OW) with OH = floor((H + 2 pad - height) / stride) + 1, OW alike.
 
@@ -92,7 +93,7 @@ class Pooling(Layer):
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
         """X -> Img2Matrix -> Transpose -> Reshape -> Max -> Transpose."""
-        windows = Img2Matrix(inputs[0], self.height, self.width, self.stride, self.pad, fill=-inf)
+        windows = Img2Matrix(inputs[0], self.height, self.width, self.stride, self.pad, fill=None)
         taps = Reshape(Transpose(windows, (3, 1, 2, 0)), (0, 0, 0, -1, self.height * self.width))
         return Transpose(Max(taps, axis=4), (0, 3, 1, 2))
 

@@ -14,6 +14,7 @@ from nl_nodes import (
     AddConst,
     Exp,
     Log,
+    MaskedMul,
     Mean,
     Mul,
     MulConst,
@@ -56,7 +57,7 @@ class Loss(Wired, abstract=True):
 
 
 class CrossEntropy(Loss):
-    """-mean over n of sum over k of t log(y + eta), of probabilities y (N, K).
+    """-mean over n of sum over k of t log(y + eta), of probabilities y (N, K); where t is 0, nothing.
 
     Args:
         eta: keeps the logarithm finite.
@@ -69,7 +70,7 @@ class CrossEntropy(Loss):
         self.eta = eta
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """(y, t) -> AddConst -> Log -> Mul by OneHot -> Sum -> Mean."""
+        """(y, t) -> AddConst -> Log -> MaskedMul by OneHot -> Sum -> Mean."""
         return cross_entropy(Log(AddConst(inputs[0], self.eta)), inputs[1])
 
     @classmethod
@@ -101,7 +102,7 @@ class SoftmaxWithLoss(Loss):
         self.gradient, self.eta = gradient, eta
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """(x, t) -> shift -> log-softmax or log(softmax + eta) -> Mul by OneHot -> Sum -> Mean."""
+        """(x, t) -> shift -> log-softmax or log(softmax + eta) -> MaskedMul by OneHot -> Sum -> Mean."""
         x, t = inputs
         u = shifted(x)
         e = Exp(u)
@@ -133,7 +134,7 @@ class SoftmaxWithLoss(Loss):
 
 
 class SigmoidWithLoss(Loss):
-    """The binary cross-entropy of sigmoid(x): mean over n of sum over k of log(1 + e^x) - t x.
+    """The binary cross-entropy of sigmoid(x): mean over n of sum over k of t log(1 + e^-x) + (1 - t) log(1 + e^x).
 
     x is (N, K), (N, 1) or (N,); labels (N,) beside one value each are targets 0 or 1 (or between, where soft), else
     classes.
@@ -144,10 +145,12 @@ class SigmoidWithLoss(Loss):
     largest = 1
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """(x, t) -> Softplus, less t x -> Sum -> Mean."""
+        """(x, t) -> Softplus of -x and of x -> MaskedMul by OneHot and by its rest -> Add -> Sum -> Mean."""
         x = Reshape(inputs[0], (0, -1))
         t = OneHot(inputs[1], x)
-        return Mean(Sum(Add(Softplus(x), MulConst(Mul(t, x), -1)), axis=1))
+        # Not Softplus(x) - t x, whose two terms cancel where x is large and right.
+        ones, zeros = MaskedMul(t, Softplus(MulConst(x, -1))), MaskedMul(AddConst(MulConst(t, -1), 1), Softplus(x))
+        return Mean(Sum(Add(ones, zeros), axis=1))
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
@@ -160,4 +163,4 @@ class SigmoidWithLoss(Loss):
 
 def cross_entropy(logs: Node, t: Node) -> Node:
     """-mean over n of sum over k of t logs."""
-    return MulConst(Mean(Sum(Mul(OneHot(t, logs), logs), axis=1)), -1)
+    return MulConst(Mean(Sum(MaskedMul(OneHot(t, logs), logs), axis=1)), -1)

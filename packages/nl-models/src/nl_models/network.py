@@ -280,6 +280,8 @@ class Network:
         key = (train, len(feeds["x"]), train and feeds["t"].ndim == 2)
         plan = self._plans.get_or_make(key, lambda: self.plan(train, key[1], rows=key[2]))
         results = plan.run(feeds, self.passes)
+        if not self.device.finite(results[-1], *([self._grads.flat] if train else [])):
+            return self._reference(train, feeds)  # see docs/decisions/0020-not-finite.md
         if train:
             self._store(plan, results[0])
         return results

@@ -18,7 +18,7 @@ from nl_nodes.compiler.fused.convolution import conv
 from nl_nodes.compiler.fused.frame import NONE
 from nl_nodes.compiler.rewrite import Rule, with_inputs
 from nl_nodes.node import Node
-from nl_nodes.nodes.arithmetic import Add, AddConst, Elementwise, Mul, MulConst, Power
+from nl_nodes.nodes.arithmetic import Add, AddConst, Elementwise, MaskedMul, Mul, MulConst, Power
 from nl_nodes.nodes.functions import Exp, Log
 from nl_nodes.nodes.images import Img2Matrix
 from nl_nodes.nodes.labels import OneHot
@@ -218,7 +218,7 @@ def label_log_softmax(node: Node) -> Node | None:
             axis=1,
             keepdims=False,
             inputs=(
-                Mul(
+                MaskedMul(
                     inputs=(
                         OneHot() as t,
                         Add(

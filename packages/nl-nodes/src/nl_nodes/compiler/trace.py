@@ -201,6 +201,14 @@ class Namespace:
         array[...] = array.dtype.type(0)
         return array
 
+    def where(self, mask: Traced, x: Traced, other: float) -> Traced:
+        """An array where a mask holds, and a number elsewhere; the mask and the array broadcast."""
+        shape = np.broadcast_shapes(mask.shape, x.shape)
+        array = self._tape.empty(shape, x.dtype, mask if mask.shape == shape else None)
+        array[...] = array.dtype.type(other)
+        self._tape.write("copyto", array, x, "same_kind", mask)
+        return array
+
     def arange(self, stop: int) -> Traced:
         """0, 1, ... to below a number."""
         return self._tape.constant(np.arange(stop))

@@ -1,7 +1,7 @@
 """The nodes, one family a file."""
 
-from nl_nodes.nodes.arithmetic import Add, AddConst, Mul, MulConst, Power, Reciprocal
-from nl_nodes.nodes.functions import Exp, Log, Softplus, Tanh
+from nl_nodes.nodes.arithmetic import Add, AddConst, MaskedMul, Mul, MulConst, Power, Reciprocal
+from nl_nodes.nodes.functions import Exp, Log, Sigmoid, Softplus, Tanh
 from nl_nodes.nodes.images import Img2Matrix
 from nl_nodes.nodes.labels import OneHot
 from nl_nodes.nodes.leaves import Buffer, Constant, Input, Leaf, Parameter
@@ -11,7 +11,7 @@ from nl_nodes.nodes.reductions import Max, Mean, Repeat, Sum
 from nl_nodes.nodes.structure import Reshape, T, Transpose
 
 __all__ = [
-    "Add", "AddConst", "Buffer", "Constant", "Dot", "Exp", "Img2Matrix", "IndexMask", "Input", "Leaf", "Log", "Max",
-    "Mean", "Mul", "MulConst", "OneHot", "Parameter", "Power", "Reciprocal", "Repeat", "Reshape", "Softplus",
-    "StopGradient", "Sum", "T", "Tanh", "Transpose", "ValueMask",
+    "Add", "AddConst", "Buffer", "Constant", "Dot", "Exp", "Img2Matrix", "IndexMask", "Input", "Leaf", "Log",
+    "MaskedMul", "Max", "Mean", "Mul", "MulConst", "OneHot", "Parameter", "Power", "Reciprocal", "Repeat", "Reshape",
+    "Sigmoid", "Softplus", "StopGradient", "Sum", "T", "Tanh", "Transpose", "ValueMask",
 ]  # fmt: skip

@@ -112,6 +112,35 @@ class Mul(Pairwise):
         yield Case("square", lambda x: cls(x, x), (real(5),))
 
 
+class MaskedMul(Pairwise):
+    """y = a b, and 0 where a = 0, whatever b is: a label's share of a value, by the convention 0 log 0 = 0.
+
+    Forward: y = a * b where a != 0, else 0, broadcast. Backward: da = dy * b, db = dy * a, each summed over its
+    broadcast axes. Shapes: a, b broadcastable; y their common shape. Keeps: inputs. Kinks: none.
+    Errors: `ShapeError` where the shapes do not broadcast.
+    Source: Cover and Thomas, Elements of Information Theory (2006), 2.1.
+    """
+
+    keeps = ("inputs",)
+
+    def forward(self, kept: Kept, *inputs: Array) -> Array:
+        """A * b, or 0 where a = 0."""
+        a, b = inputs
+        return a * kept.xp.where(a != 0, b, 0)
+
+    def backward(self, kept: Kept, dy: Array) -> tuple[Array | None, Array | None]:
+        """Dy times the other factor."""
+        a, b = kept.inputs
+        return (dy * b if kept.needs[0] else None), (dy * a if kept.needs[1] else None)
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Equal shapes and a broadcast; a of zeros."""
+        yield Case("equal shapes", cls, (real(3, 4), real(3, 4)))
+        yield Case("row", cls, (real(3, 4), real(4)))
+        yield Case("zeros", lambda a, b: cls(MulConst(a, 0), b), (real(5), real(5)), linear=True, zero=(0, 1))
+
+
 class AddConst(Elementwise):
     """y = x + c for a number c.
 

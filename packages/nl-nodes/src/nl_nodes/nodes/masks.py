@@ -16,10 +16,11 @@ WORDS = 2**64
 
 
 class ValueMask(Elementwise):
-    """y = x where x > threshold, else 0; with threshold 0 the rectifier (ReLU).
+    """y = 0 where x <= threshold, else x; with threshold 0 the rectifier (ReLU).
 
-    Forward: y = x * (x > threshold), compared by real part. Backward: dx = dy * (x > threshold).
-    Shapes: y has x's. Keeps: mask. Kinks: at x = threshold the output and the gradient are 0.
+    Forward: y = x where not x <= threshold, else 0, compared by real part, so that NaN passes. Backward: dx = dy there,
+    else 0, whatever dy is. Shapes: y has x's. Keeps: mask.
+    Kinks: at x = threshold the output and the gradient are 0.
     Errors: none. Source: Deep Learning from Scratch, 5.5.1.
     """
 
@@ -30,14 +31,15 @@ class ValueMask(Elementwise):
         super().__init__(x)
 
     def forward(self, kept: Kept, *inputs: Array) -> Array:
-        """X * (x > threshold)."""
+        """X, or 0 up to the threshold."""
         x = inputs[0]
-        kept.mask = x.real > self.threshold
-        return x * kept.mask
+        kept.mask = ~(x.real <= self.threshold)
+        # Not x * mask: -inf * 0 is NaN.
+        return kept.xp.maximum(x, self.threshold) * kept.mask
 
     def backward(self, kept: Kept, dy: Array) -> Array:
-        """Dy * (x > threshold)."""
-        return dy * kept.mask
+        """Dy, or 0 up to the threshold."""
+        return kept.xp.where(kept.mask, dy, 0)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:

@@ -117,9 +117,9 @@ class Mean(Reduction):
 class Max(Reduction):
     """y = maximum of x over axes.
 
-    Forward: y = max(x, axis), complex numbers ordered by real part. Backward: dx = dy at the maximum, 0 elsewhere.
-    Shapes: y without the axes (ones with `keepdims`). Keeps: mask (where the maximum is).
-    Kinks: of tied maxima the first in row-major order over the axes takes the whole gradient.
+    Forward: y = max(x, axis), ordered by real part; NaN is larger than all. Backward: dx = dy at the maximum, 0
+    elsewhere. Shapes: y without the axes (ones with `keepdims`). Keeps: mask (where the maximum is).
+    Kinks: of tied maxima the first in row-major order over the axes is taken, with the whole gradient.
     Errors: `ShapeError` for an axis that x lacks, and for a maximum of no elements.
     Source: Deep Learning from Scratch, 7.4.4.
     """
@@ -137,13 +137,14 @@ class Max(Reduction):
         """max(x, axis)."""
         x = inputs[0]
         axes = normalise(self.axis, x.ndim)
-        y = x.max(axis=axes, keepdims=True)
-        kept.mask = self._first(kept, x.real == y.real, y, axes)
-        return y.reshape(reduced(x.shape, axes, self.keepdims))
+        largest = x.real.max(axis=axes, keepdims=True)
+        kept.mask = self._first(kept, (x.real == largest) | (x.real != x.real), largest, axes)
+        # Not x.max: of complex numbers whose real parts tie, that is the one with the largest imaginary part.
+        return kept.xp.where(kept.mask, x, 0).sum(axis=axes, keepdims=self.keepdims)
 
     def backward(self, kept: Kept, dy: Array) -> Array:
         """Dy at the first maximum."""
-        return self.spread(kept, dy) * kept.mask
+        return kept.xp.where(kept.mask, self.spread(kept, dy), 0)
 
     def _first(self, kept: Kept, mask: Array, y: Array, axes: tuple[int, ...]) -> Array:
         """The first True of a mask over the axes, in row-major order, and no other; y has the shape of one of them."""

@@ -11,7 +11,7 @@ from nl_nodes.typing import Array, Shape
 
 
 class LabelLogSoftmax(Node):
-    """y = the sum over classes of t log softmax(x), for each row.
+    """y = the sum over classes of t log softmax(x), for each row; where t is 0, nothing, whatever the logarithm.
 
     Forward: y[n] = sum_k t[n, k] (x[n, k] - max - log sum_j exp(x[n, j] - max)). Backward:
     dx = dy (t - softmax(x) sum_k t), dt = dy log softmax(x). Shapes: x (N, K), t (N, K), y (N,).
@@ -40,7 +40,8 @@ class LabelLogSoftmax(Node):
     def forward(self, kept: Kept, *inputs: Array) -> Array:
         """Shifted by the maximum, so that nothing overflows."""
         logs, kept.mask = _log_softmax(kept, inputs[0])
-        return (inputs[1] * logs).sum(axis=1)
+        t = inputs[1]
+        return (t * kept.xp.where(t != 0, logs, 0)).sum(axis=1)
 
     def backward(self, kept: Kept, dy: Array) -> tuple[Array | None, Array | None]:
         """Dy (t - softmax(x) sum t), and dy log softmax(x)."""

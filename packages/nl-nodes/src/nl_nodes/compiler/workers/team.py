@@ -66,7 +66,7 @@ class Team:
 
 
 def execute(steps: Sequence[Step]) -> None:
-    """Run a list; NumPy warns of no overflow, as it would in one worker's share alone."""
+    """Run a list, without NumPy's warnings: in a network the reference computes what is not finite, and warns."""
     with np.errstate(all="ignore"):
         for call, args in steps:
             call(*args)
