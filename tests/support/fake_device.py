@@ -101,7 +101,7 @@ for _name in BINARY:
 for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "invert"):
     setattr(FakeArray, f"__{_name}__", _operator(f"__{_name}__"))
 FakeArray.__hash__ = None  # type: ignore[assignment]
-for _name in ("reshape", "transpose", "sum", "max", "min", "argmax", "astype", "copy", "ravel"):
+for _name in ("reshape", "transpose", "sum", "max", "min", "all", "argmax", "astype", "copy", "ravel"):
     setattr(FakeArray, _name, _method(_name))
 
 
@@ -131,6 +131,9 @@ class FakeNamespace:
             "matmul",
             "maximum",
             "greater",
+            "equal",
+            "absolute",
+            "copyto",
             "array",
             "exp",
             "log",

@@ -48,7 +48,7 @@ class Traced(np.ndarray[Any, Any]):
             target = out[0] if out else self.tape.result(ufunc, inputs)
             self.tape.write(ufunc.__name__, *inputs, target)
             return target
-        if method == "reduce" and options.get("dtype") is None:
+        if method == "reduce" and options.get("dtype") in (None, inputs[0].dtype):
             return self._reduce(ufunc, inputs[0], options.get("axis", 0), options.get("keepdims", False), out)
         raise TypeError(f"{ufunc.__name__}.{method} with {', '.join(options)} cannot be recorded")
 
@@ -138,13 +138,13 @@ class Tape:
 
     def of(self, array: Any) -> Traced:
         """The array, as one that is written down."""
-        traced: Traced = array.view(Traced)
+        traced: Traced = np.asarray(array).view(Traced)
         traced.of_tape = ref(self)
         return traced
 
     def constant(self, array: Any) -> Traced:
         """A copy of an array whose values are known now."""
-        return self.of(self.memory.constant(np.ascontiguousarray(array)))
+        return self.of(self.memory.constant(np.array(array, order="C")))
 
     def result(self, ufunc: np.ufunc, inputs: tuple[Any, ...]) -> Traced:
         """New memory for what a function gives for these inputs, laid out as the first of its shape."""
@@ -208,6 +208,16 @@ class Namespace:
     def broadcast_to(self, x: Traced, shape: Shape) -> Traced:
         """A view of a larger shape."""
         return self._tape.of(np.broadcast_to(np.asarray(x), shape))
+
+    def copyto(self, target: Traced, number: float, where: Traced) -> None:
+        """Write a number where a mask (..., 1) says so, along the whole last axis.
+
+        NumPy skips what a mask leaves out many bytes at a time, but only along an axis of the mask: so the last axis,
+        which must lie in one piece, counts as one long number.
+        """
+        row = np.full(target.shape[-1:], number, target.dtype)
+        long = f"V{row.nbytes}"
+        self._tape.write("copyto", target.view(long), row.view(long).reshape(()), "same_kind", where)
 
     @property
     def lib(self) -> Namespace:
