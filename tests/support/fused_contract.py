@@ -16,7 +16,6 @@ from nl_nodes.compiler.fused import Conv, LabelLogSoftmax, normalization, pieces
 from nl_nodes.compiler.fused.convolution import tiles_for
 from nl_nodes.compiler.fused.winograd import F4, PAIR
 from nl_nodes.compiler.plan import Plan
-from nl_nodes.compiler.rewrite import with_inputs
 from nl_nodes.compiler.trace import Call
 from nl_nodes.compiler.workers import Team
 from support import fused_oracles  # noqa: F401  (enrols its formulas)
@@ -164,7 +163,8 @@ def _of_images(graph: Graph, maps: set[str], out: bool) -> Graph:
     new: dict[Node, Node] = {}
     for node in graph.order:
         is_maps = isinstance(node, Input) and node.name in maps
-        new[node] = Transpose(node, TO_MAPS) if is_maps else with_inputs(node, tuple(new[n] for n in node.inputs))
+        moved = node.replace([new[n] for n in node.inputs]) if node.inputs else node
+        new[node] = Transpose(node, TO_MAPS) if is_maps else moved
     y = new[graph.outputs[0]]
     return Graph(Mul(Transpose(y, TO_IMAGES) if out else y, Input("dy", gradient=False)))
 
