@@ -62,13 +62,16 @@ class Traced(np.ndarray[Any, Any]):
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         raise TypeError(f"{function.__name__} cannot be recorded: take it from kept.xp")
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __getitem__(self, key: Any) -> Any:
+        """A view, of a single element too, of which NumPy would give the value."""
         whole = key if isinstance(key, tuple) else (key,)
-        target = self[whole if any(k is Ellipsis for k in whole) else (*whole, ...)]
+        return super().__getitem__(whole if any(k is Ellipsis for k in whole) else (*whole, ...))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        target = self[key]
         done = isinstance(value, Traced) and _same(value, target)  # as in what `a[i] += b` ends in
-        if done or not target.size:  # what is empty may begin where its block ends, and another one begins
-            return
-        self.tape.write("copyto", target, value)
+        if target.size and not done:
+            self.tape.write("copyto", target, value)
 
     def reshape(self, *shape: Any) -> Any:  # type: ignore[override]
         """A view where there is one, else a copy in row-major order."""
@@ -120,9 +123,11 @@ class Tape:
         self.owners.append(self.owner)
 
     def _argument(self, value: Any) -> Any:
-        if isinstance(value, np.ndarray) and not isinstance(value, Traced):
-            return self.constant(value)
-        return value
+        if not isinstance(value, np.ndarray):
+            return value
+        if not value.size:  # a view that is empty may begin where its block ends, and another one begins
+            return self.empty(value.shape, value.dtype)
+        return value if isinstance(value, Traced) else self.constant(value)
 
     def empty(self, shape: Shape, dtype: Any, like: Any = None) -> Traced:
         """New memory, its axes in the same order as those of `like`."""
