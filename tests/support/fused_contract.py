@@ -16,12 +16,11 @@ from nl_nodes.compiler.fused import Conv, LabelLogSoftmax, normalization, pieces
 from nl_nodes.compiler.fused.convolution import tiles_for
 from nl_nodes.compiler.fused.winograd import F4, PAIR
 from nl_nodes.compiler.plan import Plan
-from nl_nodes.compiler.rewrite import with_inputs
 from nl_nodes.compiler.trace import Call
 from nl_nodes.compiler.workers import Team
 from support import fused_oracles  # noqa: F401  (enrols its formulas)
 from support.contract import Subject
-from support.forward_oracles import assert_forward
+from support.forward_oracles import assert_formulas, assert_forward, formulas
 
 LIMIT = 1e-12
 # Maps (H, W, N, C) to and from images that lie one after the other.
@@ -89,6 +88,23 @@ def ways_are_the_fast_ones(s: Subject) -> None:
             assert tiles_for(maps, (4, c, *kernel), pad, stride) is expected, (maps, c, kernel, pad, stride)
 
 
+def a_window_without_input_gives_the_bias(s: Subject) -> None:
+    """To the bit, whatever lies beside it; a window whose values cancel over the channels has an input."""
+    if sum(isinstance(node, Conv) for node in s.graph.order) != 1:
+        return
+    rng = np.random.default_rng(1)
+    *pixels, channels = s.feeds["x0"].shape
+    signs = np.resize([1.0, -1.0], channels)
+    signs[channels // 2 * 2 :] = 0
+    x = signs * ((rng.random(pixels) < 1 / 8) * rng.standard_normal(pixels))[..., None]
+    feeds = {**s.feeds, "x0": x}
+    expected, found = formulas(s.graph, feeds), s.graph.run(**feeds).results
+    assert_formulas(s.graph, expected, found)
+    bias = {"x2": np.zeros_like(s.feeds["x2"])} if "x2" in s.feeds else {}
+    seen = formulas(s.graph, {"x0": np.abs(x), "x1": np.ones_like(s.feeds["x1"]), **bias})[0]
+    assert np.array_equal(found[0][seen == 0], expected[0][seen == 0])
+
+
 def logits_may_be_large(s: Subject) -> None:
     """Where e^x overflows, in one row or at one class, its logarithm does not."""
     if not isinstance(s.graph.outputs[0], LabelLogSoftmax):
@@ -147,7 +163,8 @@ def _of_images(graph: Graph, maps: set[str], out: bool) -> Graph:
     new: dict[Node, Node] = {}
     for node in graph.order:
         is_maps = isinstance(node, Input) and node.name in maps
-        new[node] = Transpose(node, TO_MAPS) if is_maps else with_inputs(node, tuple(new[n] for n in node.inputs))
+        moved = node.replace([new[n] for n in node.inputs]) if node.inputs else node
+        new[node] = Transpose(node, TO_MAPS) if is_maps else moved
     y = new[graph.outputs[0]]
     return Graph(Mul(Transpose(y, TO_IMAGES) if out else y, Input("dy", gradient=False)))
 
@@ -161,6 +178,7 @@ def _close(found: Iterable[np.ndarray], expected: Iterable[np.ndarray]) -> None:
 FUSED_CHECKS: Iterable[Callable[[Subject], None]] = (
     pieces_do_not_matter,
     ways_are_the_fast_ones,
+    a_window_without_input_gives_the_bias,
     logits_may_be_large,
     workers_do_not_matter,
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from nl_nodes.errors import ShapeError
 from nl_nodes.typing import Array, Namespace, Shape
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 class SamplesMix(Exception):
     """A node's outputs for some samples depend on others, in a way that cannot be shared among workers."""
 
+
+WIRING = ("inputs", "shape", "path", "value")
+"""What a node holds that is no setting of its operation: where it stands, and a leaf's array."""
 
 TOTAL = -1
 """In place of an axis: the output is the sum of what each part of the samples gives."""
@@ -105,10 +109,30 @@ class Node:
             Node.registry[cls.__name__] = cls
 
     def __init__(self, *inputs: Node) -> None:
+        self._stand_on(inputs)
+
+    def _stand_on(self, inputs: tuple[Node, ...]) -> None:
         self.inputs = inputs
         shapes = [node.shape for node in inputs]
         known = [shape for shape in shapes if shape is not None]
         self.shape = self.infer(*known) if inputs and len(known) == len(shapes) else None
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The settings of the operation by name: with its class, they say what it computes from its inputs."""
+        return {name: value for name, value in vars(self).items() if name not in WIRING}
+
+    def replace(self, inputs: Sequence[Node] | None = None, **attributes: Any) -> Self:
+        """Return the same operation on other inputs, or with other settings, its shape inferred anew.
+
+        Args:
+            inputs: what it takes; by default the same.
+            attributes: the settings that change.
+        """
+        twin = copy(self)
+        vars(twin).update(attributes)
+        twin._stand_on(self.inputs if inputs is None else tuple(inputs))
+        return twin
 
     def infer(self, *shapes: Shape) -> Shape:
         """The output's shape for inputs of these shapes; raises `ShapeError` where they don't fit."""

@@ -77,11 +77,13 @@ class Memory:
         return self._add(Block(memory, 0, lasting))
 
     def outside(self, array: Any) -> Any:
-        """An array that somebody else holds, such as a parameter."""
+        """An array that somebody else holds, such as a parameter; of an empty one nothing is read or written."""
+        if not array.size:
+            return np.ndarray(array.shape, array.dtype, self.allocate(0, lasting=True).memory)
         base = array
         while base.base is not None and isinstance(base.base, np.ndarray):
             base = base.base
-        flat = base.reshape(-1).view(np.uint8) if base.flags.c_contiguous else array.reshape(-1).view(np.uint8)
+        flat = base.reshape(-1).view(np.uint8) if base.flags.c_contiguous else _span(array)
         if self._find(flat.ctypes.data) is None:
             self._add(Block(flat, 0, lasting=True, outside=True))
         return array
@@ -115,6 +117,14 @@ class Memory:
         self._starts.insert(at, block.start)
         self.blocks.insert(at, block)
         return block
+
+
+def _span(array: Any) -> Any:
+    """The bytes from an array's first to its last in memory, in whatever order its elements lie there."""
+    low, high = np.lib.array_utils.byte_bounds(array)
+    first = array[tuple(slice(-1 if stride < 0 else 0, None) for stride in array.strides)]
+    one = first[tuple(slice(0, 1) for _ in array.shape)].reshape(-1).view(np.uint8)
+    return np.lib.stride_tricks.as_strided(one, (high - low,), (1,))
 
 
 def use(memory: Memory, worker: int, number: int, round_: int, array: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nl_nodes.axes import size
 from nl_nodes.compiler.arena import Arena
 from nl_nodes.compiler.memory import use
 from nl_nodes.compiler.record import Recording
@@ -100,8 +101,13 @@ def compile_graph(
     gradients: Mapping[str, Any] | None,
     team: Team,
 ) -> Plan:
-    """The plan of a graph that the rules have rewritten; the arguments are those of `Plan`."""
-    return Plan(rewrite(graph, RULES), feeds, samples, gradients, team)
+    """The plan of a graph that the rules have rewritten; the arguments are those of `Plan`.
+
+    Where an array is empty there is nothing to gain, and a rule may count on a first sample or channel: such a graph is
+    run as it is.
+    """
+    shapes = graph.shapes({name: shape for name, (shape, _) in feeds.items()}).values()
+    return Plan(rewrite(graph, RULES) if all(map(size, shapes)) else graph, feeds, samples, gradients, team)
 
 
 def _record(

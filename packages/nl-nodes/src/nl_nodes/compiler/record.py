@@ -168,10 +168,12 @@ class Recording:
             whole = self.tapes[0].on(self.memory.allocate(size, lasting=True), shape, dtype)
             self.inputs[leaf.name] = whole
         elif isinstance(leaf, Constant):
-            whole = self.memory.constant(np.ascontiguousarray(leaf.value))
+            whole = self.memory.constant(np.array(leaf.value, order="C"))
         else:
             whole = self.memory.outside(leaf.value)
-        return [tape.of(np.asarray(whole)[self._part(leaf, m)]) for tape, m in zip(self.tapes, self.crew, strict=True)]
+        return [
+            tape.of(np.asarray(whole)[*self._part(leaf, m), ...]) for tape, m in zip(self.tapes, self.crew, strict=True)
+        ]
 
     def _part(self, node: Node, member: Member) -> tuple[slice, ...]:
         """The place of a worker's samples in a node's whole value."""
@@ -277,7 +279,7 @@ class Recording:
     def _sum_of(self, parts: Parts, target: Traced) -> None:
         """The workers' parts of a gradient, added up: a large one at once, so that its parts' memory serves others."""
         self._bind(parts[0], target)
-        if len(parts) == 1:
+        if len(parts) == 1 or not target.size:
             return
         block = self.memory.block(target)
         if block.size < LARGE:  # one addition for all that is in it
@@ -289,7 +291,7 @@ class Recording:
             for part, other in zip(parts[1:], self._others[block], strict=True):
                 self._bind(part, _beside(target, block, other))
             return
-        self._waiting.append((target.reshape(-1), [part.reshape(-1) for part in parts[1:]]))
+        self._waiting.append((target, parts[1:]))
         if target.nbytes >= LARGE:
             self._add_up()
 
@@ -297,7 +299,8 @@ class Recording:
         """Let a value be written where it is wanted, or copy it there."""
         block = self.memory.block(source)
         fits = source.flags.c_contiguous and source.nbytes == block.size and source.ctypes.data == block.start
-        if fits and source.dtype == target.dtype and not block.lasting and block.alias is None:
+        alike = target.flags.c_contiguous and source.dtype == target.dtype
+        if fits and alike and not block.lasting and block.alias is None:
             block.alias = target
         else:
             target[...] = source
@@ -307,7 +310,7 @@ class Recording:
         for member in self.crew:
             member.meet()
             for whole, parts in self._waiting:
-                share = member.share(whole.size)
+                share = member.share(len(whole))
                 mine = member.tape.of(np.asarray(whole))[share]
                 for part in parts:
                     np.add(mine, member.tape.of(np.asarray(part))[share], out=mine)
@@ -322,7 +325,7 @@ def _one(parts: Parts) -> bool:
 def _beside(target: Traced, block: Block, other: Traced) -> Any:
     """The place in another block that a target has in its own."""
     at = (target.ctypes.data - block.start) // target.itemsize
-    return other[at : at + target.size].reshape(target.shape)
+    return other.tape.xp.as_strided(other[at:], target.shape, target.strides)
 
 
 def _accumulate(grads: dict[Node, Parts], node: Node, parts: Parts) -> None:

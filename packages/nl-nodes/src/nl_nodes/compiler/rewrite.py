@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from copy import copy
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 from nl_nodes.compiler.sources import Sources
 from nl_nodes.graph import Graph
@@ -33,7 +33,8 @@ def _once(graph: Graph, rules: Sequence[Rule], sources: Sources | None) -> tuple
     same: dict[Hashable, Node] = {}
     changed = False
     for node in graph.order:
-        made = with_inputs(node, tuple(new[n] for n in node.inputs))
+        inputs = tuple(new[n] for n in node.inputs)
+        made = node if inputs == node.inputs else node.replace(inputs)
         if sources:
             sources.again(node, made)
         for rule in rules:
@@ -52,17 +53,21 @@ def _merged(node: Node, same: dict[Hashable, Node], sources: Sources | None) -> 
     """The first node that is equal to this one: same operation, settings and inputs."""
     if not node.inputs:
         return node
-    settings = {name: value for name, value in vars(node).items() if name not in ("inputs", "shape", "path")}
-    first = same.setdefault((type(node), node.inputs, repr(sorted(settings.items()))), node)
+    first = same.setdefault((type(node), node.inputs, _exact(node.attributes)), node)
     if sources:
         sources.again(node, first)
     return first
 
 
-def with_inputs(node: Node, inputs: tuple[Node, ...]) -> Node:
-    """The same operation on other inputs of the same shapes."""
-    if all(a is b for a, b in zip(node.inputs, inputs, strict=True)):
-        return node
-    twin = copy(node)
-    twin.inputs = inputs
-    return twin
+def _exact(value: Any) -> Hashable:
+    """A key that is equal for equal settings alone: arrays by their bytes, what has no value to compare by itself."""
+    kind = type(value)
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return kind, tuple(value.shape), str(value.dtype), value.tobytes()
+    if isinstance(value, Mapping):
+        return kind, tuple(sorted((repr(key), _exact(item)) for key, item in value.items()))
+    if isinstance(value, tuple | list):
+        return kind, *map(_exact, value)
+    if isinstance(value, bool | int | float | complex | str | bytes | None):
+        return kind, repr(value)  # which tells -0.0 from 0.0, and finds a NaN equal to itself
+    return kind, id(value)

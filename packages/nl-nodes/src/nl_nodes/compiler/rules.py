@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from copy import copy
-
+from nl_nodes.axes import normalise
 from nl_nodes.compiler.fused import (
     Affine,
     ChannelMean,
@@ -16,13 +15,13 @@ from nl_nodes.compiler.fused import (
 )
 from nl_nodes.compiler.fused.convolution import conv
 from nl_nodes.compiler.fused.frame import NONE
-from nl_nodes.compiler.rewrite import Rule, with_inputs
+from nl_nodes.compiler.rewrite import Rule
 from nl_nodes.node import Node
 from nl_nodes.nodes.arithmetic import Add, AddConst, Elementwise, MaskedMul, Mul, MulConst, Power
 from nl_nodes.nodes.functions import Exp, Log
 from nl_nodes.nodes.images import Img2Matrix
 from nl_nodes.nodes.labels import OneHot
-from nl_nodes.nodes.masks import IndexMask, ValueMask
+from nl_nodes.nodes.masks import ValueMask
 from nl_nodes.nodes.products import Dot
 from nl_nodes.nodes.reductions import Max, Mean, Sum
 from nl_nodes.nodes.structure import Reshape, Transpose
@@ -40,7 +39,7 @@ OTHERS = {4: (0, 2, 3), 2: (0,)}
 def mean_as_sum(node: Node) -> Node | None:
     """A mean is a sum times a number; a sum can be shared among workers."""
     match node:
-        case Mean(inputs=(x,)) if x.shape is not None:
+        case Mean(inputs=(x,)) if x.shape is not None and node.count(x.shape):
             return MulConst(Sum(x, node.axis, node.keepdims), 1 / node.count(x.shape))
     return None
 
@@ -48,6 +47,7 @@ def mean_as_sum(node: Node) -> Node | None:
 def convolution(node: Node) -> Node | None:
     """Windows, a matrix product, a bias, a transposition: a convolution on maps."""
     b: Node | None
+    plus: Node | None
     match node:
         case Transpose(
             axes=(3, 0, 1, 2),
@@ -55,7 +55,7 @@ def convolution(node: Node) -> Node | None:
                 Add(
                     inputs=(
                         Dot(inputs=(Reshape(inputs=(w,)), Img2Matrix(fill=0.0, inputs=(x,)) as windows)),
-                        Reshape(inputs=(b,)),
+                        Reshape(inputs=(b,)) as plus,
                     )
                 ),
             ),
@@ -65,12 +65,12 @@ def convolution(node: Node) -> Node | None:
             axes=(3, 0, 1, 2),
             inputs=(Dot(inputs=(Reshape(inputs=(w,)), Img2Matrix(fill=0.0, inputs=(x,)) as windows)),),
         ):
-            b = None
+            b = plus = None
         case _:
             return None
     if x.shape is None or w.shape is None or w.shape[1:] != (x.shape[1], windows.height, windows.width):
         return None
-    if b is not None and b.shape != w.shape[:1]:
+    if b is not None and plus is not None and (b.shape, plus.shape) != (w.shape[:1], (w.shape[0], 1, 1, 1)):
         return None
     return Transpose(conv(_maps(x), w, b, windows.pad, windows.stride), TO_IMAGES)
 
@@ -78,7 +78,7 @@ def convolution(node: Node) -> Node | None:
 def channel_mean(node: Node) -> Node | None:
     """The mean of each channel of images, or of each feature."""
     match node:
-        case Mean(keepdims=True, inputs=(x,)) if node.axis == OTHERS.get(_ndim(x)):
+        case Mean(keepdims=True, inputs=(x,)) as mean if _per_channel(mean, x):
             return Reshape(ChannelMean(_channels(x)), PER_CHANNEL[_ndim(x)])
     return None
 
@@ -86,17 +86,21 @@ def channel_mean(node: Node) -> Node | None:
 def channel_variance(node: Node) -> Node | None:
     """The mean square of what is left of images, or features, without the mean of each channel."""
     match node:
-        case Mean(
-            keepdims=True,
-            inputs=(
-                Mul(
-                    inputs=(
-                        Add(inputs=(x, MulConst(c=-1, inputs=(Reshape(inputs=(ChannelMean() as mean,)),)))) as one,
-                        other,
-                    )
+        case (
+            Mean(
+                keepdims=True,
+                inputs=(
+                    Mul(
+                        inputs=(
+                            Add(
+                                inputs=(x, MulConst(c=-1, inputs=(Reshape(inputs=(ChannelMean() as mean,)) as row,)))
+                            ) as one,
+                            other,
+                        )
+                    ),
                 ),
-            ),
-        ) if one is other and node.axis == OTHERS.get(_ndim(x)) and _sees(mean, x):
+            ) as square
+        ) if one is other and _per_channel(square, x) and _sees(mean, x) and _beside(row, x):
             return Reshape(ChannelVariance(mean.inputs[0], mean), PER_CHANNEL[_ndim(x)])
     return None
 
@@ -110,11 +114,18 @@ def normalization(node: Node) -> Node | None:
                     inputs=(
                         Mul(
                             inputs=(
-                                Add(inputs=(x, MulConst(c=-1, inputs=(Reshape(inputs=(ChannelMean() as mean,)),)))),
+                                Add(
+                                    inputs=(
+                                        x,
+                                        MulConst(c=-1, inputs=(Reshape(inputs=(ChannelMean() as mean,)) as minus,)),
+                                    )
+                                ),
                                 Power(
                                     p=-0.5,
                                     inputs=(
-                                        AddConst(c=eps, inputs=(Reshape(inputs=(ChannelVariance() as variance,)),)),
+                                        AddConst(
+                                            c=eps, inputs=(Reshape(inputs=(ChannelVariance() as variance,)) as scale,)
+                                        ),
                                     ),
                                 ),
                             )
@@ -124,7 +135,12 @@ def normalization(node: Node) -> Node | None:
                 ),
                 Reshape(inputs=(beta,)) as plus,
             )
-        ) if by.target == plus.target == PER_CHANNEL.get(_ndim(x)) and variance.inputs[1] is mean and _sees(mean, x):
+        ) if (
+            all(_beside(row, x) for row in (minus, scale, by, plus))
+            and gamma.shape == beta.shape == mean.shape
+            and variance.inputs == (mean.inputs[0], mean)
+            and _sees(mean, x)
+        ):
             images = Transpose(Normalize(mean.inputs[0], mean, variance, gamma, beta, eps), TO_IMAGES)
             return images if _ndim(x) == 4 else Reshape(images, (0, -1))
     return None
@@ -134,11 +150,11 @@ def rectified(node: Node) -> Node | None:
     """A rectifier behind a convolution, a normalisation or an affine layer."""
     match node:
         case ValueMask(threshold=0, inputs=(Conv(relu=False, frame=(0, 0, 0, 0)) as made,)):
-            return _changed(made, relu=True)
+            return made.replace(relu=True)
         case ValueMask(threshold=0, inputs=(Normalize(relu=False, frame=(0, 0, 0, 0)) as made,)):
-            return _changed(made, relu=True)
+            return made.replace(relu=True)
         case ValueMask(threshold=0, inputs=(Affine(relu=False) as made,)):
-            return _changed(made, relu=True)
+            return made.replace(relu=True)
     return None
 
 
@@ -171,7 +187,7 @@ def pooled(node: Node) -> Node | None:
     match node:
         case Pool(frame=(0, 0, 0, 0), inputs=((Conv() | Normalize()) as made,)):
             if not made.pool and made.frame == NONE:
-                return _changed(made, pool=True)
+                return made.replace(pool=True)
     return None
 
 
@@ -179,7 +195,7 @@ def in_frame(node: Node) -> Node | None:
     """A frame around maps: what makes them writes into it."""
     match node:
         case Frame(inputs=((Conv() | Normalize() | Pool()) as made,)) if made.frame == NONE:
-            return _changed(made, frame=node.margins)
+            return made.replace(frame=node.margins)
     return None
 
 
@@ -207,7 +223,7 @@ def affine_on_maps(node: Node) -> Node | None:
         case Affine(inputs=(Reshape(target=(0, -1), inputs=(images,)), w, b)):
             maps = _unmapped(images)
             if maps is not None and maps.shape is not None and maps.shape[:2] != (1, 1):
-                return with_inputs(node, (maps, w, b))
+                return node.replace((maps, w, b))
     return None
 
 
@@ -223,8 +239,13 @@ def label_log_softmax(node: Node) -> Node | None:
                         OneHot() as t,
                         Add(
                             inputs=(
-                                Add(inputs=(x, MulConst(c=-1, inputs=(Max(axis=-1, inputs=(largest,)),)))) as shifted,
-                                MulConst(c=-1, inputs=(Log(inputs=(Sum(axis=-1, inputs=(Exp(inputs=(e,)),)),)),)),
+                                Add(
+                                    inputs=(x, MulConst(c=-1, inputs=(Max(axis=-1, keepdims=True, inputs=(largest,)),)))
+                                ) as shifted,
+                                MulConst(
+                                    c=-1,
+                                    inputs=(Log(inputs=(Sum(axis=-1, keepdims=True, inputs=(Exp(inputs=(e,)),)),)),),
+                                ),
                             )
                         ) as logs,
                     )
@@ -255,20 +276,16 @@ def transposed_twice(node: Node) -> Node | None:
 def elementwise_before_transposing(node: Node) -> Node | None:
     """What works element by element does so on either side of a transposition; before it, others can meet."""
     match node:
-        case Elementwise(inputs=(Transpose(inputs=(x,)) as moved,)) if not isinstance(node, IndexMask):
-            inner = with_inputs(node, (x,))
-            inner.shape = x.shape
-            return Transpose(inner, moved.axes)
+        case Elementwise(by_place=False, inputs=(Transpose(inputs=(x,)) as moved,)):
+            return Transpose(node.replace((x,)), moved.axes)
     return None
 
 
 def elementwise_before_reshaping(node: Node) -> Node | None:
     """What works element by element does so in any shape; before a reshape, it meets what it follows."""
     match node:
-        case Elementwise(inputs=(Reshape(inputs=(x,)) as moved,)) if not isinstance(node, IndexMask):
-            inner = with_inputs(node, (x,))
-            inner.shape = x.shape
-            return Reshape(inner, moved.target)
+        case Elementwise(by_place=False, inputs=(Reshape(inputs=(x,)) as moved,)):
+            return Reshape(node.replace((x,)), moved.target)
     return None
 
 
@@ -314,13 +331,26 @@ def _channels(x: Node) -> Node:
     return _maps(x if _ndim(x) == 4 else Reshape(x, (0, -1, 1, 1)))
 
 
+def _per_channel(mean: Mean, x: Node) -> bool:
+    """Whether it is the mean over all axes of images, or of features, but that of the channels."""
+    return _ndim(x) in OTHERS and normalise(mean.axis, _ndim(x)) == OTHERS[_ndim(x)]
+
+
+def _beside(row: Reshape, x: Node) -> bool:
+    """Whether a number for each channel is spread over the channels of x, and not over another axis."""
+    return row.target == PER_CHANNEL.get(_ndim(x))
+
+
 def _sees(mean: ChannelMean, x: Node) -> bool:
     """Whether it is the mean of these images or features."""
-    match mean.inputs[0]:
-        case Transpose(inputs=(images,)) if images is x or (isinstance(images, Reshape) and images.inputs[0] is x):
-            return True
-        case maps:
-            return maps is _unmapped(x)
+    maps = mean.inputs[0]
+    if maps is _unmapped(x):
+        return True
+    match maps:
+        case Transpose(axes=axes, inputs=(images,)) if axes == TO_MAPS:
+            of_features = isinstance(images, Reshape) and images.inputs[0] is x
+            return images is x or (of_features and images.shape == (*(x.shape or ()), 1, 1))
+    return False
 
 
 def _ndim(node: Node) -> int:
@@ -329,13 +359,3 @@ def _ndim(node: Node) -> int:
 
 def _matrix(node: Node) -> bool:
     return _ndim(node) == 2
-
-
-def _changed(node: Node, **attributes: object) -> Node:
-    """The same operation with other attributes, its shape inferred anew."""
-    twin = copy(node)
-    for name, value in attributes.items():
-        setattr(twin, name, value)
-    shapes = [n.shape for n in node.inputs if n.shape is not None]
-    twin.shape = twin.infer(*shapes)
-    return twin

@@ -48,7 +48,7 @@ class Traced(np.ndarray[Any, Any]):
             target = out[0] if out else self.tape.result(ufunc, inputs)
             self.tape.write(ufunc.__name__, *inputs, target)
             return target
-        if method == "reduce" and options.get("dtype") is None:
+        if method == "reduce" and options.get("dtype") in (None, inputs[0].dtype):
             return self._reduce(ufunc, inputs[0], options.get("axis", 0), options.get("keepdims", False), out)
         raise TypeError(f"{ufunc.__name__}.{method} with {', '.join(options)} cannot be recorded")
 
@@ -62,13 +62,16 @@ class Traced(np.ndarray[Any, Any]):
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         raise TypeError(f"{function.__name__} cannot be recorded: take it from kept.xp")
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __getitem__(self, key: Any) -> Any:
+        """A view, of a single element too, of which NumPy would give the value."""
         whole = key if isinstance(key, tuple) else (key,)
-        target = self[whole if any(k is Ellipsis for k in whole) else (*whole, ...)]
+        return super().__getitem__(whole if any(k is Ellipsis for k in whole) else (*whole, ...))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        target = self[key]
         done = isinstance(value, Traced) and _same(value, target)  # as in what `a[i] += b` ends in
-        if done or not target.size:  # what is empty may begin where its block ends, and another one begins
-            return
-        self.tape.write("copyto", target, value)
+        if target.size and not done:
+            self.tape.write("copyto", target, value)
 
     def reshape(self, *shape: Any) -> Any:  # type: ignore[override]
         """A view where there is one, else a copy in row-major order."""
@@ -120,9 +123,11 @@ class Tape:
         self.owners.append(self.owner)
 
     def _argument(self, value: Any) -> Any:
-        if isinstance(value, np.ndarray) and not isinstance(value, Traced):
-            return self.constant(value)
-        return value
+        if not isinstance(value, np.ndarray):
+            return value
+        if not value.size:  # a view that is empty may begin where its block ends, and another one begins
+            return self.empty(value.shape, value.dtype)
+        return value if isinstance(value, Traced) else self.constant(value)
 
     def empty(self, shape: Shape, dtype: Any, like: Any = None) -> Traced:
         """New memory, its axes in the same order as those of `like`."""
@@ -138,13 +143,13 @@ class Tape:
 
     def of(self, array: Any) -> Traced:
         """The array, as one that is written down."""
-        traced: Traced = array.view(Traced)
+        traced: Traced = np.asarray(array).view(Traced)
         traced.of_tape = ref(self)
         return traced
 
     def constant(self, array: Any) -> Traced:
         """A copy of an array whose values are known now."""
-        return self.of(self.memory.constant(np.ascontiguousarray(array)))
+        return self.of(self.memory.constant(np.array(array, order="C")))
 
     def result(self, ufunc: np.ufunc, inputs: tuple[Any, ...]) -> Traced:
         """New memory for what a function gives for these inputs, laid out as the first of its shape."""
@@ -216,6 +221,16 @@ class Namespace:
     def broadcast_to(self, x: Traced, shape: Shape) -> Traced:
         """A view of a larger shape."""
         return self._tape.of(np.broadcast_to(np.asarray(x), shape))
+
+    def copyto(self, target: Traced, number: float, where: Traced) -> None:
+        """Write a number where a mask (..., 1) says so, along the whole last axis.
+
+        NumPy skips what a mask leaves out many bytes at a time, but only along an axis of the mask: so the last axis,
+        which must lie in one piece, counts as one long number.
+        """
+        row = np.full(target.shape[-1:], number, target.dtype)
+        long = f"V{row.nbytes}"
+        self._tape.write("copyto", target.view(long), row.view(long).reshape(()), "same_kind", where)
 
     @property
     def lib(self) -> Namespace:

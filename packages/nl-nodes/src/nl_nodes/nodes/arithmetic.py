@@ -37,10 +37,19 @@ class Pairwise(Node, abstract=True):
 
 
 class Elementwise(Node, abstract=True):
-    """Base of the nodes that keep their one input's shape."""
+    """Base of the nodes that keep their one input's shape; an element of the output depends on that of the input alone.
+
+    Attributes:
+        by_place: whether it depends on where the element lies too, so that an input in another order is another one.
+    """
 
     def __init__(self, x: Node) -> None:
         super().__init__(x)
+
+    @property
+    def by_place(self) -> bool:
+        """True where a setting is an array, which has numbers for places."""
+        return any(getattr(value, "shape", ()) for value in self.attributes.values())
 
     def infer(self, *shapes: Shape) -> Shape:
         """The input's shape."""

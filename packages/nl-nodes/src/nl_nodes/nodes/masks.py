@@ -71,6 +71,11 @@ class IndexMask(Elementwise):
         self.stream = stream
         super().__init__(x)
 
+    @property
+    def by_place(self) -> bool:
+        """True: the words are counted over the elements in their order."""
+        return True
+
     def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
         """The first axis: the words are counted from the first sample on."""
         if axes[0] != 0:

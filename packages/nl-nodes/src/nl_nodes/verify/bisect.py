@@ -6,7 +6,6 @@ tie a maximum has a convention where it has no derivative.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,13 +60,12 @@ class Fault:
         """Some lines that say what is wrong, ending in the command that shows it again."""
         r = self.residual
         shapes = " and ".join(map(str, self.shapes))
-        attributes = {k: v for k, v in vars(self.node).items() if k not in ("inputs", "shape", "path")}
         return "\n".join(
             [
                 f"wrong backward: {type(self.node).__name__}, node {self.place} of the graph, gradient of input "
                 f"{self.input}",
                 f"  inputs     {shapes}, {self.dtype}, seed {self.seed}",
-                *[f"  {name:<10} {value!r}" for name, value in attributes.items()],
+                *[f"  {name:<10} {value!r}" for name, value in self.node.attributes.items()],
                 f"  at         {r.where}",
                 f"  analytic   {r.analytic:.17g}  (its backward)",
                 f"  numerical  {r.numeric:.17g}  (complex step through its forward)",
@@ -129,13 +127,11 @@ class Alone:
     """
 
     def __init__(self, graph: Graph, node: Node, values: Mapping[Node, Any], wanted: list[int], dy: Any) -> None:
-        single = copy.copy(node)
         inputs: list[Node] = [Input(str(i), gradient=i in wanted) for i in range(len(node.inputs))]
         given: dict[Node, Node] = dict(zip(node.inputs[:1], inputs, strict=False))
         for i in node.carries:
             inputs[i] = _upon(node.inputs[i], given)
-        single.inputs = tuple(inputs)
-        self.graph = Graph(single)
+        self.graph = Graph(node.replace(inputs))
         self.graph.passes = graph.passes
         self.feeds = {str(i): values[n] for i, n in enumerate(node.inputs) if i not in node.carries}
         self.dy = dy
@@ -170,7 +166,5 @@ class Alone:
 def _upon(node: Node, given: dict[Node, Node]) -> Node:
     """The node anew, upon others in place of some it is made of."""
     if node not in given:
-        twin = copy.copy(node)
-        twin.inputs = tuple(_upon(n, given) for n in node.inputs)
-        given[node] = twin
+        given[node] = node.replace([_upon(n, given) for n in node.inputs])
     return given[node]

@@ -20,9 +20,6 @@ from nl_nodes.graph import Graph
 from nl_nodes.node import Node
 from nl_nodes.nodes.leaves import Constant, Leaf
 
-# What a node is wired to, what flows through it and whose it is are told apart from its attributes.
-WIRING = ("inputs", "shape", "value", "path")
-
 
 def fingerprint(graph: Graph, modules: Iterable[str] = ()) -> str:
     """SHA-256 of a graph: its nodes with their attributes and shapes, its edges, its leaves, and its code.
@@ -79,7 +76,7 @@ def mutated_files() -> dict[str, list[Path]]:
 
 
 def _node(node: Node, place: Mapping[Node, int]) -> list[Any]:
-    attributes = {name: _plain(value) for name, value in sorted(vars(node).items()) if name not in WIRING}
+    attributes = {name: _plain(value) for name, value in sorted(node.attributes.items())}
     shape = None if node.shape is None else [int(n) for n in node.shape]
     constant = _plain(node.value) if isinstance(node, Constant) else None
     kind = [_name(type(node)), "leaf" if isinstance(node, Leaf) else "node"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,9 +27,7 @@ def tail(graph: Graph, name: str, values: Mapping[Node, Any]) -> Graph:
     changed = {leaf: leaf}
     for node in graph.order:
         if any(n in changed for n in node.inputs):
-            again = copy.copy(node)
-            again.inputs = tuple(changed[n] if n in changed else Constant(values[n]) for n in node.inputs)
-            changed[node] = again
+            changed[node] = node.replace([changed[n] if n in changed else Constant(values[n]) for n in node.inputs])
     if graph.outputs[0] not in changed:
         return graph
     short = Graph(changed[graph.outputs[0]])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -101,8 +100,7 @@ def observe(graph: Graph, feeds: Mapping[str, Any], dy: Any) -> tuple[dict[Node,
     for number, node in enumerate(graph.order):
         tapped[node] = node
         if not isinstance(node, Leaf):
-            tapped[node] = again = copy.copy(node)
-            again.inputs = tuple(tapped[n] for n in node.inputs)
+            tapped[node] = again = node.replace([tapped[n] for n in node.inputs])
             if node in on_path:
                 zeros[f"tap {number}"] = np.broadcast_to(np.zeros((), dtype), shapes[node])
                 tapped[node] = Add(again, Input(f"tap {number}"))

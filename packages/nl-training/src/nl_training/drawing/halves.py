@@ -180,8 +180,7 @@ def _label(node: Node, attributes: Mapping[str, str]) -> str:
 
 
 def _attributes(node: Node) -> dict[str, str]:
-    hidden = {"inputs", "shape", "value", "name", "trainable", "path"}
-    return {name: _short(value) for name, value in vars(node).items() if name not in hidden}
+    return {} if isinstance(node, Leaf) else {name: _short(value) for name, value in node.attributes.items()}
 
 
 def _short(value: Any) -> str:

@@ -13,6 +13,7 @@ from math import ceil
 from typing import Any
 
 from nl_nodes.compiler.fused.after import ALL
+from nl_nodes.compiler.fused.blank import blank_windows
 from nl_nodes.compiler.fused.pieces import piece_of, pieces, run_of
 from nl_nodes.compiler.fused.transform import Transform
 from nl_nodes.compiler.fused.way import Part, Way
@@ -108,7 +109,7 @@ class Winograd(Way):
         super().__init__(xp, x, outputs, dtype)
         if pad > 2 or (self.oh, self.ow) != tuple(n + 2 * pad - 2 for n in x[:2]):
             raise ShapeError(f"{tiles.name}: maps {x[:2]} with a pad of {pad} do not give outputs {outputs[:2]}")
-        self.tiles, self.p = tiles, tiles.products
+        self.tiles, self.p, self.pad = tiles, tiles.products, pad
         counts = self.th, self.tw = tiles.count(self.oh), tiles.count(self.ow)
         self.images, self.few = self._fitting()
         real = dtype.type(0).real.dtype
@@ -146,10 +147,18 @@ class Winograd(Way):
         return u
 
     def forward(self, x: Array, u: Array, y: Array) -> None:
-        """Transform, multiply, transform back."""
+        """Transform, multiply, transform back; a window without input gets exactly zero."""
+        # Of maps of 2x2 every window sees everything: where that is zero, so are the products.
+        blank = None if self.tiles.padded else self._blank(x)
         self._maps(x)
         for grid, sums in self._runs(self._grid(self._products(u, x.shape[2])), y):
             self.sums_of.scatter(grid, sums)
+        if blank is not None:
+            self.xp.copyto(y, 0, where=blank)
+
+    def _blank(self, x: Array) -> Array:
+        """Which windows see zeros alone; found in memory that the transformed maps take next."""
+        return blank_windows(self.xp, x, self.pad, self.scratch.array("inputs", x.shape).real)
 
     def _products(self, u: Array, m: int) -> Array:
         """The transformed maps of m images times the kernels, (p^2, tiles m, K)."""
