@@ -21,7 +21,7 @@ from nl_nodes.typing import Array, Shape
 PIECE = 256
 
 # What a copy of a network makes anew; the layers hold the values.
-NOT_COPIED = {"_params", "_grads", "_graphs", "_plans", "_forked"}
+NOT_COPIED = {"_params", "_grads", "_graphs", "_plans", "_forked", "_wired"}
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ class Network:
         statistics = [self._placed(self.device.array(buffer.value)) for buffer in self._buffers.values()]
         self._use([self._params.flat, self._grads.flat, *statistics])
         self._forked = False
+        self._wired = self._wiring()
         prepare_for_forks(self)
 
     def _arrays(self) -> list[Array]:
@@ -124,6 +125,25 @@ class Network:
         if self._forked:
             self._forked = False
             self._use([self._placed(array) for array in self._arrays()])
+
+    def _wiring(self) -> tuple[Any, ...]:
+        return (*self.layers, self.loss_layer, sum(layer.changes for layer in (*self.layers, self.loss_layer)))
+
+    def _follow_changes(self) -> None:
+        """Forget graphs and plans where the loss, a layer or a setting of one was changed after they were made.
+
+        Raises:
+            UserError: where a parameter was replaced by another one.
+        """
+        wiring = self._wiring()
+        if wiring == self._wired:
+            return
+        held = {*self._parameters.values(), *self._buffers.values()}
+        for layer in self.layers:
+            if not held.issuperset((*layer.parameters.values(), *layer.buffers.values())):
+                kind = type(layer).__name__
+                raise UserError(f"{self.name}: {kind} has a new Parameter: set its values, or build a new network")
+        self._graphs, self._plans, self._wired = {}, {}, wiring
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in NOT_COPIED}
@@ -223,6 +243,7 @@ class Network:
         return Step(loss, logits, self._grads)
 
     def _run(self, train: bool, **feeds: Array) -> tuple[Array, ...]:
+        self._follow_changes()
         with self.device.limits():
             results = (self._compiled if self.device.compiles else self._reference)(train, feeds)
         self.passes += train
