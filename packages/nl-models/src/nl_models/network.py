@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nl_layers import FlatDict, Layer, Loss, Mode, SoftmaxWithLoss
+from nl_layers import FlatDict, Layer, Loss, Mode, SigmoidWithLoss, SoftmaxWithLoss
 from nl_layers.labels import checked_labels
 from nl_models.fork import prepare_for_forks
 from nl_models.state import check_state, load_state, save_state
@@ -223,8 +223,13 @@ class Network:
         return loss, self.hits(logits, labels) / len(x)
 
     def hits(self, logits: Array, t: Any) -> int:
-        """How many rows of logits (N, classes) have their largest value at the label t: (N,), or a row's largest."""
+        """How many rows of logits (N, classes) have their largest value where the label t has it.
+
+        Of one logit each, beside a loss of sigmoids: how many are above 0 where the target is above a half.
+        """
         t = self._labels(t, len(logits))
+        if self.classes == 1 and isinstance(self.loss_layer, SigmoidWithLoss):
+            return int(((logits > 0) == (t > 0.5)).sum())
         return int((logits.argmax(axis=1) == (t if t.ndim == 1 else t.argmax(axis=1))).sum())
 
     def gradient(self, x: Any, t: Any) -> FlatDict:
