@@ -143,7 +143,9 @@ class Network:
             if not held.issuperset((*layer.parameters.values(), *layer.buffers.values())):
                 kind = type(layer).__name__
                 raise UserError(f"{self.name}: {kind} has a new Parameter: set its values, or build a new network")
-        self._graphs, self._plans, self._wired = {}, {}, wiring
+        self._graphs.clear()
+        self._plans.clear()
+        self._wired = wiring
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in NOT_COPIED}
