@@ -102,6 +102,16 @@ def test_a_copy_is_independent() -> None:
     assert kept["b1"].tolist() == B.tolist()
 
 
+def test_the_whole_buffer_is_set() -> None:
+    params = flat()
+    params.flat = np.arange(9)
+    params.flat -= 1
+    params.decayed *= 2
+    assert [array.tolist() for array in params.values()] == [[[-2, 0, 2], [4, 6, 8]], [5, 6, 7]]
+    with refused("flat", "(9,)", "(3,)"):
+        params.flat = np.zeros(3)
+
+
 def test_arrays_of_the_device_take_host_values() -> None:
     params = FlatDict(SHAPES, Device("fake").zeros)
     params.assign({"W1": W, "b1": FAKE.array(B)})

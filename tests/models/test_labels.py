@@ -81,6 +81,19 @@ def test_labels_of_both_forms_may_take_turns() -> None:
 
 
 @pytest.mark.parametrize("compile", [True, False])
+def test_one_logit_each_tells_two_classes_apart(compile: bool) -> None:
+    layer, spec = Affine(RNG.standard_normal((4, 1))), {"name": "net", "input_shape": (4,), "classes": 1}
+    net = Network([(layer, 1)], spec, Device(dtype="float64", compile=compile, threads=1), SigmoidWithLoss())
+    t = np.array([0, 1, 1, 0, 1])
+    logits = net.predict(X)[:, 0]
+    assert net.step(X, t).loss == pytest.approx(np.mean(np.log1p(np.exp(logits)) - t * logits), rel=1e-12)
+    assert net.step(X, t[:, None]).loss == net.loss(X, t)
+    assert net.accuracy(X, t) == np.mean((logits > 0) == t)
+    with refused("net", "0 to 1", "got 2"):
+        net.step(X, t + 1)
+
+
+@pytest.mark.parametrize("compile", [True, False])
 def test_bad_labels_are_refused_and_the_pass_does_not_count(compile: bool) -> None:
     net = mlp(input_shape=(4,), classes=3, hidden=[5], device=Device(compile=compile, threads=1))
     for bad, named in (

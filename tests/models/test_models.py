@@ -307,5 +307,5 @@ def test_a_batch_beyond_all_memory_is_refused_by_the_plan(monkeypatch: pytest.Mo
         net.plan(False, 10**9)
     monkeypatch.setattr(platform, "memory", lambda: 2**20)
     with refused("the plan for this batch needs", "of which there are 1 MiB", "smaller batches"):
-        net.plan(True, 300, "int64")
+        net.plan(True, 300)
     net.step(X[:2], T[:2])

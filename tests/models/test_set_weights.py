@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from support.refusals import refused
 
+from nl_layers import Dropout, SigmoidWithLoss, Tanh
 from nl_models import Network, mlp
-from nl_nodes import Device
+from nl_nodes import Device, Parameter
 
 RNG = np.random.default_rng(0)
 X, T = RNG.standard_normal((5, 4)), np.arange(5) % 3
@@ -67,3 +68,32 @@ def test_a_refused_update_changes_nothing() -> None:
         del net.params["W1"]
     for name, value in net.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_a_setting_changed_between_two_passes_takes_effect(compile: bool) -> None:
+    net = mlp(input_shape=(4,), classes=3, hidden=[6], dropout=0.5, device=Device(compile=compile, threads=1))
+    plain = mlp(input_shape=(4,), classes=3, hidden=[6], device=Device(compile=compile, threads=1))
+    assert net.step(X, T).loss != plain.step(X, T).loss
+    next(layer for layer in net.layers if isinstance(layer, Dropout)).ratio = 0.0
+    assert net.step(X, T).loss == pytest.approx(plain.step(X, T).loss, rel=1e-6)
+    net.predict(X)
+    for one in (net, plain):
+        one.loss_layer = SigmoidWithLoss()
+        one.layers[1] = Tanh()
+    rebuilt = mlp(input_shape=(4,), classes=3, hidden=[6], activation="tanh", device=Device(threads=1))
+    np.testing.assert_allclose(net.predict(X), rebuilt.predict(X), rtol=1e-5)
+    assert net.step(X, T).loss == plain.step(X, T).loss == pytest.approx(rebuilt_loss(rebuilt), rel=1e-5)
+
+
+def rebuilt_loss(net: Network) -> float:
+    return float(SigmoidWithLoss().forward(net.predict(X), T))
+
+
+def test_a_parameter_replaced_inside_a_network_is_refused() -> None:
+    net = network()
+    net.predict(X)
+    net.layers[0].weight = Parameter(np.zeros((4, 6)), "W1")
+    for call in (lambda: net.predict(X), lambda: net.step(X, T)):
+        with refused("mlp", "Affine"):
+            call()

@@ -28,15 +28,29 @@ class FlatDict(Params):
     Args:
         shapes: the shape of each array; its order is the dictionary's.
         zeros: makes so many zeros in a row.
-
-    Attributes:
-        flat: the buffer, 1-D.
-        decayed: the part of the buffer on which weight decay acts.
     """
 
     def __init__(self, shapes: Mapping[str, Shape], zeros: Callable[[int], Array]) -> None:
         super().__init__(dict.fromkeys(shapes))
         self._lay(shapes, zeros(sum(prod(shape) for shape in shapes.values())))
+
+    @property
+    def flat(self) -> Array:
+        """The buffer, 1-D; setting it copies the values in."""
+        return self._flat
+
+    @flat.setter
+    def flat(self, values: Any) -> None:
+        Params(flat=self._flat).update(flat=values)
+
+    @property
+    def decayed(self) -> Array:
+        """The part of the buffer on which weight decay acts; setting it copies the values in."""
+        return self._decayed
+
+    @decayed.setter
+    def decayed(self, values: Any) -> None:
+        Params(decayed=self._decayed).update(decayed=values)
 
     def move(self, flat: Array) -> None:
         """Let the arrays lie in another buffer, with the values that it holds."""
@@ -50,13 +64,13 @@ class FlatDict(Params):
 
     def _lay(self, shapes: Mapping[str, Shape], flat: Array) -> None:
         """Make every entry a view of the buffer."""
-        self.flat = flat
+        self._flat = flat
         start = 0
         for name in sorted(shapes, key=lambda name: not decays(name)):
             stop = start + prod(shapes[name])
             dict.__setitem__(self, name, flat[start:stop].reshape(shapes[name]))
             start = stop
-        self.decayed = flat[: sum(prod(shape) for name, shape in shapes.items() if decays(name))]
+        self._decayed = flat[: sum(prod(shape) for name, shape in shapes.items() if decays(name))]
 
 
 def _flat(shapes: Mapping[str, Shape], flat: Array) -> FlatDict:

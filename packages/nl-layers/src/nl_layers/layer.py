@@ -56,6 +56,7 @@ class Wired:
     Attributes:
         feeds: the names of its inputs.
         grads: the gradients of the last backward by parameter.
+        changes: how often a setting was changed, so that graphs wired before are known to be old.
     """
 
     registry: ClassVar[dict[str, type[Wired]]] = {}
@@ -70,6 +71,7 @@ class Wired:
         self.grads: dict[str, Array] = {}
         self._graph: tuple[Any, Graph] | None = None
         self._passes = 0
+        self.changes = 0
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
         """The output node for these input nodes, whose shapes are known."""
@@ -106,8 +108,9 @@ class Wired:
             return
         if held is None and name in vars(self) and hasattr(value, "shape"):
             raise UserError(f"{type(self).__name__} was made without {name}: make a new one with it")
-        if name in vars(self) and not (name.startswith("_") or name == "grads"):
+        if name in vars(self) and not (name.startswith("_") or name in ("grads", "changes")):
             self._graph = None  # which was wired with what the attribute was before
+            self.changes += 1
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import RLock, Thread, current_thread
 from typing import Any
 
-from nl_layers import FlatDict, Layer, Loss, Mode, SoftmaxWithLoss
+from nl_layers import FlatDict, Layer, Loss, Mode, SigmoidWithLoss, SoftmaxWithLoss
 from nl_layers.labels import checked_labels
 from nl_models.fork import prepare_for_forks
 from nl_models.recent import RecentlyUsed
@@ -27,7 +27,7 @@ BATCH_SIZES = 8
 """The number of batch sizes, to train and to infer, whose graphs are kept."""
 
 # What a copy of a network makes anew; the layers hold the values.
-NOT_COPIED = {"_params", "_grads", "_graphs", "_plans", "_forked", "_lock", "_holder"}
+NOT_COPIED = {"_params", "_grads", "_graphs", "_plans", "_forked", "_wired", "_lock", "_holder"}
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ class Network:
         self._lock = RLock()
         self._use([self._params.flat, self._grads.flat, *statistics])
         self._forked = False
+        self._wired = self._wiring()
         prepare_for_forks(self)
 
     def _arrays(self) -> list[Array]:
@@ -125,8 +126,8 @@ class Network:
 
     def leave_parent(self, copies: Sequence[Array]) -> None:
         """In a forked child: use these copies in place of memory that the parent and its workers change."""
+        self._lock = RLock()  # a thread that is not here may hold the other
         if copies:
-            self._lock = RLock()  # a thread that is not here may hold the other
             self._use(copies)
             self._forked = True
 
@@ -135,6 +136,27 @@ class Network:
         if self._forked:
             self._forked = False
             self._use([self._placed(array) for array in self._arrays()])
+
+    def _wiring(self) -> tuple[Any, ...]:
+        return (*self.layers, self.loss_layer, sum(layer.changes for layer in (*self.layers, self.loss_layer)))
+
+    def _follow_changes(self) -> None:
+        """Forget graphs and plans where the loss, a layer or a setting of one was changed after they were made.
+
+        Raises:
+            UserError: where a parameter was replaced by another one.
+        """
+        wiring = self._wiring()
+        if wiring == self._wired:
+            return
+        held = {*self._parameters.values(), *self._buffers.values()}
+        for layer in self.layers:
+            if not held.issuperset((*layer.parameters.values(), *layer.buffers.values())):
+                kind = type(layer).__name__
+                raise UserError(f"{self.name}: {kind} has a new Parameter: set its values, or build a new network")
+        self._graphs.clear()
+        self._plans.clear()
+        self._wired = wiring
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in NOT_COPIED}
@@ -215,8 +237,13 @@ class Network:
         return loss, self.hits(logits, labels) / len(x)
 
     def hits(self, logits: Array, t: Any) -> int:
-        """How many rows of logits (N, classes) have their largest value at the label t: (N,), or a row's largest."""
+        """How many rows of logits (N, classes) have their largest value where the label t has it.
+
+        Of one logit each, beside a loss of sigmoids: how many are above 0 where the target is above a half.
+        """
         t = self._labels(t, len(logits))
+        if self.classes == 1 and isinstance(self.loss_layer, SigmoidWithLoss):
+            return int(((logits > 0) == (t > 0.5)).sum())
         return int((logits.argmax(axis=1) == (t if t.ndim == 1 else t.argmax(axis=1))).sum())
 
     def gradient(self, x: Any, t: Any) -> FlatDict:
@@ -260,6 +287,7 @@ class Network:
         return grads
 
     def _pass(self, train: bool, feeds: dict[str, Array]) -> tuple[Array, ...]:
+        self._follow_changes()
         return (self._compiled if self.device.compiles else self._reference)(train, feeds)
 
     def _reference(self, train: bool, feeds: dict[str, Array]) -> tuple[Array, ...]:
