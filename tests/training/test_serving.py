@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
@@ -92,3 +93,15 @@ def test_a_served_network_answers_with_its_probabilities(run, served: str, tmp_p
     assert np.ptp(expected.argmax(1)) > 0
     np.testing.assert_array_equal(answer.argmax(1), expected.argmax(1))
     np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_pixels_of_another_range_are_refused_with_the_range(served: str) -> None:
+    request = urllib.request.Request(
+        f"{served}/invocations",
+        json.dumps({"inputs": {"pixels": (255 * np.ones((1, 1, 8, 8))).tolist()}}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=60)
+    assert caught.value.code == 400
+    assert "pixels must be 0 to 16, given are 255 to 255" in caught.value.read().decode()
