@@ -314,3 +314,10 @@ def test_inverted_pictures_are_told():
         dark.adapt(np.concatenate([DIGIT, 255 - DIGIT]), (0, 255), np.array([False, True])),
         np.concatenate([DIGIT, DIGIT]),
     )
+
+
+def test_without_normalisation_pixels_from_0_on_are_scaled_to_1(tmp_path: Path):
+    x = RNG.integers(0, 256, (30, 6, 5)).astype(np.float32)
+    for scale in (1, 1 / 255, 16 / 255):
+        data = load("images", root=npz(tmp_path, x=x * scale, t=T), normalize=False)
+        np.testing.assert_allclose([data.train.x.min(), data.train.x.max()], [0, 1], atol=0.02)
