@@ -6,8 +6,9 @@ HELP = """Writes a logged run's best weights as an ONNX model, for onnxruntime a
 
   python scripts/export.py run=latest
 
-Batch norm and dropout take their inference form; the batch may be of any size. The file lies in outputs/export and in
-the run, as export/model.onnx. Needs the package onnx: python -m pip install -c constraints.txt onnx"""
+The model takes raw pixels in the range of the run's data; its metadata says which. Batch norm and dropout take their
+inference form; the batch may be of any size. The file lies in outputs/export and in the run, as export/model.onnx.
+Needs the package onnx: python -m pip install -c constraints.txt onnx"""
 
 
 def task(run_id, config, others):

@@ -8,7 +8,7 @@ HELP = """Tells the classes and probabilities of image files, by a logged run's 
   python scripts/predict.py run=latest invert=no scan.png
 
 A picture is turned upright, grey or to colours, resized and scaled as the run's own are. With invert=auto, the default,
-one on a light ground is inverted where the run's are on a dark one, or the opposite, and that is said; invert=yes
+one on a light ground is inverted where the run's are grey on a dark one, or the opposite, and that is said; invert=yes
 inverts all, invert=no none."""
 
 

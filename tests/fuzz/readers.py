@@ -79,11 +79,14 @@ def _idx() -> list[bytes]:
 def _images() -> list[bytes]:
     kinds = {
         "PNG": ("L", "LA", "RGB", "RGBA", "P", "1"), "JPEG": ("L", "RGB", "CMYK"), "BMP": ("L", "RGB"), "GIF": ("P",),
-        "WEBP": ("RGB", "RGBA"), "PPM": ("L", "RGB", "1"),
+        "WEBP": ("RGB", "RGBA"), "PPM": ("L", "RGB", "1"), "TIFF": ("L", "RGBA", "CMYK", "I;16"),
+        "JPEG2000": ("LA", "RGB"),
     }  # fmt: skip
-    picture = Image.fromarray(PIXELS)
+    picture, deep = Image.fromarray(PIXELS), Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257)
     return [
-        _written(lambda path, kind=kind, mode=mode: picture.convert(mode).save(path, kind))
+        _written(
+            lambda path, kind=kind, mode=mode: (deep if mode == "I;16" else picture.convert(mode)).save(path, kind)
+        )
         for kind, modes in kinds.items()
         for mode in modes
     ]

@@ -137,7 +137,7 @@ def test_what_is_left_out_is_counted_in_a_line(tmp_path: Path, caplog):
     assert count(root) == 12
     (record,) = caplog.records
     message = record.getMessage()
-    assert "5 files left out" in message
+    assert "5 left out" in message
     assert "a/notes.txt" in message
     assert "hidden" not in message
     assert "\n" not in message
@@ -164,7 +164,7 @@ def test_the_option_size_is_two_counts_and_belongs_to_images():
 
 
 @pytest.mark.parametrize("names", [("train", "test", "val"), ("Training", "Testing", "Validation")])
-def test_a_split_root_is_taken_as_it_is(tmp_path: Path, names):
+def test_a_split_root_is_taken_as_it_is(tmp_path: Path, names, caplog):
     for name, n in zip(names, (5, 4, 3), strict=True):
         folder(tmp_path / "split" / name, n=n)
     data = load("images", root=str(tmp_path / "split"))
@@ -174,7 +174,9 @@ def test_a_split_root_is_taken_as_it_is(tmp_path: Path, names):
         [4, 4],
         [3, 3],
     ]
+    assert caplog.text == ""
     assert load("images", root=str(tmp_path / "split"), validation=0).validation is None
+    assert "6 validation images are left out" in caplog.text
 
 
 def test_without_val_the_validation_part_comes_from_train(tmp_path: Path):
@@ -312,3 +314,10 @@ def test_inverted_pictures_are_told():
         dark.adapt(np.concatenate([DIGIT, 255 - DIGIT]), (0, 255), np.array([False, True])),
         np.concatenate([DIGIT, DIGIT]),
     )
+
+
+def test_without_normalisation_pixels_from_0_on_are_scaled_to_1(tmp_path: Path):
+    x = RNG.integers(0, 256, (30, 6, 5)).astype(np.float32)
+    for scale in (1, 1 / 255, 16 / 255):
+        data = load("images", root=npz(tmp_path, x=x * scale, t=T), normalize=False)
+        np.testing.assert_allclose([data.train.x.min(), data.train.x.max()], [0, 1], atol=0.02)

@@ -114,7 +114,7 @@ def test_a_scan_is_inverted_and_said(script: Script, folder: Path, monkeypatch: 
     assert "ground" not in asked
     refused_to = script("predict.py", "invert=no", *files)
     assert right(refused_to) < 0.5
-    assert "invert=auto" in refused_to
+    assert "invert=yes" in refused_to
 
 
 def test_invert_is_one_of_three_words(script: Script, folder: Path) -> None:

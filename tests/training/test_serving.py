@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -107,3 +108,10 @@ def test_each_of_many_simultaneous_clients_gets_its_own_answer(served: str) -> N
         answers = list(clients.map(lambda number: ask(served, images[number % 64]), range(2000)))
     for number, answer in enumerate(answers):
         np.testing.assert_allclose(answer, alone[number % 64], atol=1e-5, err_msg=str(number))
+
+
+def test_pixels_of_another_range_are_refused_with_the_range(served: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        ask(served, 255 * np.ones((1, 1, 8, 8)))
+    assert caught.value.code == 400
+    assert "pixels must be 0 to 16, given are 255 to 255" in caught.value.read().decode()

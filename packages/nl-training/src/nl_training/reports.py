@@ -46,6 +46,8 @@ def evaluate(run_id: str, config: Config, same_data: bool) -> float:
             f"data={data.name} has images {shape} of {len(classes)} classes; "
             f"run {run.run_id} was trained on {run.net.input_shape} of {run.net.classes}"
         )
+    if classes != run.classes:
+        print(f"classes go by their order: {', '.join(classes)} for the run's {', '.join(run.classes)}")
     loss, accuracy = run.net.evaluate(test.x, test.t)
     probabilities = softmax(run.net.device.host(run.net.predict(test.x)))
     guess = np.argmax(probabilities, axis=1)
@@ -70,8 +72,9 @@ def predict(run_id: str, files: Sequence[str], invert: str = "auto") -> None:
     Args:
         run_id: the run.
         files: pictures of any size, grey or colour: they are brought to how the run's data look.
-        invert: "yes" inverts every picture, "no" none, "auto" those that have a light ground where the run's pictures
-            have a dark one, or the opposite. Which pictures these are is printed unless it is "yes".
+        invert: "yes" inverts every picture, "no" none. "auto" inverts those that have a light ground where the run's
+            pictures have a dark one, or the opposite, if the run's are grey: a colour picture would become another.
+            Which pictures these are is printed unless it is "yes".
     """
     if invert not in INVERT:
         raise UserError(f"invert={invert} must be {', '.join(INVERT[:-1])} or {INVERT[-1]}")
@@ -92,9 +95,9 @@ def _pixels(run: LoggedRun, files: Sequence[str], invert: str) -> Array:
     x = np.stack([read_image(file, (c, h, w), like.matte) for file in files])
     if invert == "yes":
         return like.adapt(x, EIGHT_BITS, invert=True)
-    opposite = like.inverted(x)
+    opposite, turned = like.inverted(x), invert == "auto" and like.invertible
     if opposite.any():
         names = ", ".join(file for file, found in zip(files, opposite, strict=True) if found)
-        done = "taken inverted; invert=no takes them as they are" if invert == "auto" else "invert=auto would turn them"
+        done = "taken inverted; invert=no takes them as they are" if turned else "invert=yes inverts them"
         print(f"not of {like.ground} ground, as the run's pictures are ({done}): {names}")
-    return like.adapt(x, EIGHT_BITS, opposite if invert == "auto" else False)
+    return like.adapt(x, EIGHT_BITS, opposite & turned)

@@ -49,6 +49,8 @@ def load(
     train, held = source.train, source.validation if validation else None
     if source.validation is None:
         train, held = _hold_out(source.train, validation, seed)
+    elif not validation:
+        log.warning("%d validation images are left out, as data.validation=0", len(source.validation))
     low, high = source.range
     largest = high if low == 0 else 1.0
     scale = Normalization.fit(train.x) if normalize else Normalization.scaling(largest, train.x.shape[1])
@@ -84,8 +86,9 @@ def load_test(
     x = source.test.x
     if pixels is not None:
         found = PixelFormat.of(x, source.range)
-        invert = {found.ground, pixels.ground} == {DARK, LIGHT}
-        if invert or (found.shape, found.range) != (pixels.shape, pixels.range):
+        opposite = {found.ground, pixels.ground} == {DARK, LIGHT}
+        invert = opposite and pixels.invertible
+        if opposite or (found.shape, found.range) != (pixels.shape, pixels.range):
             how = ", inverted" if invert else ""
             log.warning("data=%s is %s; it is brought to the run's %s%s", name, found, pixels, how)
         x = pixels.adapt(x, source.range, invert)

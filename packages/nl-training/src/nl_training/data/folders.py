@@ -106,7 +106,7 @@ def _say_left_out(root: Path, taken: Iterable[Path]) -> None:
     others = [str(path.relative_to(root)) for path in _files(root) if path not in known]
     if others:
         some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        log.warning("%s: %d files left out, no pictures or in no class's folder: %s", root, len(others), some)
+        log.warning("%s: %d left out (no picture, or in no class's folder): %s", root, len(others), some)
 
 
 def _read_all(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -67,14 +68,18 @@ def decode(path: Path, channels: int | None = None, size: tuple[int, int] | None
     if not path.is_file():
         raise UserError(f"picture {path} does not exist; check the path")
     try:
-        with warnings.catch_warnings(action="ignore"):
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # Not by its name: Pillow 13 then maps raw TIFF files into memory with the sides of turned ones swapped.
-            with path.open("rb") as stream, Image.open(stream, formats=_formats(path)) as file, _silenced(file.format):
-                image = _converted(ImageOps.exif_transpose(file), channels, path)
-                if size is not None and (image.height, image.width) != size:
-                    image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
-                return image
+        with (
+            _quiet(),
+            path.open(
+                "rb"
+            ) as stream,  # by its name, Pillow 13 maps raw TIFF files with the sides of turned ones swapped
+            Image.open(stream, formats=_formats(path)) as file,
+            _silenced(file.format),
+        ):
+            image = _converted(ImageOps.exif_transpose(file), channels, path)
+            if size is not None and (image.height, image.width) != size:
+                image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
+            return image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UserError(f"picture {path} is too large to open safely; scale it down first") from error
     except UserError:
@@ -93,10 +98,10 @@ def _converted(image: Image.Image, channels: int | None, path: Path) -> Image.Im
     """The picture in mode L, LA, RGB or RGBA."""
     grey = image.mode in _GREY if channels is None else channels == 1
     if image.mode in _DEEP:
-        deep = np.asarray(image).astype(np.int64)
+        deep = np.asarray(image)
         if deep.min() < 0 or deep.max() > 65535:
             raise UserError(f"picture {path} is deeper than 16 bits; save it with 8 or 16 bits a channel")
-        image = Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8))
+        image = Image.fromarray(((deep.astype(np.uint32) + 128) // 257).astype(np.uint8))
     if image.mode in ("F", "LAB"):
         raise UserError(f"picture {path} is of mode {image.mode}; save it grey or in RGB with 8 or 16 bits a channel")
     if image.has_transparency_data:
@@ -129,7 +134,8 @@ def shows_on(image: Image.Image, matte: int) -> bool:
     if not image.has_transparency_data:
         return True
     brightness, alpha = _brightness_and_alpha(image)
-    return not alpha.any() or bool((alpha * np.abs(brightness - matte)).max() > _FAINT)
+    contrast = np.abs(brightness.astype(np.int16) - matte)
+    return not alpha.any() or bool(np.multiply(contrast, alpha, dtype=np.int32).max() > _FAINT * 255)
 
 
 def _ink(image: Image.Image) -> float | None:
@@ -137,13 +143,29 @@ def _ink(image: Image.Image) -> float | None:
     if not image.has_transparency_data:
         return None
     brightness, alpha = _brightness_and_alpha(image)
-    return float((brightness * alpha).sum() / alpha.sum()) if alpha.any() else None
+    if not alpha.any():
+        return None
+    return float(np.multiply(brightness, alpha, dtype=np.uint32).sum(dtype=np.float64) / alpha.sum(dtype=np.float64))
 
 
-def _brightness_and_alpha(image: Image.Image) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(H, W) each: brightness 0..255 and opacity 0..1."""
-    pixels = np.asarray(image.convert("LA"), np.float64)
-    return pixels[..., 0], pixels[..., 1] / 255
+def _brightness_and_alpha(image: Image.Image) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Brightness and opacity, (H, W) and 0..255 each."""
+    pixels = np.asarray(image.convert("LA"))
+    return pixels[..., 0], pixels[..., 1]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow's warnings and log from the terminal; its warning of a decompression bomb is raised."""
+    logger = logging.getLogger("PIL")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

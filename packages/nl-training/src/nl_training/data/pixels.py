@@ -70,6 +70,11 @@ class PixelFormat:
         shape = "x".join(map(str, self.shape))
         return f"{shape}, pixels {low:g} to {high:g}" + (f", {self.ground} ground" if self.ground else "")
 
+    @property
+    def invertible(self) -> bool:
+        """Whether images of the opposite ground may be inverted unasked: grey ones, as colours would become others."""
+        return self.channels == 1
+
     def inverted(self, x: Array) -> npt.NDArray[np.bool_]:
         """Which of the images `x` (N, C, H, W) have a light ground where this format's is dark, or the opposite; (N,).
 
