@@ -16,8 +16,8 @@ def task(run_id, config, files):
 
     if not files:
         raise UserError("which files? python scripts/predict.py run=ID FILE...")
-    predict(run_id, files)
+    predict(run_id, config, files)
 
 
 if __name__ == "__main__":
-    run_command(task, HELP, overrides=False)
+    run_command(task, HELP, words=True)

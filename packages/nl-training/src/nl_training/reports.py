@@ -13,7 +13,7 @@ from nl_nodes import UserError
 from nl_training import plots
 from nl_training.config import build
 from nl_training.data import read_image
-from nl_training.paths import ROOT
+from nl_training.paths import leaving
 from nl_training.runs import open_run
 from nl_training.tracking.model import softmax
 
@@ -34,7 +34,7 @@ def evaluate(run_id: str, config: Config, same_data: bool) -> float:
     """
     from nl_training.config.resolve import resolve
 
-    run = open_run(run_id, build.device(config))
+    run = open_run(run_id, config.tracking, build.device(config))
     data = build.dataset(resolve(run.config) if same_data else config)
     if data.input_shape != run.net.input_shape or len(data.classes) != run.net.classes:
         raise UserError(
@@ -50,18 +50,17 @@ def evaluate(run_id: str, config: Config, same_data: bool) -> float:
         table.add_row(name, str(of_class.sum()), f"{(guess[of_class] == label).mean():.4f}" if of_class.any() else "-")
     console = Console()
     console.print(table)
-    folder = ROOT / "outputs" / "evaluate" / run.run_id
-    folder.mkdir(parents=True, exist_ok=True)
-    plots.confusion_matrix(data.test.t, guess, data.classes).savefig(folder / "confusion_matrix.png")
-    mistakes = plots.worst_mistakes(data.test.x, data.test.t, probabilities, data.classes)
-    mistakes.savefig(folder / "worst_mistakes.png")
-    print(f"test accuracy {accuracy:.4f}, loss {loss:.4f} on {len(data.test):,} images\npictures in {folder}")
+    print(f"test accuracy {accuracy:.4f}, loss {loss:.4f} on {len(data.test):,} images")
+    with leaving("pictures", "evaluate", run.run_id) as folder:
+        plots.confusion_matrix(data.test.t, guess, data.classes).savefig(folder / "confusion_matrix.png")
+        mistakes = plots.worst_mistakes(data.test.x, data.test.t, probabilities, data.classes)
+        mistakes.savefig(folder / "worst_mistakes.png")
     return accuracy
 
 
-def predict(run_id: str, files: Sequence[str]) -> None:
+def predict(run_id: str, config: Config, files: Sequence[str]) -> None:
     """Classes and probabilities of image files, by a run's network."""
-    run = open_run(run_id)
+    run = open_run(run_id, config.tracking)
     c, h, w = run.net.input_shape
     pixels = np.stack([read_image(file, (c, h, w)) for file in files])
     probabilities = softmax(run.net.predict(run.normalization.apply(pixels)))

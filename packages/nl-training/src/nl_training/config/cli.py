@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any
@@ -14,18 +14,18 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nl_nodes import UserError
-from nl_training.config.failures import Failures
-from nl_training.config.launchers import launcher
+from nl_training.config.failures import Failures, kept_folder, passing_folder
+from nl_training.config.launchers import launcher, on_other_machines
+from nl_training.config.quoting import read_override, readable, takes_text, typed
 from nl_training.config.resolve import near, reduced, resolve
 from nl_training.config.schema import Config
-from nl_training.paths import ROOT
+from nl_training.paths import ROOT, output_root
 
 CONF = ROOT / "conf"
 Task = Callable[[Config, DictConfig], Any]
@@ -42,7 +42,7 @@ CFG_WORDS = ("job", "hydra", "all")
 INFO_WORDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 STOPPED = 128 + signal.SIGINT  # what a shell makes of that signal
 WORDS = {**dict.fromkeys(CFG, CFG_WORDS), **dict.fromkeys(INFO, INFO_WORDS)}
-OmegaConf.register_new_resolver("nl_root", lambda: str(ROOT), replace=True)
+OmegaConf.register_new_resolver("nl_output", lambda: str(output_root()), replace=True)
 
 
 def main(task: Task, sweep: Sweep | None = None) -> None:
@@ -56,21 +56,25 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
     arguments = sys.argv[1:]
     flags = {a for a in arguments if a.startswith("-")}
     multirun = bool(flags & MULTIRUN)
-    overrides = [a for a in arguments if not a.startswith("-")]
-    failures = Failures.new()
+    overrides = [readable(a) for a in arguments if not a.startswith("-")]
     try:
         if not flags & COMPLETION:
             _check_flags(arguments)
         around: AbstractContextManager[Mapping[str, str]] = nullcontext({})
         held: AbstractContextManager[None] = nullcontext()
+        place = passing_folder()
         if flags <= RUN:
             held = launcher(overrides)
             first = check(overrides, multirun)
+            if (sweep is not None and first.tracking.enabled) or on_other_machines(overrides):
+                place = kept_folder()
             if multirun and sweep is not None:
                 around = sweep(first, overrides)
         elif not flags & COMPLETION:
             check([o for o in overrides if "=" in o], multirun)  # not the flags' own words, as in `--cfg job`
-        with around as environment, held:
+        with place as (failures, moved), around as environment, held:
+            if flags <= RUN:
+                sys.argv[1:] = [*flags, *moved, *overrides]
             run = _guarded(task, failures, environment)
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
             if told := failures.take():  # inside, so that the sweep's parent knows of them
@@ -79,8 +83,6 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(STOPPED)
-    finally:
-        failures.take()  # of a sweep that was stopped: the file must not stay
 
 
 def _guarded(task: Task, failures: Failures, environment: Mapping[str, str]) -> Callable[[DictConfig], Any]:
@@ -147,6 +149,7 @@ def _refuse_keys_of_one(overrides: list[str]) -> None:
 
 def composed(overrides: list[str]) -> tuple[Config, DictConfig]:
     """The checked config and Hydra's that overrides of single values compose."""
+    overrides = [readable(text) for text in overrides]
     check(overrides, multirun=False)
     cfg = _compose(overrides)
     return resolve(cfg), cfg
@@ -154,10 +157,9 @@ def composed(overrides: list[str]) -> tuple[Config, DictConfig]:
 
 def parsed(text: str) -> Override:
     """An override as Hydra reads it; raises `UserError` where it can't be read or names no group or key."""
-    try:
-        (override,) = OverridesParser.create().parse_overrides([text])
-    except (HydraException, OverrideParseException):
-        raise UserError(f"cannot read {text!r}: write KEY=VALUE, such as optimizer.lr=0.01") from None
+    override = read_override(readable(text))
+    if override is None:
+        raise UserError(_unreadable(text))
     key = override.key_or_group
     if override.package is not None:
         raise UserError(f"{text}: a group has one place, its own: leave @{override.package} out")
@@ -169,6 +171,14 @@ def parsed(text: str) -> Override:
     if override.is_add() or override.is_force_add():
         raise UserError(f"{text}: no key can be added: {near(key, _keys(key.split('.')[0], []))}")
     return override
+
+
+def _unreadable(text: str) -> str:
+    """What is wrong with an override that Hydra cannot read."""
+    key, _, value = text.partition("=")
+    if not value or read_override(f"{key}=1") is None:
+        return f"cannot read {text!r}: write KEY=VALUE, such as optimizer.lr=0.01"
+    return f"cannot read {text!r}: as text that value is written {typed(key, value)}"
 
 
 def _known(key: str, text: str) -> None:
@@ -187,7 +197,8 @@ def values_of(override: Override, multirun: bool) -> Iterator[str]:
     key = override.key_or_group
     line = override.input_line or ""
     if override.is_sweep_override() and not multirun:
-        raise UserError(f"{line}: a list of values is a sweep: add -m, or quote it")
+        text = f", or write it as {typed(key, line.partition('=')[2])}" if takes_text(key) else ""
+        raise UserError(f"{line}: a list of values is a sweep: add -m{text}")
     if override.is_interval_sweep():
         raise UserError(f"{line}: a sweep goes over a list of values; an interval is for scripts/search.py")
     swept = override.value()
@@ -243,13 +254,22 @@ def _keys(group: str, overrides: list[str]) -> list[str]:
     return [f"{group}.{key}" for key in cfg.get(group) or {} if key != "_target_"]
 
 
-def run_command(task: Callable[[str, Config, list[str]], None], help_text: str, overrides: bool = True) -> None:
+def _heeded(text: str, keys: Sequence[str]) -> bool:
+    """Whether an override is of one of these groups or keys."""
+    key = text.partition("=")[0]
+    return key in keys or key.partition(".")[0] in keys
+
+
+def run_command(
+    task: Callable[[str, Config, list[str]], None], help_text: str, takes: Sequence[str] = (), words: bool = False
+) -> None:
     """Run a task on a logged run, named by `run=ID` on the command line; end with code 1 on a mistake.
 
     Args:
         task: gets the run's ID, the config that the overrides compose, and the other arguments.
         help_text: what `--help` shows.
-        overrides: whether the other arguments are overrides of the config; else they are the task's own.
+        takes: the config's groups and keys that the task heeds, beside those that say where the run is.
+        words: whether the other arguments are the task's own; else they are overrides of the config.
     """
     arguments = sys.argv[1:]
     if {"--help", "-h"} & set(arguments):
@@ -257,10 +277,17 @@ def run_command(task: Callable[[str, Config, list[str]], None], help_text: str, 
         return
     named = [a for a in arguments if a.startswith("run=")]
     others = [a for a in arguments if not a.startswith("run=")]
+    heeded = (*takes, "tracking.uri", "tracking.experiment_name")
+    placing = [a for a in others if _heeded(a, heeded)]
     try:
         if len(named) != 1 or named[0] == "run=":
             raise UserError("which run? run=ID, from the MLflow UI or the end of a training, or run=latest")
-        task(named[0].removeprefix("run="), check(others if overrides else [], multirun=False), others)
+        overrides = placing if words else others
+        config = check([readable(text) for text in overrides], multirun=False)
+        for text in overrides:
+            if text not in placing:
+                raise UserError(f"{text}: the run has its own config; only {', '.join(heeded)} may stand beside it")
+        task(named[0].removeprefix("run="), config, [a for a in others if not words or a not in placing])
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

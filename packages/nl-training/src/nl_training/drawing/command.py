@@ -10,7 +10,7 @@ from nl_training.config import build
 from nl_training.data import Dataset
 from nl_training.drawing import Sketch, page, sketch_layer, sketch_network, svg
 from nl_training.drawing.svg import told
-from nl_training.paths import ROOT
+from nl_training.paths import output_folder
 from nl_training.progress import CertificateBar
 from nl_training.verification import verify
 
@@ -38,7 +38,7 @@ def draw_run(run_id: str, config: Config) -> None:
     from nl_training.config.resolve import resolve
     from nl_training.runs import open_run
 
-    run = open_run(run_id, build.device(config))
+    run = open_run(run_id, config.tracking, build.device(config))
     data = build.dataset(resolve(run.config))
     if data.input_shape != run.net.input_shape:
         raise UserError(f"data={data.name} has images {data.input_shape} now; run {run_id} had {run.net.input_shape}")
@@ -58,8 +58,7 @@ def _verified(net: Network, data: Dataset, config: Config) -> Sketch:
 
 
 def _save(sketch: Sketch, name: str) -> None:
-    folder = ROOT / "outputs" / "drawings"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = output_folder("outputs", "drawings")
     for ending, text in ((".svg", svg(sketch)), (".html", page(sketch))):
         (folder / f"{name}{ending}").write_text(text)
     print("\n".join([sketch.title, *(f"  {line}" for line in [*sketch.lines, *map(told, sketch.halves)])]))
