@@ -5,6 +5,7 @@ MLflow keeps absolute addresses in its database, so a store whose folder is move
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 import sys
 from contextlib import closing
@@ -48,8 +49,8 @@ def local_path(location: str) -> Path | None:
 
 def package_hint(module: str | None) -> str:
     """What to install for a module that is missing."""
-    package = PACKAGES.get(str(module), str(module))
-    return f"needs the package {package}: python -m pip install '{package}'"
+    package = next((PACKAGES[name] for name in PACKAGES if f"{module}.".startswith(f"{name}.")), str(module))
+    return f"needs the package {package}: python -m pip install {shlex.join(package.split())}"
 
 
 def check_location(location: str, uri: str) -> None:
@@ -92,7 +93,7 @@ def bring_along(database: Path) -> None:
 
     New runs are written beside the store. A run or model whose artifacts do not lie there keeps its old address.
     """
-    moved, left = False, 0
+    moved, left = set(), 0
     with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
         for table, column in COLUMNS:
             for (location,) in _distinct(connection, table, column, f"{(database.parent / FOLDER).as_uri()}/"):
@@ -103,8 +104,9 @@ def bring_along(database: Path) -> None:
                     left += 1
                     continue
                 connection.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (now.as_uri(), location))
-                moved = True
-    if moved:
+                moved.add(table)
+    # The experiment that MLflow makes in each new store has an address in the working directory: no news without runs.
+    if moved and (left or moved != {"experiments"}):
         said = f"note: {database} was moved here: its artifacts are read and written in {database.parent / FOLDER} now"
         said += f"; {left} runs and models have theirs at the old place still" if left else ""
         print(said, file=sys.stderr)
