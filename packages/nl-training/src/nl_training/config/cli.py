@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -64,6 +65,7 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
         held: AbstractContextManager[None] = nullcontext()
         place = passing_folder()
         if flags <= RUN:
+            _check_folders()
             held = launcher(overrides)
             first = check(overrides, multirun)
             if (sweep is not None and first.tracking.enabled) or on_other_machines(overrides):
@@ -83,6 +85,13 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(STOPPED)
+
+
+def _check_folders() -> None:
+    """Refuse folders whose names Hydra takes for interpolations."""
+    for folder in (Path.cwd(), ROOT, output_root()):
+        if "${" in str(folder):
+            raise UserError(f"Hydra cannot read the path {folder}: leave ${{ out of it")
 
 
 def _guarded(task: Task, failures: Failures, environment: Mapping[str, str]) -> Callable[[DictConfig], Any]:

@@ -84,19 +84,22 @@ class Store:
             _check_server(uri)
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
         from sqlalchemy.exc import SQLAlchemyError
 
         path = sqlite_path(uri)
         try:
             if uri.startswith(DATABASES):
                 _check_database(uri)
+            # So named, MLflow makes no folder of a path that it doesn't decode.
+            name = uri.replace("sqlite:", "sqlite+pysqlite:", 1)
+            artifacts = None if path is None else (path.parent / FOLDER).as_uri()
             with _sole_use(path, write):
                 if path is not None and path.exists():
                     bring_along(path)
-                # So named, MLflow makes no folder of a path that it doesn't decode.
-                name = uri.replace("sqlite:", "sqlite+pysqlite:", 1)
+                elif path is not None:
+                    SqlAlchemyStore(name, artifacts)  # the client would take the working directory for artifacts
                 client = MlflowClient(tracking_uri=name, registry_uri=name)
-                artifacts = None if path is None else (path.parent / FOLDER).as_uri()
                 experiment_id = _experiment(client, experiment_name, artifacts, write)
         except ImportError as error:
             raise UserError(f"the tracking store {uri} {package_hint(error.name)}") from error
