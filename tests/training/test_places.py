@@ -125,21 +125,23 @@ def started(monkeypatch: pytest.MonkeyPatch, arguments: list[str], logs: bool = 
     return seeds
 
 
-@pytest.mark.parametrize("output", [NOWHERE, "", "out"], ids=["unwritable", "the working directory", "a folder"])
 @pytest.mark.parametrize(
-    ("arguments", "logs", "seeds"),
-    [(["tracking=off"], True, [0]), (["-m", "tracking=off", "seed=1,2"], True, [1, 2]), (["seed=3"], False, [3])],
+    ("output", "arguments", "logs", "seeds"),
+    [
+        (NOWHERE, ["tracking=off"], True, [0]),
+        ("", ["-m", "tracking=off", "seed=1,2"], True, [1, 2]),
+        ("out", ["seed=3"], False, [3]),
+    ],
     ids=["untracked", "an untracked sweep", "a script that logs nothing"],
 )
 def test_what_logs_nothing_leaves_nothing(
     output: str, arguments: list[str], logs: bool, seeds: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path / "site-packages")  # so that output goes to the working directory
     monkeypatch.setenv(paths.OUTPUT, output)
-    before = sorted(paths.ROOT.rglob("multirun.yaml")), sorted(paths.ROOT.glob("outputs/*/*"))
     assert started(monkeypatch, arguments, logs) == seeds
     assert not list(tmp_path.iterdir())
-    assert before == (sorted(paths.ROOT.rglob("multirun.yaml")), sorted(paths.ROOT.glob("outputs/*/*")))
 
 
 def test_what_logs_needs_a_place(

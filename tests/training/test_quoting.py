@@ -5,10 +5,11 @@ import shlex
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from support.refusals import refused
 
-from nl_training.config.cli import _compose, check
-from nl_training.config.quoting import quoted, readable, typed
+from nl_training.config.cli import check
+from nl_training.config.quoting import quoted, read_override, readable, typed
 
 
 @pytest.mark.parametrize(
@@ -69,5 +70,11 @@ def test_what_hydra_reads_as_it_is_meant_stays(text: str) -> None:
 
 @given(st.text(st.sampled_from("""\\"'${}a가, =()[]#~"""), min_size=1, max_size=9))
 def test_a_quoted_value_is_the_value(value: str) -> None:
-    assert _compose([f"data.root={quoted(value)}"]).data.root == value
-    assert _compose(shlex.split(typed("data.root", value))).data.root == value
+    for written in (f"data.root={quoted(value)}", *shlex.split(typed("data.root", value))):
+        override = read_override(written)
+        assert override is not None
+        assert OmegaConf.create({"root": override.value()}).root == value
+
+
+def test_a_quoted_value_is_composed() -> None:
+    assert check([f"data.root={quoted('${x}')}"], multirun=False).data.root == "${x}"

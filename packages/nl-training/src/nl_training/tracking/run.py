@@ -108,7 +108,7 @@ class MLflowTracker(Observer):
             client.log_text(self.run_id, provenance.packages(), "packages.txt")
         except Exception as error:  # each kind of artifact store raises its own
             where, reason = client.get_run(self.run_id).info.artifact_uri, str(error).strip().splitlines()[0]
-            raise UserError(f"the run's artifacts cannot be written to {where}: {reason}") from error
+            raise UserError(f"the run's artifacts cannot be written to {where}, mend that place: {reason}") from error
 
     def _close(self, error: BaseException | None) -> None:
         """End the run; trouble with the store must not hide the error that ended the training."""

@@ -98,7 +98,8 @@ class Store:
                 if path is not None and path.exists():
                     bring_along(path)
                 elif path is not None:
-                    SqlAlchemyStore(name, artifacts)  # the client would take the working directory for artifacts
+                    # The client would take the working directory for artifacts.
+                    SqlAlchemyStore(name, artifacts)  # type: ignore[no-untyped-call]
                 client = MlflowClient(tracking_uri=name, registry_uri=name)
                 experiment_id = _experiment(client, experiment_name, artifacts, write)
         except ImportError as error:
