@@ -21,7 +21,7 @@ from nl_nodes import Device
 from nl_training.checkpoint import Checkpoints
 from nl_training.data import load
 from nl_training.observer import Observer, StepReport
-from nl_training.paths import ROOT
+from nl_training.paths import output_folder
 from nl_training.trainer import Limits, Trainer
 
 WARM = 5  # steps that are not counted
@@ -54,8 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     clock, data = Clock(), load("mnist", root=options.data)
     net = build("vgg16", input_shape=(1, 28, 28), device=Device())
-    output = ROOT / "outputs"
-    output.mkdir(exist_ok=True)
+    output = output_folder("outputs")
     with tempfile.TemporaryDirectory(dir=output) as folder, Checkpoints(Path(folder), None, options.seconds) as kept:
         limits = Limits(epochs=1, batch_size=128, max_steps=options.steps)
         Trainer(net, Adam(0.001), Constant(), data, limits, 0.0, 0, [clock], kept).run()

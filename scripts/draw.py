@@ -44,7 +44,7 @@ def layer(arguments):
 if __name__ == "__main__":
     words = sys.argv[1:]
     if {"--help", "-h"} & set(words) or any(word.startswith("run=") for word in words):
-        run_command(task_run, HELP)
+        run_command(task_run, HELP, takes=("device", "verify"))
     elif any(word.startswith("layer=") for word in words):
         layer(words)
     else:

@@ -18,4 +18,4 @@ def task(run_id, config, overrides):
 
 
 if __name__ == "__main__":
-    run_command(task, HELP)
+    run_command(task, HELP, takes=("data", "seed", "device"))

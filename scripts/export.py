@@ -17,9 +17,9 @@ def task(run_id, config, others):
     from nl_training.export import export
 
     if others:
-        raise UserError(f"{others[0]}: export takes run=ID alone")
-    export(run_id)
+        raise UserError(f"{others[0]}: export takes run=ID, tracking.uri and tracking.experiment_name alone")
+    export(run_id, config)
 
 
 if __name__ == "__main__":
-    run_command(task, HELP, overrides=False)
+    run_command(task, HELP, words=True)

@@ -33,7 +33,7 @@ def task_run(run_id, config, overrides):
 
 if __name__ == "__main__":
     if {"--help", "-h"} & set(sys.argv) or any(a.startswith("run=") for a in sys.argv[1:]):
-        run_command(task_run, HELP)
+        run_command(task_run, HELP, takes=("device",))
     else:
         main(task)
     sys.exit(0 if all(holds) else 1)

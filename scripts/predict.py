@@ -21,8 +21,8 @@ def task(run_id, config, files):
     invert = [file.removeprefix("invert=") for file in files if file.startswith("invert=")]
     if not pictures:
         raise UserError("which files? python scripts/predict.py run=ID FILE...")
-    predict(run_id, pictures, *invert[-1:])
+    predict(run_id, config, pictures, *invert[-1:])
 
 
 if __name__ == "__main__":
-    run_command(task, HELP, overrides=False)
+    run_command(task, HELP, words=True)

@@ -14,6 +14,7 @@ from onnxruntime import InferenceSession
 from support.refusals import refused
 
 from nl_models import build
+from nl_training.config.cli import check
 from nl_training.data import load
 from nl_training.data.embedded import digits
 from nl_training.export import export
@@ -87,11 +88,11 @@ def test_what_is_asked_wrongly_is_told_in_a_line(uri: str, arguments: list[str],
 def test_a_run_that_is_not_there(uri: str, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with refused("run=nonsense"):
-        export("nonsense")
+        export("nonsense", check([], multirun=False))
 
 
 def test_without_onnx_it_says_what_to_install(uri: str, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setitem(sys.modules, "onnx", None)  # as if it were not installed
     with refused("pip install", "onnx"):
-        export(run_id)
+        export(run_id, check([], multirun=False))

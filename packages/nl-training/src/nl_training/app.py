@@ -18,6 +18,7 @@ from nl_training.observer import Observer, Result
 from nl_training.probe import Probe
 from nl_training.progress import CertificateBar, ProgressBar
 from nl_training.snapshot import restore
+from nl_training.tracking import resume_command
 from nl_training.tracking.jobs import JOB, job_key
 from nl_training.trainer import Limits, Trainer
 from nl_training.verification import Outcome, verify
@@ -69,7 +70,7 @@ def train(
         result = _run(config, cfg, net, data, tracker, outcome, watching)
     except (KeyboardInterrupt, SystemExit):
         if tracker is not None and tracker.run_id:
-            print(f"stopped; python scripts/train.py resume={tracker.run_id} goes on")
+            print(f"stopped; {resume_command(tracker.store.uri, tracker.run_id)} goes on")
         raise
     _print(result, tracker)
     return result
@@ -122,20 +123,19 @@ def _past(config: Config, cfg: DictConfig) -> Past | None:
     from hydra.core.hydra_config import HydraConfig
 
     from nl_training.resume import find, of_sweep
-    from nl_training.tracking import Store, resolve_uri
+    from nl_training.tracking import Store
 
     if config.resume is None and config.sweep.resume is None:
         return None
     hydra = HydraConfig.get()
     multirun = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
-    store = Store.open(resolve_uri(config.tracking.uri), config.tracking.experiment_name)
     if config.resume is None:
         if not multirun:
             raise UserError("sweep.resume goes on with a sweep: give -m and the sweep's command line")
-        return of_sweep(store, job_key(cfg, build.dataset(config).digest))
+        return of_sweep(Store.of(config.tracking), job_key(cfg, build.dataset(config).digest))
     if multirun:
         raise UserError("resume goes on with one run: leave -m out")
-    return find(store, str(config.resume), list(hydra.overrides.task))
+    return find(Store.of(config.tracking, write=False), str(config.resume), list(hydra.overrides.task))
 
 
 def _checkpoints(config: Config, run_id: str) -> Checkpoints:
@@ -187,12 +187,12 @@ def _tracker(
 ) -> MLflowTracker | None:
     if not config.tracking.enabled:
         return None
-    from nl_training.tracking import MLflowTracker, Store, resolve_uri
+    from nl_training.tracking import MLflowTracker, Store
 
     if past is not None:
         store, name, run_id = past.store, past.run.info.run_name, past.run_id
     else:
-        store, run_id = Store.open(resolve_uri(config.tracking.uri), config.tracking.experiment_name), ""
+        store, run_id = Store.of(config.tracking), ""
         kind = OmegaConf.select(cfg, "optimizer._target_", default="").rpartition(".")[2].lower()
         name = f"{config.model.name} {kind} lr={config.optimizer.lr:g}"
     text = OmegaConf.to_yaml(cfg, resolve=True)

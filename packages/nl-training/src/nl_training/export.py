@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from nl_models.onnx import save_onnx
 from nl_nodes import UserError
-from nl_training.paths import ROOT
+from nl_training.paths import output_folder
 from nl_training.runs import open_run
-from nl_training.tracking.store import EXPERIMENT, Store, resolve_uri
+from nl_training.tracking.store import Store
+
+if TYPE_CHECKING:
+    from nl_training.config.schema import Config
 
 
-def export(run_id: str) -> None:
+def export(run_id: str, config: Config) -> None:
     """Write a run's network with its best weights to `outputs/export` and log it as the run's `export/model.onnx`.
 
     The model takes raw pixels in the range of the run's data: their mean and standard deviation are built in. How these
     pixels look and the names of the classes are the model's metadata, as JSON.
     """
-    run = open_run(run_id)
-    folder = ROOT / "outputs" / "export" / run.run_id
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "model.onnx"
+    run = open_run(run_id, config.tracking)
+    path = output_folder("outputs", "export", run.run_id) / "model.onnx"
     scaling = run.normalization
     notes = {
         "input": "raw pixels; mean and standard deviation are built in",
@@ -29,7 +31,7 @@ def export(run_id: str) -> None:
         "classes": list(run.classes),
     }
     save_onnx(run.net, path, {name: json.dumps(value) for name, value in notes.items()}, (scaling.mean, scaling.std))
-    store = Store.open(resolve_uri(), EXPERIMENT)
+    store = Store.of(config.tracking, write=False)
     try:
         store.client.log_artifact(run.run_id, str(path), "export")
     except Exception as error:  # each kind of artifact store raises its own

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from nl_nodes.verify import Certificate, Verdict, first_wrong
 from nl_training import plots
 from nl_training.config import build
 from nl_training.data import Dataset
-from nl_training.paths import ROOT
+from nl_training.paths import leaving
 from nl_training.progress import CertificateBar
 from nl_training.verification import BATCHES, certify_network, training_graph, twin
 
@@ -45,7 +44,7 @@ def gradcheck_run(run_id: str, config: Config, command: str) -> bool:
     from nl_training.config.resolve import resolve
     from nl_training.runs import open_run
 
-    run = open_run(run_id, build.device(config))
+    run = open_run(run_id, config.tracking, build.device(config))
     logged = resolve(run.config)
     data = build.dataset(logged)
     if data.input_shape != run.net.input_shape:
@@ -67,11 +66,9 @@ def check(net: Network, data: Dataset, seed: int, command: str, run_id: str = ""
         highlight=False,
     )
     name = run_id or f"{net.name}-{certificate.fingerprint[:12]}"
-    folder = ROOT / "outputs" / "gradcheck" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    certificate.save(folder / "certificate.json")
-    plots.residuals(certificate, f"{net.name} {run_id}".strip()).savefig(folder / "residuals.png")
-    print(f"picture and certificate in {_short(folder)}")
+    with leaving("picture and certificate", "gradcheck", name) as folder:
+        certificate.save(folder / "certificate.json")
+        plots.residuals(certificate, f"{net.name} {run_id}".strip()).savefig(folder / "residuals.png")
     if certificate.failed:
         print(failure(net, certificate, feeds[0], command))
     return not certificate.failed
@@ -116,7 +113,3 @@ def _table(certificate: Certificate, title: str) -> Table:
         verdict = f"[{color}]{v.verdict}[/]"
         table.add_row(v.name, str(v.shape), f"{v.size:.2e}", f"{v.residual:.1e}", rounding, verdict)
     return table
-
-
-def _short(path: Path) -> Path:
-    return path.relative_to(ROOT)

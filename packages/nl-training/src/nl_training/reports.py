@@ -14,7 +14,7 @@ from nl_training import plots
 from nl_training.config import build
 from nl_training.data import PixelFormat, load_test, read_image
 from nl_training.data.pixels import EIGHT_BITS, Array
-from nl_training.paths import ROOT
+from nl_training.paths import leaving
 from nl_training.runs import LoggedRun, open_run
 from nl_training.tracking.model import softmax
 
@@ -37,7 +37,7 @@ def evaluate(run_id: str, config: Config, same_data: bool) -> float:
     """
     from nl_training.config.resolve import resolve
 
-    run = open_run(run_id, build.device(config))
+    run = open_run(run_id, config.tracking, build.device(config))
     data = (resolve(run.config) if same_data else config).data
     test, classes = load_test(data.name, data.root, getattr(data, "size", None), run.pixels, run.normalization)
     shape = test.x.shape[1:]
@@ -57,20 +57,20 @@ def evaluate(run_id: str, config: Config, same_data: bool) -> float:
         table.add_row(name, str(of_class.sum()), f"{(guess[of_class] == label).mean():.4f}" if of_class.any() else "-")
     console = Console()
     console.print(table)
-    folder = ROOT / "outputs" / "evaluate" / run.run_id
-    folder.mkdir(parents=True, exist_ok=True)
-    plots.confusion_matrix(test.t, guess, classes).savefig(folder / "confusion_matrix.png")
-    mistakes = plots.worst_mistakes(test.x, test.t, probabilities, classes)
-    mistakes.savefig(folder / "worst_mistakes.png")
-    print(f"test accuracy {accuracy:.4f}, loss {loss:.4f} on {len(test):,} images\npictures in {folder}")
+    print(f"test accuracy {accuracy:.4f}, loss {loss:.4f} on {len(test):,} images")
+    with leaving("pictures", "evaluate", run.run_id) as folder:
+        plots.confusion_matrix(test.t, guess, classes).savefig(folder / "confusion_matrix.png")
+        mistakes = plots.worst_mistakes(test.x, test.t, probabilities, classes)
+        mistakes.savefig(folder / "worst_mistakes.png")
     return accuracy
 
 
-def predict(run_id: str, files: Sequence[str], invert: str = "auto") -> None:
+def predict(run_id: str, config: Config, files: Sequence[str], invert: str = "auto") -> None:
     """Classes and probabilities of image files, by a run's network.
 
     Args:
         run_id: the run.
+        config: names the store and the experiment.
         files: pictures of any size, grey or colour: they are brought to how the run's data look.
         invert: "yes" inverts every picture, "no" none. "auto" inverts those that have a light ground where the run's
             pictures have a dark one, or the opposite, if the run's are grey: a colour picture would become another.
@@ -78,7 +78,7 @@ def predict(run_id: str, files: Sequence[str], invert: str = "auto") -> None:
     """
     if invert not in INVERT:
         raise UserError(f"invert={invert} must be {', '.join(INVERT[:-1])} or {INVERT[-1]}")
-    run = open_run(run_id)
+    run = open_run(run_id, config.tracking)
     probabilities = softmax(run.net.predict(run.normalization.apply(_pixels(run, files, invert))))
     table = Table("file", "class", "probability", "next")
     for file, row in zip(files, probabilities, strict=True):

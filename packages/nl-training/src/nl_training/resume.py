@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from nl_nodes import UserError
-from nl_training.paths import ROOT
+from nl_training.paths import output_root
 from nl_training.tracking import Store, view_hint
+from nl_training.tracking.address import EXPERIMENT_NAME
 from nl_training.tracking.jobs import job_before
 from nl_training.tracking.process import PROCESS, is_alive, is_here
 from nl_training.tracking.run import CONFIG
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 BESIDE = ("trainer.epochs", "trainer.max_steps", "device")
+PLACE = ("tracking.uri=", "tracking.experiment_name=")  # overrides that say where the run is, and change nothing of it
 
 
 @dataclass(frozen=True)
@@ -72,21 +75,22 @@ def find(store: Store, name: str, overrides: Sequence[str]) -> Past:
     """The run that `resume=name` means.
 
     Args:
-        store: where it is looked for, in all experiments.
+        store: where it is looked for: in the experiment that is named, else in all.
         name: a run's ID, or "latest": the newest that did not finish and whose process is gone.
         overrides: the command line, `resume` among them.
 
     Raises:
         UserError: when there is no such run, it cannot go on here, or the command line holds what cannot be changed.
     """
-    given = tuple(text for text in overrides if not text.startswith("resume="))
+    given = tuple(text for text in overrides if not text.startswith(("resume=", *PLACE)))
     for text in given:
         key = text.partition("=")[0]
         if key not in BESIDE and not key.startswith("device."):
             raise UserError(
                 f"{text}: resume takes the whole config from the run; only {', '.join(BESIDE)} may stand beside it"
             )
-    run = _latest(store) if name == "latest" else _by_id(store, name)
+    named = EXPERIMENT_NAME in os.environ or any(text.startswith(PLACE[1]) for text in overrides)
+    run = _latest(store, named) if name == "latest" else _by_id(store, name, named)
     past = Past(run, replace(store, experiment_id=run.info.experiment_id), given)
     if not past.finished:
         _check(past)
@@ -110,10 +114,10 @@ def of_sweep(store: Store, key: str) -> Past | None:
 
 def checkpoint_folder(run_id: str) -> Path:
     """Where a run's checkpoints lie."""
-    return ROOT / "outputs" / "checkpoints" / run_id
+    return output_root() / "outputs" / "checkpoints" / run_id
 
 
-def _by_id(store: Store, run_id: str) -> Run:
+def _by_id(store: Store, run_id: str, named: bool) -> Run:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -122,15 +126,19 @@ def _by_id(store: Store, run_id: str) -> Run:
         run = None
     if run is None or run.info.lifecycle_stage == "deleted":
         raise UserError(f"resume={run_id} is not in {store.uri}: take an ID from the MLflow UI, or resume=latest")
+    if named and run.info.experiment_id != store.experiment_id:
+        own = store.client.get_experiment(run.info.experiment_id).name
+        raise UserError(f"resume={run_id} is in the experiment {own!r}, not in the one that is named: leave that out")
     return run
 
 
-def _latest(store: Store) -> Run:
-    experiments = [experiment.experiment_id for experiment in store.client.search_experiments()]
-    unfinished = store.client.search_runs(
-        experiments, "attributes.status != 'FINISHED'", order_by=["attributes.start_time DESC"]
-    )
-    for run in unfinished:
+def _latest(store: Store, named: bool) -> Run:
+    if named:
+        experiments = [store.experiment_id] if store.experiment_id else []
+    else:
+        experiments = [experiment.experiment_id for experiment in store.client.search_experiments()]
+    ended, order = "attributes.status != 'FINISHED'", ["attributes.start_time DESC"]
+    for run in store.client.search_runs(experiments, ended, order_by=order) if experiments else ():
         tags = run.data.tags
         if CONFIG in tags and not is_alive(tags[PROCESS]) and (run.info.status != "RUNNING" or is_here(tags[PROCESS])):
             return run

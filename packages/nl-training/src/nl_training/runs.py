@@ -13,10 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from nl_models import Network, build
 from nl_nodes import Device, UserError
 from nl_training.data import Normalization, PixelFormat
-from nl_training.tracking.store import EXPERIMENT, Store, resolve_uri
+from nl_training.tracking.address import resolve_experiment_name
+from nl_training.tracking.artifacts import local_path, package_hint
+from nl_training.tracking.store import EXPERIMENT, Store, missing_experiment
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+
+    from nl_training.config.schema import Tracking
 
 
 @dataclass(frozen=True)
@@ -40,45 +44,63 @@ class LoggedRun:
     pixels: PixelFormat | None = None
 
 
-def open_run(run_id: str, device: Device | None = None) -> LoggedRun:
-    """Open a run by ID; `latest` is the newest that finished.
+def open_run(run_id: str, tracking: Tracking, device: Device | None = None) -> LoggedRun:
+    """Open a run.
+
+    Args:
+        run_id: its ID; `latest` is the newest of the experiment that finished.
+        tracking: names the store and the experiment.
+        device: where its network is to run.
 
     Raises:
         UserError: when there is no such run, or it has no weights.
     """
-    store = Store.open(resolve_uri(), EXPERIMENT)
-    run_id = _latest(store) if run_id == "latest" else _existing(store, run_id)
+    store = Store.of(tracking, write=False)
+    name = resolve_experiment_name(tracking.experiment_name)
+    run = _latest(store, name) if run_id == "latest" else _existing(store, run_id, name)
     with TemporaryDirectory() as folder:
-        config = OmegaConf.load(_artifact(store, run_id, "config.yaml", folder))
-        spec: dict[str, Any] = json.loads(_artifact(store, run_id, "weights/network.json", folder).read_text())
+        config = OmegaConf.load(_artifact(store, run, "config.yaml", folder))
+        spec: dict[str, Any] = json.loads(_artifact(store, run, "weights/network.json", folder).read_text())
         net = build(**spec["network"], device=device)
-        net.load(_artifact(store, run_id, "weights/best.safetensors", folder))
+        net.load(_artifact(store, run, "weights/best.safetensors", folder))
     assert isinstance(config, DictConfig)
     scaling = Normalization(tuple(spec["mean"]), tuple(spec["std"]))
     pixels = PixelFormat.from_json(spec["pixels"]) if spec.get("pixels") else None
-    return LoggedRun(run_id, config, net, tuple(spec["classes"]), scaling, pixels)
+    return LoggedRun(str(run.info.run_id), config, net, tuple(spec["classes"]), scaling, pixels)
 
 
-def _existing(store: Store, run_id: str) -> str:
+def _existing(store: Store, run_id: str, experiment_name: str) -> Run:
     from mlflow.exceptions import MlflowException
 
     try:
-        return str(store.client.get_run(run_id).info.run_id)
+        run = store.client.get_run(run_id)
     except MlflowException:
         raise UserError(f"run={run_id} is not in {store.uri}: take an ID from the MLflow UI, or run=latest") from None
+    if experiment_name != EXPERIMENT and run.info.experiment_id != store.experiment_id:
+        own = store.client.get_experiment(run.info.experiment_id).name
+        raise UserError(f"run={run_id} is in the experiment {own!r}, not in {experiment_name!r}: leave that out")
+    return run
 
 
-def _latest(store: Store) -> str:
-    ended = "attributes.status = 'FINISHED'"
-    found: list[Run] = store.client.search_runs([store.experiment_id], ended, order_by=["attributes.start_time DESC"])
+def _latest(store: Store, experiment_name: str) -> Run:
+    if not store.experiment_id and experiment_name != EXPERIMENT:
+        raise UserError(f"run=latest: {missing_experiment(store, experiment_name)}")
+    ended, order = "attributes.status = 'FINISHED'", ["attributes.start_time DESC"]
+    found = store.client.search_runs([store.experiment_id], ended, order_by=order) if store.experiment_id else []
     trained = [run for run in found if "model" in run.data.tags]
     if not trained:
-        raise UserError(f"run=latest: no run in {store.uri} has finished yet: run scripts/train.py first")
-    return str(trained[0].info.run_id)
+        place = f"the experiment {experiment_name!r} of {store.uri}"
+        raise UserError(f"run=latest: no run in {place} has finished yet: run scripts/train.py first")
+    return trained[0]
 
 
-def _artifact(store: Store, run_id: str, name: str, folder: str) -> Path:
+def _artifact(store: Store, run: Run, name: str, folder: str) -> Path:
     try:
-        return Path(store.client.download_artifacts(run_id, name, folder))
-    except Exception:  # each kind of artifact store raises its own
-        raise UserError(f"run {run_id} has no {name}: it did not finish; choose another run") from None
+        return Path(store.client.download_artifacts(run.info.run_id, name, folder))
+    except Exception as error:  # each kind of artifact store raises its own
+        where = run.info.artifact_uri
+        if isinstance(error, ImportError):
+            raise UserError(f"reading {where} {package_hint(error.name)}") from error
+        why = "its artifacts are not there" if run.info.status == "FINISHED" else "it did not finish"
+        place = local_path(where) or where
+        raise UserError(f"run {run.info.run_id} has no {name} in {place}: {why}; choose another run") from None

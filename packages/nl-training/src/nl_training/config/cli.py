@@ -6,7 +6,7 @@ import dataclasses
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from shutil import rmtree
@@ -16,19 +16,19 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nl_nodes import UserError
 from nl_training.config.arguments import COMPLETION, split
-from nl_training.config.failures import Failures
-from nl_training.config.launchers import launcher
+from nl_training.config.failures import Failures, kept_folder, passing_folder
+from nl_training.config.launchers import launcher, on_other_machines
+from nl_training.config.quoting import read_override, readable, takes_text, typed
 from nl_training.config.resolve import near, reduced, resolve
 from nl_training.config.schema import Config
-from nl_training.paths import ROOT
+from nl_training.paths import ROOT, output_root
 from nl_training.terminal import show_what_it_can
 
 CONF = ROOT / "conf"
@@ -38,7 +38,7 @@ Sweep = Callable[[Config, list[str]], AbstractContextManager[Mapping[str, str]]]
 STOPPED = 128 + signal.SIGINT  # what a shell makes of that signal
 # Keys of Hydra's own config for which the scripts have a way that they check.
 HYDRA_INSTEAD = {"hydra.mode": "-m makes a sweep", "hydra.sweeper.params": "a sweep is KEY=VALUE,VALUE with -m"}
-OmegaConf.register_new_resolver("nl_root", lambda: str(ROOT), replace=True)
+OmegaConf.register_new_resolver("nl_output", lambda: str(output_root()), replace=True)
 
 
 def main(task: Task, sweep: Sweep | None = None) -> None:
@@ -49,18 +49,24 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
         sweep: with `-m`, what holds the jobs together: given the first job's config and the overrides, it gives the
             environment variables that the jobs need.
     """
-    failures = Failures.new()
-    with script(), failures:
+    with script():
         given = split(sys.argv[1:])
-        sys.argv[1:] = given.ordered()
+        overrides = [readable(text) for text in given.overrides]
         around: AbstractContextManager[Mapping[str, str]] = nullcontext({})
         held: AbstractContextManager[None] = nullcontext()
+        place = passing_folder()
         if COMPLETION not in given.flags:
-            held = launcher(given.overrides) if given.runs else held
-            first = check(given.overrides, given.multirun)
+            if given.runs:
+                _check_folders()
+                held = launcher(overrides)
+            first = check(overrides, given.multirun)
+            if given.runs and ((sweep is not None and first.tracking.enabled) or on_other_machines(overrides)):
+                place = kept_folder()
             if given.multirun and sweep is not None:
-                around = sweep(first, given.overrides)
-        with around as environment, held:
+                around = sweep(first, overrides)
+        with place as (failures, moved), around as environment, held:
+            given = dataclasses.replace(given, overrides=[*moved, *overrides] if given.runs else overrides)
+            sys.argv[1:] = given.ordered()
             run = _guarded(task, failures, environment)
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
             if told := failures.take():  # inside, so that the sweep's parent knows of them
@@ -81,6 +87,13 @@ def script() -> Iterator[None]:
 
 def _told(error: Exception) -> str:
     return f"not enough memory: {error}".removesuffix(": ") if isinstance(error, MemoryError) else str(error)
+
+
+def _check_folders() -> None:
+    """Refuse folders whose names Hydra takes for interpolations."""
+    for folder in (Path.cwd(), ROOT, output_root()):
+        if "${" in str(folder):
+            raise UserError(f"Hydra cannot read the path {folder}: leave ${{ out of it")
 
 
 def _guarded(task: Task, failures: Failures, environment: Mapping[str, str]) -> Callable[[DictConfig], Any]:
@@ -146,6 +159,7 @@ def _refuse_keys_of_one(overrides: list[str]) -> None:
 
 def composed(overrides: list[str]) -> tuple[Config, DictConfig]:
     """The checked config and Hydra's that overrides of single values compose."""
+    overrides = [readable(text) for text in overrides]
     check(overrides, multirun=False)
     cfg = _compose(overrides)
     return resolve(cfg), cfg
@@ -153,10 +167,9 @@ def composed(overrides: list[str]) -> tuple[Config, DictConfig]:
 
 def parsed(text: str) -> Override:
     """An override as Hydra reads it; raises `UserError` where it can't be read or names no group or key."""
-    try:
-        (override,) = OverridesParser.create().parse_overrides([text])
-    except (HydraException, OverrideParseException):
-        raise UserError(f"cannot read {text!r}: write KEY=VALUE, such as optimizer.lr=0.01") from None
+    override = read_override(readable(text))
+    if override is None:
+        raise UserError(_unreadable(text))
     key = override.key_or_group
     if override.package is not None:
         raise UserError(f"{text}: a group has one place, its own: leave @{override.package} out")
@@ -221,6 +234,14 @@ def _hydra_groups(group: str) -> list[str]:
     return loader.get_group_options(group)
 
 
+def _unreadable(text: str) -> str:
+    """What is wrong with an override that Hydra cannot read."""
+    key, _, value = text.partition("=")
+    if not value or read_override(f"{key}=1") is None:
+        return f"cannot read {text!r}: write KEY=VALUE, such as optimizer.lr=0.01"
+    return f"cannot read {text!r}: as text that value is written {typed(key, value)}"
+
+
 def _known(key: str, text: str) -> None:
     """Refuse a group or key that is none."""
     groups = sorted(p.name for p in CONF.iterdir() if p.is_dir())
@@ -241,7 +262,8 @@ def values_of(override: Override, multirun: bool) -> Iterator[str]:
     key = override.key_or_group
     line = _line(override)
     if override.is_sweep_override() and not multirun:
-        raise UserError(f"{line}: a list of values is a sweep: add -m, or quote it")
+        text = f", or write it as {typed(key, line.partition('=')[2])}" if takes_text(key) else ""
+        raise UserError(f"{line}: a list of values is a sweep: add -m{text}")
     if override.is_interval_sweep():
         raise UserError(f"{line}: a sweep goes over a list of values; an interval is for scripts/search.py")
     swept = override.value()
@@ -307,13 +329,22 @@ def _keys(group: str, overrides: list[str]) -> list[str]:
     return [f"{group}.{key}" for key in cfg.get(group) or {} if key != "_target_"]
 
 
-def run_command(task: Callable[[str, Config, list[str]], None], help_text: str, overrides: bool = True) -> None:
+def _heeded(text: str, keys: Sequence[str]) -> bool:
+    """Whether an override is of one of these groups or keys."""
+    key = text.partition("=")[0]
+    return key in keys or key.partition(".")[0] in keys
+
+
+def run_command(
+    task: Callable[[str, Config, list[str]], None], help_text: str, takes: Sequence[str] = (), words: bool = False
+) -> None:
     """Run a task on a logged run, named by `run=ID` on the command line; end with code 1 on a mistake.
 
     Args:
         task: gets the run's ID, the config that the overrides compose, and the other arguments.
         help_text: what `--help` shows.
-        overrides: whether the other arguments are overrides of the config; else they are the task's own.
+        takes: the config's groups and keys that the task heeds, beside those that say where the run is.
+        words: whether the other arguments are the task's own; else they are overrides of the config.
     """
     arguments = sys.argv[1:]
     if {"--help", "-h"} & set(arguments):
@@ -321,7 +352,14 @@ def run_command(task: Callable[[str, Config, list[str]], None], help_text: str, 
         return
     named = [a for a in arguments if a.startswith("run=")]
     others = [a for a in arguments if not a.startswith("run=")]
+    heeded = (*takes, "tracking.uri", "tracking.experiment_name")
+    placing = [a for a in others if _heeded(a, heeded)]
     with script():
         if len(named) != 1 or named[0] == "run=":
             raise UserError("which run? run=ID, from the MLflow UI or the end of a training, or run=latest")
-        task(named[0].removeprefix("run="), check(others if overrides else [], multirun=False), others)
+        overrides = placing if words else others
+        config = check([readable(text) for text in overrides], multirun=False)
+        for text in overrides:
+            if text not in placing:
+                raise UserError(f"{text}: the run has its own config; only {', '.join(heeded)} may stand beside it")
+        task(named[0].removeprefix("run="), config, [a for a in others if not words or a not in placing])

@@ -1,13 +1,17 @@
-"""What went wrong in a sweep's jobs, told to the process that started the sweep."""
+"""Where jobs write: the folder of Hydra's output, and what went wrong in them, for the process that started them."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
-from nl_training.paths import ROOT
+from nl_training.config.quoting import quoted
+from nl_training.paths import output_folder
 
 
 @dataclass(frozen=True)
@@ -20,23 +24,11 @@ class Failures:
 
     path: Path
 
-    @classmethod
-    def new(cls) -> Failures:
-        """An empty one, in the repository's output folder."""
-        return cls(ROOT / "outputs" / f"failures-{uuid4()}.txt")
-
-    def __enter__(self) -> Failures:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.take()  # of a sweep that was stopped: the file must not stay
-
     def add(self, text: str, job: int | None) -> None:
         """Note what the user can mend, and tell it at once where other jobs of a sweep still go on."""
         if job is not None:
             text = f"job {job}: {text}"
             print(f"error: {text}", file=sys.stderr, flush=True)
-        self.path.parent.mkdir(exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{text}\n")
 
@@ -47,3 +39,28 @@ class Failures:
         lines = self.path.read_text(encoding="utf-8").splitlines()
         self.path.unlink()
         return lines
+
+
+@contextmanager
+def kept_folder() -> Iterator[tuple[Failures, list[str]]]:
+    """The output folder, where Hydra keeps what it writes of each job.
+
+    Yields:
+        The jobs' failures, and the overrides by which Hydra writes there: none.
+
+    Raises:
+        UserError: when the folder cannot be written.
+    """
+    failures = Failures(output_folder("outputs") / f"failures-{uuid4()}.txt")
+    try:
+        yield failures, []
+    finally:
+        failures.take()  # of a sweep that was stopped: the file must not stay
+
+
+@contextmanager
+def passing_folder() -> Iterator[tuple[Failures, list[str]]]:
+    """The same with a folder that is taken away again, for jobs that log nothing."""
+    with TemporaryDirectory() as name:
+        folder = quoted(name)
+        yield Failures(Path(name) / "failures.txt"), [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]

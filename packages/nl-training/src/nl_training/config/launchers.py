@@ -38,8 +38,7 @@ def launcher(overrides: Sequence[str]) -> AbstractContextManager[None]:
     Raises:
         UserError: where it is not installed, or has no cluster.
     """
-    chosen = [text.partition("=")[2] for text in overrides if text.startswith("hydra/launcher=")]
-    name = chosen[-1] if chosen else "basic"
+    name = _chosen(overrides)
     package = PACKAGES.get(name)
     if package and find_spec(f"hydra_plugins.{package.replace('-', '_')}") is None:
         install = f"python -m pip install -c constraints.txt {package}"
@@ -51,6 +50,16 @@ def launcher(overrides: Sequence[str]) -> AbstractContextManager[None]:
     if name == "ray":
         return _ray([text for text in overrides if text.lstrip("+~").startswith(("hydra/launcher", "hydra.launcher"))])
     return _slurm() if name == "submitit_slurm" else nullcontext()
+
+
+def on_other_machines(overrides: Sequence[str]) -> bool:
+    """Whether the jobs of the chosen launcher may run where only a shared folder is the same."""
+    return _chosen(overrides) == "submitit_slurm"
+
+
+def _chosen(overrides: Sequence[str]) -> str:
+    chosen = [text.partition("=")[2] for text in overrides if text.startswith("hydra/launcher=")]
+    return chosen[-1] if chosen else "basic"
 
 
 @contextmanager

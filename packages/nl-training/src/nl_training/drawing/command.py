@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nl_models import Network
@@ -10,7 +11,7 @@ from nl_training.config import build
 from nl_training.data import Dataset
 from nl_training.drawing import Sketch, page, sketch_layer, sketch_network, svg
 from nl_training.drawing.svg import told
-from nl_training.paths import ROOT
+from nl_training.paths import output_folder
 from nl_training.progress import CertificateBar
 from nl_training.verification import verify
 
@@ -23,14 +24,16 @@ IMAGES = 8
 
 def draw_layer(name: str) -> None:
     """Draw a layer or loss alone."""
-    _save(sketch_layer(name), name)
+    folder = output_folder("outputs", "drawings")
+    _save(sketch_layer(name), folder / name)
 
 
 def draw_config(config: Config) -> None:
     """Draw a config's network with its first weights, on images of its data."""
+    folder = output_folder("outputs", "drawings")
     data = build.dataset(config)
     net = build.network(config, data, build.device(config))
-    _save(_verified(net, data, config), net.name)
+    _save(_verified(net, data, config), folder / net.name)
 
 
 def draw_run(run_id: str, config: Config) -> None:
@@ -38,11 +41,12 @@ def draw_run(run_id: str, config: Config) -> None:
     from nl_training.config.resolve import resolve
     from nl_training.runs import open_run
 
-    run = open_run(run_id, build.device(config))
+    folder = output_folder("outputs", "drawings")
+    run = open_run(run_id, config.tracking, build.device(config))
     data = build.dataset(resolve(run.config))
     if data.input_shape != run.net.input_shape:
         raise UserError(f"data={data.name} has images {data.input_shape} now; run {run_id} had {run.net.input_shape}")
-    _save(_verified(run.net, data, config), f"{run.net.name}-{run.run_id}")
+    _save(_verified(run.net, data, config), folder / f"{run.net.name}-{run.run_id}")
 
 
 def draw_training(net: Network, data: Dataset, certificate: Certificate | None) -> Sketch:
@@ -57,10 +61,9 @@ def _verified(net: Network, data: Dataset, config: Config) -> Sketch:
     return draw_training(net, data, outcome.certificate)
 
 
-def _save(sketch: Sketch, name: str) -> None:
-    folder = ROOT / "outputs" / "drawings"
-    folder.mkdir(parents=True, exist_ok=True)
+def _save(sketch: Sketch, path: Path) -> None:
+    """Write a page and a picture, each to `path` with its ending, and print what they show."""
     for ending, text in ((".svg", svg(sketch)), (".html", page(sketch))):
-        (folder / f"{name}{ending}").write_text(text, encoding="utf-8")
+        Path(f"{path}{ending}").write_text(text, encoding="utf-8")
     print("\n".join([sketch.title, *(f"  {line}" for line in [*sketch.lines, *map(told, sketch.halves)])]))
-    print(f"page     {folder / name}.html\npicture  {folder / name}.svg")
+    print(f"page     {path}.html\npicture  {path}.svg")

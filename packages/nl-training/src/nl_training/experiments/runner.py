@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from nl_training.experiments.figures import Figures
-from nl_training.paths import ROOT
+from nl_training.paths import output_folder
 from nl_training.tracking.jobs import JOB, job_before, job_key
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def run_experiment(config: Config, cfg: DictConfig) -> Figures | None:
     experiment = config.experiment
     assert experiment is not None
     print(f"{experiment.title}\n{experiment.source}\n")
+    folder = output_folder("outputs", "experiments", experiment.name)
     tracker = _tracker(config, cfg, experiment)
     if config.sweep.resume is not None and tracker is not None:
         before = job_before(tracker.store, job_key(cfg, ""))
@@ -49,7 +50,7 @@ def run_experiment(config: Config, cfg: DictConfig) -> Figures | None:
         if tracker is not None:
             log(tracker, experiment, found)
     print("\n" + "\n".join(f"{name}: {value:.6g}" for name, value in found.numbers.items()))
-    print(f"figures in {save(found, ROOT / 'outputs' / 'experiments' / experiment.name)}")
+    print(f"figures in {save(found, folder)}")
     if tracker is not None:
         print(tracker.hint())
     return found
@@ -58,9 +59,9 @@ def run_experiment(config: Config, cfg: DictConfig) -> Figures | None:
 def _tracker(config: Config, cfg: DictConfig, experiment: Experiment) -> MLflowTracker | None:
     if not config.tracking.enabled:
         return None
-    from nl_training.tracking import MLflowTracker, Store, resolve_uri
+    from nl_training.tracking import MLflowTracker, Store
 
-    store = Store.open(resolve_uri(config.tracking.uri), config.tracking.experiment_name)
+    store = Store.of(config.tracking)
     text = OmegaConf.to_yaml(cfg, resolve=True)
     tags = {JOB: job_key(cfg, "")}
     return MLflowTracker(store, asdict(config), f"experiment {experiment.name}", text, tags=tags)

@@ -10,12 +10,13 @@ from nl_nodes import UserError
 from nl_training.app import train
 from nl_training.config.cli import composed
 from nl_training.observer import EpochReport, Observer, Pruned
-from nl_training.paths import ROOT
+from nl_training.paths import output_root
 from nl_training.search import parent
 from nl_training.search.space import Plan, read
 from nl_training.tracking import parents
+from nl_training.tracking.address import sqlite_folder, sqlite_uri
 from nl_training.tracking.links import view_hint
-from nl_training.tracking.store import SQLITE, Store, resolve_uri, sqlite_folder
+from nl_training.tracking.store import Store
 from nl_training.trainer import Diverged, Trainer
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def search(overrides: Sequence[str]) -> None:
         raise UserError("tracking=off: a search keeps its trials in MLflow; leave tracking=off out")
     if not config.data.validation:
         raise UserError("data.validation=0.0: a search chooses by validation accuracy; set it above 0")
-    store = Store.open(resolve_uri(config.tracking.uri), config.tracking.experiment_name)
+    store = Store.of(config.tracking)
     begin = partial(_begin, store, plan) if plan.search.resume is None else partial(_go_on, store, plan)
     with parents.opened(store, "search", begin, partial(parent.sum_up, store)) as begun:
         run_id, plan, study = begun.run_id, begun.plan, begun.study
@@ -78,8 +79,8 @@ def _go_on(store: Store, asked: Plan) -> parent.Begun:
 
 
 def _storage(store: Store) -> str:
-    """Where studies are kept: beside the runs, or at the root where these are on a server."""
-    return f"{SQLITE}{(sqlite_folder(store.uri) or ROOT) / 'optuna.db'}"
+    """Where studies are kept: beside the runs, or in the output root where these are on a server."""
+    return sqlite_uri((sqlite_folder(store.uri) or output_root()) / "optuna.db")
 
 
 def _study(store: Store, run_id: str, plan: Plan) -> Study:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from shlex import quote as quote_word
 from urllib.parse import quote
 
-from nl_training.tracking.store import is_server, resolve_uri
+from nl_training.config.quoting import typed
+from nl_training.tracking.address import URI, is_server, resolve_uri
 
 LOCAL_UI = "http://127.0.0.1:5000"
 VIEW = "workflowType=machine_learning"
@@ -40,8 +42,14 @@ def look_at(uri: str, link: str) -> list[str]:
     """Lines that say how to open a page, with the command that starts the UI where the store is a local one."""
     if is_server(uri):
         return [f"view   {link}"]
-    where = "" if uri == resolve_uri() else f"MLFLOW_TRACKING_URI={uri} "
+    where = "" if uri == resolve_uri() else f"{URI}={quote_word(uri)} "
     return [f"look   {where}python -m nox -s ui, then open", f"       {link}"]
+
+
+def resume_command(uri: str, run_id: str) -> str:
+    """What goes on with a run."""
+    where = "" if uri == resolve_uri() else f" {typed('tracking.uri', uri)}"
+    return f"python scripts/train.py resume={run_id}{where}"
 
 
 def _base(uri: str) -> str:

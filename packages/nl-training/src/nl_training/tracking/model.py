@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nl_training.paths import ROOT
 from nl_training.tracking.provenance import pinned
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nl_training.tracking.store import Store
     from nl_training.trainer import Trainer
 
-CODE = ("nl-nodes", "nl-layers", "nl-models")
+CODE = ("nl_nodes", "nl_layers", "nl_models")
 
 
 def softmax(logits: Any) -> Any:
@@ -112,7 +112,7 @@ def _save(folder: Path, trainer: Trainer, identity: Model) -> None:
             mlflow_model=identity,
             python_model=str(Path(__file__).with_name("served.py")),
             artifacts={"weights": str(folder / "best.safetensors"), "network": str(folder / "network.json")},
-            code_paths=[str(ROOT / "packages" / name / "src" / name.replace("-", "_")) for name in CODE],
+            code_paths=[str(Path(str(import_module(name).__file__)).parent) for name in CODE],
             pip_requirements=pinned("numpy", "safetensors", "threadpoolctl", "mlflow"),
             signature=ModelSignature(inputs=Schema([pixels]), outputs=Schema([probabilities])),
             input_example={"pixels": _pixels(data)},

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from nl_nodes import UserError
+from nl_training.config.quoting import typed
+from nl_training.paths import OUTPUT, output_root
+from nl_training.tracking.address import EXPERIMENT_NAME, URI
 from nl_training.tracking.interrupts import Interrupts, status_of
 from nl_training.tracking.process import PROCESS, is_alive, this_process
 
@@ -53,6 +56,9 @@ def find(store: Store, kind: str, wanted: str) -> Run:
         raise UserError(f"{option} is not in {store.uri}: take the ID of a {kind}, or latest")
     if kind not in run.data.tags:
         raise UserError(f"{option} is no {kind}: take the ID of one, or latest")
+    if run.info.experiment_id != store.experiment_id:
+        name = store.client.get_experiment(run.info.experiment_id).name
+        raise UserError(f"{option} is in the experiment {name!r}: add {typed('tracking.experiment_name', name)}")
     if run.info.status == "RUNNING" and is_alive(_process(run)):
         raise UserError(f"{option}: its process {_process(run).split()[-2]} is at it; stop that first")
     return run
@@ -122,7 +128,8 @@ def _close(
 
 def environment(store: Store, run_id: str) -> dict[str, str]:
     """The variables by which runs in other processes find the one that they nest under."""
-    return {PARENT: run_id, "MLFLOW_TRACKING_URI": store.uri}
+    named = {EXPERIMENT_NAME: os.environ[EXPERIMENT_NAME]} if EXPERIMENT_NAME in os.environ else {}
+    return {PARENT: run_id, URI: store.uri, OUTPUT: str(output_root()), **named}
 
 
 def children(store: Store, run_id: str, **tags: str) -> list[Run]:

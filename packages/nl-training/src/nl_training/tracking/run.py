@@ -19,7 +19,7 @@ from nl_training import plots
 from nl_training.observer import EpochReport, Observer, Result, StepReport
 from nl_training.tracking import provenance
 from nl_training.tracking.interrupts import Interrupts, status_of
-from nl_training.tracking.links import view_hint
+from nl_training.tracking.links import resume_command, view_hint
 from nl_training.tracking.metrics import MetricBuffer
 from nl_training.tracking.model import describe, log_model, softmax
 from nl_training.tracking.parents import PARENT
@@ -103,8 +103,12 @@ class MLflowTracker(Observer):
         self._metrics = MetricBuffer(client, self.run_id, {(point.key, point.step) for point in points})
         self._system = SystemMetrics()
         provenance.log_params(client, self.run_id, self.config, past.params)
-        client.log_text(self.run_id, self.text, "config.yaml")
-        client.log_text(self.run_id, provenance.packages(), "packages.txt")
+        try:
+            client.log_text(self.run_id, self.text, "config.yaml")
+            client.log_text(self.run_id, provenance.packages(), "packages.txt")
+        except Exception as error:  # each kind of artifact store raises its own
+            where, reason = client.get_run(self.run_id).info.artifact_uri, str(error).strip().splitlines()[0]
+            raise UserError(f"the run's artifacts cannot be written to {where}, mend that place: {reason}") from error
 
     def _close(self, error: BaseException | None) -> None:
         """End the run; trouble with the store must not hide the error that ended the training."""
@@ -115,7 +119,7 @@ class MLflowTracker(Observer):
         except Exception as trouble:
             reason = str(trouble).splitlines()[0]
             text = f"the run {self.run_id} could not be closed in {self.store.uri}: {reason}"
-            text += f"; python scripts/train.py resume={self.run_id} sends what is missing"
+            text += f"; {resume_command(self.store.uri, self.run_id)} sends what is missing"
             if error is None:
                 raise UserError(text) from trouble
             log.warning(text)

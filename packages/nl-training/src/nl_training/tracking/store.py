@@ -1,23 +1,37 @@
-"""Where runs are kept: which store, whether it answers, and its experiment."""
+"""Where runs are kept: which store, whether it answers, its experiment, and whether artifacts can be written."""
 
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nl_nodes import UserError
 from nl_nodes.platform import locked
-from nl_training.paths import ROOT
+from nl_training.config.resolve import near
+from nl_training.paths import OUTPUT, output_root
+from nl_training.tracking.address import (
+    is_server,
+    refuse_two_places,
+    resolve_experiment_name,
+    resolve_uri,
+    sqlite_folder,
+    sqlite_path,
+)
+from nl_training.tracking.artifacts import FOLDER, bring_along, check_location, package_hint
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mlflow import MlflowClient
 
-SQLITE = "sqlite:///"
+    from nl_training.config.schema import Tracking
+
 EXPERIMENT = "node-layer-network"  # as in conf/tracking
+DATABASES = ("postgresql", "mysql", "mssql")
 
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -38,58 +52,77 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def resolve_uri(configured: str | None = None) -> str:
-    """The store's address: `MLFLOW_TRACKING_URI`, else the configured one, else `mlflow.db` at the root.
-
-    A relative SQLite path is taken from the working directory when it comes from the environment, and from the
-    repository's root when it comes from the config.
-    """
-    from_environment = os.environ.get("MLFLOW_TRACKING_URI")
-    if from_environment:
-        return _absolute(from_environment, Path.cwd())
-    return _absolute(configured or f"{SQLITE}mlflow.db", ROOT)
-
-
-def _absolute(uri: str, base: Path) -> str:
-    return f"{SQLITE}{base / uri.removeprefix(SQLITE)}" if uri.startswith(SQLITE) else uri
-
-
 @dataclass(frozen=True)
 class Store:
-    """An open store and the experiment that runs go to."""
+    """An open store and the experiment that runs go to, "" where that is missing."""
 
     uri: str
     client: MlflowClient
     experiment_id: str
 
     @classmethod
-    def open(cls, uri: str, experiment_name: str) -> Store:
-        """Open the store, creating it and the experiment where they are missing.
+    def of(cls, tracking: Tracking, write: bool = True) -> Store:
+        """Open the store and experiment that a config and the environment name; arguments and errors as in `open`."""
+        refuse_two_places(tracking.uri, tracking.experiment_name, EXPERIMENT)
+        return cls.open(resolve_uri(tracking.uri), resolve_experiment_name(tracking.experiment_name), write)
+
+    @classmethod
+    def open(cls, uri: str, experiment_name: str, write: bool = True) -> Store:
+        """Open the store.
+
+        Args:
+            uri: its address.
+            experiment_name: of the experiment.
+            write: create the experiment where it is missing, and see that its artifacts can be written.
 
         Raises:
-            UserError: when a server does not answer within two seconds, or the store cannot be used.
+            UserError: when the store does not answer or cannot be used, a package for it is missing, or artifacts
+                cannot be written.
         """
         prepare_environment()
         if is_server(uri):
             _check_server(uri)
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
         from sqlalchemy.exc import SQLAlchemyError
 
-        folder = sqlite_folder(uri)
-        artifacts = None if folder is None else (folder / "mlruns").as_uri()
+        path = sqlite_path(uri)
         try:
-            with _creation_lock(folder):
-                client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-                return cls(uri, client, _experiment(client, experiment_name, artifacts))
-        except (MlflowException, SQLAlchemyError, OSError) as error:
+            if uri.startswith(DATABASES):
+                _check_database(uri)
+            # So named, MLflow makes no folder of a path that it doesn't decode.
+            name = uri.replace("sqlite:", "sqlite+pysqlite:", 1)
+            artifacts = None if path is None else (path.parent / FOLDER).as_uri()
+            with _sole_use(path, write):
+                if path is not None and path.exists():
+                    bring_along(path)
+                elif path is not None:
+                    # The client would take the working directory for artifacts.
+                    SqlAlchemyStore(name, artifacts)  # type: ignore[no-untyped-call]
+                client = MlflowClient(tracking_uri=name, registry_uri=name)
+                experiment_id = _experiment(client, experiment_name, artifacts, write)
+        except ImportError as error:
+            raise UserError(f"the tracking store {uri} {package_hint(error.name)}") from error
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise UserError(f"the tracking store {uri} cannot be used: {reason}") from error
+            raise UserError(f"the tracking store {uri} cannot be used ({reason}): {_instead(uri)}") from error
+        if write:
+            check_location(client.get_experiment(experiment_id).artifact_location, uri)
+        return cls(uri, client, experiment_id)
 
 
-def is_server(uri: str) -> bool:
-    """Whether the store is reached over HTTP."""
-    return uri.startswith(("http://", "https://"))
+def missing_experiment(store: Store, name: str) -> str:
+    """What to say where an experiment is not there."""
+    known = [experiment.name for experiment in store.client.search_experiments()]
+    return f"{store.uri} has no experiment {name!r}: {near(name, known)}"
+
+
+def _instead(uri: str) -> str:
+    """What to do where a store cannot be used."""
+    if sqlite_folder(uri) == output_root():
+        return f"set {OUTPUT} to a folder that can be written"
+    return "name another by tracking.uri or MLFLOW_TRACKING_URI, or use tracking=off"
 
 
 def _check_server(uri: str) -> None:
@@ -104,28 +137,36 @@ def _check_server(uri: str) -> None:
         ) from None
 
 
-def sqlite_folder(uri: str) -> Path | None:
-    """The folder of an SQLite store, where its artifacts lie in `mlruns`; None for another store."""
-    return Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else None
+def _check_database(uri: str) -> None:
+    """Connect once: MLflow itself tries a database that is away for an hour."""
+    from sqlalchemy import create_engine
+
+    engine = create_engine(uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 @contextmanager
-def _creation_lock(folder: Path | None) -> Iterator[None]:
+def _sole_use(database: Path | None, write: bool) -> Iterator[None]:
     """One process at a time: two that create the same SQLite tables at once break each other."""
-    if folder is None:
+    if database is None or (not write and database.exists()):
         yield
         return
-    runs = folder / "mlruns"
+    runs = database.parent / FOLDER
     runs.mkdir(parents=True, exist_ok=True)
     with locked(runs, wait=True):
         yield
 
 
-def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
+def _experiment(client: MlflowClient, name: str, artifacts: str | None, create: bool) -> str:
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
+        if not create:
+            return ""
         try:
             return client.create_experiment(name, artifact_location=artifacts)
         except MlflowException as error:

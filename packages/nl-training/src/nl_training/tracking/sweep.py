@@ -12,7 +12,7 @@ from nl_training import plots
 from nl_training.tracking import parents, provenance, seeds
 from nl_training.tracking.links import compare_link, look_at
 from nl_training.tracking.process import PROCESS, this_process
-from nl_training.tracking.store import Store, resolve_uri
+from nl_training.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run, RunInfo
@@ -41,7 +41,7 @@ def parent(config: Config, overrides: list[str]) -> Iterator[Mapping[str, str]]:
             raise UserError("sweep.resume needs tracking=mlflow: it asks there what is finished")
         yield {}
         return
-    store = Store.open(resolve_uri(config.tracking.uri), config.tracking.experiment_name)
+    store = Store.of(config.tracking)
     given = [text for text in overrides if not text.startswith("sweep.resume=")]
     name = " ".join(text for text in given if "," in text) or "sweep"
     begin = partial(_begin, store, config, " ".join(given), name)

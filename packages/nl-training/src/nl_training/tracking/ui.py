@@ -6,8 +6,10 @@ import os
 import sys
 
 from nl_nodes import UserError
+from nl_training.tracking.address import is_server, resolve_experiment_name, resolve_uri, sqlite_folder
+from nl_training.tracking.artifacts import FOLDER
 from nl_training.tracking.links import experiment_link
-from nl_training.tracking.store import EXPERIMENT, Store, is_server, resolve_uri, sqlite_folder
+from nl_training.tracking.store import EXPERIMENT, Store
 
 
 def main() -> None:
@@ -15,7 +17,7 @@ def main() -> None:
     port = sys.argv[1] if len(sys.argv) > 1 else "5000"
     uri = resolve_uri()
     try:
-        store = Store.open(uri, EXPERIMENT)
+        store = Store.open(uri, resolve_experiment_name(EXPERIMENT))
     except UserError as error:
         sys.exit(f"error: {error}")
     link = experiment_link(uri, store.experiment_id)
@@ -29,7 +31,7 @@ def main() -> None:
     command += ["--host", "127.0.0.1", "--port", port, "--workers", "1"]
     if folder := sqlite_folder(uri):
         # Without it a run that is logged through this server leaves its files in the working directory.
-        command += ["--artifacts-destination", str(folder / "mlruns")]
+        command += ["--artifacts-destination", (folder / FOLDER).as_uri()]
     os.execve(sys.executable, command, environment)
 
 

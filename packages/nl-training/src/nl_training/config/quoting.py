@@ -1,0 +1,69 @@
+"""Values that stand on the command line as text: which of them Hydra reads otherwise, and how those are written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import is_dataclass
+from typing import get_type_hints
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+
+from nl_training.config.schema import Config
+
+
+def read_override(text: str) -> Override | None:
+    """An override as Hydra reads it, None where it cannot."""
+    try:
+        (override,) = OverridesParser.create().parse_overrides([text])
+    except (HydraException, OverrideParseException):
+        return None
+    return override
+
+
+def readable(text: str) -> str:
+    """An override whose key takes text, such as a path, with the value quoted where Hydra reads no text there.
+
+    What may be meant as several values, with a comma in it, stays as it is.
+    """
+    key, _, value = text.partition("=")
+    if not value or not takes_text(key):
+        return text
+    override = read_override(text)
+    if override is None:
+        return text if "," in value else f"{key}={quoted(value)}"
+    found = override.value()
+    fits = found is None or override.is_sweep_override() or (isinstance(found, str) and value == value.strip())
+    return text if fits else f"{key}={quoted(value)}"
+
+
+def takes_text(key: str) -> bool:
+    """Whether a key of the config takes any text."""
+    group, _, name = key.partition(".")
+    kind = get_type_hints(Config).get(group)
+    hint = get_type_hints(kind).get(name) if is_dataclass(kind) else None
+    return hint in (str, str | None)
+
+
+def quoted(value: str) -> str:
+    """A value as Hydra's grammar has it in quotes.
+
+    >>> print(quoted('a,b'), quoted('a"b'))
+    "a,b" "a\\"b"
+    """
+    # Backslashes mean themselves but for those before a quotation mark, the end, or the `${` of an interpolation.
+    value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    return '"' + re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + (m[2] and f"\\{m[2]}"), value) + '"'
+
+
+def typed(key: str, value: str) -> str:
+    """An override as it is typed into a shell, in quotes where it needs them.
+
+    >>> print(typed("data.root", "/a"), typed("data.root", "/a,b"))
+    data.root=/a 'data.root="/a,b"'
+    """
+    override = read_override(f"{key}={value}")
+    plain = override is not None and override.value() == value and "${" not in value
+    return shlex.quote(f"{key}={value if plain else quoted(value)}")

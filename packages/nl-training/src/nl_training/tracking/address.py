@@ -1,0 +1,65 @@
+"""Addresses of stores: which store and experiment are meant, and where a SQLite store's files lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import unquote
+
+from nl_nodes import UserError
+from nl_training.paths import output_root
+
+SQLITE = "sqlite:///"
+URI, EXPERIMENT_NAME = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"  # MLflow's own variables
+
+
+def resolve_uri(configured: str | None = None) -> str:
+    """The store's address: `MLFLOW_TRACKING_URI`, else the configured one, else `mlflow.db` in the output root.
+
+    A relative SQLite path is taken from the working directory when it comes from the environment, and from the output
+    root when it comes from the config.
+    """
+    from_environment = os.environ.get(URI)
+    if from_environment:
+        return _absolute(from_environment, Path.cwd())
+    return _absolute(configured, output_root()) if configured else sqlite_uri(output_root() / "mlflow.db")
+
+
+def resolve_experiment_name(configured: str) -> str:
+    """The experiment's name: `MLFLOW_EXPERIMENT_NAME`, else the configured one."""
+    return os.environ.get(EXPERIMENT_NAME) or configured
+
+
+def refuse_two_places(uri: str | None, experiment_name: str, default_name: str) -> None:
+    """Refuse a configured store or experiment beside MLflow's variable for another, which would not be heeded."""
+    if uri is not None and os.environ.get(URI) and _absolute(uri, output_root()) != resolve_uri():
+        raise UserError(f"tracking.uri={uri} and {URI}={os.environ[URI]} name two stores: leave one of them out")
+    if experiment_name not in (default_name, resolve_experiment_name(experiment_name)):
+        other = f"{EXPERIMENT_NAME}={os.environ[EXPERIMENT_NAME]}"
+        raise UserError(f"tracking.experiment_name={experiment_name} and {other} name two: leave one of them out")
+
+
+def is_server(uri: str) -> bool:
+    """Whether the store is reached over HTTP."""
+    return uri.startswith(("http://", "https://"))
+
+
+def sqlite_uri(path: Path) -> str:
+    """The address of the SQLite store in a file, which SQLAlchemy decodes: a `%` or `?` of the path is encoded."""
+    return f"{SQLITE}{str(path).replace('%', '%25').replace('?', '%3F')}"
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite store, None for another store."""
+    return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])) if uri.startswith(SQLITE) else None
+
+
+def sqlite_folder(uri: str) -> Path | None:
+    """The folder of a SQLite store, where its artifacts lie in `mlruns`; None for another store."""
+    path = sqlite_path(uri)
+    return None if path is None else path.parent
+
+
+def _absolute(uri: str, base: Path) -> str:
+    path = sqlite_path(uri)
+    return uri if path is None or path.is_absolute() else sqlite_uri(base / path)
