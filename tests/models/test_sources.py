@@ -30,7 +30,7 @@ def test_a_fused_node_comes_from_all_that_it_does() -> None:
     assert found["Affine 2 Affine"] == {"Affine 2 Reshape", "Affine 2 Dot", "Affine 2 Add", "Relu 2 ValueMask"}
     assert found["Affine 3 Affine"] == {"Affine 3 Dot", "Affine 3 Add"}
     assert found["SoftmaxWithLoss OneHot"] == {"SoftmaxWithLoss OneHot"}
-    softmax = {f"SoftmaxWithLoss {kind}" for kind in ("Add", "Exp", "Log", "Max", "Mul", "MulConst", "Sum")}
+    softmax = {f"SoftmaxWithLoss {kind}" for kind in ("Add", "Exp", "Log", "MaskedMul", "Max", "MulConst", "Sum")}
     assert found["SoftmaxWithLoss LabelLogSoftmax"] == softmax
     assert found["SoftmaxWithLoss Sum"] == {"SoftmaxWithLoss Mean"}
 
