@@ -100,7 +100,7 @@ def test_the_reference_is_profiled_alike() -> None:
     assert {row.path.partition("/")[0] for row in rows} >= {"Convolution 1", "Relu 1", "Pooling 2", "SoftmaxWithLoss"}
     assert row_of(rows, "Convolution 1/Dot", "forward").flops == 2 * N * 28 * 28 * 9 * (WIDTH // 4)
     assert row_of(rows, "Affine 8/Dot", "backward").flops == 2 * 2 * N * 50 * 10
-    # Zeros, and over them the gradient where the mask is: three arrays of numbers and one of a byte each.
+    # Zeros, and over them each gradient by its mask: three arrays of numbers and one of a byte each.
     assert row_of(rows, "Relu 7/ValueMask", "backward").bytes == N * 50 * (4 + 4 + 4 + 1)
 
 

@@ -172,8 +172,7 @@ class Recording:
         else:
             whole = self.memory.outside(leaf.value)
         return [
-            tape.of(np.asarray(whole)[(*self._part(leaf, m), ...)])
-            for tape, m in zip(self.tapes, self.crew, strict=True)
+            tape.of(np.asarray(whole)[self._part(leaf, m) or ...]) for tape, m in zip(self.tapes, self.crew, strict=True)
         ]
 
     def _part(self, node: Node, member: Member) -> tuple[slice, ...]:
