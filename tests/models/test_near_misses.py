@@ -40,6 +40,7 @@ from nl_nodes import (
     ShapeError,
     Sum,
     UserError,
+    ValueMask,
 )
 from nl_nodes.axes import size
 from nl_nodes.compiler import RULES, rewrite
@@ -241,6 +242,25 @@ def test_a_graph_near_a_pattern_is_rewritten_to_an_equal_one_or_not_at_all(patte
         rewritten = rewrite(graph, RULES)
         if kinds(rewritten) != kinds(graph):
             assert agree(values(rewritten), expected), what
+
+
+class Leaky(ValueMask, abstract=True):
+    """A rectifier that lets some through: no rule may take it for the one that it is derived from."""
+
+    def forward(self, kept, *inputs):
+        return super().forward(kept, *inputs) + 0.1 * inputs[0]
+
+    def backward(self, kept, dy):
+        return super().backward(kept, dy) + 0.1 * dy
+
+
+@pytest.mark.parametrize("pattern", ["affine", "rectified and pooled", "normalised, rectified and pooled"])
+def test_an_operation_derived_from_a_patterns_is_another(pattern: str) -> None:
+    graph = PATTERNS[f"{pattern}, sizes alike"]()
+    near = changed(graph, {n: Leaky(n.inputs[0]) for n in graph.order if isinstance(n, ValueMask)})
+    rewritten = rewrite(near, RULES)
+    assert Leaky in kinds(rewritten)
+    assert agree(values(rewritten), values(near))
 
 
 def test_the_patterns_are_those_of_all_rules() -> None:
