@@ -171,9 +171,7 @@ class Recording:
             whole = self.memory.constant(np.array(leaf.value, order="C"))
         else:
             whole = self.memory.outside(leaf.value)
-        return [
-            tape.of(np.asarray(whole)[self._part(leaf, m) or ...]) for tape, m in zip(self.tapes, self.crew, strict=True)
-        ]
+        return [tape.of(np.asarray(whole))[self._part(leaf, m)] for tape, m in zip(self.tapes, self.crew, strict=True)]
 
     def _part(self, node: Node, member: Member) -> tuple[slice, ...]:
         """The place of a worker's samples in a node's whole value."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from nl_nodes.compiler.sources import Sources
-from nl_nodes.graph import Graph
+from nl_nodes.graph import Graph, topological_order
 from nl_nodes.node import Node, claim
 
 Rule = Callable[[Node], Node | None]
@@ -39,7 +39,7 @@ def _once(graph: Graph, rules: Sequence[Rule], sources: Sources | None) -> tuple
             sources.again(node, made)
         for rule in rules:
             better = rule(made)
-            if better is not None:
+            if better is not None and _as_defined(made, better):
                 claim([better], made.path)
                 if sources:
                     sources.replaced(made, better)
@@ -47,6 +47,13 @@ def _once(graph: Graph, rules: Sequence[Rule], sources: Sources | None) -> tuple
         new[node] = _merged(made, same, sources)
     outputs = [new[n] for n in graph.outputs]
     return Graph(*outputs, updates={buffer: new[n] for buffer, n in graph.updates.items()}), changed
+
+
+def _as_defined(old: Node, new: Node) -> bool:
+    """Whether all operations that go are those the rules know: a class derived from one of them may do otherwise."""
+    gone = set(topological_order([old])) - set(topological_order([new]))
+    known = set(Node.registry.values())
+    return not any(known.intersection(type(node).__mro__[1:]) for node in gone)
 
 
 def _merged(node: Node, same: dict[Hashable, Node], sources: Sources | None) -> Node:

@@ -78,7 +78,7 @@ def convolution(node: Node) -> Node | None:
 def channel_mean(node: Node) -> Node | None:
     """The mean of each channel of images, or of each feature."""
     match node:
-        case Mean(keepdims=True, inputs=(x,)) as mean if _per_channel(mean, x):
+        case Mean(keepdims=True, inputs=(x,)) as mean if _per_channel(mean):
             return Reshape(ChannelMean(_channels(x)), PER_CHANNEL[_ndim(x)])
     return None
 
@@ -100,7 +100,7 @@ def channel_variance(node: Node) -> Node | None:
                     ),
                 ),
             ) as square
-        ) if one is other and _per_channel(square, x) and _sees(mean, x) and _beside(row, x):
+        ) if one is other and _per_channel(square) and _sees(mean, x) and _beside(row, x):
             return Reshape(ChannelVariance(mean.inputs[0], mean), PER_CHANNEL[_ndim(x)])
     return None
 
@@ -138,7 +138,7 @@ def normalization(node: Node) -> Node | None:
         ) if (
             all(_beside(row, x) for row in (minus, scale, by, plus))
             and gamma.shape == beta.shape == mean.shape
-            and variance.inputs == (mean.inputs[0], mean)
+            and variance.inputs[1] is mean
             and _sees(mean, x)
         ):
             images = Transpose(Normalize(mean.inputs[0], mean, variance, gamma, beta, eps), TO_IMAGES)
@@ -331,9 +331,10 @@ def _channels(x: Node) -> Node:
     return _maps(x if _ndim(x) == 4 else Reshape(x, (0, -1, 1, 1)))
 
 
-def _per_channel(mean: Mean, x: Node) -> bool:
+def _per_channel(mean: Mean) -> bool:
     """Whether it is the mean over all axes of images, or of features, but that of the channels."""
-    return _ndim(x) in OTHERS and normalise(mean.axis, _ndim(x)) == OTHERS[_ndim(x)]
+    ndim = _ndim(mean.inputs[0])
+    return ndim in OTHERS and normalise(mean.axis, ndim) == OTHERS[ndim]
 
 
 def _beside(row: Reshape, x: Node) -> bool:

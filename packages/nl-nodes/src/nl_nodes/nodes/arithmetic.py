@@ -56,7 +56,9 @@ class Elementwise(Node, abstract=True):
         return shapes[0]
 
     def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
-        """The input's."""
+        """The input's, unless its place says what happens to a sample."""
+        if self.by_place:
+            raise SamplesMix(type(self).__name__)
         return axes[0]
 
 

@@ -25,8 +25,9 @@ def blank_windows(xp: Any, x: Array, pad: int, magnitudes: Array) -> Array:
     h, w, n, c = x.shape
     xp.absolute(x, magnitudes)
     total = xp.matmul(magnitudes.reshape((-1, c)), xp.array(((1,),) * c, dtype=magnitudes.dtype))
-    zero = xp.ones((h + 2 * pad, w + 2 * pad, n), dtype=bool)
+    oh, ow = h + 2 * pad - 2, w + 2 * pad - 2
+    zero = xp.ones((oh + 2, ow + 2, n), dtype=bool)
     xp.equal(total.reshape((h, w, n)), 0, zero[pad : pad + h, pad : pad + w])
     down, right, image = zero.strides
-    shape, strides = (3, 3, h + 2 * pad - 2, w + 2 * pad - 2, n), (down, right, down, right, image)
-    return xp.lib.stride_tricks.as_strided(zero, shape, strides).all(axis=(0, 1))[..., None]
+    windows = xp.lib.stride_tricks.as_strided(zero, (3, 3, oh, ow, n), (down, right, down, right, image))
+    return windows.all(axis=(0, 1))[..., None]

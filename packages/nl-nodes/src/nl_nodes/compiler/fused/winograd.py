@@ -148,13 +148,11 @@ class Winograd(Way):
 
     def forward(self, x: Array, u: Array, y: Array) -> None:
         """Transform, multiply, transform back; a window without input gets exactly zero."""
-        # Of maps of 2x2 every window sees everything: where that is zero, so are the products.
-        blank = None if self.tiles.padded else self._blank(x)
+        blank = self._blank(x)
         self._maps(x)
         for grid, sums in self._runs(self._grid(self._products(u, x.shape[2])), y):
             self.sums_of.scatter(grid, sums)
-        if blank is not None:
-            self.xp.copyto(y, 0, where=blank)
+        self.xp.copyto(y, 0, where=blank)
 
     def _blank(self, x: Array) -> Array:
         """Which windows see zeros alone; found in memory that the transformed maps take next."""
