@@ -245,14 +245,14 @@ def _interrupted(step: Step, side: Side) -> Outcome:
     The first time that a call is made, it compiles for long; where the same one was made before, its events are
     counted, so that all parts of it are equally likely to be cut.
     """
-    *before, last = step.calls
     results: list[Any] = []
     number = int(FIRST_TIME**step.at)
-    for made in before:
+    if len(step.calls) > 1:
+        first, again, _ = step.calls
         counted = _Events(0)
-        results.append(counted.during(lambda made=made: side.run(made)))
+        results += [side.run(first), counted.during(lambda: side.run(again))]
         number = 1 + int(counted.seen * step.at)
-    results.append(_Events(number).during(lambda: side.run(last)))
+    results.append(_Events(number).during(lambda: side.run(step.calls[-1])))
     whole = tuple(range(len(results)))
     return results, [whole] if results[-1] is not None else [whole[:-1], whole]
 
