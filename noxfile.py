@@ -138,10 +138,18 @@ def launchers(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
-    """A coverage-guided fuzzer on every reader of files and command lines; what it finds is kept in outputs/fuzz."""
+    """A coverage-guided fuzzer on every reader of files and command lines; what it finds is kept in outputs/fuzz.
+
+    Then random programs of calls on networks beside the reference; `-- programs --seed 5 --count 1` for these alone.
+    """
     install(session)
-    session.install("atheris==3.0.0")
-    session.run("python", "tests/fuzz/fuzz.py", *session.posargs)
+    programs = session.posargs[:1] == ["programs"]
+    if not programs:
+        session.install("atheris==3.0.0")
+        session.run("python", "tests/fuzz/fuzz.py", *session.posargs)
+    if programs or not session.posargs:
+        # One thread each for BLAS: the arrays are small, and two programs run at a time.
+        session.run("python", "tests/fuzz/programs.py", *session.posargs[1:], env={"OPENBLAS_NUM_THREADS": "1"})
 
 
 @nox.session(default=False)

@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.lives import SMALL, Lab, Outcome
+from support.scripts import python
 
 from nl_nodes import UserError
 from nl_training.checkpoint import read
@@ -45,7 +46,7 @@ class Setting:
 
     def __init__(self, folder: Path, name: str, seed: int) -> None:
         folder.mkdir()
-        self.name, self.lab, self.arguments = name, Lab(folder, seed), [*SMALL, *SETTINGS[name]]
+        self.name, self.lab, self.arguments = name, Lab(folder, seed, start=python), [*SMALL, *SETTINGS[name]]
         self._expected: Outcome | None = None
 
     def killed(self, times: int) -> tuple[list[str], int, int]:

@@ -2,26 +2,21 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from support.scripts import run_script
+from support.stores import empty_store
 
 from nl_training.config.cli import check
-
-TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
-    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/runs.db"
-    command = [sys.executable, str(TRAIN), "-m", "experiment=apples,weight_init,two_layer_relu"]
-    done = subprocess.run(
-        [*command, "reduced=true", "seed=1"],
-        env={**os.environ, "MLFLOW_TRACKING_URI": uri}, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+    uri = empty_store(tmp_path_factory.mktemp("store"))
+    asked = ["-m", "experiment=apples,weight_init,two_layer_relu", "reduced=true", "seed=1"]
+    done = run_script("train.py", *asked, env={**os.environ, "MLFLOW_TRACKING_URI": uri})
     assert done.returncode == 0, done.stderr
     assert "3 jobs, 0 failed" in done.stdout
     return MlflowClient(tracking_uri=uri)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,6 +13,8 @@ import pytest
 from mlflow import MlflowClient
 from onnxruntime import InferenceSession
 from support.refusals import refused
+from support.scripts import python, run_script
+from support.stores import empty_store
 
 from nl_models import build
 from nl_training.config.cli import check
@@ -19,7 +22,6 @@ from nl_training.data import load
 from nl_training.data.embedded import digits
 from nl_training.export import export
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 SMALL = [
     "model=mlp",
     "data=digits",
@@ -32,17 +34,17 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('export')}/runs.db"
+    return empty_store(tmp_path_factory.mktemp("export"))
 
 
-def script(uri: str, *command: str) -> subprocess.CompletedProcess[str]:
+def script(uri: str, name: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=240)
+    return run_script(name, *arguments, env=environment, **options)
 
 
 @pytest.fixture(scope="module")
 def run_id(uri: str) -> str:
-    done = script(uri, str(SCRIPTS / "train.py"), *SMALL)
+    done = script(uri, "train.py", *SMALL)
     assert done.returncode == 0, done.stderr
     client = MlflowClient(tracking_uri=uri)
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
@@ -50,7 +52,7 @@ def run_id(uri: str) -> str:
 
 
 def test_the_logged_model_answers_as_the_runs_network(uri: str, run_id: str) -> None:
-    done = script(uri, str(SCRIPTS / "export.py"), "run=latest")
+    done = script(uri, "export.py", "run=latest", start=python)
     assert (done.returncode, done.stderr) == (0, ""), done
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("onnx")]
     printed = Path(line.split()[1])
@@ -80,7 +82,7 @@ def test_the_logged_model_answers_as_the_runs_network(uri: str, run_id: str) -> 
     ids=["no run", "more than a run"],
 )
 def test_what_is_asked_wrongly_is_told_in_a_line(uri: str, arguments: list[str], word: str) -> None:
-    done = script(uri, str(SCRIPTS / "export.py"), *arguments)
+    done = script(uri, "export.py", *arguments)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done
     assert word in done.stderr
 

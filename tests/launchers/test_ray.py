@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from mlflow import MlflowClient
+from support.scripts import python
 from support.sweeps import FOUR, ONE_FAILS, found, four_nest, one_failed, sweep, wait_until_trained, watch
 
 pytestmark = pytest.mark.launchers
@@ -63,7 +64,7 @@ def stands_in(folder: Path, process: psutil.Process) -> bool:
 
 
 def test_four_jobs_nest_under_one_parent(folder: Path, client: MlflowClient) -> None:
-    ended = on_ray(folder, *FOUR, *OWN, capture_output=True, timeout=400)
+    ended = on_ray(folder, *FOUR, *OWN, start=python, timeout=400)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
     parent = four_nest(client)
@@ -74,7 +75,7 @@ def test_four_jobs_nest_under_one_parent(folder: Path, client: MlflowClient) -> 
 def test_an_interrupted_sweep_ends_its_workers(folder: Path, client: MlflowClient) -> None:
     options = ["optimizer=sgd,adam", "trainer.epochs=100000", "tracking.experiment_name=killed"]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    process = on_ray(folder, *options, *OWN, launch=subprocess.Popen, **pipes)
+    process = on_ray(folder, *options, *OWN, launch=python, **pipes)
     wait_until_trained(process, client, "killed")
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
@@ -112,5 +113,5 @@ def test_a_job_that_fails_on_a_cluster_that_stood_before(folder: Path, cluster: 
     """The sweep's environment names the store, that of the workers does not."""
     where = [*RAY, f"hydra.launcher.ray.init.address={cluster}"]
     env = {"MLFLOW_TRACKING_URI": "sqlite:///named.db"}
-    ended = on_ray(folder, *ONE_FAILS, *where, env=env, capture_output=True, timeout=400)
+    ended = on_ray(folder, *ONE_FAILS, *where, env=env, start=python, timeout=400)
     one_failed(ended, watch(f"sqlite:///{folder}/named.db"))

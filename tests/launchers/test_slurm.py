@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.scripts import python
 from support.slurm import one_node
 from support.sweeps import FOUR, ONE_FAILS, found, four_nest, one_failed, sweep, wait_until_trained, watch
 
@@ -27,7 +28,7 @@ def queued(environment: dict[str, str]) -> str:
 
 
 def test_four_jobs_nest_under_one_parent(tmp_path: Path, environment: dict[str, str]) -> None:
-    ended = sweep(tmp_path, *FOUR, *SLURM, env=environment, capture_output=True, timeout=150)
+    ended = sweep(tmp_path, *FOUR, *SLURM, env=environment, start=python, timeout=150)
     assert ended.returncode == 0, ended.stderr
     assert "WARNING" not in ended.stdout + ended.stderr
     four_nest(watch(f"sqlite:///{tmp_path}/runs.db"))
@@ -40,7 +41,7 @@ def test_a_job_that_fails_where_slurm_hands_on_few_variables(tmp_path: Path, env
     # Submitit needs its variable itself.
     handed_on = "PATH,HOME,SLURM_CONF,SUBMITIT_EXECUTOR"
     bare = {**environment, "SBATCH_EXPORT": handed_on, "MLFLOW_TRACKING_URI": "sqlite:///named.db"}
-    ended = sweep(tmp_path, *ONE_FAILS, *SLURM, env=bare, capture_output=True, timeout=150)
+    ended = sweep(tmp_path, *ONE_FAILS, *SLURM, env=bare, start=python, timeout=150)
     one_failed(ended, watch(f"sqlite:///{tmp_path}/named.db"))
 
 
@@ -48,7 +49,7 @@ def test_an_interrupted_sweep_cancels_its_jobs(tmp_path: Path, environment: dict
     client = watch(f"sqlite:///{tmp_path}/runs.db")
     options = ["optimizer=sgd,adam", "trainer.epochs=100000", "tracking.experiment_name=killed"]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    process = sweep(tmp_path, *options, *SLURM, env=environment, launch=subprocess.Popen, **pipes)
+    process = sweep(tmp_path, *options, *SLURM, env=environment, launch=python, **pipes)
     wait_until_trained(process, client, "killed")
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)

@@ -4,21 +4,16 @@ import gzip
 import importlib.util
 import struct
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.scripts import python
+from support.scripts import run_script as run
+from support.stores import empty_store
 
 from nl_nodes import UserError
 from nl_training.app import refuse_ignored
 from nl_training.config.cli import check
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-
-
-def run(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPTS / script), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
 
 
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -121,7 +116,7 @@ def test_a_picture_that_is_none(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "one.png").write_text("no picture")
     refused(run("train.py", "data=images", f"data.root={tmp_path}", cwd=tmp_path), "one.png")
-    refused(run("predict.py", "run=latest", cwd=tmp_path), "files")
+    refused(run("predict.py", "run=latest", cwd=tmp_path, start=python), "files")
 
 
 def test_a_map_that_becomes_empty(tmp_path: Path) -> None:
@@ -134,9 +129,9 @@ def test_no_gpu(tmp_path: Path) -> None:
 
 
 def test_an_unknown_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", empty_store(tmp_path))
     refused(run("evaluate.py", "run=nothing", cwd=tmp_path), "run=nothing")
-    refused(run("evaluate.py", cwd=tmp_path), "run=ID")
+    refused(run("evaluate.py", cwd=tmp_path, start=python), "run=ID")
 
 
 def test_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,14 +140,18 @@ def test_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_help_teaches(tmp_path: Path) -> None:
-    done = run("train.py", "--help", cwd=tmp_path)
+    done = run("train.py", "--help", cwd=tmp_path, start=python)
     assert done.returncode == 0, done.stderr
     for word in ("vgg16", "batch_norm", "-m model=mlp,cnn3", "optimizer.lr=0.1", "momentum"):
         assert word in done.stdout
 
 
 def test_tf32_is_refused_without_a_gpu(tmp_path: Path) -> None:
-    refused(run("train.py", "model=mlp", "data=digits", "device.tf32=true", cwd=tmp_path), "device.tf32", "device=gpu")
+    refused(
+        run("train.py", "model=mlp", "data=digits", "device.tf32=true", cwd=tmp_path),
+        "device.tf32",
+        "device=gpu",
+    )
 
 
 @pytest.mark.parametrize("option", ["trainer.checkpoint_every_steps=5", "trainer.profile=true"])
@@ -173,5 +172,5 @@ def test_what_belongs_to_a_logged_run_is_refused_without_one(option: str) -> Non
 def test_a_resume_of_nothing_or_with_what_cannot_change(
     arguments: list[str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", empty_store(tmp_path))
     refused(run("train.py", *arguments, cwd=tmp_path), *words)

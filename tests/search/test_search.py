@@ -3,10 +3,10 @@
 import os
 import re
 import shlex
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -14,6 +14,8 @@ from matplotlib.image import imread
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 from support.refusals import refused
+from support.scripts import Started, python
+from support.stores import empty_store
 from support.sweeps import watch
 
 from nl_training.config.cli import check
@@ -21,7 +23,6 @@ from nl_training.search.search import AGAIN, search
 from nl_training.tracking.parents import find
 from nl_training.tracking.store import Store
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "search.py"
 SMALL = ["model=mlp", "data=digits", "model.width=16", "verify=off"]
 
 
@@ -32,16 +33,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(folder: Path) -> MlflowClient:
-    return watch(f"sqlite:///{folder}/runs.db")
+    return watch(empty_store(folder))
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, how: Callable[..., Any] = Started) -> Any:
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/runs.db", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return how("search.py", *arguments, env=environment)
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finish(process: Any) -> str:
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
     assert "Traceback" not in err
@@ -68,7 +68,7 @@ def done(folder: Path, client: MlflowClient):
     """Rates far too small are pruned once a good one has finished, and one far too large diverges."""
     searched = ["optimizer=sgd", "optimizer.lr=choice(1e-9,0.1,0.2,1e30)", "search=random", "search.startup=1"]
     more = ["seed=9", "search.trials=5", "trainer.epochs=4", "tracking.experiment_name=done"]
-    out = finish(start(folder, *SMALL, *searched, *more))
+    out = finish(start(folder, *SMALL, *searched, *more, how=python))
     run, children = found(client, "done")
     return run, children, trials(folder, run.info.run_id), out
 

@@ -8,15 +8,18 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from nl_training.tracking.store import EXPERIMENT, Store
+from support.scripts import Started
+from support.stores import empty_store
 
 ROOT = Path(__file__).resolve().parents[2]
 # Dropout, running statistics, weight decay and an optimizer with state: all that a resumed run must have again.
@@ -37,7 +40,7 @@ class Life:
     was killed.
     """
 
-    process: subprocess.Popen[str]
+    process: Started
     began: float
     run_id: str = ""
     step: int = 0
@@ -115,23 +118,21 @@ class Lab:
         folder: where the store lies.
         seed: of the moments of the kills.
         uri: of another store.
+        start: how processes start, `Started` or `python`.
     """
 
-    def __init__(self, folder: Path, seed: int = 0, uri: str = "") -> None:
-        self.uri = uri or f"sqlite:///{folder}/runs.db"
+    def __init__(self, folder: Path, seed: int = 0, uri: str = "", start: Callable[..., Any] = Started) -> None:
+        self._start = start
+        self.uri = uri or empty_store(folder)
         self.rng = random.Random(seed)
         self.lives: list[Life] = []
         self.boot = self.span = 0.0
-        self.store = Store.open(self.uri, EXPERIMENT)  # makes the tables, which takes seconds
+        self.store = Store.open(self.uri, EXPERIMENT)
 
     def start(self, *arguments: str) -> Life:
         """Start a training, or go on with one."""
         environment = {**os.environ, "MLFLOW_TRACKING_URI": self.uri, "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments]
-        process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )  # fmt: skip
-        self.lives.append(Life(process, time.monotonic()))
+        self.lives.append(Life(self._start("train.py", *arguments, env=environment), time.monotonic()))
         return self.lives[-1]
 
     def open(self, *arguments: str) -> Life:

@@ -79,11 +79,18 @@ class Stack:
     """Layers as a key draws them.
 
     Attributes:
+        sides: the range of an image's height and width.
+        filters: how many filters a convolution may have.
+        blocks: the range of how many convolutions there are.
         layers: in order.
         loss: on what they end in.
         start: the input's shape.
         batch: how many images a whole batch has; the last one has fewer.
     """
+
+    sides: tuple[int, int] = (5, 14)
+    filters: tuple[int, ...] = (2, 3, 8, 9, 20, 20)
+    blocks: tuple[int, int] = (2, 4)
 
     def __init__(self, key: Key) -> None:
         self.rng = np.random.default_rng(key)
@@ -92,11 +99,11 @@ class Stack:
         self.dropout = self.pick([0.0, 0.0, 0.0, 0.2])
         self.batch = int(self.rng.integers(LEAST + 1, 10))
         images = self.rng.random() < 0.9
-        maps = (self.pick([1, 2, 8, 9]), *(int(n) for n in self.rng.integers(5, 14, 2)))
+        maps = (self.pick([1, 2, 8, 9]), *(int(n) for n in self.rng.integers(*self.sides, 2)))
         small = (18, 2, 2)
         self.start = self.shape = self.pick([maps] * 4 + [small]) if images else (int(self.rng.integers(3, 20)),)
         self.layers: list[Layer] = []
-        for _ in range(self.rng.integers(2, 4) if images else 0):
+        for _ in range(self.rng.integers(*self.blocks) if images else 0):
             self.images()
         for _ in range(self.rng.integers(0, 2) if images else 2):
             self.block(self.affine(int(self.rng.integers(3, 20))))
@@ -122,7 +129,7 @@ class Stack:
         maps = tuple((n + 2 * pad - k) // stride + 1 for n, k in zip(self.shape[1:], kernel, strict=True))
         if min(maps) < 2:
             kernel, stride, pad, maps = (3, 3), 1, 1, self.shape[1:]
-        self.block(self.convolution(self.pick([2, 3, 8, 9, 20, 20]), kernel, stride, pad), maps)
+        self.block(self.convolution(self.pick(list(self.filters)), kernel, stride, pad), maps)
 
     def block(self, layer: Layer, maps: tuple[int, ...] = ()) -> None:
         """The layer, batch norm where the net has it, an activation, of images perhaps a pooling; dropout."""
@@ -189,9 +196,9 @@ class Stack:
         return Fork(join, *paths)
 
 
-def random_network(key: Key, device: Device) -> Network:
+def random_network(key: Key, device: Device, kind: type[Stack] = Stack) -> Network:
     """The network of a key, the same each time."""
-    stack = Stack(key)
+    stack = kind(key)
     spec = {"name": f"random {key}", "input_shape": stack.start, "classes": CLASSES}
     return Network([(layer, i) for i, layer in enumerate(stack.layers, 1)], spec, device, stack.loss)
 

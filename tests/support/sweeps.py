@@ -2,24 +2,28 @@
 
 import os
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 
 from nl_training.tracking.store import Store
+from support.scripts import SCRIPTS, run_script
 
-TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
+TRAIN = SCRIPTS / "train.py"
 
 
-def sweep(folder: Path, *arguments: str, launch=subprocess.run, env: dict[str, str] | None = None, **options):
-    """A sweep of a small network; `env` is laid over this process's environment."""
+def sweep(
+    folder: Path, *arguments: str, launch: Callable[..., Any] = run_script, env: dict[str, str] | None = None, **options
+):
+    """A sweep of a small network; `env` is laid over this process's environment, `launch` starts or runs a script."""
     environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")}
     store = [f"tracking.uri=sqlite:///{folder}/runs.db", f"hydra.sweep.dir={folder}/multirun"]
-    command = [sys.executable, str(TRAIN), "-m", "model=mlp", "data=digits", *arguments, *store]
     environment.update({"OPENBLAS_NUM_THREADS": "1", **(env or {})})
-    return launch(command, cwd=folder, env=environment, text=True, **options)
+    small = ["-m", "model=mlp", "data=digits", *arguments, *store]
+    return launch("train.py", *small, cwd=folder, env=environment, **options)
 
 
 def watch(uri: str) -> MlflowClient:
@@ -27,7 +31,7 @@ def watch(uri: str) -> MlflowClient:
     return Store.open(uri, "watched").client
 
 
-def wait_until_trained(process: subprocess.Popen, client: MlflowClient, experiment: str) -> None:
+def wait_until_trained(process: Any, client: MlflowClient, experiment: str) -> None:
     """Wait for the first training step of a sweep's job."""
     deadline = time.monotonic() + 300
     while not any("train/loss" in child.data.metrics for child in found(client, experiment)[1]):

@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from itertools import combinations, pairwise
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,6 +13,8 @@ from mlflow import MlflowClient
 from support.layer_cases import LAYERS
 from support.node_cases import NODES
 from support.refusals import refused
+from support.scripts import python, run_script
+from support.stores import empty_store
 
 from nl_models import Network, build
 from nl_nodes import Add, Dot, Exp, Graph, Input, Leaf, MulConst, Parameter, Sum
@@ -290,11 +290,6 @@ def test_a_layer_that_is_none() -> None:
         sketch_layer("Afine")
 
 
-def script(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPTS / name), *arguments]
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=240)
-
-
 @pytest.mark.parametrize(
     ("arguments", "words", "kind"),
     [
@@ -304,7 +299,7 @@ def script(name: str, *arguments: str, **environment: str) -> subprocess.Complet
     ids=["layer", "model"],
 )
 def test_the_script_draws(arguments: list[str], words: str, kind: str) -> None:
-    done = script("draw.py", *arguments)
+    done = run_script("draw.py", *arguments, start=python)
     assert (done.returncode, done.stderr) == (0, ""), done
     assert words in done.stdout
     files = [Path(line.split()[1]) for line in done.stdout.splitlines() if line.startswith(("page", "picture"))]
@@ -318,7 +313,7 @@ def test_the_script_draws(arguments: list[str], words: str, kind: str) -> None:
     ids=lambda value: str(value),
 )
 def test_the_script_tells_a_mistake_in_a_line(arguments: list[str], word: str) -> None:
-    done = script("draw.py", *arguments)
+    done = run_script("draw.py", *arguments)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done
     assert word in done.stderr
 
@@ -326,9 +321,9 @@ def test_the_script_tells_a_mistake_in_a_line(arguments: list[str], word: str) -
 def test_a_training_logs_its_drawing_on_request_and_a_run_is_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    uri = f"sqlite:///{tmp_path}/runs.db"
+    uri = empty_store(tmp_path)
     small = ["model=two_layer", "data=digits", "trainer.epochs=1", "tracking.draw=true"]
-    done = script("train.py", *small, MLFLOW_TRACKING_URI=uri)
+    done = run_script("train.py", *small, env={**os.environ, "MLFLOW_TRACKING_URI": uri})
     assert done.returncode == 0, done.stderr
     client = MlflowClient(tracking_uri=uri)
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])

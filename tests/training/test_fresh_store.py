@@ -1,20 +1,17 @@
 """Processes that open a store at once which is not there yet: one makes its tables, none crashes."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from support.scripts import Started
 
-TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 OPEN = """
 import sys
 from nl_training.tracking import Store
-import mlflow, sqlalchemy
 print("ready", flush=True)
-for line in sys.stdin:
+for line in open(sys.argv[1]):
     print(Store.open(line.strip(), "fresh").experiment_id, flush=True)
 """
 
@@ -25,19 +22,19 @@ def environment() -> dict[str, str]:
 
 
 def test_two_processes_make_a_stores_tables_at_once(tmp_path: Path, environment: dict[str, str]) -> None:
-    command = [sys.executable, "-c", OPEN]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    pair = [subprocess.Popen(command, text=True, env=environment, **pipes) for _ in range(2)]
+    orders = [tmp_path / "one", tmp_path / "two"]
+    for path in orders:
+        os.mkfifo(path)
+    pair = [Started("-c", OPEN, str(path), env=environment) for path in orders]
     assert [process.stdout.readline() for process in pair] == ["ready\n"] * 2
-    for number in range(3):
-        for process in pair:
-            process.stdin.write(f"sqlite:///{tmp_path}/{number}/runs.db\n")
-            process.stdin.flush()
-        opened = {process.stdout.readline() for process in pair}
-        assert len(opened) == 1
-        assert opened != {""}, [process.communicate()[1] for process in pair]
-    for process in pair:
-        process.communicate(timeout=30)
+    with orders[0].open("w") as one, orders[1].open("w") as two:
+        for number in range(3):
+            for pipe in (one, two):
+                print(f"sqlite:///{tmp_path}/{number}/runs.db", file=pipe, flush=True)
+            opened = {process.stdout.readline() for process in pair}
+            assert len(opened) == 1
+            assert opened != {""}, [process.communicate()[1] for process in pair]
+    assert [process.wait(timeout=30) for process in pair] == [0, 0]
 
 
 def test_two_trainings_start_on_a_store_that_is_not_there(
@@ -47,9 +44,8 @@ def test_two_trainings_start_on_a_store_that_is_not_there(
     options = ["model=mlp", "data=digits", "trainer.max_steps=2", "verify=off", "device.threads=1"]
     for number in range(tries):
         uri = f"sqlite:///{tmp_path}/{number}/runs.db"
-        command = [sys.executable, str(TRAIN), *options, f"tracking.uri={uri}", f"hydra.run.dir={tmp_path}/hydra"]
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        pair = [subprocess.Popen(command, text=True, env=environment, cwd=tmp_path, **pipes) for _ in range(2)]
+        asked = [*options, f"tracking.uri={uri}", f"hydra.run.dir={tmp_path}/hydra"]
+        pair = [Started("train.py", *asked, env=environment, cwd=tmp_path) for _ in range(2)]
         told = [process.communicate(timeout=120)[1] for process in pair]
         assert [process.returncode for process in pair] == [0, 0], told
         client = MlflowClient(tracking_uri=uri)

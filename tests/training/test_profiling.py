@@ -2,20 +2,19 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 from mlflow import MlflowClient
+from support.scripts import run_script
+from support.stores import empty_store
 
 from nl_models import Network, cnn3
 from nl_nodes import Device
 from nl_training.profiling import artifacts, profile_network
 
-TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 rng = np.random.default_rng(0)
 X, T = rng.standard_normal((6, 1, 28, 28)), rng.integers(0, 10, 6)
 
@@ -56,12 +55,9 @@ def test_a_profile_leaves_the_training_as_it_was(compiled: bool) -> None:
 
 
 def test_a_training_logs_its_profile_on_request(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/runs.db"
+    uri = empty_store(tmp_path)
     asked = ["model=two_layer", "data=digits", "verify=off", "trainer.epochs=1", "trainer.profile=true"]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
-    done = subprocess.run(
-        [sys.executable, str(TRAIN), *asked], env=environment, capture_output=True, text=True, timeout=240
-    )
+    done = run_script("train.py", *asked, env={**os.environ, "MLFLOW_TRACKING_URI": uri})
     assert done.returncode == 0, done.stderr
     client = MlflowClient(tracking_uri=uri)
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])

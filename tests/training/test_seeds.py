@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
+from support.stores import empty_store
 
 from nl_training.tracking.seeds import lines, settings, table
 
@@ -16,7 +17,7 @@ VALUES = {  # by optimizer.lr, then by seed: validation and test accuracy
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list:
-    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/runs.db")
+    client = MlflowClient(tracking_uri=empty_store(tmp_path))
     experiment = client.create_experiment("seeds")
 
     def add(lr: str, seed: str, metrics: list[Metric], status: str = "FINISHED") -> None:

@@ -3,7 +3,6 @@
 import json
 import runpy
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,8 @@ import pytest
 from matplotlib.image import imread
 from mlflow import MlflowClient
 from support.refusals import refused
+from support.scripts import Started
+from support.stores import empty_store
 from support.sweeps import TRAIN, found, sweep, wait_until_trained, watch
 
 from nl_nodes import UserError
@@ -29,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(folder: Path) -> MlflowClient:
-    return watch(f"sqlite:///{folder}/runs.db")
+    return watch(empty_store(folder))
 
 
 def chosen_by_validation(parent, children: list):
@@ -43,7 +44,7 @@ def chosen_by_validation(parent, children: list):
 @pytest.fixture(scope="module")
 def done(folder: Path, client: MlflowClient):
     options = ["optimizer=sgd,adam", "trainer.epochs=1", "tracking.experiment_name=done"]
-    ended = sweep(folder, *options, capture_output=True, timeout=240)
+    ended = sweep(folder, *options)
     assert ended.returncode == 0, ended.stderr
     (parent,), children = found(client, "done")
     return parent, children, ended.stdout
@@ -79,7 +80,7 @@ def test_the_parent_compares_them(client: MlflowClient, done, tmp_path: Path) ->
 
 def test_a_job_that_fails_stops_no_other_and_the_parent_says_so(folder: Path, client: MlflowClient, done) -> None:
     options = ["trainer.epochs=1", "optimizer=sgd", "optimizer.lr=0.1,1e30,0.2", "tracking.experiment_name=failed"]
-    ended = sweep(folder, *options, capture_output=True, timeout=240)
+    ended = sweep(folder, *options)
     assert ended.returncode == 1
     assert "error: job 1: the loss became" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -98,7 +99,7 @@ def test_a_job_that_fails_stops_no_other_and_the_parent_says_so(folder: Path, cl
 
 def test_a_job_that_fails_before_its_run_is_counted(folder: Path, client: MlflowClient, done) -> None:
     options = ["trainer.epochs=1", "device=cpu,gpu", "device.index=99", "tracking.experiment_name=early"]
-    ended = sweep(folder, *options, capture_output=True, timeout=240)
+    ended = sweep(folder, *options)
     assert ended.returncode == 1
     (parent,), children = found(client, "early")
     assert (parent.info.status, [child.info.status for child in children]) == ("FAILED", ["FINISHED"])
@@ -110,7 +111,7 @@ def test_a_job_that_fails_before_its_run_is_counted(folder: Path, client: Mlflow
 
 def test_an_interrupted_sweep_is_killed_whole(folder: Path, client: MlflowClient, done) -> None:
     options = ["optimizer=sgd,adam", "trainer.epochs=100000", "tracking.experiment_name=killed"]
-    process = sweep(folder, *options, launch=subprocess.Popen, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = sweep(folder, *options, launch=Started)
     wait_until_trained(process, client, "killed")
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
@@ -128,7 +129,7 @@ def test_a_sweep_killed_half_way_goes_on(folder: Path, client: MlflowClient, don
     """Eight jobs: none is done twice, none is lost, none is left running; the seeds are summed up."""
     options = [*EIGHT, "tracking.experiment_name=eight"]
     with (folder / "first.txt").open("w") as out:
-        process = sweep(folder, *options, launch=subprocess.Popen, stdout=out, stderr=out)
+        process = sweep(folder, *options, launch=Started, stdout=out, stderr=out)
         deadline = time.monotonic() + 200
         while sum(child.info.status == "FINISHED" for child in found(client, "eight")[1]) < 3:
             assert process.poll() is None
@@ -141,7 +142,7 @@ def test_a_sweep_killed_half_way_goes_on(folder: Path, client: MlflowClient, don
     before = {child.info.run_id: child for child in left if child.info.status == "FINISHED"}
     assert 3 <= len(before) < 8
 
-    again = sweep(folder, *options, "sweep.resume=latest", capture_output=True, timeout=240)
+    again = sweep(folder, *options, "sweep.resume=latest")
     assert again.returncode == 0, again.stderr
     (same,), children = found(client, "eight")
     assert (same.info.run_id, same.info.status) == (parent.info.run_id, "FINISHED")
@@ -160,17 +161,17 @@ def test_a_sweep_killed_half_way_goes_on(folder: Path, client: MlflowClient, don
     assert {"seeds.json", "seeds.png"} <= artifacts
     assert "seeds  4 of the best setting" in again.stdout
 
-    nothing = sweep(folder, *options, "sweep.resume=latest", capture_output=True, timeout=100)
+    nothing = sweep(folder, *options, "sweep.resume=latest", timeout=100)
     assert nothing.returncode == 1
     assert "no sweep is left unfinished" in nothing.stderr
-    other = sweep(folder, *options, f"sweep.resume={children[0].info.run_id}", capture_output=True, timeout=100)
+    other = sweep(folder, *options, f"sweep.resume={children[0].info.run_id}", timeout=100)
     assert "is no sweep" in other.stderr
 
 
 def test_jobs_in_processes_of_their_own_tell_what_failed(folder: Path, client: MlflowClient, done) -> None:
     options = ["optimizer=sgd", "optimizer.lr=0.1,1e30,0.2", "trainer.epochs=1", "device.threads=1"]
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "tracking.experiment_name=joblib"]
-    ended = sweep(folder, *options, *launcher, capture_output=True, timeout=240)
+    ended = sweep(folder, *options, *launcher)
     assert ended.returncode == 1
     assert ended.stderr.count("error: job 1: the loss became") == 2  # as it happens, and at the end
     (parent,), children = found(client, "joblib")

@@ -2,16 +2,17 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from support.scripts import Started, python
+from support.stores import empty_store
 from support.sweeps import watch
 
 from nl_models import build
@@ -20,25 +21,21 @@ from nl_training.data import load
 from nl_training.tracking.model import softmax
 from nl_training.tracking.provenance import flatten
 
-TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 SMALL = ["model=mlp", "data=digits", "trainer.epochs=2"]
 
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('store')}/runs.db"
+    return empty_store(tmp_path_factory.mktemp("store"))
 
 
-def start(uri: str, *arguments: str) -> subprocess.Popen[str]:
+def start(uri: str, *arguments: str, how: Callable[..., Any] = Started) -> Any:
     environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "OPENBLAS_NUM_THREADS": "1"}
     environment.pop("MLFLOW_RUN_ID", None)
-    return subprocess.Popen(
-        [sys.executable, str(TRAIN), *arguments],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    return how("train.py", *arguments, env=environment)
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def finish(process: Any) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=240)
     return process.returncode, out, err
 
@@ -51,7 +48,7 @@ def runs(uri: str, experiment: str) -> list:
 
 @pytest.fixture(scope="module")
 def done(uri: str):
-    code, out, err = finish(start(uri, *SMALL, "tracking.experiment_name=done"))
+    code, out, err = finish(start(uri, *SMALL, "tracking.experiment_name=done", how=python))
     assert code == 0, err
     assert err == ""
     (run,) = runs(uri, "done")

@@ -1,7 +1,6 @@
 """How a run opens and closes where the store, the server or the training fails, and what a logged model shows."""
 
 import os
-import shutil
 import signal
 import socket
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.stores import empty_store
 
 from nl_layers.optimizers import Adam
 from nl_layers.schedules import Constant
@@ -28,23 +28,15 @@ def trainer_for(*observers, **limits):
     return Trainer(net, Adam(lr=0.01), Constant(), data, Limits(batch_size=64, **limits), observers=observers)
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory):
-    """A store's tables, made once because making them takes seconds."""
-    folder = tmp_path_factory.mktemp("database")
-    Store.open(f"sqlite:///{folder}/mlflow.db", "template")
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def database(empty_database, tmp_path, monkeypatch):
+def store(tmp_path, monkeypatch):
     monkeypatch.delenv(PARENT, raising=False)
-    return shutil.copy(empty_database, tmp_path / "mlflow.db")
+    return Store.open(empty_store(tmp_path), "test")
 
 
 @pytest.fixture
-def store(database):
-    return Store.open(f"sqlite:///{database}", "test")
+def database(store):
+    return store.uri.removeprefix("sqlite:///")
 
 
 def tracker_in(store, config=None):

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -13,6 +12,8 @@ from matplotlib.image import imread
 from mlflow import MlflowClient
 from support.fused_contract import pieces_of
 from support.refusals import refused
+from support.scripts import SCRIPTS, python, run_script
+from support.stores import empty_store
 
 from nl_layers.optimizers import Adam
 from nl_layers.schedules import Constant
@@ -36,14 +37,13 @@ from nl_training.verification import (
     verify,
 )
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 SMALL = ["model=mlp", "data=digits", "trainer.epochs=1"]
 LONG = 1e6
 
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('store')}/runs.db"
+    return empty_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def script(name: str, *arguments: str, before: str = "") -> subprocess.Completed
     """Run a script in a process of its own, after some code."""
     path = str(SCRIPTS / name)
     code = f"import runpy, sys\n{before}\nsys.argv[0] = {path!r}\nrunpy.run_path({path!r}, run_name='__main__')"
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=240)
+    return run_script("-c", code, *arguments)
 
 
 def train_script(experiment: str, *arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
@@ -351,7 +351,7 @@ def test_gradcheck_of_a_run_and_of_a_config(uri: str) -> None:
     folder = SCRIPTS.parent / "outputs" / "gradcheck" / run.info.run_id
     assert {p.name for p in folder.iterdir()} == {"certificate.json", "residuals.png"}
     logged = json.loads((folder / "certificate.json").read_text())
-    fresh = script("gradcheck.py", *SMALL)
+    fresh = run_script("gradcheck.py", *SMALL, start=python)
     assert fresh.returncode == 0
     assert f"mlp-{logged['fingerprint'][:12]}" in fresh.stdout  # the same graph
     size = {v["name"]: v["size"] for v in logged["tensors"]}["W1"]

@@ -8,12 +8,13 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.figure import Figure
 
 from nl_training.observer import EpochReport
 
 if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
     from nl_nodes.verify import Certificate
     from nl_training.tracking.seeds import Setting
 
@@ -48,7 +49,7 @@ def learning_curves(steps: Sequence[tuple[int, float, float]], history: Sequence
         history: the epochs' evaluations.
         title: what the run is.
     """
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = _figure(11, 4.2)
     axes = figure.subplots(1, 2)
     for axis, column, name in zip(axes, (1, 2), ("loss", "acc"), strict=True):
         if steps:
@@ -86,7 +87,7 @@ def confusion_matrix(t: Any, y: Any, classes: Sequence[str]) -> Figure:
     np.add.at(table, (np.asarray(t), np.asarray(y)), 1)
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.55 * count + 2, 4.5, 14))
-    figure = Figure(figsize=(side, side), layout="constrained")
+    figure = _figure(side, side)
     axis = figure.subplots()
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if count <= COUNTED:
@@ -109,7 +110,7 @@ def worst_mistakes(x: Any, t: Any, probabilities: Any, classes: Sequence[str], c
     worst = wrong[np.argsort(-probabilities[wrong, guess[wrong]], kind="stable")][:count]
     columns = 5
     rows = max(1, -(-len(worst) // columns))
-    figure = Figure(figsize=(9, 2.1 * rows + 0.7), layout="constrained")
+    figure = _figure(9, 2.1 * rows + 0.7)
     figure.suptitle(f"{len(wrong)} mistakes on {len(t):,} test images; the most certain first")
     for place, axis in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axis.axis("off")
@@ -133,7 +134,7 @@ def residuals(certificate: Certificate, title: str) -> Figure:
     verdicts = certificate.tensors
     shown = np.clip([v.residual for v in verdicts], EXACT, 1.0)
     colors = [VERDICTS[v.verdict] for v in verdicts]
-    figure = Figure(figsize=(9, float(np.clip(0.2 * len(verdicts) + 1.8, 3, 40))), layout="constrained")
+    figure = _figure(9, float(np.clip(0.2 * len(verdicts) + 1.8, 3, 40)))
     axis = figure.subplots()
     places = np.arange(len(verdicts))
     axis.hlines(places, EXACT, shown, color=colors, linewidth=2)
@@ -156,8 +157,8 @@ def residuals(certificate: Certificate, title: str) -> Figure:
 def comparison(children: Sequence[Child], title: str) -> Figure:
     """The runs of a sweep: test accuracy of each as a bar, the best on top, and over the steps as a curve."""
     ordered = sorted(children, key=lambda child: -1.0 if child.accuracy is None else child.accuracy)
-    colors = [colormaps["viridis"](0.9 * i / max(len(ordered) - 1, 1)) for i in range(len(ordered))]
-    figure = Figure(figsize=(13, float(np.clip(0.32 * len(ordered) + 1.8, 4.2, 40))), layout="constrained")
+    colors = _viridis()(np.linspace(0, 0.9, len(ordered)))
+    figure = _figure(13, float(np.clip(0.32 * len(ordered) + 1.8, 4.2, 40)))
     bars, curves = figure.subplots(1, 2)
     figure.suptitle(title)
     for place, (child, color) in enumerate(zip(ordered, colors, strict=True)):
@@ -179,9 +180,9 @@ def comparison(children: Sequence[Child], title: str) -> Figure:
 
 def seeds(found: Sequence[Setting], title: str) -> Figure:
     """The settings of a sweep over seeds, the best on top: mean and spread of the test accuracy, and each seed's."""
-    figure = Figure(figsize=(9, 0.5 * len(found) + 1.8), layout="constrained")
+    figure = _figure(9, 0.5 * len(found) + 1.8)
     axes = figure.subplots()
-    color = colormaps["viridis"](0.4)
+    color = _viridis()(0.4)
     for place, one in enumerate(reversed(found)):
         axes.errorbar(one.mean, place, xerr=one.spread, fmt="o", color="black", capsize=4, zorder=3)
         axes.plot(list(one.shown.values()), [place] * len(one.shown), "|", markersize=14, color=color)
@@ -190,3 +191,16 @@ def seeds(found: Sequence[Setting], title: str) -> Figure:
     axes.set(xlabel="test accuracy: each seed, mean and spread", ylim=(-0.6, len(found) - 0.4))
     axes.grid(alpha=0.3, axis="x")
     return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    # Late: Matplotlib takes a second to import, and a command that is refused or logs nothing draws nothing.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _viridis() -> Colormap:
+    from matplotlib import colormaps
+
+    return colormaps["viridis"]
