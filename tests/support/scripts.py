@@ -197,6 +197,9 @@ def _forked(link: int, out: int, err: int) -> dict[str, Any]:
 
 def _become(arguments: list[str], env: dict[str, str], cwd: str) -> None:
     """Do what `python ARGUMENTS` does after the imports."""
+    # Not the streams of before the fork, which remember what kind of file theirs were.
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  # open until the process ends
+    sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)

@@ -12,7 +12,7 @@ from threadpoolctl import ThreadpoolController
 
 
 class BlasThreads:
-    """A `with` block in which BLAS uses `limit` threads; None for its own choice.
+    """A `with` block in which BLAS uses `limit` threads at most.
 
     Of the limits that several threads hold at once the smallest counts; when the last is released, BLAS has the number
     of threads that it had before the first.
@@ -22,12 +22,10 @@ class BlasThreads:
     _limits: ClassVar[list[int]] = []
     _before: ClassVar[list[int]] = []
 
-    def __init__(self, limit: int | None) -> None:
+    def __init__(self, limit: int) -> None:
         self.limit = limit
 
     def __enter__(self) -> None:
-        if self.limit is None:
-            return
         with self._lock:
             if not self._limits:
                 self._before[:] = [library.num_threads for library in _libraries()]
@@ -37,15 +35,14 @@ class BlasThreads:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.limit is None:
-            return
         with self._lock:
             self._limits.remove(self.limit)
             self._set()
 
-    def _set(self) -> None:
-        for library, before in zip(_libraries(), self._before, strict=True):
-            library.set_num_threads(min(self._limits, default=before))
+    @classmethod
+    def _set(cls) -> None:
+        for library, before in zip(_libraries(), cls._before, strict=True):
+            library.set_num_threads(min([before, *cls._limits]))
 
 
 def _release_all() -> None:
@@ -53,7 +50,7 @@ def _release_all() -> None:
     BlasThreads._lock = Lock()
     if BlasThreads._limits:
         BlasThreads._limits.clear()
-        BlasThreads(None)._set()
+        BlasThreads._set()
 
 
 if hasattr(os, "register_at_fork"):

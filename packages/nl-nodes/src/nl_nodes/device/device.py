@@ -62,6 +62,7 @@ class Device:
         self.name, self.dtype, self.compile = name, dtype, compile
         self.threads, self.workers, self.index, self.tf32 = threads, workers, index, tf32
         self._team: Team | None = None
+        self._cores = cpu_count()
 
     @property
     def compiles(self) -> bool:
@@ -80,7 +81,7 @@ class Device:
                 raise DeviceError("device.workers=processes: processes share no memory on this system: use threads")
             if kind == "auto":  # see docs/decisions/0007-processes.md
                 kind = "processes" if shares else "threads"
-            self._team = team(kind, self.threads or cpu_count())
+            self._team = team(kind, self.threads or self._cores)
         return self._team
 
     def zeros(self, size: int) -> Array:
@@ -113,7 +114,7 @@ class Device:
 
     def limits(self) -> BlasThreads:
         """Hold BLAS to `threads` threads inside a `with` block, or to one where several workers call it."""
-        return BlasThreads(self.team.blas_threads or self.threads if self.compiles else self.threads)
+        return BlasThreads((self.compiles and self.team.blas_threads) or self.threads or self._cores)
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = (self.name, self.dtype, self.compile, self.threads, self.workers, self.index, self.tf32)

@@ -18,7 +18,7 @@ from nl_nodes.compiler.trace import Call
 from nl_nodes.compiler.workers import messages, shared
 from nl_nodes.compiler.workers.team import Step, Team
 from nl_nodes.errors import DeviceError
-from nl_nodes.platform import bind, cores
+from nl_nodes.platform import bind, cores, cpu_count
 from nl_nodes.signals import DeferSignals
 
 
@@ -45,7 +45,7 @@ class Processes(Team):
         # Where the team has the whole machine, each worker has a core of its own during a step: woken, the second
         # would else begin on the first one's core, and stay there for several steps.
         self._cores = cores()
-        self._pinned = len(self._cores) == count
+        self._pinned = len(self._cores) == count <= cpu_count()
         children: list[subprocess.Popen[bytes]] = []
         self.children = children
         for number in range(1, count):
