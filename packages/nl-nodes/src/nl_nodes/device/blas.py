@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import Any, ClassVar
@@ -65,5 +66,6 @@ def _libraries() -> list[Any]:
 
 
 def blas_versions() -> list[str]:
-    """Name, version and kernel of each BLAS library, such as "openblas 0.3.30 SkylakeX"."""
-    return [f"{lib.internal_api} {lib.version} {getattr(lib, 'architecture', None)}" for lib in _libraries()]
+    """Name, version and kernel of NumPy's own BLAS, such as "openblas 0.3.30 SkylakeX"; others may be loaded or not."""
+    own = [lib for lib in _libraries() if any(part.startswith("numpy") for part in Path(lib.filepath).parts)]
+    return [f"{lib.internal_api} {lib.version} {getattr(lib, 'architecture', None)}" for lib in own]
