@@ -214,7 +214,8 @@ class Network:
     def predict(self, x: Any) -> Array:
         """The logits (N, classes) of images x (N, C, H, W), in inference mode."""
         x = self._images(x)
-        pieces = [self._infer(x[i : i + PIECE]) for i in range(0, len(x), PIECE)]
+        with self._lock:  # no training pass between two pieces
+            pieces = [self._infer(x[i : i + PIECE]) for i in range(0, len(x), PIECE)]
         if not pieces:
             return self.device.xp.zeros((0, self.classes), dtype=self.device.dtype)
         return pieces[0] if len(pieces) == 1 else self.device.xp.concatenate(pieces)
@@ -277,7 +278,7 @@ class Network:
         return results
 
     def _infer(self, x: Array) -> Array:
-        with self._lock, DeferSignals(), self.device.limits():
+        with DeferSignals(), self.device.limits():
             return self._pass(False, {"x": x})[0]
 
     def _copy_gradients(self) -> FlatDict:
