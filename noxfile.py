@@ -122,7 +122,7 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def chaos(session: nox.Session) -> None:
-    """A server killed under runs, a disk that fills up, and 100 SIGKILLs of real runs, which end as if undisturbed."""
+    """1,000 interrupts of networks, a server killed under runs, a full disk, and 100 SIGKILLs of runs: all end alike."""
     install(session)
     session.run("pytest", "-m", "chaos", "tests/chaos")
     session.run("python", "tests/chaos/kills.py", *session.posargs)
