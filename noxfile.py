@@ -122,7 +122,7 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def chaos(session: nox.Session) -> None:
-    """1,000 interrupts of networks, a server killed under runs, a full disk, and 100 SIGKILLs of runs: all end alike."""
+    """1,000 interrupts of networks, a server killed under runs, a full disk, 100 SIGKILLs of runs: the same end."""
     install(session)
     session.run("pytest", "-m", "chaos", "tests/chaos")
     session.run("python", "tests/chaos/kills.py", *session.posargs)
