@@ -33,8 +33,8 @@ WRONG = [
     ("masks:ValueMask.keeps", "declaration: ('mask',) -> ()", "only_declared_masks_are_kept"),
     (
         "masks:ValueMask.forward",
-        "conditions: x.real > self.threshold -> x.real >= ",
-        "kinks_count_as_below",
+        "conditions: x.real <= self.threshold -> x.real < ",
+        "values_that_are_not_finite",
     ),
     ("images:Img2Matrix.backward", "keywords_dropped: kept.xp.zeros(", "dtype_stays"),
     ("images:Img2Matrix.backward", "accumulations: seen += columns[:, tap] -> ", "gradient_is_the_complex_steps"),
@@ -77,7 +77,7 @@ def test_every_node_is_mutated_with_the_helpers_it_calls() -> None:
         last = "constant" if cls.constant else "backward"
         assert all(node in found[f"{cls.__module__}:{cls.__name__}.{role}"].users for role in ("forward", last))
     assert found[f"{REDUCTIONS}:Reduction.spread"].users == ["Max", "Mean", "Sum"]
-    assert found["nl_nodes.axes:unbroadcast"].users == ["Add", "Mul"]
+    assert found["nl_nodes.axes:unbroadcast"].users == ["Add", "MaskedMul", "Mul"]
     assert "nl_nodes.nodes.images:Img2Matrix._seen" in found
 
 

@@ -1,5 +1,6 @@
 """The command line: flags and overrides in any order, and what a refused one leaves: nothing."""
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,7 +44,9 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         main(recorder.task, recorder.sweep)
         return recorder
 
-    return run
+    level = logging.getLogger().level
+    yield run
+    logging.getLogger().setLevel(level)  # Hydra sets its own
 
 
 @pytest.mark.parametrize("at", range(4))

@@ -110,6 +110,11 @@ class Started:
         out, err = (said.get(pipe, b"").decode() if pipe else "" for pipe in (self.stdout, self.stderr))
         return out, err
 
+    def __del__(self) -> None:
+        for file in (self.stdout, self.stderr, self._answers, self._link):
+            if file is not None:
+                file.close()
+
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)

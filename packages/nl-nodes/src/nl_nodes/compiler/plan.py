@@ -18,6 +18,7 @@ from nl_nodes.compiler.workers import Team
 from nl_nodes.errors import DeviceError
 from nl_nodes.graph import Graph
 from nl_nodes.node import SamplesMix
+from nl_nodes.signals import DeferSignals
 from nl_nodes.typing import Shape
 
 
@@ -82,7 +83,7 @@ class Plan:
         """
         if self.team.process != os.getpid():
             raise DeviceError("this plan belongs to the process that forked this one: compile the graph again")
-        with self.team.lock:
+        with self.team.lock, DeferSignals():
             for name, place_ in self._inputs.items():
                 np.copyto(place_, feeds[name], casting="same_kind")
             self.team.run(self._loaded if loaded is None else loaded, pass_index)

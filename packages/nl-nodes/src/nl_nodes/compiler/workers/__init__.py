@@ -16,12 +16,12 @@ _LOCK = Lock()
 
 
 def team(kind: str, count: int) -> Team:
-    """The team of so many "threads" or "processes"; whoever asks for the same while one is there shares it."""
+    """The team of so many "threads" or "processes"; whoever asks for the same while one is complete shares it."""
     if count == 1:
         return Team()
     with _LOCK, DeferSignals():
         found = _TEAMS.get((kind, count))
-        if found is None:
+        if found is None or not found.complete:
             found = _TEAMS[kind, count] = {"threads": Threads, "processes": Processes}[kind](count)
         return found
 

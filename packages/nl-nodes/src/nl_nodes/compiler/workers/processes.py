@@ -111,6 +111,11 @@ class Processes(Team):
             if self._pinned:
                 bind(self._cores)
 
+    @property
+    def complete(self) -> bool:
+        """Whether no process has ended."""
+        return all(child.poll() is None for child in self.children)
+
     def abandon(self) -> None:
         """Leave the workers to the process that has forked this one, and close this one's copies of the sockets."""
         self.close.detach()  # type: ignore[attr-defined]

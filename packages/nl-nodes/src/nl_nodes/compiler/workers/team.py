@@ -50,6 +50,11 @@ class Team:
     def meet(self) -> None:
         """Wait for the others."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether all workers are there."""
+        return True
+
     def close(self) -> None:
         """Let the workers go."""
 

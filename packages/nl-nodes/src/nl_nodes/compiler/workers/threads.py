@@ -37,6 +37,11 @@ class Threads(Team):
             shared.barrier.reset()
             raise shared.failure
 
+    @property
+    def complete(self) -> bool:
+        """Whether all threads wait for the next pass."""
+        return not self._shared.gate.broken
+
     def abandon(self) -> None:
         """Leave the workers to the process that has forked this one; here there are no such threads."""
         self.close.detach()  # type: ignore[attr-defined]
