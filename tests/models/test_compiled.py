@@ -156,7 +156,7 @@ def test_steps_allocate_nothing_but_numpys_small_buffers() -> None:
 
 
 def test_workers_end_with_the_network() -> None:
-    net = network("mlp", workers="processes", threads=2)
+    net = network("mlp", workers="processes", threads=3)  # of which no other test has a team
     net.step(X, T)
     before = children()
     assert before
