@@ -73,6 +73,21 @@ def test_gradients_stay_valid_until_the_same_threads_next_call(executor: str) ->
                 pytest.fail("a loss that no pass alone gives")
 
 
+def test_a_threads_gradients_do_not_change_while_others_step() -> None:
+    """At no moment of another thread's passes."""
+    net = network(threads=1)
+    grads = net.gradient(X, T)
+    seen = grads.flat.copy()
+    other = Thread(target=lambda: [net.step(2 * X, T) for _ in range(100)])
+    other.start()
+    looks = 0
+    while other.is_alive():
+        assert np.array_equal(grads.flat, seen)
+        looks += 1
+    other.join()
+    assert looks > 10
+
+
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_networks_in_threads_of_their_own_train_as_alone(executor: str) -> None:
     def train(seed: int) -> np.ndarray:

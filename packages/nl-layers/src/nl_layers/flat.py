@@ -54,12 +54,13 @@ class FlatDict(Params):
 
     def move(self, flat: Array) -> None:
         """Let the arrays lie in another buffer, with the values that it holds."""
-        self._lay(self._shapes(), flat)
+        self._lay(self.shapes(), flat)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _flat, (self._shapes(), self.flat)
+        return _flat, (self.shapes(), self.flat)
 
-    def _shapes(self) -> dict[str, Shape]:
+    def shapes(self) -> dict[str, Shape]:
+        """The shape of each array."""
         return {name: tuple(array.shape) for name, array in self.items()}
 
     def _lay(self, shapes: Mapping[str, Shape], flat: Array) -> None:

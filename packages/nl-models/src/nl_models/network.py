@@ -27,7 +27,7 @@ BATCH_SIZES = 8
 """The number of batch sizes, to train and to infer, whose graphs are kept."""
 
 # What a copy of a network makes anew; the layers hold the values.
-NOT_COPIED = {"_params", "_grads", "_graphs", "_plans", "_forked", "_wired", "_lock", "_holder"}
+NOT_COPIED = {"_params", "_grads", "_graphs", "_plans", "_forked", "_wired", "_lock", "_holder", "_several"}
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,8 @@ class Network:
             buffer.value = array
         self._graphs: RecentlyUsed[tuple[bool, int, bool], Graph] = RecentlyUsed(BATCH_SIZES)
         self._plans: RecentlyUsed[tuple[bool, int, bool], Plan] = RecentlyUsed(BATCH_SIZES)
-        self._holder: Thread | None = None  # whose gradients lie in the buffer
+        self._holder: Thread | None = None  # the thread that was given the gradients' buffer
+        self._several = False  # whether another one has called since
 
     def _placed(self, array: Array) -> Array:
         """A copy of the array where all workers see it."""
@@ -261,16 +262,21 @@ class Network:
             raise UserError(f"{self.name}: cannot train on a batch of no images")
         t = self._labels(t, len(x))
         with self._lock, DeferSignals(), self.device.limits():
-            self._holder = self._holder or current_thread()
-            if self._holder is current_thread():
-                loss, logits = self._train(x, t)
-                return Step(loss, logits, self._grads)
-            held = self._grads.flat.copy()
-            try:
-                loss, logits = self._train(x, t)
-                return Step(loss, logits, self._copy_gradients())
-            finally:
-                self._grads.flat[...] = held
+            self._lend_gradients()
+            loss, logits = self._train(x, t)
+            return Step(loss, logits, self._copy_gradients() if self._several else self._grads)
+
+    def _lend_gradients(self) -> None:
+        """Let the buffer's gradients be the calling thread's; once a second one calls, all are given copies.
+
+        The first thread keeps the buffer that it was given, which no pass writes to from then on.
+        """
+        if self._holder is None:
+            self._holder = current_thread()
+        elif self._holder is not current_thread() and not self._several:
+            self._several = True
+            self._grads = FlatDict(self._grads.shapes(), self.device.zeros)
+            self._plans.clear()
 
     def _train(self, x: Array, t: Array) -> tuple[Array, ...]:
         results = self._pass(True, {"x": x, "t": t})
@@ -282,8 +288,7 @@ class Network:
             return self._pass(False, {"x": x})[0]
 
     def _copy_gradients(self) -> FlatDict:
-        shapes = {name: tuple(grad.shape) for name, grad in self._grads.items()}
-        grads = FlatDict(shapes, lambda size: self.device.xp.zeros(size, dtype=self.device.dtype))
+        grads = FlatDict(self._grads.shapes(), lambda size: self.device.xp.empty(size, dtype=self.device.dtype))
         grads.flat[...] = self._grads.flat
         return grads
 
