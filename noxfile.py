@@ -56,6 +56,13 @@ def false_alarms(session: nox.Session) -> None:
     session.run("python", "tests/gradient/false_alarms.py", *session.posargs)
 
 
+@nox.session(default=False)
+def sabotage(session: nox.Session) -> None:
+    """Errors planted into what trains: `verify=strict` refuses each before the first step."""
+    install(session)
+    session.run("pytest", *workers(), "-m", "sabotage", "tests/training/test_sabotage.py", *session.posargs)
+
+
 @nox.session
 def mutants(session: nox.Session) -> None:
     """Wrong changes to every node, each of which some check must notice; `-- --thorough` makes all of fused nodes too.

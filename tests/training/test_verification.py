@@ -16,26 +16,18 @@ from support.scripts import SCRIPTS, python, run_script
 from support.stores import empty_store
 
 from nl_layers.optimizers import Adam
-from nl_layers.schedules import Constant
+from nl_layers.schedules import Constant, Cosine
 from nl_models import build
 from nl_nodes import Device, Dot, MulConst
 from nl_nodes.compiler.fused.winograd import Winograd
 from nl_nodes.verify import Certificate, fingerprint, load_certificate, mutated_code
-from nl_training import plots, verification
-from nl_training.data import load
+from nl_training import plots
+from nl_training.data import Split, load
 from nl_training.observer import Observer
 from nl_training.probe import Probe
 from nl_training.trainer import Limits, Trainer
-from nl_training.verification import (
-    Outcome,
-    batch_of,
-    certificate_path,
-    modules,
-    mutation_score,
-    training_graph,
-    twin,
-    verify,
-)
+from nl_training.verification import Outcome, Training, batch_of, certify, chain, training_graph, twin, verify
+from nl_training.verification.certify import certificate_path, modules, mutation_score
 
 SMALL = ["model=mlp", "data=digits", "trainer.epochs=1"]
 LONG = 1e6
@@ -78,12 +70,19 @@ def net(**options):
     return build("mlp", **{"input_shape": (1, 4, 4), "hidden": (5,), "classes": 3, **options})
 
 
+def training(model, *sizes: int) -> Training:
+    """How a network is about to train: on random images, in batches of these sizes."""
+    rng = np.random.default_rng(1)
+    train = Split(rng.standard_normal((9, *model.input_shape)), rng.integers(0, model.classes, 9))
+    return Training(train, frozenset(sizes), Adam(0.01), Cosine(), 1e-4)
+
+
 def path_of(model) -> Path:
-    return certificate_path(model, training_graph(model, model.device))
+    return certificate_path(model, training_graph(model))
 
 
-BREAK = "from nl_nodes.compiler.fused import Affine; right = Affine.backward\n"
-SABOTAGE = BREAK + "Affine.backward = lambda s, k, dy: tuple(d if d is None else d * 1.001 for d in right(s, k, dy))"
+BREAK = "from nl_nodes import Dot; right = Dot.backward\n"
+SABOTAGE = BREAK + "Dot.backward = lambda s, k, dy: tuple(d if d is None else d * 1.001 for d in right(s, k, dy))"
 
 
 def test_each_run_bears_a_certificate_and_the_second_takes_it_from_the_cache(uri: str, cache: Path) -> None:
@@ -131,13 +130,25 @@ def test_a_wrong_gradient_is_told_under_warn_and_refused_under_strict(uri: str) 
     assert len(runs(uri, "wrong")) == 1
 
 
-def test_strict_refuses_what_is_partial_and_opens_no_run(uri: str) -> None:
-    partial = train_script("partial", "verify=strict", "verify.max_seconds=1e-9")
-    assert partial.returncode == 1
-    (line,) = partial.stderr.strip().splitlines()
-    assert "partial" in line
-    assert "verify.max_seconds" in line
-    assert runs(uri, "partial") == []
+def test_strict_takes_the_time_that_it_needs_and_warn_what_it_is_given() -> None:
+    model = net()
+    partial = verify(model, "warn", 1e-9, training=training(model, 7))
+    assert (partial.status, partial.certificate.missing_tensors) == ("partial", ("W1", "b1", "W2", "b2"))
+    assert "not verified: W1 and " in partial.lines()[-1]
+    whole = verify(model, "strict", 1e-9, training=training(model, 7))
+    assert (whole.status, whole.cached) == ("verified", False)
+    assert verify(model, "warn", 1e-9, training=training(model, 7)).cached
+
+
+def test_a_batch_too_large_goes_through_the_reference_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain, "MEMORY", 3 * chain.memory_of(net(), 1))
+    assert verify(net(), "strict", LONG, training=training(net(), 7)).status == "verified"
+    model = net(batch_norm=True)
+    partial = verify(model, "warn", LONG, training=training(model, 7))
+    assert partial.status == "partial"
+    assert [name.split(",")[0] for name in partial.certificate.missing_links] == ["reference", "plan"] * 3
+    with refused("verify=strict", "lacks reference, 7 images", "7 images at once need"):
+        verify(model, "strict", LONG, training=training(model, 7))
 
 
 def spoil(path: Path, how: str) -> None:
@@ -149,7 +160,7 @@ def spoil(path: Path, how: str) -> None:
     else:
         fields = json.loads(text)
         fields.pop("checksum")
-        fields["tensors"], lists = (), ("missing", "structural_zeros")
+        fields["tensors"], lists = (), ("links", "missing_tensors", "missing_links", "structural_zeros")
         old = Certificate(**{**fields, **{name: tuple(fields[name]) for name in lists}})
         dataclasses.replace(old, code="0" * 64).save(path)
 
@@ -169,19 +180,21 @@ def test_a_spoilt_certificate_is_refused_under_strict_and_made_again_under_warn(
     assert verify(model, "strict", LONG).cached
 
 
-def test_a_partial_certificate_is_made_again() -> None:
+def test_a_partial_certificate_is_continued(monkeypatch: pytest.MonkeyPatch) -> None:
     model = net()
-    assert verify(model, "warn", 1e-9).status == "partial"
-    with refused("verify=strict", "partial", "W1"):
-        verify(model, "strict", 1e-9)
-    assert verify(model, "warn", LONG).status == "verified"
-    assert verify(model, "strict", 1e-9).cached
+    found = verify(model, "warn", LONG).certificate
+    dataclasses.replace(found, tensors=found.tensors[:2], missing_tensors=("W2", "b2")).save(path_of(model))
+    told = []
+    outcome = verify(model, "strict", LONG, lambda what, done, total: told.append(what.split()[0]))
+    assert (outcome.status, told) == ("verified", ["W2", "b2"])
+    assert outcome.certificate.tensors == found.tensors
+    assert verify(model, "strict", LONG).cached
 
 
 def test_the_cached_second_makes_none(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    certify = verification.certify
-    monkeypatch.setattr(verification, "certify", lambda *a, **k: (made.append(1), certify(*a, **k))[1])
+    right = certify.certify
+    monkeypatch.setattr(certify, "certify", lambda *a, **k: (made.append(1), right(*a, **k))[1])
     told = []
     for _ in range(2):
         verify(net(), "warn", LONG, lambda what, done, total: told.append((what, done, total)))
@@ -205,27 +218,29 @@ def test_a_cache_that_cannot_be_written_costs_only_time(cache: Path) -> None:
 def test_verifying_changes_nothing_of_the_network(form: dict) -> None:
     model = net(**form)
     before, passes = model.state_dict(), model.passes
-    certificate = verify(model, "warn", LONG).certificate
+    certificate = verify(model, "warn", LONG, training=training(model, 7, 3)).certificate
     assert certificate.status == "verified"
     for name, value in model.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
     assert model.passes == passes
-    assert certificate.fingerprint == fingerprint(training_graph(twin(model), model.device), modules(model))
+    assert certificate.fingerprint == fingerprint(training_graph(twin(model)), modules(model))
     assert load_certificate(path_of(model), certificate.fingerprint, certificate.code) == certificate
-    assert all(0 < v.rounding <= v.budget for v in certificate.tensors)
+    kinds = {link.kind for link in certificate.links}
+    assert kinds == {"nodes", "reference", "plan", "precision", "executor", "step"}
 
 
-def test_a_wrong_float32_gradient_is_imprecise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gradient_that_is_wrong_in_float32_alone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     right = MulConst.backward
 
     def wrong(self, kept, dy):
         return right(self, kept, dy) * (1.001 if dy.dtype == np.float32 else 1)
 
     monkeypatch.setattr(MulConst, "backward", wrong)
-    outcome = verify(net(), "warn", LONG)
-    assert (outcome.status, {v.verdict for v in outcome.certificate.tensors}) == ("failed", {"imprecise"})
-    with refused("verify=strict", "W1", "imprecise"):
-        verify(net(), "strict", LONG)
+    model = net()
+    outcome = verify(model, "warn", LONG, training=training(model, 7))
+    assert [name.split(",")[0] for name in outcome.certificate.failed] == ["precision"]
+    with refused("verify=strict", "precision, 7 images", "MulConst", "backward"):
+        verify(model, "strict", LONG, training=training(model, 7))
 
 
 @pytest.mark.parametrize("form", [{}, {"batch_norm": True, "dropout": 0.3}], ids=["plain", "norm and dropout"])
@@ -242,38 +257,29 @@ def test_a_plan_that_is_wrong_at_the_batch_that_trains_is_told(monkeypatch: pyte
 
     parts, whole = Winograd.parts, 2 * batch_of(model())
     with pieces_of(batch_of(model())):
-        right = verify(model(), "strict", LONG, sizes=(whole, 1 + whole))
-        assert [(p.images, p.workers, p.holds) for p in right.certificate.plans] == [
-            (whole, 2, True),
-            (1 + whole, 2, True),
-        ]
+        assert verify(model(), "strict", LONG, training=training(model(), whole, 1 + whole)).status == "verified"
         path_of(model()).unlink()
         monkeypatch.setattr(Winograd, "parts", cut_short)
-        assert verify(model(), "warn", LONG, sizes=(whole,)).status == "verified"
-        wrong = verify(model(), "warn", LONG, sizes=(1 + whole,))
-        assert (wrong.status, wrong.cached) == ("failed", True)
-        told = f"in the plan for {1 + whole} images and 2 workers: off by"
-        assert told in wrong.lines()[0]
-        assert wrong.lines()[-1] == "device.compile=false trains without plans"
-        with refused("verify=strict", told):
-            verify(model(), "strict", LONG, sizes=(1 + whole,))
+        assert verify(model(), "warn", LONG, training=training(model(), whole)).status == "verified"
+        wrong = verify(model(), "warn", LONG, training=training(model(), 1 + whole))
+        assert (wrong.status, wrong.cached) == ("failed", False)
+        told = f"(plan, {1 + whole} images, random images, 2 workers)"
+        assert any(told in line for line in wrong.lines())
+        with refused("verify=strict", f"plan, {1 + whole} images"):
+            verify(model(), "strict", LONG, training=training(model(), 1 + whole))
 
 
-def test_each_size_of_batch_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    checked = []
-    check = verification.check_plan
-    monkeypatch.setattr(verification, "check_plan", lambda *a: (checked.append(a[-1]), check(*a))[1])
-    for wanted in ((7,), (7, 3), (3,), (), (7,)):
-        assert verify(net(), "strict", LONG, sizes=wanted).status == "verified"
-    assert checked == [7, 3]
-    late = verify(net(), "warn", 1e-9, sizes=(7, 5))
-    assert (late.status, late.unseen) == ("partial", (5,))
-    assert "not yet at batches of 5 images" in late.lines()[0]
-    with refused("verify=strict", "batches of 5 images", "verify.max_seconds"):
-        verify(net(), "strict", 1e-9, sizes=(7, 5))
-    assert [plan.images for plan in verify(net(), "strict", LONG).certificate.plans] == [7, 3]
-    verify(net(device=Device(compile=False)), "strict", LONG, sizes=(7,))  # has no plan
-    assert checked == [7, 3]
+def test_each_size_of_batch_is_checked_once() -> None:
+    made = []
+    for wanted in ((7,), (7, 3), (3,), (7,)):
+        told = []
+        model = net()
+        verify(model, "strict", LONG, lambda what, done, total, t=told: t.append(what), training(model, *wanted))
+        made.append({word for what in told for word in what.split(", ") if word.endswith("images") and word[0] in "37"})
+    assert made == [{"7 images"}, {"3 images"}, set(), set()]
+    reference = net(device=Device(compile=False))
+    outcome = verify(reference, "strict", LONG, training=training(reference, 7))
+    assert {link.kind for link in outcome.certificate.links} >= {"precision", "executor"}
 
 
 def test_the_mutation_score_is_quoted_where_there_is_one(tmp_path: Path) -> None:
@@ -339,7 +345,7 @@ def test_the_picture_shows_every_verdict() -> None:
     (axis,) = plots.residuals(dataclasses.replace(certificate, tensors=some), "a title").axes
     assert [label.get_text() for label in axis.get_legend().get_texts()] == words
     assert [label.get_text() for label in axis.get_yticklabels()] == ["W1", "b1", "W2", "b2"]
-    plots.residuals(dataclasses.replace(certificate, tensors=(), missing=("W1",)), "nothing reached")
+    plots.residuals(dataclasses.replace(certificate, tensors=(), missing_tensors=("W1",)), "nothing reached")
 
 
 def test_gradcheck_of_a_run_and_of_a_config(uri: str) -> None:
@@ -364,12 +370,12 @@ def test_gradcheck_tells_which_node_is_wrong() -> None:
     report = done.stdout[done.stdout.index("failed: the gradient of W1") :].splitlines()
     assert report[1].startswith("  analytic   ")
     assert report[2].startswith("  numerical  ")
-    start = next(i for i, line in enumerate(report) if line.startswith("wrong backward: Affine, node "))
+    start = next(i for i, line in enumerate(report) if line.startswith("wrong backward: Dot, node "))
     labels = [line.split()[0] for line in report[start + 1 :]]
-    assert labels == ["inputs", "relu", "at", "analytic", "numerical", "apart", "reproduce"]
-    assert "(8, 100) and (100, 10) and (10,), float64, seed 0" in report[start + 1]
+    assert labels == ["inputs", "at", "analytic", "numerical", "apart", "reproduce"]
+    assert "(8, 100) and (100, 10), float64, seed 0" in report[start + 1]
     assert report[-1] == f"  reproduce  python scripts/gradcheck.py {' '.join(SMALL)}"
-    analytic, numerical = (float(report[start + i].split()[1]) for i in (4, 5))
+    analytic, numerical = (float(report[start + i].split()[1]) for i in (3, 4))
     assert analytic / numerical == pytest.approx(1.001, abs=1e-9)
 
 

@@ -14,7 +14,7 @@ from nl_layers.labels import checked_labels
 from nl_models.fork import prepare_for_forks
 from nl_models.recent import RecentlyUsed
 from nl_models.state import check_state, load_state, save_state
-from nl_nodes import Buffer, Device, Graph, Input, Node, Parameter, Pass, ShapeError, UserError
+from nl_nodes import Buffer, Device, Graph, Input, Node, Parameter, Pass, ShapeError, UserError, backend_of
 from nl_nodes.compiler import Plan, compile_graph
 from nl_nodes.node import claim
 from nl_nodes.signals import DeferSignals
@@ -91,7 +91,7 @@ class Network:
         self._params, self._grads = FlatDict(shapes, self.device.zeros), FlatDict(shapes, self.device.zeros)
         for name, leaf in self._parameters.items():
             self._params[name] = leaf.value
-        statistics = [self._placed(self.device.array(buffer.value)) for buffer in self._buffers.values()]
+        statistics = [self._placed(buffer.value) for buffer in self._buffers.values()]
         self._lock = RLock()
         self._use([self._params.flat, self._grads.flat, *statistics])
         self._forked = False
@@ -116,9 +116,9 @@ class Network:
         self._several = False  # whether another one has called since
 
     def _placed(self, array: Array) -> Array:
-        """A copy of the array where all workers see it."""
+        """A copy of the array on this device, where all workers see it."""
         placed = self.device.zeros(array.size).reshape(array.shape)
-        placed[...] = array
+        placed[...] = self.device.array(backend_of([array]).host(array))
         return placed
 
     def copies_for_fork(self) -> list[Array]:
@@ -168,6 +168,12 @@ class Network:
 
     def __copy__(self) -> Network:
         return deepcopy(self)
+
+    def on(self, device: Device) -> Network:
+        """An independent copy on another device, in that device's dtype."""
+        made: Network = object.__new__(type(self))
+        made.__setstate__({**deepcopy({**self.__getstate__(), "device": None}), "device": device})
+        return made
 
     def wire(self, batch: int, train: bool, *, rows: bool = False) -> Graph:
         """The graph for a batch: (loss, logits) to train, (logits,) to infer.
@@ -315,7 +321,7 @@ class Network:
         plan = self._plans.get_or_make(key, lambda: self.plan(train, key[1], rows=key[2]))
         results = plan.run(feeds, self.passes)
         if not self.device.finite(results[-1], *([self._grads.flat] if train else [])):
-            return self._reference(train, feeds)  # see docs/decisions/0020-not-finite.md
+            return self._reference(train, feeds)  # see docs/decisions/0017-not-finite.md
         if train:
             self._store(plan, results[0])
         return results

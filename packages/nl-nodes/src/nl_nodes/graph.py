@@ -112,6 +112,7 @@ class Pass:
 
     Attributes:
         results: the outputs' arrays, the caller's own.
+        updates: the new values of the buffers.
     """
 
     def __init__(self, graph: Graph, feeds: Mapping[str, Any]) -> None:
@@ -127,7 +128,7 @@ class Pass:
         values = self._run(feeds)
         # Copies: what is handed out must alias neither an input nor what backward keeps.
         self.results = tuple(values[node].copy() for node in graph.outputs)
-        self._updates = {buffer: values[node] for buffer, node in graph.updates.items()}
+        self.updates = {buffer: values[node] for buffer, node in graph.updates.items()}
 
     def _run(self, feeds: Mapping[str, Any]) -> dict[Node, Array]:
         values: dict[Node, Array] = {}
@@ -172,7 +173,7 @@ class Pass:
 
     def store_updates(self) -> None:
         """Write the new values of the buffers."""
-        for buffer, value in self._updates.items():
+        for buffer, value in self.updates.items():
             buffer.value[...] = value
 
     def backward(self, *dys: Any) -> dict[str, Array]:

@@ -21,11 +21,12 @@ from nl_training.snapshot import restore
 from nl_training.tracking import resume_command
 from nl_training.tracking.jobs import JOB, job_key
 from nl_training.trainer import Limits, Trainer
-from nl_training.verification import Outcome, verify
+from nl_training.verification import Outcome, Training, verify
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from nl_layers.optimizers import Optimizer
     from nl_models import Network
     from nl_training.config.schema import Config
     from nl_training.data import Dataset
@@ -65,7 +66,7 @@ def train(
     if epoch.note:
         print(epoch.note)
     tracker = _tracker(config, cfg, data, tags or {}, past)
-    outcome = _verified(config, net, epoch)
+    outcome = _verified(config, net, training(config, cfg, data, epoch))
     try:
         result = _run(config, cfg, net, data, tracker, outcome, watching)
     except (KeyboardInterrupt, SystemExit):
@@ -145,10 +146,10 @@ def _checkpoints(config: Config, run_id: str) -> Checkpoints:
     return Checkpoints(checkpoint_folder(run_id), t.checkpoint_every_steps, t.checkpoint_every_seconds)
 
 
-def _verified(config: Config, net: Network, epoch: EpochBatches) -> Outcome:
+def _verified(config: Config, net: Network, training: Training) -> Outcome:
     """Verify the gradients as the config wants it, and tell what came of it."""
     with CertificateBar() as bar:
-        outcome = verify(net, config.verify.mode, config.verify.max_seconds, bar.advance, epoch.sizes)
+        outcome = verify(net, config.verify.mode, config.verify.max_seconds, bar.advance, training)
     for line in outcome.lines():
         print(line)
     return outcome
@@ -176,10 +177,20 @@ def trainer(
     """The trainer that a config describes."""
     t = config.trainer
     optimizer = build.optimizer(cfg)
-    # An optimizer with a decay of its own (AdamW) takes the place of the penalty.
-    decay = 0.0 if hasattr(optimizer, "weight_decay") else config.regularization.weight_decay
     limits = Limits(t.epochs, t.batch_size, t.max_steps, t.target_accuracy, t.on_nan)
+    decay = _penalty(config, optimizer)
     return Trainer(net, optimizer, build.schedule(cfg), data, limits, decay, config.seed, observers, checkpoints)
+
+
+def training(config: Config, cfg: DictConfig, data: Dataset, epoch: EpochBatches) -> Training:
+    """How a network is about to train by a config."""
+    optimizer = build.optimizer(cfg)
+    return Training(data.train, frozenset(epoch.sizes), optimizer, build.schedule(cfg), _penalty(config, optimizer))
+
+
+def _penalty(config: Config, optimizer: Optimizer) -> float:
+    """The rate of weight decay; an optimizer with a decay of its own (AdamW) takes the place of the penalty."""
+    return 0.0 if hasattr(optimizer, "weight_decay") else config.regularization.weight_decay
 
 
 def _tracker(

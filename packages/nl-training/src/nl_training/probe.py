@@ -11,7 +11,7 @@ from nl_models import Network
 from nl_nodes.verify.certify import TOLERANCE
 from nl_nodes.verify.oracles import COMPLEX_H
 from nl_training.observer import Observer
-from nl_training.verification import UPSTREAM, training_graph, twin
+from nl_training.verification.certify import UPSTREAM, training_graph, twin
 
 if TYPE_CHECKING:
     from nl_training.trainer import Trainer
@@ -48,7 +48,7 @@ class Probe(Observer):
         if self._twin is None:
             self._twin = twin(net)
         self._twin.load_state_dict(net.state_dict())
-        graph = training_graph(self._twin, net.device, len(x))
+        graph = training_graph(self._twin, len(x))
         graph.passes = net.passes
         feeds = {"x": np.asarray(x, dtype=np.float64), "t": np.asarray(t)}
         rng = np.random.default_rng((self.seed, step))

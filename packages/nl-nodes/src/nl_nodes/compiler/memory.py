@@ -97,9 +97,13 @@ class Memory:
             self._constants[key] = np.ndarray(array.shape, array.dtype, block.memory)
         return self._constants[key]
 
+    def find(self, array: Any) -> Block | None:
+        """The block in which an array lies, None where it lies in none."""
+        return self._find(array.ctypes.data)
+
     def block(self, array: Any) -> Block:
         """The block in which an array lies."""
-        found = self._find(array.ctypes.data)
+        found = self.find(array)
         if found is None:
             raise LookupError("an array that the plan does not know")
         return found

@@ -49,7 +49,7 @@ class Plan:
         team: Team,
     ) -> None:
         self.team, self.graph = team, graph
-        recording = _record(graph, feeds, samples, gradients, team.count)
+        recording = record(graph, feeds, samples, gradients, team.count)
         for worker, tape in enumerate(recording.tapes):
             round_ = 0
             for number, (name, args) in enumerate(tape.calls):
@@ -111,7 +111,7 @@ def compile_graph(
     return Plan(rewrite(graph, RULES) if all(map(size, shapes)) else graph, feeds, samples, gradients, team)
 
 
-def _record(
+def record(
     graph: Graph,
     feeds: Mapping[str, tuple[Shape, Any]],
     samples: frozenset[str],

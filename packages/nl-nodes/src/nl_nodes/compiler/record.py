@@ -15,8 +15,8 @@ from nl_nodes.node import TOTAL, Crew, Kept, Node
 from nl_nodes.nodes.leaves import Constant, Input, Leaf
 from nl_nodes.typing import Shape
 
-LARGE = 2**22
-"""Bytes from which on a gradient is added up by itself, as soon as its parts are there."""
+LARGE = 2**20
+"""Elements from which on a gradient is added up by itself, as soon as its parts are there."""
 
 Parts = list[Any]
 """One array for each worker."""
@@ -280,7 +280,7 @@ class Recording:
         if len(parts) == 1 or not target.size:
             return
         block = self.memory.block(target)
-        if block.size < LARGE:  # one addition for all that is in it
+        if block.size < LARGE * target.itemsize:  # one addition for all that is in it
             if block not in self._others:
                 count, dtype = block.size // target.itemsize, target.dtype
                 others = [tape.on(self.memory.allocate(block.size, True), (count,), dtype) for tape in self.tapes[1:]]
@@ -290,7 +290,7 @@ class Recording:
                 self._bind(part, _beside(target, block, other))
             return
         self._waiting.append((target, parts[1:]))
-        if target.nbytes >= LARGE:
+        if target.size >= LARGE:
             self._add_up()
 
     def _bind(self, source: Traced, target: Traced) -> None:

@@ -1,8 +1,8 @@
 """Verification: analytic gradients against numerical ones, and the certificate of what was found."""
 
 from nl_nodes.verify.bisect import Fault, first_wrong
-from nl_nodes.verify.certificate import Certificate, Planned, Verdict, load_certificate
-from nl_nodes.verify.certify import Trained, certify
+from nl_nodes.verify.certificate import Certificate, Link, Verdict, load_certificate
+from nl_nodes.verify.certify import certify
 from nl_nodes.verify.check import Residual, check_graph, judge, sample_check
 from nl_nodes.verify.draws import directions, draw, upstream
 from nl_nodes.verify.fingerprint import code_hash, fingerprint, mutated_code
@@ -11,9 +11,8 @@ from nl_nodes.verify.oracles import central, complex_step
 __all__ = [
     "Certificate",
     "Fault",
-    "Planned",
+    "Link",
     "Residual",
-    "Trained",
     "Verdict",
     "central",
     "certify",

@@ -14,7 +14,7 @@ from typing import Any
 from nl_nodes.errors import UserError
 from nl_nodes.typing import Shape
 
-VERSION = 2
+VERSION = 3
 HOLDS = ("verified", "zero", "cancelled")
 
 
@@ -32,11 +32,7 @@ class Verdict:
         analytic: the gradient's product with the worst direction.
         numeric: what the oracle says of it.
         verdict: "verified"; "zero": both are exactly 0; "cancelled": both agree to the rounding of the whole graph's
-            gradient, of which this tensor's is a tiny part that cancellation leaves over; "failed"; "imprecise": the
-            gradient of the dtype that trains is further from the float64 one than rounding explains.
-        rounding: the distance of the training gradient from the float64 one, relative to the latter in the root mean
-            square; None where only float64 was looked at.
-        budget: the most that it may be.
+            gradient, of which this tensor's is a tiny part that cancellation leaves over; "failed".
     """
 
     name: str
@@ -47,8 +43,6 @@ class Verdict:
     analytic: float
     numeric: float
     verdict: str
-    rounding: float | None = None
-    budget: float | None = None
 
     @property
     def holds(self) -> bool:
@@ -57,27 +51,34 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Planned:
-    """How the compiled plan for one batch size fared, in float64, against the same pass node by node.
+class Link:
+    """One link of the chain from numerical gradients to the steps that train: how two neighbours compare.
 
     Attributes:
-        images: how many the plan is for.
-        workers: how many share them.
-        tensor: the name of the leaf whose gradient is furthest off, in units of its limit.
-        rounding: how far, relative to the gradient in the root mean square.
-        budget: the most that it may be.
+        kind: which two, such as "plan" (see docs/verification.md).
+        images: how many images the batch has.
+        point: on which images.
+        where: the array, node or call that is furthest off.
+        distance: how far, relative to its size.
+        limit: the most that it may be.
     """
 
+    kind: str
     images: int
-    workers: int
-    tensor: str
-    rounding: float
-    budget: float
+    point: str
+    where: str
+    distance: float
+    limit: float
+
+    @property
+    def name(self) -> str:
+        """What identifies it in a certificate."""
+        return f"{self.kind}, {self.images} images, {self.point}"
 
     @property
     def holds(self) -> bool:
-        """Whether rounding explains the difference."""
-        return self.rounding <= self.budget
+        """Whether the two agree."""
+        return self.distance <= self.limit
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,10 @@ class Certificate:
         draws: directions per tensor: all but the last of +1 and -1, the last Gaussian.
         seed: what they are drawn from.
         tensors: the verdict on each trainable leaf that was reached.
-        missing: the names of those that were not, for want of time.
+        missing_tensors: the names of those that were not, for want of time.
         structural_zeros: the names of those whose gradient is exactly 0, about which nothing is proved.
-        plans: the verdict on each compiled plan that was to train.
+        links: the links of the chain that were made.
+        missing_links: the names of those that were wanted and not made.
         mutation: the mutation score of the tests, of "nodes" and of the compiler's "fused" ones: mutants, killed,
             equivalent, the hash of the code they were made of, and whether that is "stale": no longer the code that
             runs; None where it is not known.
@@ -121,19 +123,24 @@ class Certificate:
     draws: int
     seed: int
     tensors: tuple[Verdict, ...]
-    missing: tuple[str, ...]
+    missing_tensors: tuple[str, ...]
     structural_zeros: tuple[str, ...]
     mutation: Mapping[str, Any] | None
     gpu: str
     seconds: float
-    plans: tuple[Planned, ...] = ()
+    links: tuple[Link, ...] = ()
+    missing_links: tuple[str, ...] = ()
     version: int = VERSION
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """The names of the tensors whose gradient is wrong, alone or in a plan."""
-        wrong = [v.name for v in self.tensors if not v.holds] + [p.tensor for p in self.plans if not p.holds]
-        return tuple(dict.fromkeys(wrong))
+        """The names of the tensors whose gradient is wrong, and of the links that do not hold."""
+        return (*(v.name for v in self.tensors if not v.holds), *(link.name for link in self.links if not link.holds))
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The names of what was wanted and not reached."""
+        return self.missing_tensors + self.missing_links
 
     @property
     def status(self) -> str:
@@ -202,9 +209,9 @@ def _unsealed(text: str, path: Path) -> dict[str, Any]:
 def _certificate(fields: dict[str, Any], path: Path) -> Certificate:
     try:
         verdicts = tuple(Verdict(**{**v, "shape": tuple(v["shape"])}) for v in fields["tensors"])
-        lists = {name: tuple(fields[name]) for name in ("missing", "structural_zeros")}
-        plans = tuple(Planned(**p) for p in fields["plans"])
-        return Certificate(**{**fields, **lists, "tensors": verdicts, "plans": plans})
+        lists = {name: tuple(fields[name]) for name in ("missing_tensors", "missing_links", "structural_zeros")}
+        links = tuple(Link(**link) for link in fields["links"])
+        return Certificate(**{**fields, **lists, "tensors": verdicts, "links": links})
     except (TypeError, KeyError):
         raise UserError(f"the certificate {path} lacks what version {VERSION} has") from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import inf, isfinite
 from time import perf_counter
@@ -16,7 +16,6 @@ from nl_nodes.verify.certificate import Certificate, Verdict
 from nl_nodes.verify.draws import directions
 from nl_nodes.verify.fingerprint import code_hash, fingerprint
 from nl_nodes.verify.oracles import complex_step
-from nl_nodes.verify.precision import budget, distances
 from nl_nodes.verify.tail import node_values, tail
 
 TOLERANCE = 1e-10
@@ -30,15 +29,6 @@ FAR = 1e300
 Feeds = Mapping[str, Any]
 Progress = Callable[[str, int, int], None]
 """Is told what is being verified, how many are done, and how many there are."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The form of the graph that trains: its dtype, its device, and its gradients (on the host) for some feeds."""
-
-    dtype: str
-    device: str
-    gradients: Callable[[Feeds, Any], Mapping[str, Any]]
 
 
 class Clock:
@@ -66,66 +56,69 @@ class Clock:
 
 def certify(
     graph: Graph,
-    batches: Sequence[Feeds],
+    feeds: Feeds,
     dy: Any,
     *,
-    trained: Trained | None = None,
+    dtype: str = "float64",
+    device: str = "cpu",
     draws: int = DRAWS,
     seed: int = 0,
     tolerance: float = TOLERANCE,
     max_seconds: float = inf,
     mutation: Mapping[str, Any] | None = None,
     modules: Iterable[str] = (),
+    known: Iterable[Verdict] = (),
     progress: Progress | None = None,
 ) -> Certificate:
     """Verify the gradient of every trainable leaf in float64.
 
     Args:
         graph: its first output is differentiated; what its leaves hold is float64.
-        batches: float64 arrays for its inputs. The gradients are verified on the first; on all of them, a training
-            gradient in another dtype gets its chance to agree (see `precision.distances`).
+        feeds: float64 arrays for its inputs.
         dy: the upstream gradient; of a scalar output best not 1, so that a backward that forgets it is found.
-        trained: the form that trains, when it is another.
+        dtype: what it is said to train in.
+        device: what it is said to train on.
         draws: random directions per leaf, 2 or more: the last Gaussian, the others of +1 and -1.
         seed: what they are drawn from.
         tolerance: the largest residual that passes.
-        max_seconds: when to stop; leaves that are not reached then are the certificate's `missing`.
+        max_seconds: when to stop; leaves that are not reached then are the certificate's `missing_tensors`.
         mutation: the mutation score of the nodes' tests, to be quoted.
         modules: further code that the certificate is about; see `code_hash`.
+        known: verdicts of before, to be taken over.
         progress: called after each leaf.
     """
     clock = Clock(max_seconds)
-    feeds = {**_held(graph), **batches[0]}
+    feeds = {**_held(graph), **feeds}
     grads, values = graph.run(**feeds).backward(dy), node_values(graph, feeds)
     clock.tick()
     # The sizes of all gradients first: what is tiny is judged beside the largest.
     largest = max(map(_scale, grads.values()), default=0.0)
     judge = Judge(graph, feeds, values, dy, tolerance, largest, clock)
-    verdicts: list[Verdict] = []
+    verdicts = {verdict.name: verdict for verdict in known}
     for number, (name, grad) in enumerate(grads.items()):
+        if name in verdicts:
+            continue
         rng = np.random.default_rng((seed, number))
         verdict = judge.verdict(name, grad, directions(rng, grad.shape, draws))
         if verdict is None:
             break
-        verdicts.append(verdict)
+        verdicts[name] = verdict
         if progress:
             progress(f"{name} {verdict.residual:.1e}", number + 1, len(grads))
-    if trained is not None and verdicts:
-        verdicts = _in_training(graph, batches, dy, trained, verdicts)
     return Certificate(
         fingerprint=fingerprint(graph, modules),
         code=code_hash(graph, modules),
         nodes=len(graph.order),
         edges=sum(len(node.inputs) for node in graph.order),
-        dtype=trained.dtype if trained else "float64",
-        device=trained.device if trained else "cpu",
+        dtype=dtype,
+        device=device,
         oracle="complex step, float64 and complex128",
         tolerance=tolerance,
         draws=draws,
         seed=seed,
-        tensors=tuple(verdicts),
-        missing=tuple(grads)[len(verdicts) :],
-        structural_zeros=tuple(v.name for v in verdicts if v.verdict == "zero"),
+        tensors=tuple(verdicts.values()),
+        missing_tensors=tuple(name for name in grads if name not in verdicts),
+        structural_zeros=tuple(v.name for v in verdicts.values() if v.verdict == "zero"),
         mutation=mutation,
         gpu="not run",
         seconds=round(clock.seconds, 3),
@@ -197,19 +190,3 @@ class Judge:
             return "verified"
         cancelled = difference <= CANCELLED * self.largest and worst.residual <= CANCELLED_DIGITS
         return "cancelled" if cancelled else "failed"
-
-
-def _in_training(
-    graph: Graph, batches: Sequence[Feeds], dy: Any, trained: Trained, verdicts: list[Verdict]
-) -> list[Verdict]:
-    """The verdicts with what the training dtype adds to them."""
-    eps = float(np.finfo(trained.dtype).eps)
-    limits = {v.name: budget(eps, len(graph.order), v.residual) for v in verdicts}
-    whole = ({**_held(graph), **feeds} for feeds in batches)
-    found, limits = distances(graph, whole, dy, trained.gradients, limits, eps)
-    return [_rounded(v, found[v.name], limits[v.name]) for v in verdicts]
-
-
-def _rounded(verdict: Verdict, distance: float, limit: float) -> Verdict:
-    far = verdict.holds and not distance <= limit
-    return replace(verdict, rounding=_shown(distance), budget=limit, verdict="imprecise" if far else verdict.verdict)

@@ -41,8 +41,8 @@ def sketch_layer(name: str, seed: int = 0) -> Sketch:
     plan = Plan(compiled, {n: (x.shape, x.dtype) for n, x in feeds.items()}, frozenset(), {}, Team())
     slow, fast = profile_reference(graph, feeds, REPEATS), profile(plan, feeds, repeats=REPEATS)
     halves = (
-        Seen("reference", name, graph, slow, certify(graph, [feeds], dy, seed=seed), "reference"),
-        Seen("compiled", name, compiled, fast, certify(compiled, [feeds], dy, seed=seed), "compiled"),
+        Seen("reference", name, graph, slow, certify(graph, feeds, dy, seed=seed), "reference"),
+        Seen("compiled", name, compiled, fast, certify(compiled, feeds, dy, seed=seed), "compiled"),
     )
     lines = (summary(kind), f"case: {case.label}; a random upstream gradient; times: the median of {REPEATS} steps")
     return _sketch(name, lines, halves, sources, feeds, dy)

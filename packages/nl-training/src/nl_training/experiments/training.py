@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nl_training.app import trainer
+from nl_training.app import trainer, training
 from nl_training.config import build
 from nl_training.config.variants import variant
 from nl_training.data import Dataset, EpochBatches, Split
@@ -106,7 +106,7 @@ def train(
     if epoch.note:
         print(f"{label}: {epoch.note}")
     mode = "off" if prepare else config.verify.mode
-    outcome = verify(net, mode, config.verify.max_seconds, sizes=epoch.sizes)
+    outcome = verify(net, mode, config.verify.max_seconds, training=training(config, cfg, data, epoch))
     curves = _Curves(train_accuracy)
     result = trainer(config, cfg, net, data, [curves]).run()
     certificate = f", gradients {outcome.status}" if outcome.certificate else ""

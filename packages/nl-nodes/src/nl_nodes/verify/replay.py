@@ -1,0 +1,86 @@
+"""Replay: a recording's calls, run one after another in this process, each block in memory of its own.
+
+What trains runs the same calls on several workers, in an arena where blocks share memory. The two must agree to the
+bit; so a replay checks the memory plan and the executor, and shares none of their code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nl_nodes.compiler.record import Recording
+from nl_nodes.compiler.trace import Call
+
+
+class Replay:
+    """The passes of a recording.
+
+    Args:
+        recording: what was recorded; it must not be replayed twice at once, as its blocks are the memory.
+
+    Attributes:
+        results: the graph's outputs, valid until the next pass.
+        grads: the leaves' gradients, likewise.
+        updates: the new value of each buffer, likewise.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self._memory = recording.memory
+        for block in recording.memory.blocks:
+            if block.value is not None:
+                np.ndarray(block.value.shape, block.value.dtype, block.memory)[...] = block.value
+        self._lists = [[self._bound(call) for call in tape.calls] for tape in recording.tapes]
+        self._inputs = {name: self._plain(array) for name, array in recording.inputs.items()}
+        self.results = tuple(map(self._plain, recording.results))
+        self.grads = {name: self._plain(array) for name, array in recording.grads.items()}
+        self.updates = {buffer: self._plain(array) for buffer, array in recording.updates.items()}
+
+    def run(self, feeds: Mapping[str, Any], pass_index: int) -> None:
+        """One pass: up to each barrier, one worker after another."""
+        for name, array in self._inputs.items():
+            array[...] = feeds[name]
+        waiting = [iter(calls) for calls in self._lists]
+        with np.errstate(all="ignore"):
+            while waiting:
+                waiting = [calls for calls in waiting if _reaches_a_barrier(calls, pass_index)]
+
+    def _bound(self, call: Call) -> Call:
+        name, args = call
+        return name, tuple(self._plain(a) if isinstance(a, np.ndarray) else a for a in args)
+
+    def _plain(self, array: Any) -> Any:
+        """A recorded array as one that computes, in the memory of its block or of that block's alias."""
+        block = self._memory.block(array)
+        if block.alias is None:
+            return array.view(np.ndarray)
+        home = self._memory.block(block.alias)
+        at = array.ctypes.data - block.start + block.alias.ctypes.data - home.start
+        return np.ndarray(array.shape, array.dtype, home.memory, at, array.strides)
+
+
+def _reaches_a_barrier(calls: Any, pass_index: int) -> bool:
+    """Run one worker's calls up to its next barrier; whether there is one."""
+    for name, args in calls:
+        if name == "meet":
+            return True
+        _call(name, args, pass_index)
+    return False
+
+
+def _call(name: str, args: tuple[Any, ...], pass_index: int) -> None:
+    if name == "words":
+        seed, stream, start, target = args
+        # Philox4x64-10 gives four words for each counter, and NumPy steps the counter before it draws.
+        counter = ((pass_index << 64) + start // 4 - 1) % 2**256
+        words = np.random.Philox(counter=counter, key=(stream << 64) + seed).random_raw(start % 4 + target.size)
+        target[...] = words[start % 4 :]
+    elif name == "copyto":
+        np.copyto(*args)
+    elif name.endswith(".reduce"):
+        x, axes, _, target, keepdims = args
+        getattr(np, name.removesuffix(".reduce")).reduce(x, axis=axes, out=target, keepdims=keepdims)
+    else:
+        getattr(np, name)(*args[:-1], out=args[-1])

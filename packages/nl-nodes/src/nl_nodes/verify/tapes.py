@@ -1,0 +1,77 @@
+"""Compare two recordings of one graph in two precisions, call by call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from nl_nodes.compiler.memory import Block
+from nl_nodes.compiler.record import Recording
+
+
+def first_difference(one: Recording, two: Recording) -> str:
+    """The first call in which two recordings differ by more than the size of a floating-point number, or "".
+
+    Arrays are compared by what they are views of, where in it they begin, their shapes and strides, all in elements;
+    known numbers after rounding to the coarser precision.
+    """
+    if len(one.tapes) != len(two.tapes):
+        return f"{len(one.tapes)} and {len(two.tapes)} workers"
+    for worker, (a, b) in enumerate(zip(_Listing(one), _Listing(two), strict=True)):
+        for number, (call, other) in enumerate(zip_longest(a, b)):
+            if call != other:
+                owner = one.tapes[worker].owners[number:] or two.tapes[worker].owners[number:]
+                return f"call {number} of worker {worker}, for {owner[0][0]!r} {owner[0][1]}"
+    return ""
+
+
+class _Listing:
+    """Each worker's calls of a recording in plain values, the same in every precision."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording, self._numbers = recording, dict[Block, Any]()
+        self._dtype = recording.results[0].dtype
+        self._name(recording.inputs, "input")
+        self._name(
+            {name: leaf.value for name, leaf in recording.graph.leaves.items() if leaf.value is not None}, "held"
+        )
+        self._name(recording.grads, "gradient")
+
+    def _name(self, arrays: Mapping[str, Any], kind: str) -> None:
+        for name, array in arrays.items():
+            block = self._recording.memory.find(array)
+            if block is not None:
+                self._numbers.setdefault(block, f"{kind} {name}")
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for tape in self._recording.tapes:
+            yield [(name, [self._plain(a) for a in args]) for name, args in tape.calls]
+
+    def _plain(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return self._array(value)
+        if isinstance(value, float | np.floating):
+            return float(np.float32(value))
+        return value.item() if isinstance(value, np.generic) else value
+
+    def _array(self, array: Any) -> Any:
+        block = self._recording.memory.block(array)
+        number = self._numbers.setdefault(block, len(self._numbers))
+        begin = (array.ctypes.data - block.start) // array.itemsize
+        strides = tuple(s // array.itemsize for s in array.strides)
+        known = None if block.value is None else self._rounded(block.value)
+        alias = None if block.alias is None else self._array(block.alias)
+        return number, begin, array.shape, strides, self._kind(array.dtype), known, alias
+
+    def _kind(self, dtype: Any) -> str:
+        """The dtype, floating-point ones without their size; runs of such numbers, moved as one, by their length."""
+        if dtype.kind == "V":
+            return f"{dtype.itemsize // self._dtype.itemsize} floats"
+        return "float" if dtype.kind == "f" else str(dtype)
+
+    def _rounded(self, values: Any) -> bytes:
+        values = np.atleast_1d(values).view(self._dtype) if values.dtype.kind == "V" else values
+        return bytes((values.astype(np.float32) if values.dtype.kind == "f" else values).tobytes())

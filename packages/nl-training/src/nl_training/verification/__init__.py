@@ -1,0 +1,17 @@
+"""Verification of a network before and while it trains."""
+
+from nl_training.verification.certify import batch_of, certify_network, feeds_for, training_graph, twin, verify
+from nl_training.verification.chain import Chain, Training
+from nl_training.verification.outcome import Outcome
+
+__all__ = [
+    "Chain",
+    "Outcome",
+    "Training",
+    "batch_of",
+    "certify_network",
+    "feeds_for",
+    "training_graph",
+    "twin",
+    "verify",
+]

@@ -1,0 +1,198 @@
+"""The verification of a network before it trains: its certificate, from the cache or made now."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from json import loads
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from nl_models import Network
+from nl_nodes import Device, Graph, UserError
+from nl_nodes.verify import Certificate, Verdict, certify, code_hash, fingerprint, load_certificate, mutated_code
+from nl_nodes.verify.certify import Progress
+from nl_training.paths import ROOT, cache_folder
+from nl_training.verification.chain import Chain, Training, Unsliceable
+from nl_training.verification.outcome import Outcome, advice, faults, missing
+
+log = logging.getLogger(__name__)
+
+# Batch statistics need some images to be statistics of.
+IMAGES, IMAGES_NORMALISED = 2, 8
+# Not 1, so that a backward that forgets its upstream gradient is found.
+UPSTREAM = np.float64(1.25)
+# Where `nox -s mutants` leaves its score.
+MUTATION_SCORE = ROOT / "outputs" / "mutants.json"
+QUOTED = ("mutants", "killed", "equivalent", "every", "code")
+
+
+def verify(
+    net: Network,
+    mode: str,
+    max_seconds: float,
+    progress: Progress | None = None,
+    training: Training | None = None,
+) -> Outcome:
+    """Find a network's certificate in the cache, or make what it lacks.
+
+    Args:
+        net: what is about to train; it is not changed.
+        mode: "off" does nothing, "warn" makes do with what there is, "strict" refuses.
+        max_seconds: when to stop in mode "warn"; "strict" takes the time that it needs.
+        progress: called after each tensor and each link.
+        training: how it is about to train; without, the gradients are verified, and no step.
+
+    Raises:
+        UserError: in mode "strict", where the cached certificate was changed, cut short or is stale, and where the one
+            just made is partial or failed.
+    """
+    if mode == "off":
+        return Outcome()
+    strict, began = mode == "strict", perf_counter()
+    end = float("inf") if strict else began + max_seconds
+    graph = training_graph(net)
+    path = certificate_path(net, graph)
+    cached = _cached(path, net, graph, strict)
+    certificate = cached
+    if certificate is None or certificate.missing_tensors:
+        known = certificate.tensors if certificate else ()
+        links = certificate.links if certificate else ()
+        certificate = certify_network(net, feeds_for(net), end - perf_counter(), progress, known=known)
+        certificate = replace(certificate, links=links)
+    certificate = _with_links(certificate, Chain(net, batch_of(net), training), end, progress)
+    if certificate != cached:
+        _keep(certificate, path)
+    outcome = Outcome(certificate, certificate == cached, perf_counter() - began)
+    if strict:
+        _insist(certificate)
+    return outcome
+
+
+def _with_links(certificate: Certificate, chain: Chain, end: float, progress: Progress | None) -> Certificate:
+    """The certificate with those links of the chain that it lacks, as far as there is time."""
+    wanted, made = chain.links(), {link.name: link for link in certificate.links}
+    lacking = [name for name in wanted if name not in made]
+    unreached = []
+    for number, name in enumerate(lacking, 1):
+        try:
+            if perf_counter() > end:
+                raise TimeoutError
+            made[name] = wanted[name]()
+        except (TimeoutError, Unsliceable) as why:
+            unreached.append(f"{name} ({why})" if str(why) else name)
+        if progress:
+            progress(name, number, len(lacking))
+    return replace(certificate, links=tuple(made.values()), missing_links=tuple(unreached))
+
+
+def training_graph(net: Network, batch: int | None = None) -> Graph:
+    """The graph that trains, node by node; what the compiler makes of it is linked to it by the chain."""
+    return net.wire(batch or batch_of(net), train=True)
+
+
+def batch_of(net: Network) -> int:
+    """How many images a network is verified on."""
+    return IMAGES_NORMALISED if net.wire(IMAGES, train=True).updates else IMAGES
+
+
+def feeds_for(net: Network) -> dict[str, Any]:
+    """Random images and labels; float64, of values that float32 has too."""
+    rng, count = np.random.default_rng(0), batch_of(net)
+    x = rng.standard_normal((count, *net.input_shape), dtype=np.float32).astype(np.float64)
+    return {"x": x, "t": rng.integers(0, net.classes, count)}
+
+
+def certificate_path(net: Network, graph: Graph) -> Path:
+    """Where the certificate of a network's training graph is kept."""
+    name = f"{fingerprint(graph, modules(net))}-{net.device.name}-{net.device.dtype}.json"
+    return cache_folder() / "certificates" / name
+
+
+def modules(net: Network) -> set[str]:
+    """Modules of all packages that take part in a training step, beside those of the graph's nodes."""
+    return {__name__, *(type(part).__module__ for part in (net, net.loss_layer, *net.layers))}
+
+
+def certify_network(
+    net: Network,
+    feeds: Mapping[str, Any],
+    max_seconds: float = float("inf"),
+    progress: Progress | None = None,
+    seed: int = 0,
+    known: Iterable[Verdict] = (),
+) -> Certificate:
+    """Certify the gradients of a network's training graph, with its weights as they are.
+
+    Args:
+        net: its float64 twin is verified.
+        feeds: `x` (N, C, H, W) float64 and `t` (N,).
+        max_seconds: when to stop.
+        progress: called after each tensor.
+        seed: what the directions are drawn from.
+        known: verdicts to be taken over.
+    """
+    with net.device.limits():
+        return certify(
+            training_graph(twin(net), len(feeds["x"])),
+            feeds,
+            UPSTREAM,
+            dtype=net.device.dtype,
+            device=net.device.name,
+            known=known,
+            max_seconds=max_seconds,
+            seed=seed,
+            mutation=mutation_score(),
+            modules=modules(net),
+            progress=progress,
+        )
+
+
+def twin(net: Network) -> Network:
+    """The same network in float64 on the CPU, node by node, with the same weights and running statistics."""
+    return net.on(Device("cpu", dtype="float64", compile=False))
+
+
+def mutation_score(path: Path = MUTATION_SCORE) -> dict[str, Any] | None:
+    """The mutation scores that the tests left, stale where the code has changed since; None where there are none."""
+    try:
+        scores = loads(path.read_text())
+        quoted = {kind: {name: scores[kind][name] for name in QUOTED} for kind in ("nodes", "fused")}
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    code = mutated_code()
+    return {kind: {**score, "stale": score["code"] != code[kind]} for kind, score in quoted.items()}
+
+
+def _cached(path: Path, net: Network, graph: Graph, strict: bool) -> Certificate | None:
+    """The certificate that is kept there, None where there is none in which nothing is wrong."""
+    if not path.exists():
+        return None
+    try:
+        code, device = modules(net), net.device
+        found = load_certificate(path, fingerprint(graph, code), code_hash(graph, code))
+        if (found.device, found.dtype) != (device.name, device.dtype):
+            raise UserError(f"the certificate {path} is stale: it is of {found.dtype} on {found.device}")
+    except UserError as error:
+        if strict:
+            raise UserError(f"verify=strict: {error}; delete it and start again") from None
+        return None
+    return None if found.failed else found
+
+
+def _keep(certificate: Certificate, path: Path) -> None:
+    try:
+        certificate.save(path)
+    except UserError as error:  # a cache that cannot be written costs only time
+        log.warning("%s", error)
+
+
+def _insist(certificate: Certificate) -> None:
+    if certificate.failed:
+        raise UserError(f"verify=strict: {next(faults(certificate))}; {advice(certificate)}")
+    if certificate.missing:
+        raise UserError(f"verify=strict: the certificate is partial, it lacks {missing(certificate)}")

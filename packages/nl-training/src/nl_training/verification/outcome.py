@@ -1,0 +1,103 @@
+"""What the verification before step 1 came to, and how it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nl_nodes.verify import Certificate
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the verification before step 1 came to.
+
+    Attributes:
+        certificate: what it says; None where the verification is off.
+        cached: whether the certificate was there already, and whole.
+        seconds: how long it took.
+    """
+
+    certificate: Certificate | None = None
+    cached: bool = False
+    seconds: float = 0.0
+
+    @property
+    def status(self) -> str:
+        """`verified`, `partial`, `failed` or `off`."""
+        return "off" if self.certificate is None else self.certificate.status
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of a run."""
+        c = self.certificate
+        if c is None:
+            return {"verify.status": self.status}
+        return {
+            "verify.status": self.status,
+            "verify.worst_residual": f"{c.worst:.3e}",
+            "verify.fingerprint": c.fingerprint,
+            "verify.tensors": f"{len(c.tensors)} of {len(c.tensors) + len(c.missing_tensors)}",
+            "verify.links": f"{len(c.links)} of {len(c.links) + len(c.missing_links)}",
+            "verify.mutation_score": _score(c.mutation),
+            "verify.seconds": f"{self.seconds:.3f}",
+            "verify.cached": str(self.cached).lower(),
+        }
+
+    def lines(self) -> list[str]:
+        """What the terminal shows: one line for all, and one for each thing that is wrong."""
+        c = self.certificate
+        if c is None:
+            return []
+        if c.failed:
+            return [*(f"warning: {line}" for line in faults(c)), advice(c)]
+        how = f"worst residual {c.worst:.1e}, {self.seconds:.2f} s{' from the cache' if self.cached else ''}"
+        lines = [f"gradients of {_count(c.tensors, c.missing_tensors, 'tensors')} verified: {how}"]
+        if c.links or c.missing_links:
+            lines[0] += f"; {_count(c.links, c.missing_links, 'links')} to the steps that train hold"
+        if c.missing:
+            lines.append(f"not verified: {missing(c)}; verify.max_seconds allowed no more, the next start goes on")
+        return lines
+
+
+def faults(certificate: Certificate) -> Iterator[str]:
+    """One line for each tensor and link that is wrong."""
+    for v in certificate.tensors:
+        if not v.holds:
+            how = f"residual {v.residual:.1e}, limit {certificate.tolerance:g}"
+            yield f"the gradient of {v.name} is wrong: {v.verdict}, {how}"
+    for link in certificate.links:
+        if not link.holds:
+            off = f"{link.where} is off by {link.distance:.1e}, limit {link.limit:g}" if link.limit else link.where
+            yield f"what trains is wrong ({link.name}): {off}"
+
+
+def missing(certificate: Certificate) -> str:
+    """What a certificate lacks, in a few words."""
+    first, *others = certificate.missing
+    return first + (f" and {len(others)} more" if others else "")
+
+
+def advice(certificate: Certificate) -> str:
+    """What to do about a wrong one."""
+    if all(v.holds for v in certificate.tensors):
+        return "docs/verification.md says what each link compares"
+    return "scripts/gradcheck.py tells where it is wrong"
+
+
+def _count(done: tuple[Any, ...], left: tuple[str, ...], what: str) -> str:
+    return f"{len(done)} of {len(done) + len(left)} {what}" if left else f"all {len(done)} {what}"
+
+
+def _score(mutation: Mapping[str, Any] | None) -> str:
+    if mutation is None:
+        return "not run"
+    return ", ".join(f"{kind} {_told_score(score)}" for kind, score in mutation.items())
+
+
+def _told_score(score: Mapping[str, Any]) -> str:
+    notes = [f"every {score['every']}th"] if score["every"] > 1 else []
+    notes += ["stale: the code has changed since"] if score["stale"] else []
+    told = f"{score['killed']} of {score['mutants'] - score['equivalent']}"
+    return f"{told} ({', '.join(notes)})" if notes else told
