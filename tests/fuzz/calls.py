@@ -87,7 +87,7 @@ def images(model: Model, draw: Draw, count: int) -> Any:
     x = draw.standard_normal((count, *model.net.input_shape))
     forms: list[Callable[[], Any]] = [
         lambda: x, lambda: x, lambda: x.astype(np.float32), lambda: np.asfortranarray(x), lambda: x[::-1],
-        lambda: x.tolist() if count else x, lambda: np.round(x * 3).astype(np.int8),
+        lambda: x.tolist() if count else x, lambda: np.abs(np.round(x * 3)).astype(np.int8),
     ]  # fmt: skip
     return forms[draw.integers(len(forms))]()
 
@@ -178,10 +178,15 @@ def layer_by_layer(model: Model, draw: Draw) -> Results:
 
 
 def weights(shape: tuple[int, ...], draw: Draw) -> Any:
-    """Numbers for a parameter, of some real type."""
+    """Numbers for a parameter, of some real type.
+
+    Whole ones have one sign, as in images: others cancel to exactly 0, and rounding decides what a rectifier lets pass
+    (docs/decisions/0015).
+    """
     value = draw.normal(0, 0.3, shape)
+    whole = 1 + np.abs(np.round(value * 3)).astype(np.int64)
     forms: list[Callable[[], Any]] = [
-        lambda: value, lambda: value.astype(np.float32), lambda: np.round(value * 3).astype(np.int64), value.tolist,
+        lambda: value, lambda: value.astype(np.float32), lambda: whole, value.tolist,
         lambda: np.asfortranarray(value),
     ]  # fmt: skip
     return forms[draw.integers(len(forms))]()
