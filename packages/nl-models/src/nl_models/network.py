@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -334,29 +334,6 @@ class Network:
         self._settle()
         graph = self.wire(batch, train, rows=rows)
         return compile_graph(graph, shapes, frozenset(shapes), self._grads if train else None, self.device.team)
-
-    def training_pass(self, batch: int) -> Callable[[Any, Any], Mapping[str, Array]]:
-        """What gives the gradients for so many images and labels as training does, but changes no running statistics.
-
-        Each call replays the first training pass, dropout's masks included.
-        """
-        if self.device.compiles:
-            plan = self.plan(True, batch)
-
-            def compiled(x: Any, t: Any) -> Mapping[str, Array]:
-                with self._lock, DeferSignals(), self.device.limits():
-                    plan.run({"x": self._images(x), "t": self._labels(t, batch)}, 0)
-                return plan.grads
-
-            return compiled
-        graph = self.wire(batch, train=True)
-
-        def reference(x: Any, t: Any) -> Mapping[str, Array]:
-            with self.device.limits():
-                done = graph.run(x=self._images(x), t=self._labels(t, batch))
-                return done.backward(self.device.xp.ones((), dtype=self.device.dtype))
-
-        return reference
 
     def _store(self, done: Pass | Plan, loss: Array) -> None:
         """Update the running statistics, unless one bad batch would spoil them."""

@@ -25,7 +25,6 @@ VERDICTS = {
     "zero": "#8c8c8c",
     "cancelled": "#4c72b0",
     "failed": FAILED,
-    "imprecise": "#dd8452",
 }
 EXACT = 1e-18  # where a residual of 0 is drawn
 COUNTED = 25  # with more classes than this a confusion matrix shows colours alone
