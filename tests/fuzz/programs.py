@@ -258,7 +258,9 @@ def _interrupted(step: Step, side: Side) -> Outcome:
 
 
 class _Events:
-    """Counts the lines and returns of C functions inside a call, and sends SIGINT at one of them.
+    """Counts where Python looks for signals inside a call, as functions begin and return, and sends SIGINT at one.
+
+    Not at every line: a lock's `with` ends on a line at which Python never looks.
 
     Attributes:
         seen: how many there were.
@@ -271,21 +273,18 @@ class _Events:
         """The call's results; None where it was interrupted."""
         try:
             sys.setprofile(self._hook)
-            sys.settrace(self._hook)
             try:
                 return call()
             finally:
-                sys.settrace(None)
                 sys.setprofile(None)
         except KeyboardInterrupt:
             return None
 
-    def _hook(self, frame: Any, event: str, argument: Any) -> Any:
-        if event in ("line", "c_return"):
+    def _hook(self, frame: Any, event: str, argument: Any) -> None:
+        if event in ("call", "return", "c_return"):
             self.seen += 1
             if self.seen == self.number:
                 signal.raise_signal(signal.SIGINT)
-        return self._hook
 
 
 RUNNERS: dict[str, Callable[[Step, Side], Outcome]] = {
