@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from nl_training.verification.chain import Training
 
 EPOCHS, BATCHES = 2, 2
-# So small that the steps stay where rounding is not amplified; a step is compared in units of its own length.
-LR_SHARE = 1e-3
+# So small that steps of any optimizer stay where rounding is not amplified, whatever rate trains; a step is compared in
+# units of its own length.
+LR = 1e-5
 
 
 def steps_beside_textbook(net: Network, reference: Network, training: Training, point: Point) -> tuple[str, float]:
@@ -36,8 +37,8 @@ def steps_beside_textbook(net: Network, reference: Network, training: Training, 
         value += rng.uniform(0.05, 0.1, value.shape) * (value.ndim == 1)
     reference.load_state_dict(net.state_dict())
     optimizer = deepcopy(training.optimizer)
-    optimizer.lr *= LR_SHARE
-    watch = _Beside(Textbook(reference.on(reference.device), optimizer, training.weight_decay), training, optimizer.lr)
+    optimizer.lr = LR
+    watch = _Beside(Textbook(reference.on(reference.device), optimizer, training.weight_decay), training)
     x = np.concatenate([point.x * (1 + number) / BATCHES for number in range(BATCHES)])
     data = _dataset(net, x, np.concatenate([point.t] * BATCHES))
     limits = Limits(epochs=EPOCHS, batch_size=len(point.x))
@@ -48,15 +49,15 @@ def steps_beside_textbook(net: Network, reference: Network, training: Training, 
 class _Beside(Observer):
     """Lets the textbook make each step too, and keeps where the two are furthest apart."""
 
-    def __init__(self, book: Textbook, training: Training, lr: float) -> None:
-        self.book, self.training, self.lr = book, training, lr
+    def __init__(self, book: Textbook, training: Training) -> None:
+        self.book, self.training = book, training
         self._start = dict(book.params)
         self.worst = ("", 0.0)
 
     def on_batch(self, trainer: Trainer, step: int, x: Any, t: Any) -> None:
         """The textbook's step, before the trainer's."""
         self._net = trainer.net
-        lr = self.lr * schedule_factor(self.training.schedule, (step - 1) / BATCHES, EPOCHS)
+        lr = LR * schedule_factor(self.training.schedule, (step - 1) / BATCHES, EPOCHS)
         self._loss = self.book.step(np.asarray(x, dtype=np.float64), np.asarray(t), lr)
 
     def on_step(self, report: StepReport) -> None:
