@@ -16,7 +16,7 @@ import numpy as np
 
 from nl_nodes.compiler.trace import Call
 from nl_nodes.compiler.workers import messages, shared
-from nl_nodes.compiler.workers.team import Step, Team
+from nl_nodes.compiler.workers.team import Step, Team, executors, merged
 from nl_nodes.errors import DeviceError
 from nl_nodes.platform import bind, cores, cpu_count
 from nl_nodes.signals import DeferSignals
@@ -36,7 +36,7 @@ class Processes(Team):
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self.count = count
+        self.count, processes = count, executors(count)
         self._links: list[socket.socket] = []
         # Every segment's address and size by number, and the numbers of segments and lists that nothing uses any more.
         self._segments: dict[int, tuple[int, int]] = {}
@@ -45,12 +45,12 @@ class Processes(Team):
         # Where the team has the whole machine, each worker has a core of its own during a step: woken, the second
         # would else begin on the first one's core, and stay there for several steps.
         self._cores = cores()
-        self._pinned = len(self._cores) == count <= cpu_count()
+        self._pinned = len(self._cores) == processes <= cpu_count()
         children: list[subprocess.Popen[bytes]] = []
         self.children = children
-        for number in range(1, count):
+        for number in range(1, processes):
             here, there = socket.socketpair()
-            children.append(_start(there, number, count, self._cores[number] if self._pinned else None))
+            children.append(_start(there, number, processes, self._cores[number] if self._pinned else None))
             self._links.append(here)
         self.close = finalize(self, _end, self._links, children)  # type: ignore[method-assign]
 
@@ -60,7 +60,9 @@ class Processes(Team):
                     raise DeviceError(f"a worker process ended (code {child.returncode}): use device.workers=threads")
 
         self._alive = alive
-        self._meeting = shared.Meeting(self.memory(shared.counters(count)), 0, count, alive, shared.spins(count))
+        self._meeting = shared.Meeting(
+            self.memory(shared.counters(processes)), 0, processes, alive, shared.spins(processes)
+        )
 
     def memory(self, size: int) -> Any:
         """Memory that all workers see, for as long as this process uses it."""
@@ -77,6 +79,7 @@ class Processes(Team):
 
     def load(self, calls: Sequence[Sequence[Call]]) -> Any:
         """Send each worker its calls."""
+        calls = merged(calls, len(self.children) + 1)
         own = self.steps(calls[0])
         if len(calls) == 1:
             return _Loaded(own, -1, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from mmap import mmap
 from threading import RLock
 from time import perf_counter
@@ -13,6 +13,7 @@ import numpy as np
 
 from nl_nodes.compiler.trace import Call
 from nl_nodes.device.cpu import philox
+from nl_nodes.platform import cpu_count
 
 Step = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -21,7 +22,7 @@ class Team:
     """The calling thread alone.
 
     Attributes:
-        count: how many workers there are.
+        count: how many workers a plan is recorded for.
         blas_threads: how many threads BLAS may use meanwhile, None for its own choice.
         lock: held while a plan runs or is loaded, by one thread at a time.
         process: the process that it belongs to.
@@ -75,6 +76,43 @@ def execute(steps: Sequence[Step]) -> None:
     with np.errstate(all="ignore"):
         for call, args in steps:
             call(*args)
+
+
+def executors(count: int) -> int:
+    """The threads or processes for so many workers: no more than there are cores, as those that wait slow the others.
+
+    Two where two are asked for, also on one core.
+    """
+    return min(count, max(2, cpu_count()))
+
+
+def merged(calls: Sequence[Sequence[Call]], count: int) -> list[list[Call]]:
+    """The lists of several workers as those of fewer: up to each barrier one worker's calls, then the next one's."""
+    if len(calls) <= count:
+        return [list(one) for one in calls]
+    return [_interleaved(calls[number::count]) for number in range(count)]
+
+
+def _interleaved(calls: Sequence[Sequence[Call]]) -> list[Call]:
+    found: list[Call] = []
+    rest = [iter(one) for one in calls]
+    while rest:
+        rounds = [_until_barrier(one) for one in rest]
+        found += [call for ours, _ in rounds for call in ours]
+        if not rounds[0][1]:
+            break
+        found.append(("meet", ()))
+    return found
+
+
+def _until_barrier(calls: Iterator[Call]) -> tuple[list[Call], bool]:
+    """The calls up to the next barrier, and whether there is one; all workers have as many."""
+    found: list[Call] = []
+    for call in calls:
+        if call[0] == "meet":
+            return found, True
+        found.append(call)
+    return found, False
 
 
 def _clock(place: Any) -> None:

@@ -7,7 +7,8 @@ from threading import Barrier, BrokenBarrierError, Thread
 from typing import Any
 from weakref import finalize
 
-from nl_nodes.compiler.workers.team import Step, Team, execute
+from nl_nodes.compiler.trace import Call
+from nl_nodes.compiler.workers.team import Step, Team, execute, executors, merged
 
 
 class Threads(Team):
@@ -17,11 +18,15 @@ class Threads(Team):
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self.count = count
-        self._shared = _Shared(count)
+        self.count, threads = count, executors(count)
+        self._shared = _Shared(threads)
         self.close = finalize(self, self._shared.gate.abort)  # type: ignore[method-assign]
-        for number in range(1, count):
+        for number in range(1, threads):
             Thread(target=_work, args=(self._shared, number), daemon=True).start()
+
+    def load(self, calls: Sequence[Sequence[Call]]) -> Any:
+        """Make each thread's calls ready to run."""
+        return super().load(merged(calls, executors(self.count)))
 
     def run(self, loaded: Any, pass_index: int) -> None:
         """Run what was loaded, the first list on this thread."""
