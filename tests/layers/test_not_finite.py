@@ -8,7 +8,8 @@ from math import inf
 
 import numpy as np
 import pytest
-from support.not_finite import LAYER_POINTS, LayerPoint, close, compiled
+from support.not_finite import close, compiled
+from support.not_finite_layers import LAYER_POINTS, LayerPoint
 
 from nl_layers import BatchNormalization, CrossEntropy, Dropout, Pooling, SigmoidWithLoss, SoftmaxWithLoss
 

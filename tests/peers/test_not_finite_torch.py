@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from support.not_finite import LAYER_POINTS, POINTS, LayerPoint, Point
+from support.not_finite import POINTS, Point
+from support.not_finite_layers import LAYER_POINTS, LayerPoint
 
 from nl_layers import Pooling
 

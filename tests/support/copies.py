@@ -1,5 +1,7 @@
 """Copies of networks and layers, and what runs them in other processes."""
 
+from __future__ import annotations
+
 import json
 import os
 import pickle
@@ -7,12 +9,14 @@ import select
 import warnings
 from collections.abc import Callable
 from copy import copy, deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nl_layers.optimizers import Optimizer
-from nl_models import Network
+
+if TYPE_CHECKING:
+    from nl_models import Network
 
 
 def through_pickle(thing: Any) -> Any:
