@@ -15,9 +15,10 @@ from support.refusals import refused
 from support.scripts import SCRIPTS, python, run_script
 from support.stores import empty_store
 
-from nl_layers.optimizers import Adam
+from nl_layers import Affine, Relu
+from nl_layers.optimizers import SGD, Adam
 from nl_layers.schedules import Constant, Cosine
-from nl_models import build
+from nl_models import Network, build
 from nl_nodes import Device, Dot, MulConst
 from nl_nodes.compiler.fused.winograd import Winograd
 from nl_nodes.verify import Certificate, fingerprint, load_certificate, mutated_code
@@ -267,6 +268,54 @@ def test_a_plan_that_is_wrong_at_the_batch_that_trains_is_told(monkeypatch: pyte
         assert any(told in line for line in wrong.lines())
         with refused("verify=strict", f"plan, {1 + whole} images"):
             verify(model(), "strict", LONG, training=training(model(), 1 + whole))
+
+
+class Signed(SGD):
+    """An optimizer of the user's own: steps of one length."""
+
+    def step(self, param, grad, **state):
+        param -= self.lr * np.sign(grad)
+
+
+class Half(Constant):
+    """A schedule of the user's own."""
+
+    def factor(self, epoch, epochs):
+        return 0.5
+
+
+class Sorted(MulConst, abstract=True):
+    """A node of the user's own that no plan can hold."""
+
+    def forward(self, kept, *inputs):
+        kept.xp.sort(inputs[0].real)
+        return super().forward(kept, *inputs)
+
+
+class Halved(Relu, abstract=True):
+    def wire(self, *inputs, mode):
+        return Sorted(inputs[0], 0.5)
+
+
+@pytest.mark.parametrize("own", [{"optimizer": Signed(0.1)}, {"schedule": Half()}])
+def test_what_has_no_formula_is_named_and_trains_under_warn(own: dict) -> None:
+    model = net()
+    how = dataclasses.replace(training(model, 7), **own)
+    outcome = verify(model, "warn", LONG, training=how)
+    (missing,) = outcome.certificate.missing_links
+    assert outcome.status == "partial"
+    assert missing.startswith("step, ")
+    assert "no textbook's formula of " in outcome.lines()[-1]
+    with refused("verify=strict", "no textbook's formula"):
+        verify(model, "strict", LONG, training=how)
+
+
+def test_a_node_that_cannot_be_recorded_is_named() -> None:
+    layers = [(Affine(np.ones((16, 3)), np.zeros(3)), 1), (Halved(), 1)]
+    model = Network(layers, {"name": "own", "input_shape": (1, 4, 4), "classes": 3}, Device(compile=False))
+    outcome = verify(model, "warn", LONG, training=training(model, 7))
+    assert outcome.status == "partial"
+    assert [name.split(",")[0] for name in outcome.certificate.missing_links] == ["precision"]
 
 
 def test_each_size_of_batch_is_checked_once() -> None:

@@ -17,8 +17,9 @@ from nl_nodes import Device, Graph, UserError
 from nl_nodes.verify import Certificate, Verdict, certify, code_hash, fingerprint, load_certificate, mutated_code
 from nl_nodes.verify.certify import Progress
 from nl_training.paths import ROOT, cache_folder
-from nl_training.verification.chain import Chain, Training, Unsliceable
+from nl_training.verification.chain import Chain, Training
 from nl_training.verification.outcome import Outcome, advice, faults, missing
+from nl_training.verification.points import NotComparable
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def _with_links(certificate: Certificate, chain: Chain, end: float, progress: Pr
             if perf_counter() > end:
                 raise TimeoutError
             made[name] = wanted[name]()
-        except (TimeoutError, Unsliceable) as why:
+        except (TimeoutError, NotComparable) as why:
             unreached.append(f"{name} ({why})" if str(why) else name)
         if progress:
             progress(name, number, len(lacking))

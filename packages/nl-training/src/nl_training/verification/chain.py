@@ -31,7 +31,18 @@ from nl_nodes.verify.oracles import COMPLEX_H
 from nl_nodes.verify.replay import Replay
 from nl_nodes.verify.tapes import first_difference
 from nl_training.data import Split
-from nl_training.verification.points import FAR, LOGITS, LOSS, POINTS, RANDOM, TRAINING, Point, furthest, make_point
+from nl_training.verification.points import (
+    FAR,
+    LOGITS,
+    LOSS,
+    POINTS,
+    RANDOM,
+    TRAINING,
+    NotComparable,
+    Point,
+    furthest,
+    make_point,
+)
 from nl_training.verification.steps import steps_beside_textbook
 
 TOLERANCE = 1e-10
@@ -255,13 +266,13 @@ class Chain:
         """A batch in slices that fit the memory, each with its share of the mean loss.
 
         Raises:
-            Unsliceable: where a batch that is too large depends on all its images at once.
+            NotComparable: where a batch that is too large depends on all its images at once.
         """
         count = len(point.x)
         each = memory_of(self.reference, self.small) // self.small
         most = max(MEMORY // each, 1)
         if count > most and self._changes:
-            raise Unsliceable(f"{count} images at once need {count * each / 2**30:.0f} GiB")
+            raise NotComparable(f"{count} images at once need {count * each / 2**30:.0f} GiB")
         for start in range(0, count, most):
             x, t = point.x[start : start + most], point.t[start : start + most]
             yield Point(point.name, x, t), len(x) / count
@@ -272,11 +283,10 @@ class Chain:
         feeds = {"x": (point.x.shape, dtype), "t": (point.t.shape, point.t.dtype)}
         grads = FlatDict({n: p.shape for n, p in net.params.items()}, lambda size: np.zeros(size, dtype))
         compiled = rewrite(graph, RULES) if net.device.compiles else graph
-        return record(compiled, feeds, frozenset(feeds), grads, self.workers)
-
-
-class Unsliceable(Exception):
-    """A batch is too large to go through the reference, and cannot go through it in slices."""
+        try:
+            return record(compiled, feeds, frozenset(feeds), grads, self.workers)
+        except TypeError as error:  # a node of the user's own, which runs node by node alone
+            raise NotComparable(str(error)) from None
 
 
 def memory_of(net: Network, count: int) -> int:

@@ -12,6 +12,11 @@ import numpy as np
 from nl_models import Network
 from nl_training.data import Split
 
+
+class NotComparable(Exception):
+    """A link cannot be made; the message says why."""
+
+
 RANDOM, TRAINING, KINKS = POINTS = ("random images", "training images", "zeros and ties")
 LOSS, LOGITS = "the loss", "the logits"
 FAR = 1e300  # stands in JSON for what is no number

@@ -10,8 +10,8 @@ import numpy as np
 from nl_models import Network
 from nl_training.data import Dataset, Normalization, Split
 from nl_training.observer import Observer, StepReport
-from nl_training.trainer import Limits, Trainer
-from nl_training.verification.points import LOSS, Point, furthest
+from nl_training.trainer import Diverged, Limits, Trainer
+from nl_training.verification.points import LOSS, NotComparable, Point, furthest
 from nl_training.verification.textbook import Textbook, schedule_factor
 
 if TYPE_CHECKING:
@@ -28,9 +28,12 @@ def steps_beside_textbook(net: Network, reference: Network, training: Training, 
 
     Args:
         net: a float64 network, which is trained.
-        reference: the same, node by node; it is left as it was.
+        reference: the same, node by node.
         training: how they are trained.
         point: the images of a batch; the others are multiples of them.
+
+    Raises:
+        NotComparable: where there is no formula for what trains, or the loss is no finite number.
     """
     rng = np.random.default_rng(0)
     for value in net.params.values():  # away from biases of zero, on which no decay shows
@@ -42,7 +45,10 @@ def steps_beside_textbook(net: Network, reference: Network, training: Training, 
     x = np.concatenate([point.x * (1 + number) / BATCHES for number in range(BATCHES)])
     data = _dataset(net, x, np.concatenate([point.t] * BATCHES))
     limits = Limits(epochs=EPOCHS, batch_size=len(point.x))
-    Trainer(net, optimizer, training.schedule, data, limits, training.weight_decay, observers=[watch]).run()
+    try:
+        Trainer(net, optimizer, training.schedule, data, limits, training.weight_decay, observers=[watch]).run()
+    except Diverged as error:
+        raise NotComparable(str(error)) from None
     return watch.worst
 
 

@@ -17,6 +17,7 @@ from nl_layers.optimizers import Optimizer
 from nl_layers.schedules import Schedule
 from nl_models import Network
 from nl_nodes import Graph, Input
+from nl_training.verification.points import NotComparable
 
 Arrays = dict[str, Any]
 Rule = Callable[[Mapping[str, Any], Any, Any, Arrays, float, int], Any]
@@ -74,7 +75,7 @@ OPTIMIZERS: dict[str, Rule] = {
 
 
 def schedule_factor(schedule: Schedule, epoch: float, epochs: float) -> float:
-    """The learning rate's factor after `epoch` of `epochs` epochs; raises LookupError for a schedule of others."""
+    """The learning rate's factor after `epoch` of `epochs` epochs; raises `NotComparable` for other schedules."""
     h = vars(schedule)
     match type(schedule).__name__:
         case "Constant":
@@ -87,7 +88,7 @@ def schedule_factor(schedule: Schedule, epoch: float, epochs: float) -> float:
                 return float(max(0.01, epoch / warmup))
             done = min(1.0, (epoch - warmup) / (epochs - warmup))
             return float(h["final"] + (1.0 - h["final"]) * (1.0 + cos(done * pi)) / 2.0)
-    raise LookupError(type(schedule).__name__)
+    raise NotComparable(f"no textbook's formula of {type(schedule).__name__}")
 
 
 class Textbook:
@@ -99,10 +100,12 @@ class Textbook:
         weight_decay: the penalty's rate.
 
     Raises:
-        LookupError: for an optimizer that no textbook formula stands here for.
+        NotComparable: for an optimizer that no formula stands here for.
     """
 
     def __init__(self, net: Network, optimizer: Optimizer, weight_decay: float) -> None:
+        if type(optimizer).__name__ not in OPTIMIZERS:
+            raise NotComparable(f"no textbook's formula of {type(optimizer).__name__}")
         self.net, self.weight_decay = net, weight_decay
         self._rule, self._settings = OPTIMIZERS[type(optimizer).__name__], dict(vars(optimizer))
         self.params = {name: np.array(value) for name, value in net.params.items()}
