@@ -57,9 +57,7 @@ class Outcome:
         if c.links or c.missing_links:
             lines[0] += f"; {_count(c.links, c.missing_links, 'links')} to the steps that train hold"
         if c.missing:
-            lines.append(
-                f"not verified: {missing(c)}; where verify.max_seconds ran out, the next start goes on"
-            )
+            lines.append(f"not verified: {missing(c)}; where verify.max_seconds ran out, the next start goes on")
         return lines
 
 
