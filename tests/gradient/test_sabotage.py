@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from support.narrow import FORMS, WIDTHS, narrow, to_train
 
-from nl_nodes import Graph, Input, MulConst
-from nl_nodes.verify import judge
+from nl_nodes import Graph, Input, Mul, Parameter, Sum
+from nl_nodes.verify import DirectionalCheck, judge
+from nl_nodes.verify.directional import Product, worst
 
 pytestmark = pytest.mark.gradient
 
@@ -69,15 +70,32 @@ def test_every_sabotaged_tensor_is_rejected(name: str, form: str) -> None:
                 assert residual.value > LIMIT, (sabotage.__name__, residual)
 
 
-def test_a_nan_of_the_oracle_is_rejected_whichever_direction_it_comes_from() -> None:
-    graph, feeds = Graph(MulConst(Input("x"), 2)), {"x": np.ones(3)}
-    grads = graph.run(**feeds).backward(np.ones(3))
+@pytest.mark.parametrize("product", [(1.0, np.nan, 1.0), (0.0, np.nan, 0.0), (np.nan, 0.0, np.nan)])
+def test_what_is_no_number_is_rejected_whichever_direction_it_comes_from(product: tuple) -> None:
+    right, wrong = Product(1.0, 1.0, 1.0), Product(*product)
     for number in range(3):
-        seen = iter(range(3))
+        products = [right, right, right]
+        products[number] = wrong
+        assert not wrong.residual <= LIMIT
+        assert worst(products) == (number, wrong)
 
-        def oracle(graph, feeds, name, direction, dy, seen=seen, number=number) -> float:
-            return np.nan if next(seen) == number else 2 * direction.sum()
 
-        (residual,) = judge(graph, feeds, np.ones(3), grads, np.random.default_rng(0), draws=3, oracle=oracle)
-        assert not residual.value <= LIMIT
-        assert residual.where == (number,)
+def test_the_worst_of_several_directions_counts() -> None:
+    graph, x = Graph(Mul(Input("x"), Input("x2"))), np.ones(2)
+    feeds, directions = {"x": x, "x2": x}, [np.array([1.0, -1.0]), np.array([1.0, 1.0])]
+    for number in range(2):  # both elements too large by a tenth: one direction does not see it
+        products = DirectionalCheck([(graph, feeds, x)]).along_each("x", x * 1.1, directions)
+        assert worst(products) == (1 - number, products[1 - number])
+        assert products[1 - number].residual == pytest.approx(0.1)
+        directions.reverse()
+
+
+def test_a_sum_of_outputs_is_checked_along_several_leaves_at_once() -> None:
+    a, b = Parameter(np.array([2.0, 3.0]), "a"), Parameter(np.array([5.0]), "b")
+    graph = Graph(Sum(Mul(Mul(a, b), Input("x", gradient=False))))
+    parts = [(graph, {"x": np.array([1.0, 1.0])}, 0.25), (graph, {"x": np.array([1.0, 3.0])}, 0.75)]
+    right = {"a": np.array([5.0, 12.5]), "b": np.array([9.5])}
+    check, direction = DirectionalCheck(parts), {"a": np.array([1.0, -1.0]), "b": np.array([1.0])}
+    assert check.along(right, direction).residual <= 1e-15
+    exchanged = {"a": right["a"][::-1], "b": right["b"]}
+    assert check.along(exchanged, direction).residual == pytest.approx(15 / np.sqrt(25 + 12.5**2 + 9.5**2))

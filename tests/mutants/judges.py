@@ -23,7 +23,7 @@ from mutants.memory import strict_memory
 from nl_nodes.cases import Case
 from nl_nodes.graph import Pass
 from nl_nodes.verify import complex_step, sample_check
-from nl_nodes.verify.oracles import units
+from nl_nodes.verify.numeric import units
 
 # A check takes milliseconds: whatever is still at it after so many seconds loops.
 SECONDS = 30.0

@@ -26,7 +26,7 @@ from nl_layers import (
 )
 from nl_models import Network
 from nl_nodes import Add, Buffer, Device, Max, Mul, Node, Parameter, ValueMask
-from nl_nodes.verify.tail import node_values
+from nl_nodes.verify.subgraph import node_values
 
 KERNELS = [(3, 3), (3, 3), (3, 3), (1, 1), (5, 5), (5, 5), (2, 3), (7, 7)]
 WINDOWS = [(2, 2, 2, 0)] * 6 + [(2, 2, 1, 0), (3, 3, 2, 1), (2, 3, 3, 0), (3, 2, 1, 1)]

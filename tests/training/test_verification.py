@@ -27,7 +27,7 @@ from nl_training.data import Split, load
 from nl_training.observer import Observer
 from nl_training.probe import Probe
 from nl_training.trainer import Limits, Trainer
-from nl_training.verification import Outcome, Training, batch_of, certify, chain, training_graph, twin, verify
+from nl_training.verification import Outcome, Training, batch_of, certify, training_graph, twin, twins, verify
 from nl_training.verification.certify import certificate_path, modules, mutation_score
 
 SMALL = ["model=mlp", "data=digits", "trainer.epochs=1"]
@@ -142,7 +142,7 @@ def test_strict_takes_the_time_that_it_needs_and_warn_what_it_is_given() -> None
 
 
 def test_a_batch_too_large_goes_through_the_reference_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chain, "MEMORY", 3 * chain.memory_of(net(), 1))
+    monkeypatch.setattr(twins, "MEMORY", 3 * twins.memory_of(net(), 1))
     assert verify(net(), "strict", LONG, training=training(net(), 7)).status == "verified"
     model = net(batch_norm=True)
     partial = verify(model, "warn", LONG, training=training(model, 7))

@@ -11,7 +11,7 @@ from nl_models import Network
 from nl_nodes import Graph, Input, Node
 from nl_nodes.graph import topological_order
 from nl_nodes.nodes.leaves import Buffer, Constant, Leaf, Parameter
-from nl_nodes.verify.bisect import Alone
+from nl_nodes.verify.locate import Alone
 
 Values = dict[Node, Any]
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from nl_models import Network
 from nl_nodes.verify.certify import TOLERANCE
-from nl_nodes.verify.oracles import COMPLEX_H
+from nl_nodes.verify.numeric import COMPLEX_H
 from nl_training.observer import Observer
-from nl_training.verification.certify import UPSTREAM, training_graph, twin
+from nl_training.verification.certify import UPSTREAM, training_graph
+from nl_training.verification.twins import twin
 
 if TYPE_CHECKING:
     from nl_training.trainer import Trainer

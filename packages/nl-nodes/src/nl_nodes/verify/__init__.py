@@ -1,15 +1,17 @@
 """Verification: analytic gradients against numerical ones, and the certificate of what was found."""
 
-from nl_nodes.verify.bisect import Fault, first_wrong
 from nl_nodes.verify.certificate import Certificate, Link, Verdict, load_certificate
 from nl_nodes.verify.certify import certify
 from nl_nodes.verify.check import Residual, check_graph, judge, sample_check
-from nl_nodes.verify.draws import directions, draw, upstream
+from nl_nodes.verify.directional import DirectionalCheck
 from nl_nodes.verify.fingerprint import code_hash, fingerprint, mutated_code
-from nl_nodes.verify.oracles import central, complex_step
+from nl_nodes.verify.locate import Fault, first_wrong
+from nl_nodes.verify.numeric import central, complex_step
+from nl_nodes.verify.sampling import directions, draw, signs, upstream
 
 __all__ = [
     "Certificate",
+    "DirectionalCheck",
     "Fault",
     "Link",
     "Residual",
@@ -27,5 +29,6 @@ __all__ = [
     "load_certificate",
     "mutated_code",
     "sample_check",
+    "signs",
     "upstream",
 ]

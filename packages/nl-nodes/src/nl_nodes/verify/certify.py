@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import inf, isfinite
 from time import perf_counter
 from typing import Any
@@ -11,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from nl_nodes.graph import Graph
-from nl_nodes.node import Node
 from nl_nodes.verify.certificate import Certificate, Verdict
-from nl_nodes.verify.draws import directions
+from nl_nodes.verify.directional import DirectionalCheck, Product, leaf_size, worst
 from nl_nodes.verify.fingerprint import code_hash, fingerprint
-from nl_nodes.verify.oracles import complex_step
-from nl_nodes.verify.tail import node_values, tail
+from nl_nodes.verify.sampling import directions
+from nl_nodes.verify.subgraph import node_values, tail
 
 TOLERANCE = 1e-10
 DRAWS = 3
@@ -42,6 +40,18 @@ class Clock:
         """An evaluation is done."""
         now = perf_counter()
         self._longest, self._last = max(self._longest, now - self._last), now
+
+    def limit(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Items that take an evaluation each.
+
+        Raises:
+            TimeoutError: where there might be no time for the next.
+        """
+        for item in items:
+            if self.out:
+                raise TimeoutError
+            yield item
+            self.tick()
 
     @property
     def seconds(self) -> float:
@@ -88,20 +98,22 @@ def certify(
         progress: called after each leaf.
     """
     clock = Clock(max_seconds)
-    feeds = {**_held(graph), **feeds}
     grads, values = graph.run(**feeds).backward(dy), node_values(graph, feeds)
     clock.tick()
     # The sizes of all gradients first: what is tiny is judged beside the largest.
-    largest = max(map(_scale, grads.values()), default=0.0)
-    judge = Judge(graph, feeds, values, dy, tolerance, largest, clock)
+    largest = max(map(leaf_size, grads.values()), default=0.0)
     verdicts = {verdict.name: verdict for verdict in known}
     for number, (name, grad) in enumerate(grads.items()):
         if name in verdicts:
             continue
         rng = np.random.default_rng((seed, number))
-        verdict = judge.verdict(name, grad, directions(rng, grad.shape, draws))
-        if verdict is None:
+        short = tail(graph, name, values)
+        check = DirectionalCheck([(short, {leaf: x for leaf, x in feeds.items() if leaf in short.leaves}, dy)])
+        try:
+            products = check.along_each(name, grad, clock.limit(directions(rng, grad.shape, draws)))
+        except TimeoutError:
             break
+        verdict = _verdict(name, grad, products, tolerance, largest)
         verdicts[name] = verdict
         if progress:
             progress(f"{name} {verdict.residual:.1e}", number + 1, len(grads))
@@ -125,68 +137,27 @@ def certify(
     )
 
 
-def _held(graph: Graph) -> dict[str, Any]:
-    return {name: leaf.value for name, leaf in graph.leaves.items() if leaf.trainable and leaf.value is not None}
+def _verdict(name: str, grad: Any, products: Sequence[Product], tolerance: float, largest: float) -> Verdict:
+    """The verdict on a leaf's gradient from its products, beside the size of the largest gradient."""
+    size, (_, product) = float(np.abs(grad).max(initial=0.0)), worst(products)
+    return Verdict(
+        name=name,
+        shape=tuple(grad.shape),
+        residual=_shown(product.residual),
+        size=_shown(size),
+        directions=len(products),
+        analytic=_shown(product.analytic),
+        numeric=_shown(product.numeric),
+        verdict="zero" if size == product.numeric == 0 else _word(product, tolerance, largest),
+    )
+
+
+def _word(product: Product, tolerance: float, largest: float) -> str:
+    if product.residual <= tolerance:
+        return "verified"
+    cancelled = product.difference <= CANCELLED * largest and product.residual <= CANCELLED_DIGITS
+    return "cancelled" if cancelled else "failed"
 
 
 def _shown(value: float) -> float:
     return value if isfinite(value) else FAR
-
-
-def _scale(grad: Any) -> float:
-    """The size that a gradient's product with a random direction has."""
-    return float(np.abs(grad).sum() / np.sqrt(max(grad.size, 1)))
-
-
-@dataclass(frozen=True)
-class Judge:
-    """Compares the gradients of one graph at one point with the complex step.
-
-    Attributes:
-        graph: what is differentiated.
-        feeds: float64 arrays for all its inputs and parameters.
-        values: what each node gives for these.
-        dy: the upstream gradient.
-        tolerance: the largest residual that passes.
-        largest: the size of the largest gradient of all leaves.
-        clock: tells when to stop.
-    """
-
-    graph: Graph
-    feeds: Feeds
-    values: Mapping[Node, Any]
-    dy: Any
-    tolerance: float
-    largest: float
-    clock: Clock
-
-    def verdict(self, name: str, grad: Any, tried: Iterator[Any]) -> Verdict | None:
-        """The verdict on one leaf's gradient along the directions tried, None when the time is out."""
-        size = float(np.abs(grad).max(initial=0.0))
-        worst = Verdict(name, tuple(grad.shape), 0.0, _shown(size), 0, 0.0, 0.0, "")
-        scale, difference, count = _scale(grad), 0.0, 0
-        short = tail(self.graph, name, self.values)
-        feeds = {leaf: self.feeds[leaf] for leaf in short.leaves if leaf in self.feeds}
-        for direction in tried if grad.size else ():
-            if self.clock.out:
-                return None
-            analytic = float(np.sum(grad * direction))
-            numeric = complex_step(short, feeds, name, direction, self.dy)
-            self.clock.tick()
-            count += 1
-            here = max(scale, abs(numeric))
-            residual = abs(analytic - numeric) / here if here else 0.0
-            if not residual < worst.residual:
-                difference = abs(analytic - numeric)
-                worst = replace(worst, residual=_shown(residual), analytic=_shown(analytic), numeric=_shown(numeric))
-            if not isfinite(residual):
-                break
-        return replace(worst, directions=count, verdict=self._word(worst, difference))
-
-    def _word(self, worst: Verdict, difference: float) -> str:
-        if worst.size == 0 and worst.numeric == 0:
-            return "zero"
-        if worst.residual <= self.tolerance:
-            return "verified"
-        cancelled = difference <= CANCELLED * self.largest and worst.residual <= CANCELLED_DIGITS
-        return "cancelled" if cancelled else "failed"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from nl_nodes.graph import Graph
 from nl_nodes.typing import Shape
-from nl_nodes.verify.draws import directions
-from nl_nodes.verify.oracles import complex_step, units
+from nl_nodes.verify.directional import DirectionalCheck, worst
+from nl_nodes.verify.numeric import complex_step, units
+from nl_nodes.verify.sampling import directions
 
 Oracle = Callable[[Graph, Mapping[str, Any], str, Any, Any], float]
 
@@ -48,24 +49,15 @@ def check_graph(graph: Graph, feeds: Mapping[str, Any], dy: Any, oracle: Oracle 
         dy: the upstream gradient.
         oracle: the numerical method.
     """
-    feeds = _full(graph, feeds)
     grads = graph.run(**feeds).backward(dy)
     return [_elementwise(graph, feeds, name, grad, dy, oracle) for name, grad in grads.items()]
 
 
 def sample_check(
-    graph: Graph,
-    feeds: Mapping[str, Any],
-    dy: Any,
-    rng: np.random.Generator,
-    draws: int = 2,
-    names: Iterable[str] | None = None,
-    oracle: Oracle = complex_step,
+    graph: Graph, feeds: Mapping[str, Any], dy: Any, rng: np.random.Generator, draws: int = 2
 ) -> list[Residual]:
     """The residual of each trainable leaf along random directions, for leaves too large to go through; see `judge`."""
-    grads = graph.run(**feeds).backward(dy)
-    chosen = grads if names is None else {name: grads[name] for name in names}
-    return judge(graph, feeds, dy, chosen, rng, draws, oracle)
+    return judge(graph, feeds, dy, graph.run(**feeds).backward(dy), rng, draws)
 
 
 def judge(
@@ -75,21 +67,18 @@ def judge(
     grads: Mapping[str, Any],
     rng: np.random.Generator,
     draws: int = 2,
-    oracle: Oracle = complex_step,
 ) -> list[Residual]:
     """The residual of each gradient given, wherever it comes from, along so many random directions of its own.
 
     All directions but the last have components of +1 and -1, so that no single wrong element is missed; the last is
-    Gaussian, so that several cannot cancel. The difference is measured against |g|_1 / sqrt(n), the size that such a
-    product has.
+    Gaussian, so that several cannot cancel.
     """
-    feeds = _full(graph, feeds)
-    return [_along(graph, feeds, name, grad, dy, rng, draws, oracle) for name, grad in grads.items()]
-
-
-def _full(graph: Graph, feeds: Mapping[str, Any]) -> dict[str, Any]:
-    held = {name: leaf.value for name, leaf in graph.leaves.items() if leaf.trainable and leaf.value is not None}
-    return {**held, **feeds}
+    check, found = DirectionalCheck([(graph, feeds, dy)]), []
+    for name, grad in grads.items():
+        number, product = worst(check.along_each(name, grad, directions(rng, grad.shape, draws)))
+        size = float(np.abs(grad).max(initial=0.0))
+        found.append(Residual(name, grad.shape, product.residual, product.analytic, product.numeric, (number,), size))
+    return found
 
 
 def _elementwise(graph: Graph, feeds: Mapping[str, Any], name: str, grad: Any, dy: Any, oracle: Oracle) -> Residual:
@@ -103,25 +92,3 @@ def _elementwise(graph: Graph, feeds: Mapping[str, Any], name: str, grad: Any, d
     where = tuple(int(i) for i in np.unravel_index(int(error.argmax()), grad.shape))
     value = float(error[where]) / size if size else 0.0
     return Residual(name, grad.shape, value, float(grad[where]), float(numeric[where]), where, size)
-
-
-def _along(
-    graph: Graph,
-    feeds: Mapping[str, Any],
-    name: str,
-    grad: Any,
-    dy: Any,
-    rng: np.random.Generator,
-    draws: int,
-    oracle: Oracle,
-) -> Residual:
-    scale = float(np.abs(grad).sum()) / np.sqrt(max(grad.size, 1))
-    worst = Residual(name, grad.shape, -1.0, 0.0, 0.0, (), float(np.abs(grad).max(initial=0.0)))
-    for number, direction in enumerate(directions(rng, grad.shape, draws)):
-        analytic = float(np.sum(grad * direction))
-        numeric = oracle(graph, feeds, name, direction, dy)
-        scale_here = max(scale, abs(numeric))
-        value = abs(analytic - numeric) / scale_here if scale_here else 0.0
-        if not (value <= worst.value or np.isnan(worst.value)):  # nothing is worse than a NaN
-            worst = Residual(name, grad.shape, value, analytic, numeric, (number,), worst.size)
-    return worst

@@ -13,18 +13,17 @@ from typing import Any
 import numpy as np
 
 from nl_models import Network
-from nl_nodes import Device, Graph, UserError
+from nl_nodes import Graph, UserError
 from nl_nodes.verify import Certificate, Verdict, certify, code_hash, fingerprint, load_certificate, mutated_code
 from nl_nodes.verify.certify import Progress
 from nl_training.paths import ROOT, cache_folder
 from nl_training.verification.chain import Chain, Training
 from nl_training.verification.outcome import Outcome, advice, faults, missing
 from nl_training.verification.points import NotComparable
+from nl_training.verification.twins import batch_of, twin
 
 log = logging.getLogger(__name__)
 
-# Batch statistics need some images to be statistics of.
-IMAGES, IMAGES_NORMALISED = 2, 8
 # Not 1, so that a backward that forgets its upstream gradient is found.
 UPSTREAM = np.float64(1.25)
 # Where `nox -s mutants` leaves its score.
@@ -96,11 +95,6 @@ def training_graph(net: Network, batch: int | None = None) -> Graph:
     return net.wire(batch or batch_of(net), train=True)
 
 
-def batch_of(net: Network) -> int:
-    """How many images a network is verified on."""
-    return IMAGES_NORMALISED if net.wire(IMAGES, train=True).updates else IMAGES
-
-
 def feeds_for(net: Network) -> dict[str, Any]:
     """Random images and labels; float64, of values that float32 has too."""
     rng, count = np.random.default_rng(0), batch_of(net)
@@ -151,11 +145,6 @@ def certify_network(
             modules=modules(net),
             progress=progress,
         )
-
-
-def twin(net: Network) -> Network:
-    """The same network in float64 on the CPU, node by node, with the same weights and running statistics."""
-    return net.on(Device("cpu", dtype="float64", compile=False))
 
 
 def mutation_score(path: Path = MUTATION_SCORE) -> dict[str, Any] | None:

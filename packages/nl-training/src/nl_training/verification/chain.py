@@ -11,7 +11,7 @@ error in either shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,12 +22,10 @@ from nl_layers import FlatDict
 from nl_layers.optimizers import Optimizer
 from nl_layers.schedules import Schedule
 from nl_models import Network
-from nl_nodes import Device, IndexMask
 from nl_nodes.compiler import RULES, rewrite
 from nl_nodes.compiler.plan import record
 from nl_nodes.compiler.record import Recording
-from nl_nodes.verify import Link, first_wrong
-from nl_nodes.verify.oracles import COMPLEX_H
+from nl_nodes.verify import DirectionalCheck, Link, first_wrong, signs
 from nl_nodes.verify.replay import Replay
 from nl_nodes.verify.tapes import first_difference
 from nl_training.data import Split
@@ -44,6 +42,7 @@ from nl_training.verification.points import (
     make_point,
 )
 from nl_training.verification.steps import steps_beside_textbook
+from nl_training.verification.twins import compiled_twin, loss_terms, passes_differ, slices, twin, workers
 
 TOLERANCE = 1e-10
 # Of the length of a step: optimizers divide gradients by their own size, and so make rounding of tiny ones large.
@@ -51,8 +50,6 @@ STEP_TOLERANCE = 1e-6
 PASSES = 3
 # Of the gradient on another device, where rounding may carry values over a kink.
 DEVICE_LIMITS = {"float32": 0.05, "float64": 1e-9}
-MEMORY = 2**33
-"""Bytes that a pass node by node may take, counted in complex numbers; a larger batch goes through it in slices."""
 
 
 @dataclass(frozen=True)
@@ -92,19 +89,18 @@ class Chain:
 
     def __init__(self, net: Network, small: int, training: Training | None) -> None:
         self.net, self.small, self.training = net, small, training
-        self.workers = net.device.team.count if net.device.compiles else 1
+        self.workers = workers(net)
         self._known: dict[tuple[int, str, int], dict[str, Any]] = {}
 
     @cached_property
     def reference(self) -> Network:
         """The network in float64, node by node."""
-        return self.net.on(Device("cpu", dtype="float64", compile=False))
+        return twin(self.net)
 
     @cached_property
     def exact(self) -> Network:
         """The network in float64, in the form that trains."""
-        compiles = self.net.device.compiles
-        return self.net.on(Device(dtype="float64", compile=compiles, threads=self.workers, workers="threads"))
+        return compiled_twin(self.net)
 
     def links(self) -> dict[str, Callable[[], Link]]:
         """Every link by its name, to be made in this order."""
@@ -142,17 +138,10 @@ class Chain:
 
     def against_complex_step(self, point: Point, what: str) -> Link:
         """The reference's gradient along one direction of +1 and -1 through all parameters."""
-        rng = np.random.default_rng(len(point.x))
-        direction = {name: rng.choice([-1.0, 1.0], value.shape) for name, value in self.reference.params.items()}
+        direction = signs(np.random.default_rng(len(point.x)), self.reference.params)
         grads = self._reference_step(point, 0)
-        moved = {n: self.reference.params[n] + 1j * COMPLEX_H * u for n, u in direction.items()}
-        numeric = 0.0
-        for part, share in self._slices(point):
-            graph = self.reference.wire(len(part.x), train=True)
-            numeric += share * float(graph.run(x=part.x, t=part.t, **moved).results[0].imag) / COMPLEX_H
-        analytic = sum(float(np.sum(grads[name] * u)) for name, u in direction.items())
-        size = max(float(np.sqrt(sum(np.sum(grads[name] ** 2) for name in direction))), abs(numeric))
-        return _link("reference", point, what, "the gradient", abs(analytic - numeric) / size if size else 0.0)
+        product = DirectionalCheck(loss_terms(self.reference, point.x, point.t)).along(grads, direction)
+        return _link("reference", point, what, "the gradient", product.residual)
 
     def plan(self, point: Point, what: str) -> Link:
         """Loss, logits, gradients and running statistics of some passes in a row."""
@@ -230,10 +219,10 @@ class Chain:
         where, distance = steps_beside_textbook(self.exact, self.reference, self.training, point)
         return _link("step", point, what, where, distance, STEP_TOLERANCE)
 
-    def _restore(self, twin: Network) -> None:
-        """Let a twin stand where the network stands, before its first pass."""
-        twin.load_state_dict(self.net.state_dict())
-        twin.passes = 0
+    def _restore(self, copy: Network) -> None:
+        """Let a copy stand where the network stands, before its first pass."""
+        copy.load_state_dict(self.net.state_dict())
+        copy.passes = 0
 
     def _reference_step(self, point: Point, number: int) -> dict[str, Any]:
         """Gradients, running statistics, loss and logits of a pass node by node; known ones are not computed again."""
@@ -248,8 +237,8 @@ class Chain:
     def _sliced_step(self, point: Point) -> dict[str, Any]:
         sums: dict[str, Any] = {}
         logits = []
-        for part, share in self._slices(point):
-            done = self.reference.step(part.x, part.t)
+        for x, t, share in slices(self.reference, point.x, point.t):
+            done = self.reference.step(x, t)
             for name, value in {**done.grads, LOSS: done.loss}.items():
                 sums[name] = sums.get(name, 0.0) + share * value
             logits.append(done.logits)
@@ -258,24 +247,7 @@ class Chain:
 
     @cached_property
     def _changes(self) -> bool:
-        """Whether a pass differs from the one before: by dropout's mask, or by running statistics."""
-        graph = self.reference.wire(1 + self.small, train=True)
-        return bool(graph.updates) or any(isinstance(node, IndexMask) for node in graph.order)
-
-    def _slices(self, point: Point) -> Iterator[tuple[Point, float]]:
-        """A batch in slices that fit the memory, each with its share of the mean loss.
-
-        Raises:
-            NotComparable: where a batch that is too large depends on all its images at once.
-        """
-        count = len(point.x)
-        each = memory_of(self.reference, self.small) // self.small
-        most = max(MEMORY // each, 1)
-        if count > most and self._changes:
-            raise NotComparable(f"{count} images at once need {count * each / 2**30:.0f} GiB")
-        for start in range(0, count, most):
-            x, t = point.x[start : start + most], point.t[start : start + most]
-            yield Point(point.name, x, t), len(x) / count
+        return passes_differ(self.reference)
 
     def _recording(self, net: Network, point: Point) -> Recording:
         graph = net.wire(len(point.x), train=True)
@@ -287,12 +259,6 @@ class Chain:
             return record(compiled, feeds, frozenset(feeds), grads, self.workers)
         except TypeError as error:  # a node of the user's own, which runs node by node alone
             raise NotComparable(str(error)) from None
-
-
-def memory_of(net: Network, count: int) -> int:
-    """Bytes of the values of all nodes for so many images, as complex numbers."""
-    shapes = net.wire(count, train=True).shapes({"x": (count, *net.input_shape), "t": (count,)})
-    return sum(16 * int(np.prod(shape)) for shape in shapes.values())
 
 
 def _link(kind: str, point: Point, what: str, where: str, distance: float, limit: float = TOLERANCE) -> Link:

@@ -1,6 +1,7 @@
-"""Numerical gradients: the complex step, exact to rounding, and central differences beside it.
+"""Numerical derivatives: the complex step, exact to rounding, and central differences beside it.
 
-Both give the gradient of <dy, output> for one leaf, or its product with one direction, from forward passes alone.
+All are of <dy, output>, from forward passes alone, along one direction. A parameter that is not fed stands at its own
+value.
 """
 
 from __future__ import annotations
@@ -18,21 +19,29 @@ COMPLEX_H = 1e-30
 CENTRAL_H = 2.0**-17
 
 
-def complex_step(graph: Graph, feeds: Mapping[str, Any], name: str, direction: Any, dy: Any) -> float:
-    """d/dh <dy, output(leaf + h direction)> at h = 0, as the imaginary part of one pass at h = 1e-30 i.
+def derivative(graph: Graph, feeds: Mapping[str, Any], direction: Mapping[str, Any], dy: Any) -> float:
+    """d/dh <dy, output(leaves + h direction)> at h = 0, as the imaginary part of one pass at h = 1e-30 i.
+
+    The direction has an array for each leaf that moves.
 
     Source: Squire and Trapp, Using Complex Variables to Estimate Derivatives (1998).
     """
-    point = feeds[name] + 1j * COMPLEX_H * direction
-    output = graph.run(**{**feeds, name: point}).results[0]
+    moved = {name: _value(graph, feeds, name) + 1j * COMPLEX_H * u for name, u in direction.items()}
+    output = graph.run(**{**feeds, **moved}).results[0]
     return float(np.sum(dy * output.imag)) / COMPLEX_H
+
+
+def complex_step(graph: Graph, feeds: Mapping[str, Any], name: str, direction: Any, dy: Any) -> float:
+    """The `derivative` along one leaf."""
+    return derivative(graph, feeds, {name: direction}, dy)
 
 
 def central(graph: Graph, feeds: Mapping[str, Any], name: str, direction: Any, dy: Any) -> float:
     """(<dy, output(leaf + h direction)> - <dy, output(leaf - h direction)>) / 2h."""
+    value = _value(graph, feeds, name)
 
     def at(h: float) -> Any:
-        return graph.run(**{**feeds, name: feeds[name] + h * direction}).results[0]
+        return graph.run(**{**feeds, name: value + h * direction}).results[0]
 
     return float(np.sum(dy * (at(CENTRAL_H) - at(-CENTRAL_H)))) / (2 * CENTRAL_H)
 
@@ -43,3 +52,7 @@ def units(array: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
         direction = np.zeros(array.shape)
         direction[index] = 1.0
         yield index, direction
+
+
+def _value(graph: Graph, feeds: Mapping[str, Any], name: str) -> Any:
+    return feeds[name] if name in feeds else graph.leaves[name].value

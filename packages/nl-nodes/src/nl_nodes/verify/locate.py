@@ -18,9 +18,9 @@ from nl_nodes.node import Node
 from nl_nodes.nodes.leaves import Input, Leaf
 from nl_nodes.typing import Shape
 from nl_nodes.verify.check import Residual, check_graph, sample_check
-from nl_nodes.verify.draws import upstream
-from nl_nodes.verify.oracles import complex_step
-from nl_nodes.verify.tail import node_values
+from nl_nodes.verify.numeric import complex_step
+from nl_nodes.verify.sampling import upstream
+from nl_nodes.verify.subgraph import node_values
 
 TOLERANCE = 1e-10
 # An input of up to so many elements is gone through one by one; in a larger one a wrong element is found by halving.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,11 @@ def upstream(rng: np.random.Generator, shape: Shape) -> FloatArray:
     values = rng.uniform(0.5, 1.5, shape)
     signs = rng.choice([-1.0, 1.0], shape)
     return np.asarray(values * signs)
+
+
+def signs(rng: np.random.Generator, arrays: Mapping[str, Any]) -> dict[str, FloatArray]:
+    """One random direction of +1 and -1 through several arrays."""
+    return {name: rng.choice([-1.0, 1.0], array.shape) for name, array in arrays.items()}
 
 
 def directions(rng: np.random.Generator, shape: Shape, draws: int) -> Iterator[FloatArray]:
