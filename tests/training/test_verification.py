@@ -20,6 +20,7 @@ from nl_layers.optimizers import SGD, Adam
 from nl_layers.schedules import Constant, Cosine
 from nl_models import Network, build
 from nl_nodes import Device, Dot, MulConst
+from nl_nodes.compiler.fused import Affine as FusedAffine
 from nl_nodes.compiler.fused.winograd import Winograd
 from nl_nodes.verify import Certificate, fingerprint, load_certificate, mutated_code
 from nl_training import plots
@@ -359,17 +360,22 @@ class Recorder(Observer):
         self.found[step] = metrics
 
 
-def train(*observers: Observer) -> dict:
+def train(*observers: Observer, **options) -> dict:
     data = load("digits")
-    options = {"hidden": (8, 8), "input_shape": data.input_shape, "batch_norm": True, "dropout": 0.3}
-    model = build("mlp", **options)
+    model = build("mlp", **{"hidden": (8, 8), "input_shape": data.input_shape, **options})
     Trainer(model, Adam(0.01), Constant(), data, Limits(1, 64, 10), observers=observers).run()
     return {"passes": model.passes, **model.state_dict()}
 
 
-def test_the_probe_finds_the_gradient_right_and_disturbs_nothing() -> None:
+REGULARIZED = {"batch_norm": True, "dropout": 0.3}
+REFERENCE, THREADS = {"compile": False}, {"threads": 2, "workers": "threads"}
+
+
+@pytest.mark.parametrize("device", [{}, REFERENCE, THREADS], ids=["default", "reference", "threads"])
+def test_the_probe_finds_the_gradient_right_and_disturbs_nothing(device: dict) -> None:
     recorder = Recorder()
-    alone, probed = train(), train(Probe(3), recorder)
+    alone = train(device=Device(**device), **REGULARIZED)
+    probed = train(Probe(3), recorder, device=Device(**device), **REGULARIZED)
     assert alone.keys() == probed.keys()
     for name, value in alone.items():
         np.testing.assert_array_equal(value, probed[name])
@@ -378,13 +384,30 @@ def test_the_probe_finds_the_gradient_right_and_disturbs_nothing() -> None:
     assert 0 < max(residuals) < 1e-12
 
 
-def test_the_probe_finds_a_gradient_wrong(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    right = Dot.backward
-    monkeypatch.setattr(Dot, "backward", lambda s, k, dy: (right(s, k, dy)[0], right(s, k, dy)[1] * 1.001))
+@pytest.mark.parametrize(("node", "device"), [(Dot, REFERENCE), (FusedAffine, {})], ids=["reference", "fused"])
+def test_the_probe_finds_an_error_in_the_form_that_trains(
+    node: type, device: dict, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    right = node.backward
+    wrong = lambda s, k, dy: tuple(dx if dx is None else dx * 1.001 for dx in right(s, k, dy))  # noqa: E731
+    monkeypatch.setattr(node, "backward", wrong)
     recorder = Recorder()
-    train(Probe(5), recorder)
+    train(Probe(5), recorder, device=Device(**device), **REGULARIZED)
+    assert list(recorder.found) == [5, 10]
     assert all(metrics["verify/residual"] > 1e-6 for metrics in recorder.found.values())
     assert "step 5" in caplog.text
+
+
+def test_the_probe_keeps_to_its_memory(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(twins, "MEMORY", 10 * twins.memory_of(net(input_shape=(1, 8, 8), hidden=(8, 8)), 1))
+    sliced, whole = Recorder(), Recorder()
+    train(Probe(3), sliced)
+    assert 0 < max(metrics["verify/residual"] for metrics in sliced.found.values()) < 1e-12
+    assert not caplog.records
+    train(Probe(3), whole, **REGULARIZED)
+    assert whole.found == {}
+    (record,) = caplog.records
+    assert record.getMessage().startswith("step 3: the gradient is not checked: 64 images at once need")
 
 
 def test_the_picture_shows_every_verdict() -> None:
