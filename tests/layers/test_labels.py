@@ -27,6 +27,8 @@ BAD = {
     "nothing": ([None, 1, 2], "0 to 3", "got None"),
     "ragged": ([[1], [1, 2], [3]], "different lengths"),
     "too few": ([0, 1], "(3,)", "(3, 4)", "(2,)"),
+    "rows too wide": (np.eye(5)[T], "(3,)", "(3, 4)", "(3, 5)"),
+    "rows too narrow": (np.ones((3, 3)), "(3,)", "(3, 4)", "(3, 3)"),
     "a column": ([[0], [1], [2]], "(3,)", "(3, 4)", "(3, 1)"),
     "a negative share": (np.full((3, 4), -0.25), "0", "got -0.25"),
     "a share that is NaN": (np.full((3, 4), np.nan), "0", "got nan"),
@@ -71,6 +73,8 @@ def test_a_row_of_weights_is_no_target_of_a_sigmoid() -> None:
     assert SoftmaxWithLoss().forward(X, rows) == pytest.approx(2 * SoftmaxWithLoss().forward(X, rows / 2))
     with refused("SigmoidWithLoss", "0 to 1", "got 2.0"):
         SigmoidWithLoss().forward(X, rows)
+    with refused("SoftmaxWithLoss", "0 or more", "got -2.0"):
+        SoftmaxWithLoss().forward(X, -rows)
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])
@@ -82,6 +86,19 @@ def test_beside_one_value_labels_are_targets(shape) -> None:
     for t, named in (([1, 0, 2], "got 2"), ([1, -0.1, 0], "got -0.1"), ([True, False, True], "got True")):
         with refused("0 to 1", named):
             loss.forward(x, t)
+    for t in (np.ones(2), np.ones(4), np.ones((3, 2))):
+        with refused("(3,)", str(t.shape)):
+            loss.forward(x, t)
+
+
+def test_labels_need_a_class() -> None:
+    with refused("0 to -1", "got 0"):
+        checked_labels("net", [0, 0, 0], (3, 0))
+
+
+def test_there_may_be_more_classes_than_the_labels_dtype_has_numbers() -> None:
+    for dtype in ("uint8", "int8", "float16"):
+        assert checked_labels("net", np.array([0, 100], dtype), (2, 70_000)).tolist() == [0, 100]
 
 
 def test_labels_of_a_device_are_checked_there() -> None:

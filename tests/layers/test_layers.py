@@ -18,7 +18,8 @@ from nl_layers import (
     SoftmaxWithLoss,
     Tanh,
 )
-from nl_nodes import ShapeError, UserError
+from nl_layers.layer import Mode
+from nl_nodes import Graph, IndexMask, Input, ShapeError, UserError
 from nl_nodes.verify import draw, upstream
 
 RNG = np.random.default_rng(1)
@@ -81,7 +82,7 @@ def test_softmax_rows_vector_and_extremes() -> None:
     np.testing.assert_allclose(layer.forward(LOGITS), y, rtol=1e-14)
     np.testing.assert_allclose(layer.backward(dy), y * (dy - (dy * y).sum(1, keepdims=True)), rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(Softmax().forward(LOGITS[0]), y[0], rtol=1e-14)
-    assert Softmax().forward(np.array([[1e4, -1e4, 1e4]])).tolist() == [[0.5, 0, 0.5]]
+    assert Softmax().forward(np.array([[1e4, -1e4, 1e4], [-1e4] * 3])).tolist() == [[0.5, 0, 0.5], [1 / 3] * 3]
     assert Sigmoid().forward(np.array([[1e4, -1e4, 0]])).tolist() == [[1, 0, 0.5]]
 
 
@@ -174,6 +175,15 @@ def test_batch_normalization(shape) -> None:
     np.testing.assert_allclose(layer.backward(dy), dy * scale, rtol=1e-12)
 
 
+@pytest.mark.parametrize("train", [True, False])
+def test_batch_normalization_flattens_images_where_it_has_a_scale_for_each_value(train: bool) -> None:
+    x, gamma, beta = RNG.standard_normal((5, 3, 2, 2)), RNG.uniform(0.5, 2, 12), RNG.standard_normal(12)
+    for shape in ((5, 3, 2, 2), (5, 3, 4)):
+        layer, rows = BatchNormalization(gamma, beta), BatchNormalization(gamma, beta)
+        np.testing.assert_array_equal(layer.forward(x.reshape(shape), train), rows.forward(x.reshape(5, 12), train))
+    assert BatchNormalization(np.ones(3), np.zeros(3)).forward(x[:, :, :1, :1], train).shape == (5, 3, 1, 1)
+
+
 @pytest.mark.parametrize("inverted", [True, False])
 def test_dropout_masks_scaling_and_replay(inverted: bool) -> None:
     x, dy = RNG.uniform(1, 2, (200, 50)), upstream(rng(), (200, 50))
@@ -189,6 +199,9 @@ def test_dropout_masks_scaling_and_replay(inverted: bool) -> None:
     np.testing.assert_array_equal(replay.forward(x), first)
     replay.forward(x, train=False)  # shifts no mask
     np.testing.assert_array_equal(replay.forward(x), second)
+    for seed, stream in ((9, 0), (8, 2)):
+        mask = Graph(IndexMask(Input("x"), 0.3, seed, stream)).forward(x=x)
+        np.testing.assert_array_equal(Dropout(0.3, inverted, seed, stream).forward(x) != 0, mask != 0)
     for other in (Dropout(0.3, inverted, seed=8), Dropout(0.3, inverted, seed=9, stream=1)):
         assert not np.array_equal(other.forward(x), first)
     np.testing.assert_allclose(layer.forward(x, train=False), x if inverted else 0.7 * x, rtol=1e-15)
@@ -216,6 +229,20 @@ def test_losses(t, dy: float) -> None:
         np.testing.assert_allclose(loss.forward(x, t), value, rtol=1e-13)
         np.testing.assert_allclose(loss.backward(dy), dy * gradient, rtol=1e-10, atol=1e-13)
     np.testing.assert_allclose(loss.backward(), gradient, rtol=1e-10)
+
+
+class Noting(CrossEntropy, abstract=True):
+    """Notes whether it is wired to train."""
+
+    def wire(self, *inputs, mode):
+        self.train = mode.train
+        return super().wire(*inputs, mode=mode)
+
+
+def test_a_loss_is_wired_to_train() -> None:
+    loss = Noting()
+    loss.forward(softmax(LOGITS), LABELS)
+    assert loss.train
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 1)])
@@ -283,6 +310,8 @@ def test_batch_normalization_refuses_to_train_on_one_value(shape) -> None:
         (lambda: Pooling(3, 2).forward(np.ones((1, 1, 2, 2))), ["3x2", "(1, 1, 2, 2)"]),
         (lambda: BatchNormalization(np.ones(3), np.ones(4)), ["(3,)", "(4,)"]),
         (lambda: BatchNormalization(np.ones(3), np.ones(3)).forward(np.ones((5, 4))), ["(3,)", "(5, 4)"]),
+        (lambda: BatchNormalization(np.ones(1), np.ones(1)).forward(np.ones(5)), ["(1,)", "(5,)"]),
+        (lambda: BatchNormalization(np.ones(1), np.ones(1)).wire(Input("x"), mode=Mode(train=True)), ["(1,)", "None"]),
         (lambda: SoftmaxWithLoss().forward(np.ones((5, 3)), np.ones((4, 3))), ["(5, 3)", "(4, 3)"]),
         (lambda: SigmoidWithLoss().forward(np.ones((5, 3)), np.ones(4, int)), ["(5, 3)", "(4,)"]),
     ],

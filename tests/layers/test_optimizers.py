@@ -192,7 +192,7 @@ def test_schedules() -> None:
     for epoch in (2, 3, 6, 9, 10):
         expected = 0.1 + 0.9 * (1 + math.cos(math.pi * (epoch - 2) / 8)) / 2
         assert warm.factor(epoch, 10) == pytest.approx(expected, abs=1e-11)
-    assert (warm.factor(2, 10), warm.factor(10, 10)) == (1, 0.1)
+    assert (warm.factor(2, 10), warm.factor(10, 10), warm.factor(12, 10)) == (1, 0.1, 0.1)
     assert Cosine(warmup=5.0).factor(1.0, 2.0) == 1  # a short training warms up for half of it
     assert all(0 < Cosine().factor(e / 7, 3) <= 1 for e in range(21))
 
@@ -240,6 +240,12 @@ def test_an_optimizer_that_takes_another_ones_state_goes_on_like_it(kind: type[O
     second.load_state_dict(saved, steps)
     second.update(params, grads)
     assert all(np.array_equal(params[name], value) for name, value in expected.items())
+
+
+def test_the_state_names_each_average() -> None:
+    adam = Adam(beta1=0.75, beta2=0.875)
+    adam.update({"W1": np.ones(1)}, {"W1": np.full(1, 4.0)})
+    assert {key: array.tolist() for key, array in adam.state_dict().items()} == {"W1/mean": [1], "W1/square_mean": [2]}
 
 
 def test_the_state_of_another_optimizer_is_refused() -> None:

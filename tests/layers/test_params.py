@@ -6,8 +6,10 @@ from support.fake_device import FakeBackend, install
 from support.refusals import refused
 
 from nl_layers import Affine, BatchNormalization, Dropout, FlatDict, Params, SoftmaxWithLoss
+from nl_layers.flat import blocks, decayed, together
 from nl_layers.optimizers import SGD
 from nl_nodes import Device, Parameter
+from nl_nodes.device import backends
 
 install()
 FAKE = FakeBackend()
@@ -112,14 +114,33 @@ def test_the_whole_buffer_is_set() -> None:
         params.flat = np.zeros(3)
 
 
+def test_flat_arrays_are_worked_on_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    flat, matrix = np.arange(12), np.zeros((6, 2))
+    monkeypatch.setattr(backends()["cpu"], "block", 5)
+    assert [a.tolist() for (a,) in blocks(flat)] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
+    assert [a.shape for (a,) in blocks(matrix)] == [(6, 2)]
+    monkeypatch.setattr(backends()["cpu"], "block", None)
+    assert [a.size for (a,) in blocks(flat)] == [12]
+
+
 def test_arrays_of_the_device_take_host_values() -> None:
     params = FlatDict(SHAPES, Device("fake").zeros)
     params.assign({"W1": W, "b1": FAKE.array(B)})
     np.testing.assert_array_equal(FAKE.host(params.flat), [*W.ravel(), *B])
 
 
-def test_an_optimizer_sees_gradients_that_were_set() -> None:
+def test_flat_parameters_and_gradients_are_one_array_each() -> None:
     params, grads = flat(), flat()
+    ((param, grad),) = together(params, grads).values()
+    assert (param is params.flat, grad is grads.flat) == (True, True)
+    (weights,) = decayed(params)
+    assert weights is params.decayed
+
+
+@pytest.mark.parametrize("of_grads", [flat, plain])
+@pytest.mark.parametrize("of_params", [flat, plain])
+def test_an_optimizer_sees_gradients_that_were_set(of_params, of_grads) -> None:
+    params, grads = of_params(), of_grads()
     grads["W1"] = grads["W1"] + W
     SGD(lr=1).update(params, grads)
     np.testing.assert_array_equal(params["W1"], -W)

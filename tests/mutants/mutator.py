@@ -73,9 +73,9 @@ def _declarations(target: Target) -> Iterator[Mutant]:
 
 
 def _sites(holder: ast.AST, function: ast.FunctionDef) -> Iterator[Site]:
-    """Every part of the body with its place, but for guards."""
+    """Every part of the body with its place, but for guards and annotations, which nothing evaluates."""
     for field, value in ast.iter_fields(holder):
-        if holder is function and field != "body":
+        if field == "annotation" or (holder is function and field != "body"):
             continue
         for place, node in enumerate(value if isinstance(value, list) else [value]):
             if isinstance(node, ast.AST) and not is_guard(node):

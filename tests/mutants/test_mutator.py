@@ -9,8 +9,8 @@ from support.node_cases import NODES
 
 from mutants.gate import Report, Verdict, mutants_of
 from mutants.judges import Loops, alarm, elementwise, killer, textbook
-from mutants.mutator import Mutant, installed
-from mutants.targets import owner_of, resolve, targets
+from mutants.mutator import Mutant, installed, mutants
+from mutants.targets import Target, owner_of, resolve, targets
 from nl_nodes import Add, Exp, Graph, Input
 from nl_nodes.nodes.arithmetic import Pairwise
 from nl_nodes.verify.fingerprint import mutated_files
@@ -68,6 +68,12 @@ def test_no_two_mutants_are_alike() -> None:
     for name in targets():
         made = mutants_of(name)
         assert len({m.source for m in made}) == len({m.mutation for m in made}) == len(made)
+
+
+def test_annotations_which_nothing_evaluates_are_left_alone() -> None:
+    made = mutants(Target("nl_nodes.graph:Graph.__init__"))
+    assert made
+    assert not any("Pass" in m.mutation for m in made)
 
 
 def test_every_node_is_mutated_with_the_helpers_it_calls() -> None:

@@ -117,14 +117,17 @@ def logits_may_be_large(s: Subject) -> None:
 
 
 class Turns(Team):
-    """Two workers in one thread: from one meeting to the next the first goes as far as it can before the other begins.
+    """Workers in one thread: from one meeting to the next each goes as far as it can before the next one begins.
 
     Attributes:
         first: the number of the first.
     """
 
-    count = 2
     first = 0
+
+    def __init__(self, count: int = 2) -> None:
+        super().__init__()
+        self.count = count
 
     def load(self, calls: Sequence[Sequence[Call]]) -> Any:
         """Each worker's steps from meeting to meeting."""
@@ -134,8 +137,8 @@ class Turns(Team):
         """All stretches, in turn."""
         self.pass_index = pass_index
         for stretches in zip(*loaded, strict=True):
-            for number in (self.first, 1 - self.first):
-                for function, args in stretches[number]:
+            for steps in (*stretches[self.first :], *stretches[: self.first]):
+                for function, args in steps:
                     function(*args)
 
     def _stretches(self, calls: Sequence[Call]) -> Iterator[Any]:

@@ -78,10 +78,12 @@ def numbered(n: int) -> Split:
 
 
 @pytest.mark.parametrize(("n", "sizes"), [(10, [4, 4, 2]), (8, [4, 4]), (3, [3]), (0, [])])
-def test_every_image_once_and_the_last_partial_batch_too(n, sizes):
-    got = list(batches(numbered(n), 4, epoch_order(n, seed=0, epoch=1)))
+def test_every_image_once_in_the_order_given_and_the_last_partial_batch_too(n, sizes):
+    order = epoch_order(n, seed=0, epoch=1)
+    assert sorted(order) == list(range(n))
+    got = list(batches(numbered(n), 4, order))
     assert [len(t) for _, t in got] == sizes
-    assert sorted(t for _, part in got for t in part) == list(range(n))
+    assert [t for _, part in got for t in part] == order.tolist()
     for x, t in got:
         np.testing.assert_array_equal(x.ravel(), t)
 

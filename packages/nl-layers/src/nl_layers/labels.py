@@ -61,11 +61,8 @@ def _classes(xp: Any, t: Array, count: int) -> Array:
     """Which labels are classes."""
     if t.dtype.kind not in "iuf":
         return xp.zeros(t.shape, dtype=bool)
-    if t.dtype.kind == "f":
-        t = t.astype("float64")
-        return (t >= 0) & (t < count) & (t == xp.floor(t))
-    t = t.astype("int64")
-    return (t >= 0) & (t < count)
+    t = t.astype("float64")  # in which every count has a place
+    return (t >= 0) & (t < count) & (t == xp.floor(t))
 
 
 def shape_of(x: Any) -> Shape:

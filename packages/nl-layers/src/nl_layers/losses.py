@@ -149,8 +149,9 @@ class SigmoidWithLoss(Loss):
         x = Reshape(inputs[0], (0, -1))
         t = OneHot(inputs[1], x)
         # Not Softplus(x) - t x, whose two terms cancel where x is large and right.
-        ones, zeros = MaskedMul(t, Softplus(MulConst(x, -1))), MaskedMul(AddConst(MulConst(t, -1), 1), Softplus(x))
-        return Mean(Sum(Add(ones, zeros), axis=1))
+        ones = MaskedMul(t, Softplus(MulConst(x, -1)))
+        zeros = MaskedMul(AddConst(MulConst(t, -1), 1), Softplus(x))
+        return Mean(Sum(Add(ones, zeros), axis=-1))
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:

@@ -52,7 +52,7 @@ class BatchNormalization(Layer):
             x = Reshape(x, (0, -1))
         if x.shape is None or len(x.shape) not in (2, 4) or x.shape[1] != features:
             raise ShapeError(f"BatchNormalization: gamma ({features},) needs (N, {features}[, H, W]), got {x.shape}")
-        form = (1, -1) if len(x.shape) == 2 else (1, -1, 1, 1)
+        form = (1, -1, 1, 1)[: len(x.shape)]
         var: Node
         if mode.train:
             axes = tuple(a for a in range(len(x.shape)) if a != 1)

@@ -150,7 +150,7 @@ class AdaGrad(Optimizer):
         """One step."""
         h = state["square_sum"]
         h += grad * grad
-        param -= self.lr * grad / (backend_of([h]).xp.sqrt(h) + self.eps)
+        param -= self.lr * grad / (backend_of([param]).xp.sqrt(h) + self.eps)
 
 
 class RMSprop(Optimizer):
@@ -170,7 +170,7 @@ class RMSprop(Optimizer):
         h = state["square_mean"]
         h *= self.decay
         h += (1 - self.decay) * grad * grad
-        param -= self.lr * grad / (backend_of([h]).xp.sqrt(h) + self.eps)
+        param -= self.lr * grad / (backend_of([param]).xp.sqrt(h) + self.eps)
 
 
 class Adam(Optimizer):
@@ -194,7 +194,7 @@ class Adam(Optimizer):
         m += (1 - self.beta1) * grad
         v *= self.beta2
         v += (1 - self.beta2) * grad * grad
-        root = backend_of([v]).xp.sqrt(v / (1 - self.beta2**self.steps))
+        root = backend_of([param]).xp.sqrt(v / (1 - self.beta2**self.steps))
         param -= self.lr / (1 - self.beta1**self.steps) * m / (root + self.eps)
 
 

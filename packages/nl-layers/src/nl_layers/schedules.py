@@ -57,5 +57,5 @@ class Cosine:
         warmup = min(self.warmup, epochs / 2)
         if epoch < warmup:
             return max(epoch / warmup, 0.01)
-        progress = (epoch - warmup) / (epochs - warmup) if epochs > warmup else 1.0
-        return self.final + (1 - self.final) * 0.5 * (1 + cos(pi * min(progress, 1.0)))
+        progress = min((epoch - warmup) / (epochs - warmup), 1.0)
+        return self.final + (1 - self.final) * 0.5 * (1 + cos(pi * progress))

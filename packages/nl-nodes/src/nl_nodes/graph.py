@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -74,7 +75,8 @@ class Graph:
         shapes: dict[Node, Shape] = {}
         for node in self.order:
             if isinstance(node, Leaf):
-                shapes[node] = feeds[node.name] if node.name in feeds else _held(node).shape
+                fed = node.name in feeds and not isinstance(node, Constant)
+                shapes[node] = feeds[node.name] if fed else _held(node).shape
             else:
                 shapes[node] = node.infer(*[shapes[n] for n in node.inputs])
         return shapes
@@ -97,13 +99,10 @@ class Graph:
                 found.add(node)
         return found
 
-    def _count_uses(self) -> dict[Node, int]:
-        uses = dict.fromkeys(self.order, 0)
-        for node in self.order:
-            for n in node.inputs:
-                uses[n] += 1
-        for node in (*self.outputs, *self.updates.values()):
-            uses[node] += 1
+    def _count_uses(self) -> Counter[Node]:
+        """How often each node's array is used in a pass; results and updates are used at its end."""
+        uses = Counter(n for node in self.order for n in node.inputs)
+        uses.update((*self.outputs, *self.updates.values()))
         return uses
 
 
@@ -132,7 +131,7 @@ class Pass:
 
     def _run(self, feeds: Mapping[str, Any]) -> dict[Node, Array]:
         values: dict[Node, Array] = {}
-        uses = dict(self.graph._uses)
+        uses = self.graph._uses.copy()
         for node in self.graph.order:
             if isinstance(node, Leaf):
                 values[node] = self._leaf(node, feeds)
@@ -148,8 +147,8 @@ class Pass:
         return values
 
     def _leaf(self, leaf: Leaf, feeds: Mapping[str, Any]) -> Array:
-        value = feeds[leaf.name] if leaf.name in feeds and not isinstance(leaf, Constant) else _held(leaf)
-        array = value if self.backend.owns(value) else self.backend.array(value)
+        fed = leaf.name in feeds and not isinstance(leaf, Constant)
+        array = self.backend.array(feeds[leaf.name] if fed else _held(leaf))
         if leaf.shape is not None and tuple(array.shape) != leaf.shape:
             raise ShapeError(f"{leaf!r} must have shape {leaf.shape}, got {tuple(array.shape)}")
         return array
@@ -225,7 +224,7 @@ def topological_order(outputs: Iterable[Node]) -> tuple[Node, ...]:
         while stack:
             node = stack[-1]
             waiting = [n for n in node.inputs if n not in order]
-            if waiting and node not in order:
+            if waiting:
                 stack.extend(reversed(waiting))
             else:
                 order[stack.pop()] = None

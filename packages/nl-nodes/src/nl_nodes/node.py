@@ -115,7 +115,7 @@ class Node:
         self.inputs = inputs
         shapes = [node.shape for node in inputs]
         known = [shape for shape in shapes if shape is not None]
-        self.shape = self.infer(*known) if inputs and len(known) == len(shapes) else None
+        self.shape = self.infer(*known) if inputs and None not in shapes else None
 
     @property
     def attributes(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nl_nodes.compiler.memory import LINE, SMALLER, Block, Memory, place
+from nl_nodes.compiler.memory import SMALLER, Block, Memory, place
 from nl_nodes.compiler.trace import Call
 from nl_nodes.compiler.workers import Team
 from nl_nodes.platform import refuse_beyond_memory
@@ -28,8 +28,7 @@ class Arena:
         self._memory = memory
         self._places, self.size = place(memory.blocks)
         refuse_beyond_memory(self.size, "the plan for this batch", SMALLER)
-        self._bytes = team.memory(self.size + LINE)
-        self._begin = -self._bytes.ctypes.data % LINE
+        self._bytes = team.memory(self.size)  # begins with a page, and so on a cache line
         for block in self._places:
             if block.value is not None:
                 self._at(block, 0, block.value.shape, block.value.dtype, block.value.strides)[...] = block.value
@@ -51,4 +50,4 @@ class Arena:
     def _at(self, block: Block, at: int, shape: Shape, dtype: Any, strides: tuple[int, ...]) -> Any:
         if block.outside:
             return np.ndarray(shape, dtype, block.memory, at, strides)
-        return np.ndarray(shape, dtype, self._bytes, self._begin + self._places[block] + at, strides)
+        return np.ndarray(shape, dtype, self._bytes, self._places[block] + at, strides)

@@ -27,23 +27,25 @@ class Block:
 
     Attributes:
         memory: stands for it while recording; never touched.
-        start: the address of that.
         lasting: whether it keeps its place from step to step, so that nothing else may lie there.
         outside: whether it is an array of somebody else, which stays where it is.
         value: what it holds at the beginning, if that matters.
         alias: an array of another block that takes its place.
         users: the first and last call of each worker that uses it.
         rounds: the first and last round in which anybody does; workers meet between two rounds.
+        start: the address of `memory`.
     """
 
     memory: Any
-    start: int
     lasting: bool = False
     outside: bool = False
     value: Any = None
     alias: Any = None
     users: dict[int, tuple[int, int]] = field(default_factory=dict)
     rounds: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        self.start: int = self.memory.ctypes.data
 
     @property
     def size(self) -> int:
@@ -52,8 +54,9 @@ class Block:
 
     @property
     def life(self) -> tuple[int, int, int, int, int]:
-        """The one worker that uses it, its first and last call, and the rounds; for several workers -1, 0, 0."""
-        worker, calls = next(iter(self.users.items())) if len(self.users) == 1 else (-1, (0, 0))
+        """The worker that uses it, its first and last call, and the rounds; of several, -1 and the rounds alone."""
+        several = len(self.users) > 1
+        worker, calls = (-1, self.rounds) if several else next(iter(self.users.items()))
         return (worker, *calls, *self.rounds)
 
 
@@ -64,28 +67,27 @@ class Memory:
         self.blocks: list[Block] = []
         self._starts: list[int] = []
         self._constants: dict[tuple[Any, ...], Any] = {}
-        self._chunk, self._end = np.empty(0, np.uint8), 0
+        self._free: Any = ()
 
     def allocate(self, size: int, lasting: bool = False) -> Block:
         """A new block of so many bytes; pages that nobody touches take no memory."""
         size = max(size, 1)
-        if self._end + size > len(self._chunk):
+        if size > len(self._free):
             refuse_beyond_memory(size, "one array of the plan for this batch", SMALLER)
-            self._chunk, self._end = np.frombuffer(mmap(-1, max(size, CHUNK)), np.uint8), 0
-        memory = self._chunk[self._end : self._end + size]
-        self._end += _round(size)
-        return self._add(Block(memory, 0, lasting))
+            self._free = np.frombuffer(mmap(-1, max(size, CHUNK)), np.uint8)
+        memory, self._free = self._free[:size], self._free[_round(size) :]
+        return self._add(Block(memory, lasting))
 
     def outside(self, array: Any) -> Any:
         """An array that somebody else holds, such as a parameter; of an empty one nothing is read or written."""
         if not array.size:
-            return np.ndarray(array.shape, array.dtype, self.allocate(0, lasting=True).memory)
+            return self.constant(array)
         base = array
-        while base.base is not None and isinstance(base.base, np.ndarray):
+        while isinstance(base.base, np.ndarray):
             base = base.base
-        flat = base.reshape(-1).view(np.uint8) if base.flags.c_contiguous else _span(array)
-        if self._find(flat.ctypes.data) is None:
-            self._add(Block(flat, 0, lasting=True, outside=True))
+        flat = base.ravel().view(np.uint8) if base.flags.c_contiguous else _span(array)
+        if self.find(flat) is None:
+            self._add(Block(flat, lasting=True, outside=True))
         return array
 
     def constant(self, array: Any) -> Any:
@@ -99,7 +101,12 @@ class Memory:
 
     def find(self, array: Any) -> Block | None:
         """The block in which an array lies, None where it lies in none."""
-        return self._find(array.ctypes.data)
+        address = array.ctypes.data
+        at = bisect_right(self._starts, address) - 1
+        if at < 0:
+            return None
+        block = self.blocks[at]
+        return block if address < block.start + block.size else None
 
     def block(self, array: Any) -> Block:
         """The block in which an array lies."""
@@ -108,15 +115,7 @@ class Memory:
             raise LookupError("an array that the plan does not know")
         return found
 
-    def _find(self, address: int) -> Block | None:
-        at = bisect_right(self._starts, address) - 1
-        if at < 0:
-            return None
-        block = self.blocks[at]
-        return block if address < block.start + max(block.size, 1) else None
-
     def _add(self, block: Block) -> Block:
-        block.start = block.memory.ctypes.data
         at = bisect_right(self._starts, block.start)
         self._starts.insert(at, block.start)
         self.blocks.insert(at, block)
@@ -147,15 +146,14 @@ def place(blocks: list[Block]) -> tuple[dict[Block, int], int]:
     """
     places: dict[Block, int] = {}
     end = 0
-    used = [b for b in blocks if b.users and not b.outside and b.alias is None]
-    for block in used:
-        if block.lasting:
+    for block in blocks:
+        if block.lasting and not block.outside:
             places[block] = end
             end = _round(end + block.size)
     begin = end
     # One by one, each at the lowest place that is free throughout its life.
-    passing = sorted((b for b in used if not b.lasting), key=_first)
-    lives = np.array([b.life for b in passing]).reshape((-1, 5))
+    passing = sorted((b for b in blocks if b.users and not b.lasting and b.alias is None), key=_first)
+    lives = np.array([b.life for b in passing])
     for number, block in enumerate(passing):
         rivals = [passing[i] for i in np.flatnonzero(_at_once(lives[:number], block.life))]
         at = begin
@@ -179,7 +177,7 @@ def _at_once(lives: Any, life: tuple[int, int, int, int, int]) -> Any:
     worker, first, last, begin, end = life
     calls = (lives[:, 1] <= last) & (first <= lives[:, 2])
     rounds = (lives[:, 3] <= end) & (begin <= lives[:, 4])
-    return np.where((lives[:, 0] == worker) & (worker >= 0), calls, rounds)
+    return np.where(lives[:, 0] == worker, calls, rounds)
 
 
 def _round(size: int) -> int:

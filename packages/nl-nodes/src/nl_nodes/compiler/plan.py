@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -51,15 +52,11 @@ class Plan:
         self.team, self.graph = team, graph
         recording = record(graph, feeds, samples, gradients, team.count)
         for worker, tape in enumerate(recording.tapes):
-            round_ = 0
-            for number, (name, args) in enumerate(tape.calls):
+            rounds = accumulate(name == "meet" for name, _ in tape.calls)
+            for number, ((_, args), round_) in enumerate(zip(tape.calls, rounds, strict=True)):
                 for array in args:
                     if isinstance(array, np.ndarray):
                         use(recording.memory, worker, number, round_, array)
-                round_ += name == "meet"
-        given = (*recording.inputs.values(), *recording.results, *recording.updates.values(), *recording.grads.values())
-        for array in given:
-            use(recording.memory, 0, 0, 0, array)
         arena = Arena(recording.memory, team)
         self.size = arena.size
         self.calls = [[arena.settle(call) for call in tape.calls] for tape in recording.tapes]
@@ -85,7 +82,7 @@ class Plan:
             raise DeviceError("this plan belongs to the process that forked this one: compile the graph again")
         with self.team.lock, DeferSignals():
             for name, place_ in self._inputs.items():
-                np.copyto(place_, feeds[name], casting="same_kind")
+                np.copyto(place_, feeds[name])
             self.team.run(self._loaded if loaded is None else loaded, pass_index)
             return tuple(result.copy() for result in self._results)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,9 @@ LARGE = 2**20
 Parts = list[Any]
 """One array for each worker."""
 
+Axes = dict[Node, int | None]
+"""Along which axis each node's samples lie."""
+
 
 class Member(Crew):
     """One worker of several, while its calls are recorded."""
@@ -29,12 +33,12 @@ class Member(Crew):
         super().__init__(tape.xp)
         self.tape, self.number, self.count, self.batch, self.common = tape, number, count, batch, common
         self.place: Any = None
-        self._asked = 0
+        self._asked = itertools.count()
 
-    def at(self, node: Node | None, direction: str, *part: Any) -> None:
-        """Begin a node's forward or backward, or a part of it: what is shared there is told apart by its order."""
+    def at(self, node: Node | None, direction: str) -> None:
+        """Begin a node's forward or backward: what is shared there is told apart by its order."""
         self.tape.owner = (node, direction)
-        self.place, self._asked = (node, direction, *part), 0
+        self.place, self._asked = (node, direction), itertools.count()
 
     def share(self, count: int) -> slice:
         """This worker's of so many pieces."""
@@ -42,16 +46,15 @@ class Member(Crew):
 
     def alone(self) -> Member:
         """The same worker, at what every worker does alike."""
-        return Member(self.tape, 0, 1, 0, {})
+        return Member(self.tape, 0, 1, self.batch, {})
 
     def everyone(self, samples: int) -> int:
         """The whole batch."""
-        return samples if self.count == 1 else self.batch
+        return self.batch if self.count > 1 else samples
 
     def shared(self, shape: Shape, dtype: Any) -> Traced:
         """The same memory for all."""
-        key = (self.place, self._asked)
-        self._asked += 1
+        key = (self.place, next(self._asked))
         if key not in self.common:
             self.common[key] = self.tape.empty(shape, dtype)
         return self.tape.of(np.asarray(self.common[key]))
@@ -63,13 +66,12 @@ class Member(Crew):
 
     def total(self, x: Traced) -> Traced:
         """Every worker puts its own into a common array, and adds up all."""
-        if self.count == 1:
-            return x
-        slots = self.shared((self.count, *x.shape), x.dtype)
-        slots[self.number] = x
-        self.meet()
-        result: Traced = np.add.reduce(slots, axis=0)
-        return result
+        if self.count > 1:
+            slots = self.shared((self.count, *x.shape), x.dtype)
+            slots[self.number] = x
+            self.meet()
+            x = np.add.reduce(slots, axis=0)
+        return x
 
     def meet(self) -> None:
         """Wait for the others."""
@@ -132,13 +134,13 @@ class Recording:
         self.updates = {b: self._whole(node, self._values[node]) for b, node in graph.updates.items()}
         self.grads: dict[str, Any] = {}
         self._others: dict[Block, Parts] = {}
-        self._waiting: list[tuple[Traced, Parts]] = []
+        self._waiting: list[tuple[Any, Parts]] = []
         if gradients is not None:
             self._backward(gradients)
 
-    def _follow(self, samples: frozenset[str]) -> dict[Node, int | None]:
+    def _follow(self, samples: frozenset[str]) -> Axes:
         """Along which axis each node's samples lie; None where it has none, or all workers hold the same."""
-        axes: dict[Node, int | None] = {}
+        axes: Axes = {}
         for node in self.graph.order:
             if isinstance(node, Leaf):
                 axes[node] = 0 if node.name in samples and isinstance(node, Input) else None
@@ -162,13 +164,13 @@ class Recording:
             self._values[node] = parts
 
     def _leaf(self, leaf: Leaf, feeds: Mapping[str, tuple[Shape, Any]]) -> Parts:
-        if leaf.name in feeds:
+        if isinstance(leaf, Constant):
+            whole = self.memory.constant(np.array(leaf.value, order="C"))
+        elif leaf.name in feeds:
             shape, dtype = feeds[leaf.name]
             size = int(np.prod(shape)) * np.dtype(dtype).itemsize
             whole = self.tapes[0].on(self.memory.allocate(size, lasting=True), shape, dtype)
             self.inputs[leaf.name] = whole
-        elif isinstance(leaf, Constant):
-            whole = self.memory.constant(np.array(leaf.value, order="C"))
         else:
             whole = self.memory.outside(leaf.value)
         return [tape.of(np.asarray(whole))[self._part(leaf, m)] for tape, m in zip(self.tapes, self.crew, strict=True)]
@@ -190,9 +192,8 @@ class Recording:
         kept.words = member.words(first * int(np.prod(self.shapes[node][1:])))
         kept.pass_index = 0
         y = node.forward(kept, *inputs)
-        if node in self.graph.needs:
-            kept.inputs, kept.output = inputs, y
-            self._kept.setdefault(node, []).append(kept)
+        kept.inputs, kept.output = inputs, y
+        self._kept.setdefault(node, []).append(kept)
         return y
 
     def _whole(self, node: Node, parts: Parts, direction: str = "forward") -> Any:
@@ -203,8 +204,8 @@ class Recording:
         for member, part in zip(self.crew, parts, strict=True):
             where = self._part(node, member)
             member.at(node, direction)
-            if where or member.number == 0:
-                member.tape.of(np.asarray(whole))[where or ...] = part
+            if where or member is self.crew[0]:
+                member.tape.of(np.asarray(whole))[where] = part
         return whole
 
     def _backward(self, gradients: Mapping[str, Any]) -> None:
@@ -220,7 +221,7 @@ class Recording:
             if isinstance(node, Leaf):  # all that uses it lies behind
                 if node.trainable:
                     self._leaf_gradient(node, gradients, grads, partial)
-            elif node in self._kept and node in grads:
+            elif node in grads and node in self.graph.needs:
                 self._pull(node, gradients, grads, partial)
         for member in self.crew:
             member.at(None, "backward")
@@ -240,16 +241,12 @@ class Recording:
         for i, n in enumerate(node.inputs):
             if n not in self.graph.needs or found[0][i] is None:
                 continue
-            parts = [dxs[i] for dxs in found]
-            if node.broadcasts:
-                parts = [unbroadcast(dx, self._values[n][w].shape) for w, dx in enumerate(parts)]
+            parts = [unbroadcast(dxs[i], x.shape) for dxs, x in zip(found, self._values[n], strict=True)]
             summed = self.axes[node] not in (None, TOTAL) and self.axes[n] in (None, TOTAL) and not _one(parts)
             if summed and isinstance(n, Leaf) and n.name in gradients:
                 _accumulate(partial, n, parts)
             else:
                 if summed:
-                    for member in self.crew:
-                        member.at(node, "backward", i)
                     parts = [member.total(dx) for member, dx in zip(self.crew, parts, strict=True)]
                 _accumulate(grads, n, parts)
 
@@ -276,27 +273,28 @@ class Recording:
 
     def _sum_of(self, parts: Parts, target: Traced) -> None:
         """The workers' parts of a gradient, added up: a large one at once, so that its parts' memory serves others."""
+        others = parts[1:]
         self._bind(parts[0], target)
-        if len(parts) == 1 or not target.size:
+        if not others or not target.size:
             return
         block = self.memory.block(target)
         if block.size < LARGE * target.itemsize:  # one addition for all that is in it
             if block not in self._others:
                 count, dtype = block.size // target.itemsize, target.dtype
-                others = [tape.on(self.memory.allocate(block.size, True), (count,), dtype) for tape in self.tapes[1:]]
-                self._others[block] = others
-                self._waiting.append((self.tapes[0].of(block.memory.view(dtype)), others))
-            for part, other in zip(parts[1:], self._others[block], strict=True):
-                self._bind(part, _beside(target, block, other))
+                wholes = [tape.on(self.memory.allocate(block.size, True), (count,), dtype) for tape in self.tapes[1:]]
+                self._others[block] = wholes
+                self._waiting.append((block.memory.view(dtype), wholes))
+            for part, whole in zip(others, self._others[block], strict=True):
+                self._bind(part, _beside(target, block, whole))
             return
-        self._waiting.append((target, parts[1:]))
+        self._waiting.append((target, others))
         if target.size >= LARGE:
             self._add_up()
 
     def _bind(self, source: Traced, target: Traced) -> None:
         """Let a value be written where it is wanted, or copy it there."""
         block = self.memory.block(source)
-        fits = source.flags.c_contiguous and source.nbytes == block.size and source.ctypes.data == block.start
+        fits = source.flags.c_contiguous and source.nbytes == block.size
         alike = target.flags.c_contiguous and source.dtype == target.dtype
         if fits and alike and not block.lasting and block.alias is None:
             block.alias = target
@@ -308,16 +306,16 @@ class Recording:
         for member in self.crew:
             member.meet()
             for whole, parts in self._waiting:
-                share = member.share(len(whole))
-                mine = member.tape.of(np.asarray(whole))[share]
-                for part in parts:
-                    np.add(mine, member.tape.of(np.asarray(part))[share], out=mine)
+                mine, *others = (member.tape.of(np.atleast_1d(np.asarray(a))) for a in (whole, *parts))
+                share = member.share(len(mine))
+                for other in others:
+                    np.add(mine[share], other[share], out=mine[share])
         self._waiting = []
 
 
 def _one(parts: Parts) -> bool:
     """Whether the workers' parts are one array, which they filled together."""
-    return len(parts) > 1 and len({part.ctypes.data for part in parts}) == 1
+    return len({part.ctypes.data for part in parts}) < len(parts)
 
 
 def _beside(target: Traced, block: Block, other: Traced) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
+
+import numpy as np
 
 from nl_nodes.compiler.sources import Sources
 from nl_nodes.graph import Graph, topological_order
@@ -11,6 +13,9 @@ from nl_nodes.node import Node, claim
 
 Rule = Callable[[Node], Node | None]
 """What to put in a node's place, or None where the pattern does not fit; values and gradients stay the same."""
+
+PLAIN = bool | int | float | complex | str | bytes | None
+"""Settings that are equal where their text is: it tells -0.0 from 0.0, and finds a NaN equal to itself."""
 
 
 def rewrite(graph: Graph, stages: Sequence[Sequence[Rule]], sources: Sources | None = None) -> Graph:
@@ -43,7 +48,7 @@ def _once(graph: Graph, rules: Sequence[Rule], sources: Sources | None) -> tuple
                 claim([better], made.path)
                 if sources:
                     sources.replaced(made, better)
-                made, changed = _merged(better, same, sources), True
+                made, changed = better, True
         new[node] = _merged(made, same, sources)
     outputs = [new[n] for n in graph.outputs]
     return Graph(*outputs, updates={buffer: new[n] for buffer, n in graph.updates.items()}), changed
@@ -60,7 +65,7 @@ def _merged(node: Node, same: dict[Hashable, Node], sources: Sources | None) -> 
     """The first node that is equal to this one: same operation, settings and inputs."""
     if not node.inputs:
         return node
-    first = same.setdefault((type(node), node.inputs, _exact(node.attributes)), node)
+    first = same.setdefault((type(node), node.inputs, _exact(sorted(node.attributes.items()))), node)
     if sources:
         sources.again(node, first)
     return first
@@ -69,12 +74,8 @@ def _merged(node: Node, same: dict[Hashable, Node], sources: Sources | None) -> 
 def _exact(value: Any) -> Hashable:
     """A key that is equal for equal settings alone: arrays by their bytes, what has no value to compare by itself."""
     kind = type(value)
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return kind, tuple(value.shape), str(value.dtype), value.tobytes()
-    if isinstance(value, Mapping):
-        return kind, tuple(sorted((repr(key), _exact(item)) for key, item in value.items()))
+    if isinstance(value, np.ndarray | np.generic):
+        return kind, value.shape, value.dtype.str, value.tobytes()
     if isinstance(value, tuple | list):
         return kind, *map(_exact, value)
-    if isinstance(value, bool | int | float | complex | str | bytes | None):
-        return kind, repr(value)  # which tells -0.0 from 0.0, and finds a NaN equal to itself
-    return kind, id(value)
+    return kind, repr(value) if isinstance(value, PLAIN) else id(value)

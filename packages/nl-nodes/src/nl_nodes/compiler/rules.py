@@ -46,33 +46,24 @@ def mean_as_sum(node: Node) -> Node | None:
 
 def convolution(node: Node) -> Node | None:
     """Windows, a matrix product, a bias, a transposition: a convolution on maps."""
-    b: Node | None
-    plus: Node | None
     match node:
         case Transpose(
             axes=(3, 0, 1, 2),
             inputs=(
                 Add(
                     inputs=(
-                        Dot(inputs=(Reshape(inputs=(w,)), Img2Matrix(fill=0.0, inputs=(x,)) as windows)),
+                        Dot(inputs=(Reshape(inputs=(w,)), Img2Matrix(fill=0.0) as windows)),
                         Reshape(inputs=(b,)) as plus,
                     )
                 ),
             ),
-        ):
-            pass
+        ) if w.shape is not None and (b.shape, plus.shape) == (w.shape[:1], (w.shape[0], 1, 1, 1)):
+            return _convolution(windows, w, b)
         case Transpose(
-            axes=(3, 0, 1, 2),
-            inputs=(Dot(inputs=(Reshape(inputs=(w,)), Img2Matrix(fill=0.0, inputs=(x,)) as windows)),),
+            axes=(3, 0, 1, 2), inputs=(Dot(inputs=(Reshape(inputs=(w,)), Img2Matrix(fill=0.0) as windows)),)
         ):
-            b = plus = None
-        case _:
-            return None
-    if x.shape is None or w.shape is None or w.shape[1:] != (x.shape[1], windows.height, windows.width):
-        return None
-    if b is not None and plus is not None and (b.shape, plus.shape) != (w.shape[:1], (w.shape[0], 1, 1, 1)):
-        return None
-    return Transpose(conv(_maps(x), w, b, windows.pad, windows.stride), TO_IMAGES)
+            return _convolution(windows, w, None)
+    return None
 
 
 def channel_mean(node: Node) -> Node | None:
@@ -178,7 +169,7 @@ def pooling(node: Node) -> Node | None:
             return None
     match windows:
         case Img2Matrix(height=2, width=2, stride=2, pad=0, inputs=(x,)):
-            return Transpose(Pool(_maps(x)), TO_IMAGES)
+            return Transpose(Pool(Transpose(x, TO_MAPS)), TO_IMAGES)
     return None
 
 
@@ -293,7 +284,7 @@ def pairwise_before_transposing(node: Node) -> Node | None:
     """Two transposed alike, added or multiplied."""
     match node:
         case Add(inputs=(Transpose() as a, Transpose() as b)) | Mul(inputs=(Transpose() as a, Transpose() as b)):
-            if a.axes == b.axes and a.shape == b.shape:
+            if a.axes == b.axes:
                 return Transpose(type(node)(a.inputs[0], b.inputs[0]), a.axes)
     return None
 
@@ -317,8 +308,12 @@ RULES: tuple[tuple[Rule, ...], ...] = (
 """In two stages: what a layer is, then how layers come together."""
 
 
-def _maps(x: Node) -> Node:
-    return _unmapped(x) or Transpose(x, TO_MAPS)
+def _convolution(windows: Img2Matrix, w: Node, b: Node | None) -> Node | None:
+    """The convolution, where the windows have the form of the kernels."""
+    (x,) = windows.inputs
+    if x.shape is None or w.shape is None or w.shape[1:] != (x.shape[1], windows.height, windows.width):
+        return None
+    return Transpose(conv(Transpose(x, TO_MAPS), w, b, windows.pad, windows.stride), TO_IMAGES)
 
 
 def _unmapped(x: Node) -> Node | None:
@@ -328,7 +323,7 @@ def _unmapped(x: Node) -> Node | None:
 
 def _channels(x: Node) -> Node:
     """The maps of images, or those of one pixel that rows of features are."""
-    return _maps(x if _ndim(x) == 4 else Reshape(x, (0, -1, 1, 1)))
+    return Transpose(x if _ndim(x) == 4 else Reshape(x, (0, -1, 1, 1)), TO_MAPS)
 
 
 def _per_channel(mean: Mean) -> bool:
@@ -344,13 +339,11 @@ def _beside(row: Reshape, x: Node) -> bool:
 
 def _sees(mean: ChannelMean, x: Node) -> bool:
     """Whether it is the mean of these images or features."""
-    maps = mean.inputs[0]
-    if maps is _unmapped(x):
-        return True
-    match maps:
-        case Transpose(axes=axes, inputs=(images,)) if axes == TO_MAPS:
-            of_features = isinstance(images, Reshape) and images.inputs[0] is x
-            return images is x or (of_features and images.shape == (*(x.shape or ()), 1, 1))
+    match mean.inputs[0]:
+        case Transpose(axes=(2, 3, 0, 1), inputs=(Reshape(inputs=(features,)) as images,)) if features is x:
+            return images.shape == (*(x.shape or ()), 1, 1)
+        case Transpose(axes=(2, 3, 0, 1), inputs=(images,)):
+            return images is x
     return False
 
 

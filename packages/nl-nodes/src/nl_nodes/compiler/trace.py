@@ -48,7 +48,7 @@ class Traced(np.ndarray[Any, Any]):
             target = out[0] if out else self.tape.result(ufunc, inputs)
             self.tape.write(ufunc.__name__, *inputs, target)
             return target
-        if method == "reduce" and options.get("dtype") in (None, inputs[0].dtype):
+        if method == "reduce" and _plain(inputs[0], **options):
             return self._reduce(ufunc, inputs[0], options.get("axis", 0), options.get("keepdims", False), out)
         raise TypeError(f"{ufunc.__name__}.{method} with {', '.join(options)} cannot be recorded")
 
@@ -69,7 +69,7 @@ class Traced(np.ndarray[Any, Any]):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         target = self[key]
-        done = isinstance(value, Traced) and _same(value, target)  # as in what `a[i] += b` ends in
+        done = isinstance(value, Traced) and _place(value) == _place(target)  # as in what `a[i] += b` ends in
         if target.size and not done:
             self.tape.write("copyto", target, value)
 
@@ -78,7 +78,7 @@ class Traced(np.ndarray[Any, Any]):
         try:
             return np.ndarray.reshape(self, *shape, copy=False)
         except ValueError:
-            return np.ndarray.reshape(self.copy(), *shape, copy=False)
+            return np.ndarray.reshape(self.copy(), *shape)
 
     def copy(self) -> Any:  # type: ignore[override]
         """A copy in row-major order."""
@@ -135,11 +135,9 @@ class Tape:
 
     def on(self, block: Block, shape: Shape, dtype: Any, like: Any = None) -> Traced:
         """An array at the start of a block."""
-        order = range(len(shape)) if like is None else np.argsort([-abs(s) for s in like.strides], kind="stable")
-        strides, step = [0] * len(shape), np.dtype(dtype).itemsize
-        for axis in reversed(list(order)):
-            strides[axis], step = step, step * max(shape[axis], 1)
-        return self.of(np.ndarray(shape, dtype, block.memory, strides=strides))
+        axes = range(len(shape))
+        order = axes if like is None else sorted(axes, key=lambda axis: -abs(like.strides[axis]))
+        return self.of(np.ndarray([shape[axis] for axis in order], dtype, block.memory).transpose(np.argsort(order)))
 
     def of(self, array: Any) -> Traced:
         """The array, as one that is written down."""
@@ -252,5 +250,11 @@ class Namespace:
         return copy.reshape(tuple(n * repeats if a == axis % x.ndim else n for a, n in enumerate(x.shape)))
 
 
-def _same(a: Any, b: Any) -> bool:
-    return bool(a.ctypes.data == b.ctypes.data and a.shape == b.shape and a.strides == b.strides)
+def _plain(x: Traced, dtype: Any = None, initial: Any = None, where: Any = True, **_: Any) -> bool:
+    """Whether a reduction takes all elements, and those alone, in their own precision."""
+    return dtype in (None, x.dtype) and initial is None and where is True
+
+
+def _place(array: Traced) -> tuple[Any, ...]:
+    """Address, shape and strides."""
+    return array.ctypes.data, array.shape, array.strides

@@ -27,7 +27,7 @@ class Backend(ABC):
 
     @abstractmethod
     def array(self, value: Any, dtype: Any = None) -> Array:
-        """The value as an array of this backend; a host array or plain numbers are copied over."""
+        """The value as an array of this backend: itself where it fits, else a copy, as of host arrays and numbers."""
 
     @abstractmethod
     def host(self, array: Array) -> Any:

@@ -113,8 +113,8 @@ class Device:
         return all(isfinite(self.xp.vdot(a, a)) or bool(self.xp.isfinite(a).all()) for a in arrays)
 
     def limits(self) -> BlasThreads:
-        """Hold BLAS to `threads` threads inside a `with` block, or to one where several workers call it."""
-        return BlasThreads((self.compiles and self.team.blas_threads) or self.threads or self._cores)
+        """Hold BLAS to `threads` threads inside a `with` block, or to one where graphs run compiled, on workers."""
+        return BlasThreads(1 if self.compiles else self.threads or self._cores)
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = (self.name, self.dtype, self.compile, self.threads, self.workers, self.index, self.tf32)

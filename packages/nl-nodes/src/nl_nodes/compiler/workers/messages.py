@@ -31,15 +31,15 @@ def receive(link: socket.socket) -> tuple[dict[str, Any], int | None]:
     return json.loads(body), (descriptors[0] if descriptors else None)
 
 
-def _exactly(link: socket.socket, count: int) -> bytes:
-    parts = []
-    while count:
-        part = link.recv(min(count, 2**20))
-        if not part:
+def _exactly(link: socket.socket, count: int) -> bytearray:
+    body = bytearray(count)
+    rest = memoryview(body)
+    while rest:
+        received = link.recv_into(rest)
+        if not received:
             raise EOFError
-        parts.append(part)
-        count -= len(part)
-    return b"".join(parts)
+        rest = rest[received:]
+    return body
 
 
 def encode(value: Any) -> Any:

@@ -32,8 +32,6 @@ class Processes(Team):
         children: the other processes.
     """
 
-    blas_threads = 1
-
     def __init__(self, count: int) -> None:
         super().__init__()
         self.count, processes = count, executors(count)
@@ -74,36 +72,35 @@ class Processes(Team):
                 self._send(link, {"memory": size, "number": number}, descriptor)
             os.close(descriptor)
             self._segments[number] = memory.ctypes.data, max(memory.nbytes, 1)
-            finalize(memory, self._unused.append, ("memory", number)).atexit = False
+            finalize(memory, self._unused.append, ("memory", number))
             return memory
 
     def load(self, calls: Sequence[Sequence[Call]]) -> Any:
         """Send each worker its calls."""
         calls = merged(calls, len(self.children) + 1)
-        own = self.steps(calls[0])
+        loaded = _Loaded(self.steps(calls[0]), sum(name == "meet" for name, _ in calls[0]) + 1)
         if len(calls) == 1:
-            return _Loaded(own, -1, 0)
+            return loaded
         with self.lock, DeferSignals():
             self._release_unused()
-            loaded = _Loaded(own, next(self._numbers), sum(name == "meet" for name, _ in calls[0]) + 1)
+            number = loaded.number = next(self._numbers)
             for link, one in zip(self._links, calls[1:], strict=True):
                 encoded = [[name, [self._encode(a) for a in args]] for name, args in one]
-                self._send(link, {"load": encoded, "number": loaded.number})
-            finalize(loaded, self._unused.append, ("load", loaded.number)).atexit = False
+                self._send(link, {"load": encoded, "number": number})
+            finalize(loaded, self._unused.append, ("load", number))
             return loaded
 
     def run(self, loaded: Any, pass_index: int) -> None:
         """Run what was loaded, the first list in this process."""
-        if loaded.number < 0:
+        if loaded.number is None:
             super().run([loaded.own], pass_index)
             return
-        self._alive()
-        if self._pinned:
-            bind(self._cores[:1])
         last = self._meeting.turn + loaded.meetings
-        for link in self._links:
-            self._send(link, {"run": loaded.number, "pass": pass_index})
         try:
+            if self._pinned:
+                bind(self._cores[:1])
+            for link in self._links:
+                self._send(link, {"run": loaded.number, "pass": pass_index})
             super().run([loaded.own], pass_index)
             self.meet()
         except BaseException:
@@ -157,10 +154,11 @@ class Processes(Team):
 
 
 class _Loaded:
-    """This process's list, the number of the others' lists (negative for none) and how often all meet."""
+    """This process's list, how often all meet, and the number of the others' lists, None where they have none."""
 
-    def __init__(self, own: list[Step], number: int, meetings: int) -> None:
-        self.own, self.number, self.meetings = own, number, meetings
+    def __init__(self, own: list[Step], meetings: int) -> None:
+        self.own, self.meetings = own, meetings
+        self.number: int | None = None
 
 
 def _start(link: socket.socket, number: int, count: int, core: int | None) -> subprocess.Popen[bytes]:

@@ -26,7 +26,7 @@ def create(size: int) -> tuple[int, Any]:
 
 
 def open_memory(descriptor: int, size: int) -> Any:
-    """The bytes behind a file descriptor."""
+    """The bytes behind a file descriptor; behind -1 new cleared ones of this process alone."""
     return np.frombuffer(mmap.mmap(descriptor, max(size, 1)), np.uint8, size)
 
 
@@ -62,9 +62,9 @@ class Meeting:
             looks = 0
             while counters[other] < turn:
                 looks += 1
-                if looks % self._spins == 0:
+                if not looks % self._spins:
                     let_others_run()
-                if looks % SPINS == 0:
+                if not looks % SPINS:
                     self._alive()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from mmap import mmap
 from threading import RLock
 from time import perf_counter
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nl_nodes.compiler.trace import Call
+from nl_nodes.compiler.workers.shared import open_memory
 from nl_nodes.device.cpu import philox
 from nl_nodes.platform import cpu_count
 
@@ -23,13 +23,11 @@ class Team:
 
     Attributes:
         count: how many workers a plan is recorded for.
-        blas_threads: how many threads BLAS may use meanwhile, None for its own choice.
         lock: held while a plan runs or is loaded, by one thread at a time.
         process: the process that it belongs to.
     """
 
     count = 1
-    blas_threads: int | None = None
 
     def __init__(self) -> None:
         self.lock, self.process = RLock(), os.getpid()
@@ -37,7 +35,7 @@ class Team:
 
     def memory(self, size: int) -> Any:
         """So many bytes, cleared, that all workers see; pages of their own, which go back when they are let go."""
-        return np.frombuffer(mmap(-1, max(size, 1)), np.uint8)
+        return open_memory(-1, size)
 
     def load(self, calls: Sequence[Sequence[Call]]) -> Any:
         """Make each worker's calls ready to run."""
@@ -88,9 +86,7 @@ def executors(count: int) -> int:
 
 def merged(calls: Sequence[Sequence[Call]], count: int) -> list[list[Call]]:
     """The lists of several workers as those of fewer: up to each barrier one worker's calls, then the next one's."""
-    if len(calls) <= count:
-        return [list(one) for one in calls]
-    return [_interleaved(calls[number::count]) for number in range(count)]
+    return [_interleaved(calls[number::count]) for number in range(min(count, len(calls)))]
 
 
 def _interleaved(calls: Sequence[Sequence[Call]]) -> list[Call]:

@@ -14,8 +14,6 @@ from nl_nodes.compiler.workers.team import Step, Team, execute, executors, merge
 class Threads(Team):
     """The calling thread and others beside it."""
 
-    blas_threads = 1
-
     def __init__(self, count: int) -> None:
         super().__init__()
         self.count, threads = count, executors(count)

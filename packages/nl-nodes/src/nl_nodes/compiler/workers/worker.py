@@ -33,8 +33,9 @@ class Worker(Team):
             calls = [(name, tuple(messages.decode(a, self.segments) for a in args)) for name, args in message["load"]]
             self.lists[message["number"]] = self.steps(calls)
         elif "free" in message:
-            del (self.segments if message["free"] == "memory" else self.lists)[message["number"]]
-        elif descriptor is not None:
+            del {"memory": self.segments, "load": self.lists}[message["free"]][message["number"]]
+        else:
+            assert descriptor is not None
             memory = self.segments[message["number"]] = shared.open_memory(descriptor, message["memory"])
             os.close(descriptor)
             if self.meeting is None:

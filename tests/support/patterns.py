@@ -1,0 +1,129 @@
+"""Graphs that the compiler's rules look for, as the layers wire them, and how two graphs compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+
+import numpy as np
+
+from nl_layers import (
+    Affine,
+    BatchNormalization,
+    Convolution,
+    Dropout,
+    Layer,
+    Mode,
+    Pooling,
+    Relu,
+    SoftmaxWithLoss,
+    Tanh,
+)
+from nl_nodes import Add, Constant, Graph, Input, Mean, Mul, MulConst, Node, Reshape, Sum
+from nl_nodes.axes import size
+from support.random_networks import Fork
+
+TRAIN, INFER = Mode(train=True), Mode(train=False)
+
+
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(size(shape) + len(shape)).standard_normal(shape)
+
+
+def convolution(c: int, k: int, bias: bool = True) -> Convolution:
+    return Convolution(random(k, c, 3, 3), random(k) if bias else None, pad=1)
+
+
+def norm(k: int) -> BatchNormalization:
+    """With an eps beside which no rounding counts, as a variance may become 0."""
+    return BatchNormalization(random(k), random(k), eps=0.1)
+
+
+def affine(n: int, k: int) -> Affine:
+    return Affine(random(n, k), random(k))
+
+
+def wired(shape: tuple[int, ...], *layers: Layer, mode: Mode = TRAIN) -> Graph:
+    """A stack of layers as one graph, its leaves named apart."""
+    for i, layer in enumerate(layers):
+        for name, leaf in (layer.parameters | layer.buffers).items():
+            leaf.name = f"{name} {i}"
+    return Graph(reduce(lambda x, layer: layer.wire(x, mode=mode), layers, Input("x", shape)))
+
+
+def loss(shape: tuple[int, ...]) -> Graph:
+    return Graph(SoftmaxWithLoss().wire(Input("x", shape), Input("t", shape[:1], gradient=False), mode=TRAIN))
+
+
+def as_images(shape: tuple[int, ...]) -> Graph:
+    """Features whose mean, and mean square beside it, is taken as of images of one pixel: beside them it broadcasts."""
+    x = Input("x", shape)
+    beside = Add(x, MulConst(Mean(Reshape(x, (0, -1, 1, 1)), (0, 2, 3), keepdims=True), -1))
+    return Graph(Mean(Mul(beside, beside), (0, 2, 3), keepdims=True))
+
+
+def total(*nodes: Node) -> Graph:
+    """A number in which every element of these nodes counts differently."""
+    return Graph(reduce(Add, (Sum(Mul(node, Constant(random(*node.shape or ())))) for node in nodes)))
+
+
+def patterns(n: int, c: int, k: int, h: int, w: int) -> dict[str, Callable[[], Graph]]:
+    """What each rule of the first stage looks for, then what those of the second do."""
+    images, rows, pixels = (n, c, h, w), (n, c), h * w
+    return {
+        "convolution": lambda: wired(images, convolution(c, k)),
+        "convolution without bias": lambda: wired(images, convolution(c, k, bias=False)),
+        "pooling": lambda: wired(images, Pooling(2, 2)),
+        "batch norm of images": lambda: wired(images, Tanh(), norm(c)),
+        "batch norm of features": lambda: wired(rows, Tanh(), norm(c)),
+        "affine": lambda: wired(rows, affine(c, k), Relu()),
+        "loss": lambda: loss(rows),
+        "dropped images": lambda: wired(images, convolution(c, k), Dropout(0.5, seed=1)),
+        "dropped features": lambda: wired(rows, norm(c), Dropout(0.5, seed=1)),
+        "mean of features as images": lambda: as_images(rows),
+        "two convolutions": lambda: wired(images, convolution(c, k), Tanh(), convolution(k, c)),
+        "batch norm's inference": lambda: wired(images, convolution(c, k), norm(k), mode=INFER),
+        "two branches": lambda: wired(images, Fork(Add, [convolution(c, k)], [convolution(c, k)])),
+        "affine on maps": lambda: wired(images, convolution(c, k), affine(k * pixels, c)),
+        "rectified and pooled": lambda: wired(images, convolution(c, k), Relu(), Pooling(2, 2)),
+        "normalised, rectified and pooled": lambda: wired(images, norm(c), Relu(), Pooling(2, 2), convolution(c, k)),
+        "features, normalised and rectified": lambda: wired(rows, norm(c), Relu(), affine(c, k)),
+    }
+
+
+# Where all sizes are one, an axis in another's place still fits; tiles want many channels.
+PATTERNS = {f"{name}, sizes alike": make for name, make in patterns(4, 4, 4, 4, 4).items()}
+PATTERNS |= {f"{name}, sizes apart": make for name, make in list(patterns(2, 3, 5, 4, 6).items())[:7]}
+PATTERNS |= {f"{name}, tiles": patterns(2, 8, 9, 4, 5)[name] for name in ("convolution", "rectified and pooled")}
+
+
+def changed(graph: Graph, come: dict[Node, Node]) -> Graph:
+    """The graph with some nodes in others' places, and all that stands on them anew."""
+    new: dict[Node, Node] = dict(come)
+    for node in graph.order:
+        if node not in new:
+            inputs = [new[n] for n in node.inputs]
+            new[node] = node if inputs == list(node.inputs) else node.replace(inputs)
+    return total(new[graph.outputs[0]])
+
+
+def values(graph: Graph, **feeds: np.ndarray) -> list[np.ndarray]:
+    """The number in which the graph ends, and the gradients of all its leaves by name; what it is fed besides."""
+    t = graph.leaves.get("t")
+    if "x" in graph.leaves and "x" not in feeds:
+        feeds["x"] = random(*graph.leaves["x"].shape or ())
+    if t is not None and t.shape and "t" not in feeds:
+        feeds["t"] = np.arange(t.shape[0]) % 3
+    with np.errstate(all="ignore"):
+        run = graph.run(**feeds)
+        grads = run.backward(np.ones(()))
+    return [run.results[0], *(grads[name] for name in sorted(grads))]
+
+
+def agree(found: list[np.ndarray], expected: list[np.ndarray]) -> bool:
+    """Within rounding of the largest; where a value is not finite, networks leave the whole pass to the reference."""
+    pairs = list(zip(found, expected, strict=True))
+    finite = all(np.isfinite(b).all() for b in expected)
+    return all(a.shape == b.shape for a, b in pairs) and not (
+        finite and any(np.abs(a - b).max(initial=0) > 1e-12 * np.abs(b).max(initial=1) for a, b in pairs)
+    )
