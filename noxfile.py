@@ -53,7 +53,7 @@ def gradient(session: nox.Session) -> None:
 def false_alarms(session: nox.Session) -> None:
     """Right gradients of narrow models over 1,000 seeds: the check rejects none."""
     install(session)
-    session.run("python", "tests/gradient/false_alarms.py", *session.posargs)
+    session.run("python", "tests/training/false_alarms.py", *session.posargs)
 
 
 @nox.session(default=False)

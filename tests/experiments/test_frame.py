@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +30,12 @@ def test_an_experiment_says_what_it_is_in_both_forms(name: str) -> None:
         assert experiment.name == name
         assert experiment.source.startswith(("Deep Learning from Scratch, ch0", "Node_Layer_Network, "))
         assert len(experiment.see) > 100
+
+
+def test_every_experiment_is_run_by_a_test() -> None:
+    tests = (Path(__file__).with_name(f"test_{name}.py") for name in ("logged", "with_training", "without_training"))
+    quoted = [text for path in tests for text in re.findall(r'"([^"\n]+)"', path.read_text())]
+    assert set(NAMES) <= {word for text in quoted for word in re.findall(r"\w+", text)}
 
 
 def test_every_study_has_its_function_and_every_function_its_experiment() -> None:

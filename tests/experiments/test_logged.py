@@ -15,7 +15,7 @@ from nl_training.config.cli import check
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
     uri = empty_store(tmp_path_factory.mktemp("store"))
-    asked = ["-m", "experiment=apples,weight_init,two_layer_relu", "reduced=true", "seed=1"]
+    asked = ["-m", "experiment=apples,weight_init,two_layer_relu", "reduced=true", "seed=1", "verify=strict"]
     done = run_script("train.py", *asked, env={**os.environ, "MLFLOW_TRACKING_URI": uri})
     assert done.returncode == 0, done.stderr
     assert "3 jobs, 0 failed" in done.stdout

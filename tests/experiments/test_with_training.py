@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from support.experiments import small
+from support.experiments import small, trained
 
 from nl_nodes import UserError
 
@@ -114,5 +114,10 @@ def test_all_networks_race() -> None:
 
 
 def test_every_training_has_its_certificate() -> None:
-    for trained in small("weight_init").trained:
-        assert trained.outcome.status == "verified"
+    for training in small("weight_init").trained:
+        assert training.outcome.status == "verified"
+
+
+@pytest.mark.parametrize("name", ["deep_convnet", "race", "simple_convnet", "two_layer_sigmoid"])
+def test_an_ordinary_training_is_accepted_by_strict_verification(name: str) -> None:
+    trained(name)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from support.refusals import refused
 
-from nl_nodes import Add, Dot, Exp, Graph, Input, Mul, MulConst, Node, Parameter, Sum, ValueMask
+from nl_nodes import Add, Constant, Dot, Exp, Graph, Input, Max, Mul, MulConst, Node, Parameter, Sum, Tanh, ValueMask
 from nl_nodes.nodes.arithmetic import Elementwise
-from nl_nodes.verify import certify, code_hash, fingerprint, first_wrong, load_certificate
+from nl_nodes.verify import certify, code_hash, complex_step, fingerprint, first_wrong, load_certificate
 
 RNG = np.random.default_rng(0)
 W, B = RNG.standard_normal((4, 3)), RNG.standard_normal(3)
@@ -34,6 +34,15 @@ class Wrong(MulConst, abstract=True):
 
     def backward(self, kept, dy):
         return dy * self.c * 1.001
+
+
+def test_the_complex_step_breaks_no_tie() -> None:
+    """Both products are exactly 0, and of tied maxima the first one counts."""
+    w = Parameter(np.array([2.0, 3.0]), "w")
+    graph = Graph(Max(Mul(w, Tanh(Add(w, Constant([-2.0, -3.0])))), axis=0))
+    gradient = graph.run().backward(np.float64(1))["w"]
+    np.testing.assert_array_equal(gradient, [2, 0])
+    assert complex_step(graph, {}, "w", np.array([2.0, 1.0]), 1.0) == pytest.approx(4, rel=1e-15)
 
 
 def test_a_fingerprint_is_of_attributes_edges_shapes_and_not_of_values() -> None:

@@ -1,9 +1,13 @@
-"""Experiments in their reduced form."""
+"""Experiments in their reduced form, each training refused where its verification fails."""
 
 from functools import cache
 
+from omegaconf import DictConfig
+
+from nl_training.app import train
 from nl_training.config.cli import _compose
 from nl_training.config.resolve import reduced, resolve
+from nl_training.config.schema import Config
 from nl_training.experiments.figures import Figures
 from nl_training.experiments.runner import study
 
@@ -11,10 +15,22 @@ from nl_training.experiments.runner import study
 @cache
 def small(name: str, *overrides: str) -> Figures:
     """The result of an experiment's reduced form, its figures drawn once, so that what only fails in drawing fails."""
-    cfg = reduced(_compose([f"experiment={name}", "reduced=true", *overrides]))
-    config = resolve(cfg)
+    config, cfg = composed(name, *overrides)
     assert config.experiment is not None
     found = study(config.experiment.study)(config, cfg)
     for figure in found.figures.values():
         figure.canvas.draw()
     return found
+
+
+def trained(name: str) -> None:
+    """Run the reduced form of an experiment that is an ordinary training, unlogged."""
+    assert train(*composed(name, "tracking=off")) is not None
+
+
+def composed(name: str, *overrides: str) -> tuple[Config, DictConfig]:
+    """A reduced experiment's config, its verification strict unless it is off."""
+    cfg = reduced(_compose([f"experiment={name}", "reduced=true", *overrides]))
+    if cfg.verify.mode != "off":
+        cfg.verify.mode = "strict"
+    return resolve(cfg), cfg

@@ -39,7 +39,7 @@ from nl_nodes.cases import Case, away, distinct, labels, positive, real
 from nl_nodes.typing import Shape
 
 SIZES = st.sampled_from([2, 1, 3, 0, 2, 3])
-# Not too near 0: below 1e-278 a gradient times the complex step's 1e-30 leaves float64.
+# Not too near 0: below 1e-208 a gradient times the complex step's 1e-100 leaves float64.
 NUMBERS = st.floats(-3, 3).map(lambda number: round(number, 6))
 
 

@@ -40,7 +40,7 @@ def test_a_right_network_is_accepted(form: str, device: str, tmp_path: Path, mon
     net = assemble(form, plan, Options((1, 7, 7), 3, **options), Device(**DEVICES[device]), {})
     rng = np.random.default_rng(1)
     train = Split(rng.standard_normal((9, *net.input_shape)), rng.integers(0, net.classes, 9))
-    training = Training(train, frozenset({12, 5}), optimizer, schedule, weight_decay=0.01)
+    training = Training(train, frozenset({12, 5}), frozenset({6}), 3.5, optimizer, schedule, weight_decay=0.01)
     outcome = verify(net, "strict", float("inf"), training=training)
     assert outcome.certificate is not None
     assert outcome.certificate.status == "verified"

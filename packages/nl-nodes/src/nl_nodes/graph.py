@@ -154,14 +154,8 @@ class Pass:
         return array
 
     def _forward(self, node: Node, inputs: tuple[Array, ...]) -> Array:
-        kept = Kept()
-        kept.xp = self.backend.xp
-        kept.crew = self._crew
-        kept.words = self.backend.words
-        kept.pass_index = self.index
-        kept.shapes = tuple(x.shape for x in inputs)
-        kept.needs = tuple(n in self.graph.needs for n in node.inputs)
-        output = node.forward(kept, *inputs)
+        kept = self._new_kept(node, inputs)
+        output = self._output(node, kept, inputs)
         if node in self.graph.needs:
             if "inputs" in node.keeps:
                 kept.inputs = inputs
@@ -169,6 +163,19 @@ class Pass:
                 kept.output = output
             self._kept[node] = kept
         return output
+
+    def _output(self, node: Node, kept: Kept, inputs: tuple[Array, ...]) -> Array:
+        return node.forward(kept, *inputs)
+
+    def _new_kept(self, node: Node, inputs: tuple[Array, ...]) -> Kept:
+        kept = Kept()
+        kept.xp = self.backend.xp
+        kept.crew = self._crew
+        kept.words = self.backend.words
+        kept.pass_index = self.index
+        kept.shapes = tuple(x.shape for x in inputs)
+        kept.needs = tuple(n in self.graph.needs for n in node.inputs)
+        return kept
 
     def store_updates(self) -> None:
         """Write the new values of the buffers."""

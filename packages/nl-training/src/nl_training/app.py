@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from math import inf
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
@@ -184,8 +185,11 @@ def trainer(
 
 def training(config: Config, cfg: DictConfig, data: Dataset, epoch: EpochBatches) -> Training:
     """How a network is about to train by a config."""
-    optimizer = build.optimizer(cfg)
-    return Training(data.train, frozenset(epoch.sizes), optimizer, build.schedule(cfg), _penalty(config, optimizer))
+    optimizer, t = build.optimizer(cfg), config.trainer
+    evaluated = frozenset(len(split) for split in (data.validation, data.test) if split)
+    epochs = min(t.epochs, (t.max_steps or inf) / epoch.count)
+    decay = _penalty(config, optimizer)
+    return Training(data.train, frozenset(epoch.sizes), evaluated, epochs, optimizer, build.schedule(cfg), decay)
 
 
 def _penalty(config: Config, optimizer: Optimizer) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nl_models import Network
-from nl_nodes.verify import DirectionalCheck, signs
+from nl_nodes.verify import DirectionalCheck, through_all
 from nl_nodes.verify.certify import TOLERANCE
 from nl_training.observer import Observer
 from nl_training.verification.points import NotComparable
@@ -61,7 +61,7 @@ class Probe(Observer):
             copy.load_state_dict(state)
         compiled.passes = net.passes
         check = DirectionalCheck(loss_terms(reference, x, t, net.passes))
-        direction = signs(np.random.default_rng((self.seed, step)), reference.params)
+        direction = through_all(np.random.default_rng((self.seed, step)), reference.params)
         grads = compiled.step(x, t).grads
         with net.device.limits():
             return check.along(grads, direction).residual

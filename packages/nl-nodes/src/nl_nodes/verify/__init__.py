@@ -7,7 +7,7 @@ from nl_nodes.verify.directional import DirectionalCheck
 from nl_nodes.verify.fingerprint import code_hash, fingerprint, mutated_code
 from nl_nodes.verify.locate import Fault, first_wrong
 from nl_nodes.verify.numeric import central, complex_step
-from nl_nodes.verify.sampling import directions, draw, signs, upstream
+from nl_nodes.verify.sampling import directions, draw, through_all, upstream
 
 __all__ = [
     "Certificate",
@@ -29,6 +29,6 @@ __all__ = [
     "load_certificate",
     "mutated_code",
     "sample_check",
-    "signs",
+    "through_all",
     "upstream",
 ]

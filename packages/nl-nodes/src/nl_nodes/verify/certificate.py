@@ -31,8 +31,8 @@ class Verdict:
         directions: how many random directions were tried.
         analytic: the gradient's product with the worst direction.
         numeric: what the oracle says of it.
-        verdict: "verified"; "zero": both are exactly 0; "cancelled": both agree to the rounding of the whole graph's
-            gradient, of which this tensor's is a tiny part that cancellation leaves over; "failed".
+        verdict: "verified"; "zero": both are exactly 0; "cancelled": the gradient is what is left of larger terms,
+            and right to their rounding; "failed".
     """
 
     name: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from math import inf, isfinite
 from time import perf_counter
 from typing import Any
@@ -11,16 +12,14 @@ import numpy as np
 
 from nl_nodes.graph import Graph
 from nl_nodes.verify.certificate import Certificate, Verdict
-from nl_nodes.verify.directional import DirectionalCheck, Product, leaf_size, worst
+from nl_nodes.verify.directional import DirectionalCheck, Product, worst
 from nl_nodes.verify.fingerprint import code_hash, fingerprint
+from nl_nodes.verify.rounding import RoughPass, rounding
 from nl_nodes.verify.sampling import directions
 from nl_nodes.verify.subgraph import node_values, tail
 
 TOLERANCE = 1e-10
 DRAWS = 3
-# A tensor whose gradient is but the remainder of what cancels is right where it agrees to this share of the largest
-# gradient, and to four digits of its own.
-CANCELLED, CANCELLED_DIGITS = 1e-13, 1e-4
 # Stands in JSON for what is no number.
 FAR = 1e300
 
@@ -100,8 +99,7 @@ def certify(
     clock = Clock(max_seconds)
     grads, values = graph.run(**feeds).backward(dy), node_values(graph, feeds)
     clock.tick()
-    # The sizes of all gradients first: what is tiny is judged beside the largest.
-    largest = max(map(leaf_size, grads.values()), default=0.0)
+    rough = cache(lambda: RoughPass(graph, feeds).backward(dy))
     verdicts = {verdict.name: verdict for verdict in known}
     for number, (name, grad) in enumerate(grads.items()):
         if name in verdicts:
@@ -113,7 +111,7 @@ def certify(
             products = check.along_each(name, grad, clock.limit(directions(rng, grad.shape, draws)))
         except TimeoutError:
             break
-        verdict = _verdict(name, grad, products, tolerance, largest)
+        verdict = _verdict(name, grad, products, tolerance, rough)
         verdicts[name] = verdict
         if progress:
             progress(f"{name} {verdict.residual:.1e}", number + 1, len(grads))
@@ -137,9 +135,18 @@ def certify(
     )
 
 
-def _verdict(name: str, grad: Any, products: Sequence[Product], tolerance: float, largest: float) -> Verdict:
-    """The verdict on a leaf's gradient from its products, beside the size of the largest gradient."""
+def _verdict(
+    name: str, grad: Any, products: Sequence[Product], tolerance: float, rough: Callable[[], Mapping[str, Any]]
+) -> Verdict:
+    """The verdict on a leaf's gradient from its products; `rough` gives all gradients with large rounding errors."""
     size, (_, product) = float(np.abs(grad).max(initial=0.0)), worst(products)
+    if size == product.numeric == 0:
+        verdict = "zero"
+    elif product.residual <= tolerance:
+        verdict = "verified"
+    else:
+        noise = rounding(grad, rough()[name])
+        verdict = "cancelled" if all(p.difference <= noise for p in products) else "failed"
     return Verdict(
         name=name,
         shape=tuple(grad.shape),
@@ -148,15 +155,8 @@ def _verdict(name: str, grad: Any, products: Sequence[Product], tolerance: float
         directions=len(products),
         analytic=_shown(product.analytic),
         numeric=_shown(product.numeric),
-        verdict="zero" if size == product.numeric == 0 else _word(product, tolerance, largest),
+        verdict=verdict,
     )
-
-
-def _word(product: Product, tolerance: float, largest: float) -> str:
-    if product.residual <= tolerance:
-        return "verified"
-    cancelled = product.difference <= CANCELLED * largest and product.residual <= CANCELLED_DIGITS
-    return "cancelled" if cancelled else "failed"
 
 
 def _shown(value: float) -> float:

@@ -1,8 +1,4 @@
-"""Find the node whose own backward is wrong: each node of a graph alone, with the inputs that it has there.
-
-The inputs are moved by a millionth, because exact ties are common in a network (a window of rectified zeros), and at a
-tie a maximum has a convention where it has no derivative.
-"""
+"""Find the node whose own backward is wrong: each node of a graph alone, with the inputs that it has there."""
 
 from __future__ import annotations
 
@@ -19,13 +15,13 @@ from nl_nodes.nodes.leaves import Input, Leaf
 from nl_nodes.typing import Shape
 from nl_nodes.verify.check import Residual, check_graph, sample_check
 from nl_nodes.verify.numeric import complex_step
+from nl_nodes.verify.rounding import RoughPass, rounding
 from nl_nodes.verify.sampling import upstream
 from nl_nodes.verify.subgraph import node_values
 
 TOLERANCE = 1e-10
 # An input of up to so many elements is gone through one by one; in a larger one a wrong element is found by halving.
 ONE_BY_ONE = 2048
-NUDGE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -83,8 +79,7 @@ def first_wrong(graph: Graph, feeds: Mapping[str, Any], seed: int = 0) -> Fault 
         feeds: float64 arrays for its inputs.
         seed: what upstream gradients and directions are drawn from.
     """
-    rng = np.random.default_rng(seed)
-    values = {node: _nudged(rng, value) for node, value in node_values(graph, feeds).items()}
+    values = node_values(graph, feeds)
     for place, node in reversed(list(enumerate(graph.order))):
         if node in graph.needs and not isinstance(node, Leaf):
             fault = _check(graph, node, place, values, seed)
@@ -93,21 +88,12 @@ def first_wrong(graph: Graph, feeds: Mapping[str, Any], seed: int = 0) -> Fault 
     return None
 
 
-def _nudged(rng: np.random.Generator, value: Any) -> Any:
-    """The value with its ties broken: each number moved in proportion, zeros in proportion to the largest."""
-    if value.dtype.kind != "f":
-        return value
-    finite = np.where(np.isfinite(value), value, 0.0)
-    unit = np.where(finite == 0, np.abs(finite).max(initial=0.0), finite)
-    return value + NUDGE * unit * rng.uniform(-1, 1, value.shape)
-
-
 def _check(graph: Graph, node: Node, place: int, values: Mapping[Node, Any], seed: int) -> Fault | None:
     wanted = [i for i, n in enumerate(node.inputs) if n in graph.needs and i not in node.carries]
     rng = np.random.default_rng((seed, place))
     alone = Alone(graph, node, values, wanted, upstream(rng, values[node].shape))
     for residual in sample_check(alone.graph, alone.feeds, alone.dy, rng):
-        if not residual.value <= TOLERANCE:
+        if not residual.value <= TOLERANCE and not alone.rounds(residual):
             number = int(residual.name)
             worst = Alone(graph, node, values, [number], alone.dy).worst(residual, rng)
             shapes = tuple(tuple(values[n].shape) for n in node.inputs)
@@ -135,6 +121,12 @@ class Alone:
         self.graph.passes = graph.passes
         self.feeds = {str(i): values[n] for i, n in enumerate(node.inputs) if i not in node.carries}
         self.dy = dy
+
+    def rounds(self, residual: Residual) -> bool:
+        """Whether rounding explains a residual, as where all activations are saturated."""
+        grad = self.graph.run(**self.feeds).backward(self.dy)[residual.name]
+        rough = RoughPass(self.graph, self.feeds).backward(self.dy)[residual.name]
+        return abs(residual.analytic - residual.numeric) <= rounding(grad, rough)
 
     def worst(self, wrong: Residual, rng: np.random.Generator) -> Residual:
         """Where the gradient is wrong: at the worst element, or in a large input at one found by halving."""

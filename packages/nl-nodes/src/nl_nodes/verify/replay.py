@@ -39,10 +39,14 @@ class Replay:
         self.updates = {buffer: self._plain(array) for buffer, array in recording.updates.items()}
 
     def run(self, feeds: Mapping[str, Any], pass_index: int) -> None:
-        """One pass: up to each barrier, one worker after another."""
+        """One pass: up to each barrier, one worker after another.
+
+        The order of the workers turns round with each pass, so that a missing barrier shows.
+        """
         for name, array in self._inputs.items():
             array[...] = feeds[name]
         waiting = [iter(calls) for calls in self._lists]
+        self._lists.reverse()
         with np.errstate(all="ignore"):
             while waiting:
                 waiting = [calls for calls in waiting if _reaches_a_barrier(calls, pass_index)]

@@ -38,9 +38,9 @@ def upstream(rng: np.random.Generator, shape: Shape) -> FloatArray:
     return np.asarray(values * signs)
 
 
-def signs(rng: np.random.Generator, arrays: Mapping[str, Any]) -> dict[str, FloatArray]:
-    """One random direction of +1 and -1 through several arrays."""
-    return {name: rng.choice([-1.0, 1.0], array.shape) for name, array in arrays.items()}
+def through_all(rng: np.random.Generator, arrays: Mapping[str, Any]) -> dict[str, FloatArray]:
+    """One random direction through several arrays, no two components alike, so that two errors cannot cancel."""
+    return {name: upstream(rng, array.shape) for name, array in arrays.items()}
 
 
 def directions(rng: np.random.Generator, shape: Shape, draws: int) -> Iterator[FloatArray]:

@@ -13,19 +13,21 @@ from nl_nodes.compiler.record import Recording
 
 
 def first_difference(one: Recording, two: Recording) -> str:
-    """The first call in which two recordings differ by more than the size of a floating-point number, or "".
+    """The first call or output in which two recordings differ but for their precision, or "".
 
-    Arrays are compared by what they are views of, where in it they begin, their shapes and strides, all in elements;
-    known numbers after rounding to the coarser precision.
+    Arrays are compared by what they are views of, where in it they begin, their shapes and strides, all in elements,
+    and their size beside that of the results' numbers; known numbers after rounding to the coarser precision.
     """
     if len(one.tapes) != len(two.tapes):
         return f"{len(one.tapes)} and {len(two.tapes)} workers"
-    for worker, (a, b) in enumerate(zip(_Listing(one), _Listing(two), strict=True)):
+    listings = _Listing(one), _Listing(two)
+    for worker, (a, b) in enumerate(zip(*listings, strict=True)):
         for number, (call, other) in enumerate(zip_longest(a, b)):
             if call != other:
                 owner = one.tapes[worker].owners[number:] or two.tapes[worker].owners[number:]
                 return f"call {number} of worker {worker}, for {owner[0][0]!r} {owner[0][1]}"
-    return ""
+    ends, others = (listing.ends() for listing in listings)
+    return next((f"the place of {name}" for name in ends if ends[name] != others[name]), "")
 
 
 class _Listing:
@@ -50,6 +52,14 @@ class _Listing:
         for tape in self._recording.tapes:
             yield [(name, [self._plain(a) for a in args]) for name, args in tape.calls]
 
+    def ends(self) -> dict[str, Any]:
+        """Where results, new values of buffers and gradients are, once all calls are listed."""
+        r = self._recording
+        named = {f"result {number}": array for number, array in enumerate(r.results)}
+        named |= {f"the new {buffer.name}": array for buffer, array in r.updates.items()}
+        named |= {f"the gradient of {name}": array for name, array in r.grads.items()}
+        return {name: self._array(array) for name, array in named.items()}
+
     def _plain(self, value: Any) -> Any:
         if isinstance(value, np.ndarray):
             return self._array(value)
@@ -67,10 +77,10 @@ class _Listing:
         return number, begin, array.shape, strides, self._kind(array.dtype), known, alias
 
     def _kind(self, dtype: Any) -> str:
-        """The dtype, floating-point ones without their size; runs of such numbers, moved as one, by their length."""
-        if dtype.kind == "V":
-            return f"{dtype.itemsize // self._dtype.itemsize} floats"
-        return "float" if dtype.kind == "f" else str(dtype)
+        """The dtype; floating-point numbers, and runs of them moved as one, by their size beside the results'."""
+        if dtype.kind in "fV":
+            return f"{dtype.kind}{dtype.itemsize / self._dtype.itemsize:g}"
+        return str(dtype)
 
     def _rounded(self, values: Any) -> bytes:
         values = np.atleast_1d(values).view(self._dtype) if values.dtype.kind == "V" else values

@@ -6,14 +6,18 @@ error in either shows.
 - plan: the compiled plan in float64 against the reference, over several passes;
 - precision: the calls of the plan that trains are those of the float64 plan, but for the size of a number;
 - executor: what trains gives the bits of these calls, run one after another with no memory shared;
-- step: whole training steps in float64 against a textbook's.
+- inference: the logits of what is evaluated, against the reference's;
+- step: a short training in float64 against a textbook's;
+- trainer: a short training by the network and the optimizer that train, against a textbook's with the same gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -22,32 +26,41 @@ from nl_layers import FlatDict
 from nl_layers.optimizers import Optimizer
 from nl_layers.schedules import Schedule
 from nl_models import Network
+from nl_models.network import PIECE
 from nl_nodes.compiler import RULES, rewrite
 from nl_nodes.compiler.plan import record
 from nl_nodes.compiler.record import Recording
-from nl_nodes.verify import DirectionalCheck, Link, first_wrong, signs
+from nl_nodes.verify import DirectionalCheck, Link, first_wrong, through_all
 from nl_nodes.verify.replay import Replay
+from nl_nodes.verify.rounding import ROUGH, SINGLE, RoughPass, length, rounding
 from nl_nodes.verify.tapes import first_difference
 from nl_training.data import Split
+from nl_training.verification.distance import FAR, LOGITS, LOSS, Arrays, arrays_of, furthest, in_units, step_arrays
 from nl_training.verification.points import (
-    FAR,
-    LOGITS,
-    LOSS,
+    KINKS,
     POINTS,
     RANDOM,
     TRAINING,
     NotComparable,
     Point,
-    furthest,
     make_point,
 )
-from nl_training.verification.steps import steps_beside_textbook
+from nl_training.verification.steps import batches_beside_textbook, training_beside_textbook, updates_beside_textbook
+from nl_training.verification.textbook import Textbook, logits_of
 from nl_training.verification.twins import compiled_twin, loss_terms, passes_differ, slices, twin, workers
 
 TOLERANCE = 1e-10
 # Of the length of a step: optimizers divide gradients by their own size, and so make rounding of tiny ones large.
 STEP_TOLERANCE = 1e-6
-PASSES = 3
+# So small that steps of any optimizer stay where rounding is not amplified, whatever rate trains; a step is compared in
+# units of its own length.
+LR = 1e-5
+PASSES = (0, 1, 2**40)
+"""The indices of the passes that are compared, in this order."""
+# What some weights are multiplied by, and how many of them, so that large ones are seen too.
+FACTORS, SHARES = (1.0, 8.0), (0.9, 0.1)
+# In the precision that trains, of what rounding carries over no kink.
+ROUNDING = {"float32": 1e-3, "float64": 1e-9}
 # Of the gradient on another device, where rounding may carry values over a kink.
 DEVICE_LIMITS = {"float32": 0.05, "float64": 1e-9}
 
@@ -59,6 +72,8 @@ class Training:
     Attributes:
         train: the images.
         sizes: how many of them the batches have.
+        evaluated: how many images each evaluation has.
+        epochs: how many there are, the last maybe not whole.
         optimizer: what makes a step, before its first.
         schedule: of its learning rate.
         weight_decay: the penalty's rate.
@@ -66,6 +81,8 @@ class Training:
 
     train: Split
     sizes: frozenset[int]
+    evaluated: frozenset[int]
+    epochs: float
     optimizer: Optimizer
     schedule: Schedule
     weight_decay: float
@@ -102,6 +119,11 @@ class Chain:
         """The network in float64, in the form that trains."""
         return compiled_twin(self.net)
 
+    @cached_property
+    def single(self) -> Network:
+        """The same in float32, whose rounding errors tell how large float64's are."""
+        return compiled_twin(self.net, "float32")
+
     def links(self) -> dict[str, Callable[[], Link]]:
         """Every link by its name, to be made in this order."""
         found: dict[str, Callable[[], Link]] = {}
@@ -112,46 +134,66 @@ class Chain:
             name = Link(kind, count, what, "", 0.0, 0.0).name
             found[name] = lambda: check(make_point(self.net, count, point, train), what)
 
-        train = self.training.train
-        workers = f"{self.workers} workers"
+        train, device, workers = self.training.train, self.net.device, f"{self.workers} workers"
+        team = type(device.team).__name__.lower() if device.compiles else "reference"
+        how = f"{workers}, {team}" if device.name == "cpu" else device.name
         for point in (RANDOM, TRAINING):
             add(self.nodes, "nodes", self.small, point, point)
         for count in sorted(self.training.sizes):
             for point in POINTS:
                 add(self.against_complex_step, "reference", count, point, point)
                 add(self.plan, "plan", count, f"{point}, {workers}", point)
-            if self.net.device.name == "cpu":
-                team = type(self.net.device.team).__name__.lower() if self.net.device.compiles else "reference"
+            if device.name == "cpu":
                 add(self.precision, "precision", count, workers, RANDOM)
-                add(self.executor, "executor", count, f"{workers}, {team}", RANDOM)
+                add(self.executor, "executor", count, how, RANDOM)
             else:
-                add(self.other_device, "device", count, self.net.device.name, RANDOM)
-        add(self.step, "step", self.small, self.training.step, RANDOM)
+                add(self.other_device, "device", count, how, RANDOM)
+        for count in sorted(self.training.evaluated):
+            pieces = PIECE + count % PIECE if count > PIECE else count
+            add(self.inference, "inference", pieces, how, RANDOM)
+        few = 2 * self.small + 1
+        add(self.step, "step", few, f"{self.training.step}, {self.training.epochs:g} epochs", RANDOM)
+        add(self.trainer, "trainer", few, f"{self.training.step}, {how}", RANDOM)
         return found
+
+    @property
+    def rounding(self) -> float:
+        """How far what trains may be from float64, where no value crosses a kink."""
+        return (ROUNDING if self.net.device.name == "cpu" else DEVICE_LIMITS)[self.net.device.dtype]
+
+    @property
+    def unit(self) -> float:
+        """The `unit` of `rounding` that has it told for the dtype that trains."""
+        return ROUGH * float(np.finfo("float64").eps / np.finfo(self.net.device.dtype).eps)
 
     def nodes(self, point: Point, what: str) -> Link:
         """Each node's backward on the inputs that it has there."""
         graph = self.reference.wire(len(point.x), train=True)
-        fault = first_wrong(graph, {"x": point.x, "t": point.t})
+        fault = first_wrong(graph, point.feeds)
         where, distance = ("", 0.0) if fault is None else (f"{fault.node!r} of {fault.node.path}", fault.residual.value)
         return _link("nodes", point, what, where, distance)
 
     def against_complex_step(self, point: Point, what: str) -> Link:
-        """The reference's gradient along one direction of +1 and -1 through all parameters."""
-        direction = signs(np.random.default_rng(len(point.x)), self.reference.params)
+        """The reference's gradient along one direction through all parameters."""
+        direction = through_all(np.random.default_rng(len(point.x)), self.reference.params)
         grads = self._reference_step(point, 0)
-        product = DirectionalCheck(loss_terms(self.reference, point.x, point.t)).along(grads, direction)
-        return _link("reference", point, what, "the gradient", product.residual)
+        product = DirectionalCheck(loss_terms(self.reference, **point.feeds)).along(grads, direction)
+        distance = product.residual
+        if not distance <= TOLERANCE:
+            rough = self._rough_step(point, 0, self.reference.state_dict())
+            noise = length([rounding(grads[name], rough[name]) for name in direction])
+            distance = min(distance, TOLERANCE * in_units(product.difference, noise))
+        return _link("reference", point, what, "the gradient", distance)
 
     def plan(self, point: Point, what: str) -> Link:
         """Loss, logits, gradients and running statistics of some passes in a row."""
         worst = ("", 0.0)
-        self._restore(self.exact)
-        for number in range(PASSES if point.name == RANDOM else 1):
-            done = self.exact.step(point.x, point.t)
-            found = {**self.exact.state_dict(), **done.grads, LOSS: done.loss, LOGITS: done.logits}
-            expected = self._reference_step(point, number)
-            worst = max(worst, furthest(expected, found), key=lambda w: w[1])
+        self._restore(self.exact, point.name)
+        for number in PASSES if point.name == RANDOM else PASSES[:1]:
+            self.exact.passes, state = number, self.exact.state_dict()
+            found, expected = step_arrays(self.exact, point.x, point.t), self._reference_step(point, number)
+            noise = self._noise(expected, point, number, state)
+            worst = max(worst, furthest(expected, found, TOLERANCE, noise), key=lambda w: w[1])
         return _link("plan", point, what, *worst)
 
     def precision(self, point: Point, what: str) -> Link:
@@ -160,40 +202,42 @@ class Chain:
         return _link("precision", point, what, difference, FAR if difference else 0.0, 0.0)
 
     def executor(self, point: Point, what: str) -> Link:
-        """What the network gives in some passes in a row, beside its calls run one after another, to the bit."""
+        """What the network gives in a pass on each kind of images, beside its calls run one after another, to the bit.
+
+        It must also be left as it was found.
+        """
+        assert self.training is not None
         net, state, passes = self.net, self.net.state_dict(), self.net.passes
         alone, wrong = self._alone(point), ""
         try:
-            for number in range(PASSES):
+            for number, images in zip(PASSES, POINTS, strict=True):
+                given = make_point(net, len(point.x), images, self.training.train)
                 with net.device.limits():
-                    expected = {**state, **alone(number)}
+                    expected = {**state, **alone(given, number)}
                 net.passes = number
-                done = net.step(point.x, point.t)
-                found = {**net.state_dict(), **done.grads, LOSS: done.loss, LOGITS: done.logits}
-                wrong = wrong or next((n for n, v in found.items() if not np.array_equal(v, expected[n], True)), "")
+                found = step_arrays(net, given.x, given.t)
+                wrong = wrong or _other_bits(expected, found)
         finally:
             net.load_state_dict(state)
             net.passes = passes
+        wrong = wrong or _other_bits(state, net.state_dict())
         return _link("executor", point, what, wrong, FAR if wrong else 0.0, 0.0)
 
-    def _alone(self, point: Point) -> Callable[[int], dict[str, Any]]:
+    def _alone(self, point: Point) -> Callable[[Point, int], dict[str, Any]]:
         """What gives the gradients, new statistics, loss and logits of a pass without a network's help."""
-        feeds = {"x": point.x.astype(self.net.device.dtype), "t": point.t}
+        dtype = self.net.device.dtype
         if not self.net.device.compiles:
             graph = self.net.wire(len(point.x), train=True)
 
-            def reference(number: int) -> dict[str, Any]:
+            def reference(given: Point, number: int) -> dict[str, Any]:
                 graph.passes = number
-                done = graph.run(**feeds)
-                updates = {buffer.name: value for buffer, value in done.updates.items()}
-                grads = done.backward(np.ones((), self.net.device.dtype))
-                return {**updates, **grads, LOSS: done.results[0], LOGITS: done.results[1]}
+                return arrays_of(graph.run(x=given.x.astype(dtype), t=given.t))
 
             return reference
         replay = Replay(self._recording(self.net, point))
 
-        def compiled(number: int) -> dict[str, Any]:
-            replay.run(feeds, number)
+        def compiled(given: Point, number: int) -> dict[str, Any]:
+            replay.run({"x": given.x.astype(dtype), "t": given.t}, number)
             updates = {buffer.name: value.copy() for buffer, value in replay.updates.items()}
             return {**updates, **replay.grads, LOSS: replay.results[0], LOGITS: replay.results[1]}
 
@@ -208,21 +252,71 @@ class Chain:
         net.load_state_dict(state)
         net.passes = passes
         expected = self._reference_step(point, 0)
-        where, distance = furthest({name: expected[name] for name in found}, found)
-        return _link("device", point, what, where, distance, DEVICE_LIMITS[net.device.dtype])
+        rough = cache(lambda: self._rough_step(point, 0, state))
+        limit = DEVICE_LIMITS[net.device.dtype]
+        where, distance = furthest(
+            {name: expected[name] for name in found},
+            found,
+            limit,
+            lambda name: rounding(expected[name], rough()[name], self.unit),
+        )
+        return _link("device", point, what, where, distance, limit)
+
+    def inference(self, point: Point, what: str) -> Link:
+        """The logits of a few images again and again, beside the reference's of each image alone."""
+        self._restore(self.reference)
+        some = point.x[: self.small]
+        expected = np.resize(logits_of(self.reference, some), (len(point.x), self.net.classes))
+        found = self.net.device.host(self.net.predict(np.resize(some, point.x.shape)))
+        difference = float(np.abs(found - expected).max())
+        off = in_units(difference, length(expected) / np.sqrt(expected.size))
+        if not off <= self.rounding:
+            rough = logits_of(self.reference, some, RoughPass)
+            noise = rounding(expected[: len(some)], rough, self.unit)
+            off = min(off, self.rounding * in_units(difference, noise))
+        return _link("inference", point, what, LOGITS, off, self.rounding)
 
     def step(self, point: Point, what: str) -> Link:
-        """Some steps of a trainer, each beside a textbook's."""
+        """A short training in float64 beside a textbook's, and many updates by its optimizer and schedule."""
         assert self.training is not None
         self._restore(self.exact)
-        self._restore(self.reference)
-        where, distance = steps_beside_textbook(self.exact, self.reference, self.training, point)
-        return _link("step", point, what, where, distance, STEP_TOLERANCE)
+        optimizer = deepcopy(self.training.optimizer)
+        optimizer.lr = LR
+        found = [batches_beside_textbook(self.training), updates_beside_textbook(self.training, STEP_TOLERANCE)]
+        found.append(self._train(self.exact, optimizer, point, STEP_TOLERANCE))
+        return _link("step", point, what, *max(found, key=lambda w: w[1]), STEP_TOLERANCE)
 
-    def _restore(self, copy: Network) -> None:
-        """Let a copy stand where the network stands, before its first pass."""
+    def trainer(self, point: Point, what: str) -> Link:
+        """A short training on the device that trains, beside a textbook's with the same gradients."""
+        assert self.training is not None
+        net = self.net.on(self.net.device)
+        self._restore(net)
+        worst = self._train(net, deepcopy(self.training.optimizer), point, self.rounding)
+        return _link("trainer", point, what, *worst, self.rounding)
+
+    def _train(self, net: Network, optimizer: Optimizer, point: Point, limit: float) -> tuple[str, float]:
+        """What is furthest off in a short training; see `training_beside_textbook`."""
+        assert self.training is not None
+        rng = np.random.default_rng(0)
+        for value in net.params.values():  # away from biases of zero, on which no decay shows
+            value += net.device.array(rng.uniform(0.05, 0.1, value.shape) * (value.ndim == 1))
+        self.reference.load_state_dict(net.state_dict())
+        reference = self.reference.on(self.reference.device)
+        book = Textbook(net, reference, optimizer, self.training.weight_decay)
+        noise = self._noise_of_step if net.device.dtype == "float64" else None
+        return training_beside_textbook(net, book, optimizer, self.training, point, limit, noise)
+
+    def _noise_of_step(self, expected: Arrays, x: Any, t: Any, number: int, state: Arrays) -> Callable[[str], float]:
+        return self._noise(expected, Point("", np.asarray(x, np.float64), t), number, state)
+
+    def _restore(self, copy: Network, point: str = RANDOM) -> None:
+        """Let a copy stand where the network stands, before its first pass; for zeros and ties some weights far out."""
         copy.load_state_dict(self.net.state_dict())
         copy.passes = 0
+        if point == KINKS:
+            rng = np.random.default_rng(0)
+            for value in copy.params.values():
+                value *= rng.choice(FACTORS, value.shape, p=SHARES)
 
     def _reference_step(self, point: Point, number: int) -> dict[str, Any]:
         """Gradients, running statistics, loss and logits of a pass node by node; known ones are not computed again."""
@@ -230,20 +324,47 @@ class Chain:
         if key not in self._known:
             if number == 0:
                 self._known.clear()
-                self._restore(self.reference)
-            self._known[key] = self._sliced_step(point)
+                self._restore(self.reference, point.name)
+            self.reference.passes = number
+            self._known[key] = self._sliced(point, lambda x, t: step_arrays(self.reference, x, t))
         return self._known[key]
 
-    def _sliced_step(self, point: Point) -> dict[str, Any]:
-        sums: dict[str, Any] = {}
+    def _noise(self, expected: Arrays, point: Point, number: int, state: Arrays) -> Callable[[str], float]:
+        """How far rounding may move each array of a pass: by a rough pass, and by one in float32."""
+
+        @cache
+        def others() -> list[tuple[Arrays, float]]:
+            self.single.load_state_dict(state)
+            self.single.passes = number
+            single = step_arrays(self.single, point.x, point.t)
+            return [(self._rough_step(point, number, state), ROUGH), (single, SINGLE)]
+
+        def noise(name: str) -> float:
+            found = [rounding(expected[name], other[name], unit) for other, unit in others()]
+            return sum(filter(isfinite, found))  # float32 may overflow where float64 does not
+
+        return noise
+
+    def _rough_step(self, point: Point, number: int, state: Mapping[str, Any]) -> Arrays:
+        def rough(x: Any, t: Any) -> Arrays:
+            graph = self.reference.wire(len(x), train=True)
+            graph.passes = number
+            held = {name: np.asarray(value, np.float64) for name, value in state.items() if name in graph.leaves}
+            return arrays_of(RoughPass(graph, {"x": x, "t": t, **held}))
+
+        return self._sliced(point, rough)
+
+    def _sliced(self, point: Point, run: Callable[[Any, Any], Arrays]) -> Arrays:
+        """The arrays of a batch from those of its slices; running statistics are there where it is in one slice."""
+        found: Arrays = {}
         logits = []
         for x, t, share in slices(self.reference, point.x, point.t):
-            done = self.reference.step(x, t)
-            for name, value in {**done.grads, LOSS: done.loss}.items():
-                sums[name] = sums.get(name, 0.0) + share * value
-            logits.append(done.logits)
-        statistics = {n: v for n, v in self.reference.state_dict().items() if n not in self.reference.params}
-        return {**sums, **statistics, LOGITS: np.concatenate(logits)}
+            for name, value in run(x, t).items():
+                if name == LOGITS:
+                    logits.append(value)
+                else:
+                    found[name] = found.get(name, 0.0) + share * value
+        return {**found, LOGITS: np.concatenate(logits)}
 
     @cached_property
     def _changes(self) -> bool:
@@ -259,6 +380,11 @@ class Chain:
             return record(compiled, feeds, frozenset(feeds), grads, self.workers)
         except TypeError as error:  # a node of the user's own, which runs node by node alone
             raise NotComparable(str(error)) from None
+
+
+def _other_bits(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """The name of the first array that is not the expected one, or ""."""
+    return next((name for name, value in found.items() if not np.array_equal(value, expected[name], True)), "")
 
 
 def _link(kind: str, point: Point, what: str, where: str, distance: float, limit: float = TOLERANCE) -> Link:

@@ -69,7 +69,7 @@ def faults(certificate: Certificate) -> Iterator[str]:
             yield f"the gradient of {v.name} is wrong: {v.verdict}, {how}"
     for link in certificate.links:
         if not link.holds:
-            off = f"{link.where} is off by {link.distance:.1e}, limit {link.limit:g}" if link.limit else link.where
+            off = f"{link.where}, off by {link.distance:.1e}, limit {link.limit:g}" if link.limit else link.where
             yield f"what trains is wrong ({link.name}): {off}"
 
 

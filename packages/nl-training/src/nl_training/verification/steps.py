@@ -1,85 +1,186 @@
-"""Training steps of a real trainer, each beside the textbook's."""
+"""Trainings of a few images by a real trainer, each step and evaluation beside the textbook's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nl_layers import FlatDict, add_weight_decay
+from nl_layers.optimizers import Optimizer
 from nl_models import Network
-from nl_training.data import Dataset, Normalization, Split
-from nl_training.observer import Observer, StepReport
+from nl_nodes.verify.rounding import DOUBLE, ROUGH, length, rounding
+from nl_training.data import Dataset, Normalization, Split, batches, epoch_order
+from nl_training.observer import EpochReport, Observer, Result, StepReport
 from nl_training.trainer import Diverged, Limits, Trainer
-from nl_training.verification.points import LOSS, NotComparable, Point, furthest
-from nl_training.verification.textbook import Textbook, schedule_factor
+from nl_training.verification.distance import FAR, LOGITS, LOSS, Arrays, furthest
+from nl_training.verification.points import NotComparable, Point
+from nl_training.verification.textbook import Textbook, Updates, accuracy, schedule_factor, shuffled
 
 if TYPE_CHECKING:
     from nl_training.verification.chain import Training
 
-EPOCHS, BATCHES = 2, 2
-# So small that steps of any optimizer stay where rounding is not amplified, whatever rate trains; a step is compared in
-# units of its own length.
-LR = 1e-5
+EPOCHS, BATCHES, SEED = 2, 2, 1
+EVALUATED = 2
+UPDATES = 300
+# What is smaller than the largest beside it by more than this is measured beside that.
+SMALL = 1e-3
+
+Noise = Callable[[Arrays, Any, Any, int, Arrays], Callable[[str], float]]
+"""From a step's arrays, images, labels, number and the state before it to how far rounding moves each array."""
 
 
-def steps_beside_textbook(net: Network, reference: Network, training: Training, point: Point) -> tuple[str, float]:
-    """What is furthest off after any of some steps, and how far: loss, parameters and running statistics.
+def training_beside_textbook(
+    net: Network,
+    book: Textbook,
+    optimizer: Optimizer,
+    training: Training,
+    point: Point,
+    limit: float,
+    noise: Noise | None = None,
+) -> tuple[str, float]:
+    """What is furthest off in a short training, and how far.
+
+    Compared are batches, losses, parameters, running statistics, evaluations and the best weights.
 
     Args:
-        net: a float64 network, which is trained.
-        reference: the same, node by node.
-        training: how they are trained.
-        point: the images of a batch; the others are multiples of them.
+        net: what is trained.
+        book: what goes along, from the same start.
+        optimizer: what makes the steps; its state is changed.
+        training: whose schedule and weight decay are used.
+        point: an odd number of images, so that the second of two batches is smaller.
+        limit: of the distance; two roundings of a parameter come to less.
+        noise: of gradients, which are compared where it is given.
 
     Raises:
         NotComparable: where there is no formula for what trains, or the loss is no finite number.
     """
-    rng = np.random.default_rng(0)
-    for value in net.params.values():  # away from biases of zero, on which no decay shows
-        value += rng.uniform(0.05, 0.1, value.shape) * (value.ndim == 1)
-    reference.load_state_dict(net.state_dict())
-    optimizer = deepcopy(training.optimizer)
-    optimizer.lr = LR
-    watch = _Beside(Textbook(reference.on(reference.device), optimizer, training.weight_decay), training)
-    x = np.concatenate([point.x * (1 + number) / BATCHES for number in range(BATCHES)])
-    data = _dataset(net, x, np.concatenate([point.t] * BATCHES))
-    limits = Limits(epochs=EPOCHS, batch_size=len(point.x))
+    classes = tuple(str(n) for n in range(net.classes))
+    scale = Normalization.scaling(1.0, net.input_shape[0])
+    ends = Split(point.x[:EVALUATED], point.t[:EVALUATED]), Split(point.x[-EVALUATED:], point.t[-EVALUATED:])
+    data = Dataset("chain", Split(point.x, point.t), *ends, classes, scale, "")
+    watch = _Beside(book, optimizer.lr, training, data, limit, noise)
+    limits = Limits(EPOCHS, watch.size)
     try:
-        Trainer(net, optimizer, training.schedule, data, limits, training.weight_decay, observers=[watch]).run()
+        Trainer(net, optimizer, training.schedule, data, limits, training.weight_decay, SEED, [watch]).run()
     except Diverged as error:
         raise NotComparable(str(error)) from None
     return watch.worst
 
 
-class _Beside(Observer):
-    """Lets the textbook make each step too, and keeps where the two are furthest apart."""
+def updates_beside_textbook(training: Training, limit: float) -> tuple[str, float]:
+    """Which of two parameters is further off after many updates over all epochs of a training, and how far."""
+    rng, optimizer = np.random.default_rng(0), deepcopy(training.optimizer)
+    params, grads = (FlatDict({"W1": (3, 2), "b1": (4,)}, np.zeros) for _ in range(2))
+    params.flat = rng.standard_normal(10)
+    start = {name: value.copy() for name, value in params.items()}
+    book = Updates(params, optimizer, training.weight_decay)
+    for number in range(UPDATES):
+        epoch = training.epochs * number / UPDATES
+        grads.flat = rng.standard_normal(10)
+        book.update(grads, training.optimizer.lr * schedule_factor(training.schedule, epoch, training.epochs))
+        if training.weight_decay:
+            add_weight_decay(params, grads, training.weight_decay)
+        optimizer.lr = training.optimizer.lr * training.schedule.factor(epoch, training.epochs)
+        optimizer.update(params, grads)
+    expected, found = ({n: after[n] - start[n] for n in start} for after in (book.params, params))
+    return furthest(expected, found, limit)
 
-    def __init__(self, book: Textbook, training: Training) -> None:
-        self.book, self.training = book, training
-        self._start = dict(book.params)
+
+def batches_beside_textbook(training: Training) -> tuple[str, float]:
+    """Whether an epoch of all images takes each of them in its turn; only their numbers are looked at."""
+    numbers, size = np.arange(len(training.train)), max(training.sizes)
+    found = [x for x, _ in batches(Split(numbers, numbers), size, epoch_order(len(numbers), SEED, 1))]
+    whole = all(len(x) == size for x in found[:-1])
+    right = whole and np.array_equal(np.concatenate(found), shuffled(len(numbers), SEED, 1))
+    return ("", 0.0) if right else ("an epoch", FAR)
+
+
+class _Beside(Observer):
+    """Lets the textbook go along with a trainer, and keeps where the two are furthest apart.
+
+    Args:
+        book: the textbook.
+        lr: the learning rate before the schedule.
+        training: whose schedule is used.
+        data: what is trained on.
+        limit: the largest distance that passes.
+        noise: of gradients, which are compared where it is given.
+    """
+
+    def __init__(
+        self, book: Textbook, lr: float, training: Training, data: Dataset, limit: float, noise: Noise | None
+    ) -> None:
+        self.book, self.lr, self.schedule, self.data = book, lr, training.schedule, data
+        self.limit, self.noise = limit, noise
+        self.eps = float(np.finfo(book.trains.device.dtype).eps)
+        self.size = len(data.train) // BATCHES + 1
         self.worst = ("", 0.0)
+        self._sums: dict[str, float] = {}
+        self._best: dict[str, Any] = {"val/acc": -1.0}
 
     def on_batch(self, trainer: Trainer, step: int, x: Any, t: Any) -> None:
         """The textbook's step, before the trainer's."""
-        self._net = trainer.net
-        lr = LR * schedule_factor(self.training.schedule, (step - 1) / BATCHES, EPOCHS)
-        self._loss = self.book.step(np.asarray(x, dtype=np.float64), np.asarray(t), lr)
+        self._net, train = trainer.net, self.data.train
+        epoch, position = divmod(step - 1, BATCHES)
+        index = shuffled(len(train), SEED, epoch + 1)[position * self.size :][: self.size]
+        if not (np.array_equal(x, train.x[index]) and np.array_equal(t, train.t[index])):
+            self.worst = ("the batch", FAR)
+        self._lr = self.lr * schedule_factor(self.schedule, (step - 1) / BATCHES, EPOCHS)
+        self._t = train.t[index]
+        self.book.step(train.x[index], self._t, self._lr)
+        if self.noise is not None:
+            expected, before = self.book.gradient(train.x[index], self._t), self.book.before
+            noise = self.noise(expected, train.x[index], self._t, step - 1, before)
+            self._keep(furthest(expected, self.book.found, self.limit, noise))
 
     def on_step(self, report: StepReport) -> None:
-        """Compare."""
-        found = self._net.state_dict()
-        moved = {name: value - self._start[name] for name, value in self.book.params.items()}
-        others = {**self.book.statistics, LOSS: np.float64(self._loss)}
-        for expected, given in (
-            (moved, {name: found[name] - self._start[name] for name in moved}),
-            (others, {**found, LOSS: np.float64(report.loss)}),
-        ):
-            self.worst = max(self.worst, furthest(expected, given), key=lambda w: w[1])
+        """Compare the step."""
+        book, found = self.book, self._net.state_dict()
+        moved = {name: value - book.before[name] for name, value in book.params.items()}
+        self._compare(
+            moved,
+            {name: found[name] - book.before[name] for name in moved},
+            {name: 2 * self.eps * length(book.before[name]) for name in moved},
+        )
+        told = {"loss": book.found[LOSS], "acc": accuracy(book.found[LOGITS], self._t)}
+        self._compare(
+            {**book.statistics, LOSS: told["loss"], "the accuracy": told["acc"], "the learning rate": self._lr},
+            {**found, LOSS: report.loss, "the accuracy": report.accuracy, "the learning rate": report.lr},
+        )
+        for name, value in told.items():
+            name = f"train/epoch_{name}"
+            self._sums[name] = self._sums.get(name, 0.0) + value * len(self._t) / len(self.data.train)
 
+    def on_epoch(self, report: EpochReport) -> None:
+        """Compare the evaluation."""
+        expected, self._sums, noise = self._sums, {}, {}
+        for name, split in (("val", self.data.validation), ("test", self.data.test)):
+            assert split is not None
+            loss, expected[f"{name}/acc"], rough = self.book.evaluate(split.x, split.t)
+            expected[f"{name}/loss"] = loss
+            noise[f"{name}/loss"] = rounding(np.float64(loss), np.float64(rough), ROUGH * DOUBLE * 2 / self.eps)
+        self._compare(expected, report.metrics, noise)
+        if expected["val/acc"] > self._best["val/acc"]:
+            self._best = {**expected, **self.book.params, **self.book.statistics}
+            self._best_noise = noise
 
-def _dataset(net: Network, x: Any, t: Any) -> Dataset:
-    """These images to train on, and the first of them to test."""
-    normalization = Normalization.scaling(1.0, net.input_shape[0])
-    classes = tuple(str(n) for n in range(net.classes))
-    return Dataset("chain", Split(x, t), None, Split(x[:2], t[:2]), classes, normalization, "")
+    def on_end(self, trainer: Trainer, result: Result) -> None:
+        """Compare the best weights."""
+        told = {"test/loss": result.test_loss, "test/acc": result.test_accuracy}
+        found = {**trainer.best_state, **told}
+        self._compare({name: self._best[name] for name in found}, found, self._best_noise)
+
+    def _compare(
+        self, expected: Mapping[str, Any], found: Mapping[str, Any], noise: Mapping[str, float] | None = None
+    ) -> None:
+        """Compare arrays, small ones beside the largest; `noise` is how far rounding moves some."""
+        roots = {name: np.sqrt(np.size(value)) for name, value in expected.items()}
+        small = SMALL * max((length(value) / roots[name] for name, value in expected.items()), default=0.0)
+        allowed = {name: self.limit * small * roots[name] + (noise or {}).get(name, 0.0) for name in expected}
+        self._keep(furthest(expected, found, self.limit, allowed.__getitem__))
+
+    def _keep(self, found: tuple[str, float]) -> None:
+        self.worst = max(self.worst, found, key=lambda w: w[1])

@@ -7,7 +7,7 @@ the gradient node by node, which the complex step verifies.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import cos, pi
+from math import cos, floor, pi
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ from nl_layers import BatchNormalization, Mode
 from nl_layers.optimizers import Optimizer
 from nl_layers.schedules import Schedule
 from nl_models import Network
-from nl_nodes import Graph, Input
+from nl_nodes import Graph, Input, Pass
+from nl_nodes.verify.rounding import RoughPass
+from nl_training.verification.distance import LOGITS, LOSS, Arrays, arrays_of
 from nl_training.verification.points import NotComparable
 
-Arrays = dict[str, Any]
 Rule = Callable[[Mapping[str, Any], Any, Any, Arrays, float, int], Any]
 """From settings, a parameter, its gradient, its state, the learning rate and the step's number to the new parameter."""
 
@@ -81,7 +82,7 @@ def schedule_factor(schedule: Schedule, epoch: float, epochs: float) -> float:
         case "Constant":
             return 1.0
         case "Step":
-            return float(h["gamma"] ** (epoch // h["every"]))
+            return float(h["gamma"] ** floor(epoch / h["every"]))
         case "Cosine":
             warmup = min(h["warmup"], epochs / 2)
             if epoch < warmup:
@@ -91,11 +92,28 @@ def schedule_factor(schedule: Schedule, epoch: float, epochs: float) -> float:
     raise NotComparable(f"no textbook's formula of {type(schedule).__name__}")
 
 
-class Textbook:
-    """Parameters, optimizer state and running statistics that go through training steps.
+def shuffled(images: int, seed: int, epoch: int) -> Any:
+    """The order in which an epoch, counted from 1, takes its images."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(images)
+
+
+def logits_of(net: Network, x: Any, kind: type[Pass] = Pass) -> Any:
+    """The logits in inference, node by node: of each image alone, so that none can depend on the others."""
+    graph = net.wire(1, train=False)
+    return np.concatenate([kind(graph, {"x": np.asarray(image[None], np.float64)}).results[0] for image in x])
+
+
+def accuracy(logits: Any, t: Any) -> float:
+    """The share of the images with label t whose largest logit is there; one logit is right on t's side of 0."""
+    found = logits.argmax(axis=1) if logits.shape[1] > 1 else logits[:, 0] > 0
+    return float(np.mean(found == t))
+
+
+class Updates:
+    """Parameters that are updated by the formulas above.
 
     Args:
-        net: a float64 network that runs node by node; it is used up.
+        params: where they start.
         optimizer: whose kind and hyperparameters are followed.
         weight_decay: the penalty's rate.
 
@@ -103,32 +121,80 @@ class Textbook:
         NotComparable: for an optimizer that no formula stands here for.
     """
 
-    def __init__(self, net: Network, optimizer: Optimizer, weight_decay: float) -> None:
+    def __init__(self, params: Mapping[str, Any], optimizer: Optimizer, weight_decay: float) -> None:
         if type(optimizer).__name__ not in OPTIMIZERS:
             raise NotComparable(f"no textbook's formula of {type(optimizer).__name__}")
-        self.net, self.weight_decay = net, weight_decay
         self._rule, self._settings = OPTIMIZERS[type(optimizer).__name__], dict(vars(optimizer))
-        self.params = {name: np.array(value) for name, value in net.params.items()}
-        self.statistics = {name: value for name, value in net.state_dict().items() if name not in self.params}
+        self.params = {name: np.array(value, np.float64) for name, value in params.items()}
+        self.weight_decay, self.made = weight_decay, 0
         self._states: dict[str, Arrays] = {name: {} for name in self.params}
-        self._steps = 0
 
-    def step(self, x: Any, t: Any, lr: float) -> float:
-        """One step on a batch; the loss before it."""
-        self.net.load_state_dict({**self.params, **self.statistics})
-        graph = self.net.wire(len(x), train=True)
-        graph.passes = self._steps
-        done = graph.run(x=x, t=t)
-        self._follow_statistics(x)
-        grads = done.backward(np.float64(1.0))
-        self._steps += 1
+    def update(self, grads: Mapping[str, Any], lr: float) -> None:
+        """One update by the loss's gradients."""
+        self.made += 1
         for name, p in self.params.items():
-            weight = name.startswith("W")
-            g = grads[name] + self.weight_decay * p if weight else grads[name]
-            if weight and "weight_decay" in self._settings:
-                p = p - lr * self._settings["weight_decay"] * p
-            self.params[name] = self._rule(self._settings, p, g, self._states[name], lr, self._steps)
-        return float(done.results[0])
+            weight, g = name.startswith("W"), np.asarray(grads[name], np.float64)
+            if weight:
+                g = g + self.weight_decay * p
+                p = p - lr * self._settings.get("weight_decay", 0.0) * p
+            self.params[name] = self._rule(self._settings, p, g, self._states[name], lr, self.made)
+
+
+class Textbook(Updates):
+    """Parameters and running statistics that go through training steps and evaluations.
+
+    Each step begins where the network that trains stands, and follows its gradients, since an optimizer that divides
+    by their size would make the rounding of tiny ones large.
+
+    Args:
+        trains: the network that trains.
+        net: the same in float64, node by node; it is used up.
+        optimizer: whose kind and hyperparameters are followed.
+        weight_decay: the penalty's rate.
+
+    Attributes:
+        statistics: the running statistics.
+        before: the parameters and running statistics before the last step.
+        found: gradients, loss and logits of the last step of the network that trains.
+    """
+
+    def __init__(self, trains: Network, net: Network, optimizer: Optimizer, weight_decay: float) -> None:
+        super().__init__(net.params, optimizer, weight_decay)
+        self.trains, self.net = trains, net
+
+    def step(self, x: Any, t: Any, lr: float) -> None:
+        """One step on a batch."""
+        net, state, passes = self.trains, self.trains.state_dict(), self.trains.passes
+        done = net.step(x, t)
+        grads = {name: np.array(net.device.host(grad), np.float64) for name, grad in done.grads.items()}
+        self.found = {**grads, LOSS: float(done.loss), LOGITS: net.device.host(done.logits)}
+        net.load_state_dict(state)
+        net.passes = passes
+        self.before = {name: np.asarray(value, np.float64) for name, value in state.items()}
+        self.params = {name: self.before[name] for name in self.params}
+        self.statistics = {name: value for name, value in self.before.items() if name not in self.params}
+        self._load()
+        self._follow_statistics(np.asarray(x, np.float64))
+        self.update(grads, lr)
+
+    def gradient(self, x: Any, t: Any) -> Arrays:
+        """Gradients, loss and logits of the last step's batch, node by node."""
+        self.net.load_state_dict(self.before)
+        graph = self.net.wire(len(x), train=True)
+        graph.passes = self.made - 1
+        arrays = arrays_of(graph.run(x=np.asarray(x, np.float64), t=t))
+        return {name: arrays[name] for name in self.found}
+
+    def evaluate(self, x: Any, t: Any) -> tuple[float, float, float]:
+        """Mean loss and accuracy of images x with labels t, and the loss of a rough pass."""
+        self._load()
+        logits, mode = logits_of(self.net, x), Mode(train=False)
+        graph = Graph(self.net.loss_layer.wire(Input("x", logits.shape), Input("t", t.shape), mode=mode))
+        rough = RoughPass(graph, {"x": logits_of(self.net, x, RoughPass), "t": t})
+        return float(graph.run(x=logits, t=t).results[0]), accuracy(logits, t), float(rough.results[0])
+
+    def _load(self) -> None:
+        self.net.load_state_dict({**self.params, **self.statistics})
 
     def _follow_statistics(self, x: Any) -> None:
         """Each batch norm's running mean and variance, from what comes into it."""
@@ -149,5 +215,5 @@ class Textbook:
         for layer in self.net.layers[:number]:
             last = layer.wire(last, mode=mode)
         graph = Graph(last)
-        graph.passes = self._steps
+        graph.passes = self.made
         return graph.run(x=x).results[0]

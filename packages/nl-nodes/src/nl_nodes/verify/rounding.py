@@ -1,0 +1,67 @@
+"""The size of rounding errors: a pass that rounds every number to half of the digits, scaled to float64.
+
+A gradient may be the small remainder of large terms that cancel, or exactly 0 but for rounding. No relative tolerance
+fits these. A rough pass shows how far rounding moves each array, whatever the cause.
+
+Source: Parker, Monte Carlo Arithmetic (1997).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nl_nodes.graph import Graph, Pass
+from nl_nodes.node import Kept, Node
+from nl_nodes.nodes.leaves import Leaf
+
+ROUGH = 2.0**-26
+"""The largest relative error of each number in a rough pass."""
+SINGLE, DOUBLE = 2.0**-24, 2.0**-53
+"""The same in float32 and float64."""
+MARGIN = 64
+"""How many times the estimate a difference may be that still counts as rounding."""
+
+
+class RoughPass(Pass):
+    """A pass in which every number has a random relative error up to `ROUGH`, forward and backward; zeros stay.
+
+    Args:
+        graph: the graph to run.
+        feeds: arrays by name, as for `Graph.run`.
+    """
+
+    def __init__(self, graph: Graph, feeds: Mapping[str, Any]) -> None:
+        self._rng = np.random.default_rng(0)
+        super().__init__(graph, feeds)
+
+    def _leaf(self, leaf: Leaf, feeds: Mapping[str, Any]) -> Any:
+        return self._rough(super()._leaf(leaf, feeds))
+
+    def _output(self, node: Node, kept: Kept, inputs: tuple[Any, ...]) -> Any:
+        return self._rough(super()._output(node, kept, inputs))
+
+    def _backward(self, node: Node, grads: dict[Node, Any]) -> None:
+        grads[node] = self._rough(grads[node])
+        super()._backward(node, grads)
+
+    def _rough(self, x: Any) -> Any:
+        return x * (1 + ROUGH * self._rng.uniform(-1, 1, x.shape)) if x.dtype.kind == "f" else x
+
+
+def rounding(exact: Any, rough: Any, unit: float = ROUGH) -> float:
+    """The largest length of a difference from an array that rounding to float64 explains.
+
+    Args:
+        exact: the array.
+        rough: the same with larger rounding errors.
+        unit: the relative error of each number in that.
+    """
+    return MARGIN * DOUBLE / unit * length(rough - exact)
+
+
+def length(x: Any) -> float:
+    """The Euclidean length of an array of any shape."""
+    return float(np.linalg.norm(np.ravel(x)))

@@ -1,0 +1,41 @@
+"""Errors planted into what trains, and what `verify=strict` says of them before the first step.
+
+Each is planted at run time, in a process of its own: `python -c "from support.plants import main; main('NAME')"`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nl_layers import optimizers
+from nl_layers.schedules import Cosine
+from nl_models import Network, build
+from nl_nodes import Device, UserError
+from nl_training.data import Split
+from nl_training.verification import Training, verify
+from support.plants import compiled, limits, network, nodes, steps  # noqa: F401  (enrols what is in them)
+from support.plants.registry import IMAGES, LIMITS, NORMALISED, PLANTS, ROWS, Plant
+
+CLEAN = {
+    name: Plant("", lambda: None, options)
+    for name, options in {"images": IMAGES, "normalised": NORMALISED, "rows": ROWS}.items()
+}
+
+
+def training(planted: Plant, net: Network) -> Training:
+    """How the network is about to train: 9 images in batches of 12 and 5, evaluations of one and of two pieces."""
+    rng, optimizer = np.random.default_rng(1), getattr(optimizers, planted.optimizer)()
+    x = planted.images(rng.standard_normal((9, *net.input_shape), dtype=np.float32))
+    train = Split(x, rng.integers(0, net.classes, 9))
+    return Training(train, frozenset({12, 5}), frozenset({6, 260}), 12.5, optimizer, Cosine(), planted.weight_decay)
+
+
+def main(name: str) -> None:
+    """Plant an error, or none where the name is one of `CLEAN`, and verify; print `accepted`, or why not."""
+    planted = {**CLEAN, **PLANTS, **LIMITS}[name]
+    planted.function()
+    net = build(**{"device": Device(threads=2), **planted.network})
+    try:
+        print("accepted:", *verify(net, "strict", 1e6, training=training(planted, net)).lines())
+    except UserError as error:
+        print("refused:", error)

@@ -1,0 +1,105 @@
+"""The planted errors by name, and how to plant one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+IMAGES: dict[str, Any] = {"name": "cnn8", "width": 16, "input_shape": (1, 7, 7), "classes": 4}
+NORMALISED = IMAGES | {"batch_norm": True, "dropout": 0.3}
+ROWS: dict[str, Any] = {"name": "mlp", "hidden": (5, 5, 5), "input_shape": (1, 4, 4), "classes": 3}
+
+STACK = ExitStack()
+"""Contexts that stay open to the end of the process."""
+
+
+@dataclass(frozen=True)
+class Plant:
+    """An error that is planted at run time.
+
+    Attributes:
+        link: the kind of the link that refuses it; "" where none does.
+        function: plants it; its docstring says what is wrong from then on.
+        network: the options of the network that is verified.
+        images: what the training images are made into.
+        weight_decay: the penalty's rate.
+        optimizer: the class of the optimizer.
+    """
+
+    link: str
+    function: Callable[[], None]
+    network: dict[str, Any]
+    images: Callable[[Any], Any] = lambda x: x
+    weight_decay: float = 0.0
+    optimizer: str = "Adam"
+
+    @property
+    def title(self) -> str:
+        """The name in words."""
+        return self.function.__name__.replace("_", " ")
+
+    @property
+    def what(self) -> str:
+        """What is wrong, for the tables of docs/verification.md."""
+        return " ".join((self.function.__doc__ or "").split())
+
+
+PLANTS: dict[str, Plant] = {}
+"""Errors that `verify=strict` refuses."""
+
+LIMITS: dict[str, Plant] = {}
+"""Errors that it accepts: what the certificate does not say."""
+
+
+def plant(link: str, network: dict[str, Any], **options: Any) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Enrol a function as an error that a link refuses, or as one that is accepted where the link is ""."""
+
+    def enrol(function: Callable[[], None]) -> Callable[[], None]:
+        (PLANTS if link else LIMITS)[function.__name__] = Plant(link, function, network, **options)
+        return function
+
+    return enrol
+
+
+def wrap(owner: Any, name: str, change: Callable[..., Any]) -> None:
+    """Put `change(right, *arguments)` in the place of a function."""
+    right = getattr(owner, name)
+    setattr(owner, name, lambda *a, **k: change(right, *a, **k))
+
+
+def scaled(found: Any, factor: float = 1.001) -> Any:
+    """A gradient, or a tuple of some, times a factor."""
+    return tuple(None if f is None else f * factor for f in found) if isinstance(found, tuple) else found * factor
+
+
+def backward_wrong(node: type, when: Callable[[Any], bool], factor: float = 1.001) -> None:
+    """Scale the gradients of a node's inputs where its upstream gradient is such."""
+
+    def change(right, self, kept, dy):
+        found = right(self, kept, dy)
+        return scaled(found, factor) if when(dy) else found
+
+    wrap(node, "backward", change)
+
+
+def in_workers(function: str, wrong: str) -> None:
+    """Let worker processes, which import nothing of this one, compute `wrong` after a function of NumPy."""
+    folder = Path(mkdtemp())
+    folder.joinpath("sitecustomize.py").write_text(
+        "import numpy as np\n"
+        "from importlib import import_module\n"
+        "team = import_module('nl_nodes.compiler.workers.team')\n"
+        "right = team.function\n"
+        "def wrong(name):\n"
+        "    def call(a, b, out):\n"
+        f"        np.{function}(a, b, out)\n"
+        f"        {wrong}\n"
+        f"    return call if name == '{function}' else right(name)\n"
+        "team.function = wrong\n"
+    )
+    sys.path.insert(0, str(folder))

@@ -1,0 +1,266 @@
+"""Errors in what makes a step of a gradient, and in the training around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from nl_layers import flat, optimizers
+from nl_layers.schedules import Cosine
+from nl_models import Network
+from nl_nodes.device.cpu import NumpyBackend
+from nl_training import trainer
+from nl_training.trainer import Trainer
+from nl_training.verification import steps
+from support.plants.registry import ROWS, plant, wrap
+
+
+@plant("step", ROWS, weight_decay=1e-3)
+def weight_decay_on_biases() -> None:
+    """Weight decay acts on biases too."""
+    flat.decays = lambda name: True
+
+
+@plant("step", ROWS, weight_decay=1e-3)
+def weight_decay_doubled() -> None:
+    """Weight decay has twice its rate."""
+    wrap(trainer, "add_weight_decay", lambda right, params, grads, rate: right(params, grads, 2 * rate))
+
+
+@plant("step", ROWS, weight_decay=1e-3, optimizer="SGD")
+def weight_decay_forgotten() -> None:
+    """Weight decay does nothing."""
+    trainer.add_weight_decay = lambda params, grads, rate: None
+
+
+@plant("trainer", ROWS, weight_decay=1e-3)
+def weight_decay_doubled_in_float32() -> None:
+    """Weight decay has twice its rate in float32."""
+
+    def change(right, params, grads, rate):
+        right(params, grads, 2 * rate if params.flat.dtype == np.float32 else rate)
+
+    wrap(trainer, "add_weight_decay", change)
+
+
+@plant("step", ROWS, optimizer="AdamW")
+def decoupled_decay_on_biases() -> None:
+    """AdamW's decay acts on biases too."""
+    optimizers.decayed = lambda params: [params.flat]
+
+
+@plant("step", ROWS)
+def eps_inside_the_root() -> None:
+    """Adam adds eps before it takes the root."""
+
+    def step(self, param, grad, mean, square_mean):
+        mean += (1 - self.beta1) * (grad - mean)
+        square_mean += (1 - self.beta2) * (grad * grad - square_mean)
+        root = np.sqrt(square_mean / (1 - self.beta2**self.steps) + self.eps)
+        param -= self.lr / (1 - self.beta1**self.steps) * mean / root
+
+    optimizers.Adam.step = step
+
+
+def steps_counted(count: Callable[[int], int]) -> None:
+    """Let Adam correct its means by another number of steps."""
+
+    def change(right, self, param, grad, **state):
+        made, self.steps = self.steps, count(self.steps)
+        right(self, param, grad, **state)
+        self.steps = made
+
+    wrap(optimizers.Adam, "step", change)
+
+
+@plant("step", ROWS)
+def steps_not_counted() -> None:
+    """Adam's bias correction is that of step 1."""
+    steps_counted(lambda made: 1)
+
+
+@plant("step", ROWS)
+def steps_counted_to_a_hundred() -> None:
+    """Adam's bias correction is that of step 100 from then on."""
+    steps_counted(lambda made: min(made, 100))
+
+
+@plant("step", ROWS, optimizer="Momentum")
+def velocity_forgotten() -> None:
+    """Momentum sets its velocity to 0 before each step."""
+
+    def change(right, self, param, grad, velocity):
+        velocity[...] = 0
+        right(self, param, grad, velocity=velocity)
+
+    wrap(optimizers.Momentum, "step", change)
+
+
+@plant("step", ROWS, optimizer="Nesterov")
+def nesterov_without_looking_ahead() -> None:
+    """Nesterov's step is that of momentum."""
+    optimizers.Nesterov.step = optimizers.Momentum.step
+
+
+@plant("step", ROWS, optimizer="AdaGrad")
+def squares_not_summed() -> None:
+    """AdaGrad forgets 0.1 % of its sum at each step."""
+
+    def change(right, self, param, grad, square_sum):
+        square_sum *= 0.999
+        right(self, param, grad, square_sum=square_sum)
+
+    wrap(optimizers.AdaGrad, "step", change)
+
+
+@plant("step", ROWS, optimizer="RMSprop")
+def rmsprop_decay_inverted() -> None:
+    """RMSprop keeps 1 % of its mean at each step, not 99 %."""
+
+    def change(right, self, param, grad, square_mean):
+        self.decay = 1 - self.decay
+        right(self, param, grad, square_mean=square_mean)
+        self.decay = 1 - self.decay
+
+    wrap(optimizers.RMSprop, "step", change)
+
+
+@plant("step", ROWS, optimizer="SGD")
+def second_block_off() -> None:
+    """An optimizer scales the gradient in all blocks of memory but the first."""
+    NumpyBackend.block = 32
+
+    def change(right, param, grad):
+        for number, (part, part_grad) in enumerate(right(param, grad)):
+            yield part, part_grad * 1.001 if number else part_grad
+
+    wrap(optimizers, "blocks", change)
+
+
+@plant("trainer", ROWS, optimizer="SGD")
+def optimizer_off_in_float32() -> None:
+    """SGD's steps are 1 % too long in float32."""
+
+    def change(right, self, param, grad):
+        right(self, param, grad * np.float32(1.01) if param.dtype == np.float32 else grad)
+
+    wrap(optimizers.SGD, "step", change)
+
+
+@plant("trainer", ROWS)
+def learning_rate_capped() -> None:
+    """The trainer caps the learning rate at 0.0001."""
+
+    def change(right, self, net, optimizer, *others):
+        optimizer.lr = min(optimizer.lr, 1e-4)
+        right(self, net, optimizer, *others)
+
+    wrap(Trainer, "__init__", change)
+
+
+@plant("step", ROWS)
+def schedule_a_step_late() -> None:
+    """The schedule is half an epoch late."""
+    wrap(Cosine, "factor", lambda right, self, epoch, epochs: right(self, max(epoch - 0.5, 0), epochs))
+
+
+@plant("step", ROWS)
+def schedule_stops_after_three_epochs() -> None:
+    """The learning rate stays constant after epoch 3."""
+    wrap(Cosine, "factor", lambda right, self, epoch, epochs: right(self, min(epoch, 3), epochs))
+
+
+@plant("step", ROWS)
+def schedule_ignored() -> None:
+    """The learning rate stays constant."""
+    Cosine.factor = lambda self, epoch, epochs: 1.0
+
+
+@plant("trainer", ROWS)
+def images_reversed_in_float32() -> None:
+    """In float32, the trainer reverses the images of a batch, but not their labels."""
+
+    def change(right, self, epoch, x, t):
+        return right(self, epoch, x[::-1] if self.net.device.dtype == "float32" else x, t)
+
+    wrap(Trainer, "_step", change)
+
+
+@plant("step", ROWS)
+def labels_shifted() -> None:
+    """Each image of a batch has the label of the previous one."""
+    wrap(trainer, "batches", lambda right, *given: ((x, np.roll(t, 1)) for x, t in right(*given)))
+
+
+@plant("step", ROWS)
+def last_batch_left_out() -> None:
+    """Epochs leave out a smaller last batch."""
+
+    def change(right, split, size, order):
+        return ((x, t) for x, t in right(split, size, order) if len(t) == size)
+
+    wrap(trainer, "batches", change)
+
+
+@plant("step", ROWS)
+def images_never_shuffled() -> None:
+    """Each epoch takes the images in the order of the data set."""
+    trainer.epoch_order = lambda images, seed, epoch: np.arange(images)
+
+
+@plant("step", ROWS)
+def image_taken_twice() -> None:
+    """Each epoch takes one image twice and leaves another one out."""
+
+    def change(right, images, seed, epoch):
+        order = right(images, seed, epoch)
+        order[1] = order[0]
+        return order
+
+    wrap(trainer, "epoch_order", change)
+
+
+@plant("step", ROWS)
+def image_left_out_of_many() -> None:
+    """Epochs of more than 8 images leave one out."""
+    for module in (trainer, steps):
+        wrap(module, "epoch_order", lambda right, images, *which: right(images, *which)[: images - (images > 8)])
+
+
+@plant("step", ROWS)
+def best_weights_not_copied() -> None:
+    """The best weights are views of the weights that train."""
+    wrap(Network, "state_dict", lambda right, self: {**right(self), **self.params})
+
+
+@plant("step", ROWS)
+def best_weights_are_the_last() -> None:
+    """The best weights are those of the last epoch."""
+
+    def change(right, self, epoch):
+        best = right(self, epoch)
+        self.best_state = self.net.state_dict()
+        return best
+
+    wrap(Trainer, "_evaluate", change)
+
+
+@plant("step", ROWS)
+def unweighted_mean_of_batches() -> None:
+    """An epoch's mean loss gives a smaller last batch the same weight."""
+
+    def change(right, self, epoch):
+        p = self.progress
+        p.loss, kept = len(self.losses) and p.images * sum(self.losses) / len(self.losses), self.losses
+        kept.clear()
+        return right(self, epoch)
+
+    def step(right, self, epoch, x, t):
+        report = right(self, epoch, x, t)
+        self.losses.append(report.loss)
+        return report
+
+    Trainer.losses = []
+    wrap(Trainer, "_evaluate", change)
+    wrap(Trainer, "_step", step)

@@ -1,0 +1,137 @@
+"""Networks about to train, on which verification must raise no alarm: narrow ones drawn at random, and every model."""
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import product
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from nl_layers import optimizers
+from nl_layers.schedules import Constant, Cosine, Step
+from nl_models import Network, build
+from nl_nodes import Device
+from nl_nodes.verify import Certificate
+from nl_training.app import training
+from nl_training.config import build as configured
+from nl_training.config.cli import CONF, _compose
+from nl_training.config.resolve import resolve
+from nl_training.data import EpochBatches, Split
+from nl_training.verification import Training, verify
+from support.narrow import CLASSES, WIDTHS
+
+Made = tuple[Network, Training]
+
+FORMS = ["plain", "batch norm", "dropout", "all", "weight decay"]
+POSITIONS = ["before_activation", "before_affine", "after_activation"]
+WORKERS: list[dict[str, Any]] = [
+    {"threads": 1},
+    {"threads": 2, "workers": "threads"},
+    {"threads": 2, "workers": "processes"},
+    {"compile": False},
+]
+ACTIVATIONS: list[dict[str, Any]] = [
+    {"activation": "relu"},
+    {"activation": "relu", "init": 0.01},
+    {"activation": "relu", "init": "xavier"},
+    {"activation": "tanh"},
+    {"activation": "tanh", "init": 0.01},
+    {"activation": "sigmoid", "init": "xavier"},
+    {"activation": "sigmoid", "init": 2.0},  # saturated
+]
+OPTIMIZERS = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam", "AdamW"]
+SCHEDULES = [Constant(), Cosine(), Cosine(warmup=0.0, final=0.1), Step(1, 0.1), Step(0.5, 0.5)]
+BATCHES = [1, 2, 3, 4, 5, 7, 8, 13]
+SMALLEST = {"mlp": 1, "cnn3": 6, "simple_convnet": 6, "cnn8": 4, "vgg11": 28, "vgg16": 28}
+"""The least height and width that each model takes."""
+
+THOROUGH_WIDTHS: list[int | None] = [4, 8, 16, 20, None]
+
+
+def framed(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Images from 0 to 1 with black borders."""
+    x = rng.uniform(0, 1, shape)
+    for axis in (2, 3):
+        edge = shape[axis] // 4
+        np.moveaxis(x, axis, 0)[:edge] = 0
+        np.moveaxis(x, axis, 0)[shape[axis] - edge :] = 0
+    return x
+
+
+IMAGES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "from 0 to 1": lambda rng, shape: rng.uniform(0, 1, shape),
+    "black borders": framed,
+    "normalised borders": lambda rng, shape: (framed(rng, shape) - 0.1307) / 0.3081,
+    "bytes": lambda rng, shape: np.round(255 * framed(rng, shape)),
+    "ties": lambda rng, shape: rng.integers(0, 3, shape),
+    "some black": lambda rng, shape: framed(rng, shape) * (rng.random((shape[0], 1, 1, 1)) < 0.5),
+}
+
+
+def narrow_training(seed: int) -> Made:
+    """The network of a seed and how it is about to train, the same each time; seeds go through models and forms."""
+    rng = np.random.default_rng((seed, 1))
+
+    def pick(choices: Any) -> Any:
+        return choices[rng.integers(len(choices))]
+
+    cases = list(product(WIDTHS, FORMS))
+    name, form = cases[seed % len(cases)]
+    normalised = form in ("batch norm", "all")
+    shape = (pick([1, 1, 3]), *(SMALLEST[name] + int(n) for n in rng.integers(0, 4 if "vgg" in name else 9, 2)))
+    net = build(
+        name,
+        width=WIDTHS[name],
+        input_shape=shape,
+        classes=pick([CLASSES, CLASSES, 2, 10]),
+        batch_norm=pick(POSITIONS) if normalised else False,
+        dropout=pick([0.3, 0.5]) if form in ("dropout", "all") else 0.0,
+        seed=seed,
+        device=Device(dtype=pick(["float32", "float32", "float64"]), **pick(WORKERS)),
+        **pick(ACTIVATIONS),
+    )
+    if rng.random() < 0.3:  # biases are zero as models start
+        for value in net.params.values():
+            value += rng.normal(0, 0.3, value.shape) * (value.ndim == 1)
+    batch = max(pick(BATCHES), 2 if normalised else 1)
+    images = batch * int(rng.integers(1, 3)) + int(rng.integers(0, batch))
+    train = Split(
+        pick(list(IMAGES.values()))(rng, (images, *shape)).astype(np.float32), rng.integers(0, net.classes, images)
+    )
+    decay = float(pick([1e-4, 1e-2])) if form in ("weight decay", "all") else 0.0
+    optimizer = getattr(optimizers, pick(OPTIMIZERS))()
+    if hasattr(optimizer, "weight_decay"):
+        optimizer.weight_decay, decay = decay, 0.0
+    sizes = frozenset(EpochBatches.of(net, images, batch).sizes)
+    return net, Training(train, sizes, frozenset({6}), 3.5, optimizer, pick(SCHEDULES), decay)
+
+
+def configured_trainings() -> Iterator[tuple[str, Callable[[], Made]]]:
+    """Every model at several widths with every regularization, composed as the scripts compose them."""
+    models, regularizations = ([p.stem for p in sorted((CONF / g).glob("*.yaml"))] for g in ("model", "regularization"))
+    for model, width, regularization in product(models, THOROUGH_WIDTHS, regularizations):
+        overrides = [f"model={model}", f"regularization={regularization}", "trainer.batch_size=8"]
+        if width is not None:
+            overrides.append(f"model.width={width}")
+        yield " ".join(overrides), lambda overrides=overrides: configured_training(overrides)
+
+
+def configured_training(overrides: list[str]) -> Made:
+    """What a command line is about to train."""
+    cfg = _compose(overrides)
+    config = resolve(cfg)
+    data = configured.dataset(config)
+    net = configured.network(config, data, configured.device(config))
+    epoch = EpochBatches.of(net, len(data.train), config.trainer.batch_size)
+    return net, training(config, cfg, data, epoch)
+
+
+def certificate_of(net: Network, how: Training) -> Certificate:
+    """The certificate without which strict verification refuses, made with an empty cache."""
+    with TemporaryDirectory() as folder, patch.dict(os.environ, XDG_CACHE_HOME=folder):
+        certificate = verify(net, "warn", float("inf"), training=how).certificate
+    assert certificate is not None
+    return certificate
