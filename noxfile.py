@@ -15,6 +15,12 @@ nox.options.sessions = ["tests", "gradient", "mutants", "lint", "types"]
 
 ROOT = Path(__file__).parent
 PACKAGES = ["nl-nodes", "nl-layers", "nl-models", "nl-training"]
+OWN_TESTS = {
+    "nl-nodes": ["tests/unit/nodes", "tests/unit/compiler", "tests/unit/runtime", "tests/unit/verify"],
+    "nl-layers": ["tests/unit/layers"],
+    "nl-models": ["tests/unit/models"],
+    "nl-training": ["tests/unit/training", "tests/unit/search", "tests/unit/experiments"],
+}
 SOURCES = [f"packages/{name}/src" for name in PACKAGES]
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
@@ -53,14 +59,14 @@ def gradient(session: nox.Session) -> None:
 def false_alarms(session: nox.Session) -> None:
     """Right gradients of narrow models over 1,000 seeds: the check rejects none."""
     install(session)
-    session.run("python", "tests/training/false_alarms.py", *session.posargs)
+    session.run("python", "tests/unit/training/false_alarms.py", *session.posargs)
 
 
 @nox.session(default=False)
 def sabotage(session: nox.Session) -> None:
     """Errors planted into what trains: `verify=strict` refuses each before the first step."""
     install(session)
-    session.run("pytest", *workers(), "-m", "sabotage", "tests/training/test_sabotage.py", *session.posargs)
+    session.run("pytest", *workers(), "-m", "sabotage", "tests/unit/training/test_sabotage.py", *session.posargs)
 
 
 @nox.session
@@ -95,8 +101,7 @@ def types(session: nox.Session) -> None:
 def packages(session: nox.Session, package: str) -> None:
     """Each package with just the floors below it: it imports, and its tests pass."""
     install_up_to(session, package)
-    area = package.removeprefix("nl-")
-    session.run("pytest", "-m", "not browser and not gpu and not peers", f"tests/{area}", *session.posargs)
+    session.run("pytest", "-m", "not browser and not gpu and not peers", *OWN_TESTS[package], *session.posargs)
 
 
 @nox.session(default=False)
@@ -105,7 +110,7 @@ def browser(session: nox.Session) -> None:
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
         session.skip("needs Chromium: apt-get install chromium chromium-driver")
     install(session)
-    session.run("pytest", "-m", "browser", "tests/browser", "tests/training/test_serving.py", *session.posargs)
+    session.run("pytest", "-m", "browser", "tests/browser", "tests/unit/training/test_serving.py", *session.posargs)
 
 
 @nox.session(default=False)

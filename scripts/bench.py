@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 OUTPUT = Path(__file__).resolve().parent.parent / "outputs" / "bench"
 BATCH = 128
-COUNTED = 32  # images of the steps whose counts tests/models/test_counts.py asserts
+COUNTED = 32  # images of the steps whose counts tests/unit/models/test_counts.py asserts
 FORMS = {"no": [False], "yes": [True], "both": [False, True]}
 LEARNING_RATE = 0.01
 COLORS = {"compiled": "#1f6f8b", "torch NCHW": "#d9a066", "torch channels_last": "#b5651d", "reference": "#9a9a9a"}
@@ -234,7 +234,7 @@ def alone(what: str, workers: str) -> None:
 
 def profile(options: argparse.Namespace) -> None:
     """Print what each node costs, and leave table, figures and picture in outputs/bench."""
-    from nl_training.profiling import artifacts
+    from nl_training.viz.profile import artifacts
 
     for name in options.models.split(","):
         for batch_norm in FORMS[options.batch_norm]:

@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from nl_training import trainer as training
 from nl_training.config.cli import main
-from nl_training.observer import EpochReport, Observer
+from nl_training.training import trainer as training
+from nl_training.training.callbacks import Callback, EpochReport
 
 
-class Meter(Observer):
+class Meter(Callback):
     """Measures both, and prints the rest's share of each epoch."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Meter(Observer):
 
 def task(config: Any, cfg: Any) -> Any:
     """Train with the clocks."""
-    from nl_training.app import train
+    from nl_training.commands.train import train
 
     return train(config, cfg, watching=[Meter()])
 

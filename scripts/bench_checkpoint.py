@@ -18,18 +18,18 @@ from nl_layers.optimizers import Adam
 from nl_layers.schedules import Constant
 from nl_models import build
 from nl_nodes import Device
-from nl_training.checkpoint import Checkpoints
 from nl_training.data import load
-from nl_training.observer import Observer, StepReport
 from nl_training.paths import output_folder
-from nl_training.trainer import Limits, Trainer
+from nl_training.training.callbacks import Callback, StepReport
+from nl_training.training.checkpoint import Checkpoints
+from nl_training.training.trainer import Trainer, TrainOptions
 
 WARM = 5  # steps that are not counted
 DURING = 2  # steps that a save may slow
 EVERY = 30  # seconds between two saves, by default
 
 
-class Clock(Observer):
+class Clock(Callback):
     """Notes when each step ended, and at which ones a checkpoint had come to the disk."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ def main() -> None:
     net = build("vgg16", input_shape=(1, 28, 28), device=Device())
     output = output_folder("outputs")
     with tempfile.TemporaryDirectory(dir=output) as folder, Checkpoints(Path(folder), None, options.seconds) as kept:
-        limits = Limits(epochs=1, batch_size=128, max_steps=options.steps)
+        limits = TrainOptions(epochs=1, batch_size=128, max_steps=options.steps)
         Trainer(net, Adam(0.001), Constant(), data, limits, 0.0, 0, [clock], kept).run()
     steps = np.diff(clock.times)  # the first is from step 1 to step 2
     # A save begins between two steps, and is noticed after the one in which it ends.

@@ -18,14 +18,14 @@ The files lie in outputs/drawings. A training logs them with its run when tracki
 
 def task(config, cfg):
     """Draw a config's network."""
-    from nl_training.drawing.command import draw_config
+    from nl_training.commands.draw import draw_config
 
     draw_config(config)
 
 
 def task_run(run_id, config, overrides):
     """Draw a logged run's network."""
-    from nl_training.drawing.command import draw_run
+    from nl_training.commands.draw import draw_run
 
     draw_run(run_id, config)
 
@@ -33,7 +33,7 @@ def task_run(run_id, config, overrides):
 def layer(arguments):
     """Draw one layer."""
     from nl_nodes import UserError
-    from nl_training.drawing.command import draw_layer
+    from nl_training.commands.draw import draw_layer
 
     with script():
         if len(arguments) > 1:

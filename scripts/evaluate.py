@@ -12,7 +12,7 @@ Without data=... it takes the test set that the run was trained beside."""
 
 def task(run_id, config, overrides):
     """Evaluate one run."""
-    from nl_training.reports import evaluate
+    from nl_training.commands.evaluate import evaluate
 
     evaluate(run_id, config, same_data=not any(o.startswith("data") for o in overrides))
 

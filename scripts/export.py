@@ -14,7 +14,7 @@ Needs the package onnx: python -m pip install -c constraints.txt onnx"""
 def task(run_id, config, others):
     """Export one run."""
     from nl_nodes import UserError
-    from nl_training.export import export
+    from nl_training.commands.export import export
 
     if others:
         raise UserError(f"{others[0]}: export takes run=ID, tracking.uri and tracking.experiment_name alone")

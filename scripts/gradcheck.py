@@ -19,14 +19,14 @@ holds = []
 
 def task(config, cfg):
     """Check one config."""
-    from nl_training.gradcheck import gradcheck
+    from nl_training.commands.gradcheck import gradcheck
 
     holds.append(gradcheck(config, COMMAND))
 
 
 def task_run(run_id, config, overrides):
     """Check one run."""
-    from nl_training.gradcheck import gradcheck_run
+    from nl_training.commands.gradcheck import gradcheck_run
 
     holds.append(gradcheck_run(run_id, config, COMMAND))
 

@@ -15,7 +15,7 @@ inverts all, invert=no none."""
 def task(run_id, config, files):
     """Classify the files."""
     from nl_nodes import UserError
-    from nl_training.reports import predict
+    from nl_training.commands.evaluate import predict
 
     pictures = [file for file in files if not file.startswith("invert=")]
     invert = [file.removeprefix("invert=") for file in files if file.startswith("invert=")]

@@ -5,14 +5,14 @@ from nl_training.config.cli import main
 
 def task(config, cfg):
     """Train, evaluate and log one run, or run one experiment."""
-    from nl_training.app import experiment
+    from nl_training.commands.train import experiment
 
     return experiment(config, cfg)
 
 
 def sweep(config, overrides):
     """Hold the runs of a sweep together."""
-    from nl_training.tracking.sweep import parent
+    from nl_training.tracking.sweep_run import parent
 
     return parent(config, overrides)
 

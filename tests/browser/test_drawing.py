@@ -12,8 +12,8 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from nl_models import build
 from nl_training.data import load
-from nl_training.drawing import page, sketch_layer, sketch_network
 from nl_training.verification import verify
+from nl_training.viz.graph import page, sketch_layer, sketch_network
 
 pytestmark = pytest.mark.browser
 
@@ -144,8 +144,8 @@ def test_a_layer_that_is_closed_lights_up_for_what_it_holds(browser: Chrome, sho
     show("vgg16")
     group(browser, "Relu 2").find_element(By.CSS_SELECTOR, ".shut").click()
     browser.find_element(By.CSS_SELECTOR, ".group:not(.closed) [data-node]").click()
-    kin = browser.find_elements(By.CSS_SELECTOR, ".group.closed.kin")
-    assert [element.get_attribute("data-group") for element in kin] == [
+    related = browser.find_elements(By.CSS_SELECTOR, ".group.closed.kin")
+    assert [element.get_attribute("data-group") for element in related] == [
         group(browser, "BatchNormalization 2", 1).get_attribute("data-group")
     ]
 

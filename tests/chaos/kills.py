@@ -15,11 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.lives import SMALL, Lab, Outcome
+from support.processes import SMALL, Lab, Outcome
 from support.scripts import python
 
 from nl_nodes import UserError
-from nl_training.checkpoint import read
+from nl_training.training.checkpoint import read
 
 KILLS_A_RUN = 5
 SETTINGS = {

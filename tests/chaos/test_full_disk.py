@@ -26,9 +26,9 @@ def test_a_full_disk_costs_no_training_and_no_checkpoint() -> None:
 def main() -> None:
     """Fill the disk under a training, kill it, free the disk, and let the run go on."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from support.lives import ROOT, Lab
+    from support.processes import ROOT, Lab
 
-    from nl_training.checkpoint import read
+    from nl_training.training.checkpoint import read
 
     disk = ROOT / "outputs" / "checkpoints"
     disk.mkdir(parents=True, exist_ok=True)

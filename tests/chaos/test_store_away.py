@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from support.lives import Lab
+from support.processes import Lab
 
 from nl_training.tracking.store import EXPERIMENT, Store
 

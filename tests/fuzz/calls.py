@@ -42,7 +42,7 @@ class Model:
     optimizer: Optimizer
     batches: tuple[int, ...]
     folder: Path
-    kept: dict[str, np.ndarray] = field(default_factory=dict)
+    ctx: dict[str, np.ndarray] = field(default_factory=dict)
 
     def state(self) -> Results:
         """Everything that later calls depend on and that can be read."""
@@ -59,7 +59,7 @@ class Model:
         """A model of its own, by `copy.deepcopy` or through a pickle."""
         both = (self.net, self.optimizer)
         net, optimizer = copy.deepcopy(both) if way == "deepcopy" else pickle.loads(pickle.dumps(both))  # noqa: S301 - bytes of this process, made a moment before
-        return Model(net, optimizer, self.batches, self.folder, dict(self.kept))
+        return Model(net, optimizer, self.batches, self.folder, dict(self.ctx))
 
 
 CALLS: dict[str, Call] = {}
@@ -279,14 +279,14 @@ def wrong_images(model: Model, draw: Draw) -> Results:
 
 @call()
 def keep_state(model: Model, draw: Draw) -> Results:
-    model.kept = model.net.state_dict()
-    return {f"kept {name}": value.copy() for name, value in model.kept.items()}
+    model.ctx = model.net.state_dict()
+    return {f"kept {name}": value.copy() for name, value in model.ctx.items()}
 
 
 @call(whole=True)
 def restore_state(model: Model, draw: Draw) -> Results:
-    if model.kept:
-        model.net.load_state_dict(model.kept)
+    if model.ctx:
+        model.net.load_state_dict(model.ctx)
     return {}
 
 

@@ -23,19 +23,19 @@ from PIL import Image
 from nl_layers.optimizers import Momentum
 from nl_layers.schedules import Cosine
 from nl_models import build
-from nl_models.state import save_state
+from nl_models.weights import save_state
 from nl_nodes import Device, UserError
 from nl_nodes.verify.certificate import Certificate, Verdict, load_certificate
-from nl_training.checkpoint import read as read_checkpoint
-from nl_training.checkpoint import write
 from nl_training.config.cli import check
 from nl_training.data import load
 from nl_training.data.dataset import Dataset, Normalization, Split
 from nl_training.data.files import read_file
 from nl_training.data.idx import parse_idx
 from nl_training.data.images import read_image
-from nl_training.snapshot import restore, snapshot
-from nl_training.trainer import Limits, Trainer
+from nl_training.training.checkpoint import read as read_checkpoint
+from nl_training.training.checkpoint import write
+from nl_training.training.snapshot import restore, snapshot
+from nl_training.training.trainer import Trainer, TrainOptions
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 5, 3), dtype=np.uint8)
@@ -124,7 +124,7 @@ def _trainer() -> Trainer:
     part = Split(X[:, None] / 255.0, T)
     data = Dataset("small", part, None, part, ("a", "b", "c"), Normalization((0.0,), (1.0,)), "d" * 64)
     net = build("mlp", input_shape=(1, 3, 2), classes=3, hidden=(4,), batch_norm=True, device=Device(threads=1))
-    return Trainer(net, Momentum(lr=0.1), Cosine(), data, Limits(epochs=1, batch_size=4), seed=0)
+    return Trainer(net, Momentum(lr=0.1), Cosine(), data, TrainOptions(epochs=1, batch_size=4), seed=0)
 
 
 @cache

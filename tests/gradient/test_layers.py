@@ -7,7 +7,7 @@ from support.node_cases import checks_of
 
 import nl_layers
 from nl_layers import LayerCase
-from nl_layers.layer import Wired
+from nl_layers.module import Module
 from nl_nodes.verify import check_graph, complex_step, draw, upstream
 
 pytestmark = pytest.mark.gradient
@@ -28,6 +28,6 @@ def test_layer_gradient(case: LayerCase, oracle) -> None:
 
 def test_every_public_layer_has_a_case() -> None:
     public = {name for name in nl_layers.__all__ if isinstance(getattr(nl_layers, name), type)}
-    layers = {name for name in public if issubclass(getattr(nl_layers, name), Wired)} - {"Layer", "Loss"}
+    layers = {name for name in public if issubclass(getattr(nl_layers, name), Module)} - {"Layer", "Loss"}
     assert layers == set(LAYERS)
     assert all(list(layer.cases()) for layer in LAYERS.values())

@@ -5,7 +5,7 @@ from support.random_networks import compare
 
 pytestmark = pytest.mark.gradient
 
-FIRST = 1000  # those from 0 on are compared by tests/models/test_random_networks.py
+FIRST = 1000  # those from 0 on are compared by tests/unit/models/test_random_networks.py
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

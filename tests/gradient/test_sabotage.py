@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from support.narrow import FORMS, WIDTHS, narrow, to_train
+from support.small_models import FORMS, WIDTHS, narrow, to_train
 
 from nl_nodes import Graph, Input, Mul, Parameter, Sum
-from nl_nodes.verify import DirectionalCheck, judge
+from nl_nodes.verify import DirectionalCheck, check_gradients
 from nl_nodes.verify.directional import Product, worst
 
 pytestmark = pytest.mark.gradient
@@ -61,12 +61,12 @@ def test_every_sabotaged_tensor_is_rejected(name: str, form: str) -> None:
     grads = graph.run(**feeds).backward(DY)
     alike = Counter(grad.shape for grad in grads.values())
     for _ in range(3):
-        assert all(r.value <= LIMIT and r.size > 0 for r in judge(graph, feeds, DY, grads, rng))
+        assert all(r.value <= LIMIT and r.size > 0 for r in check_gradients(graph, feeds, DY, grads, rng))
         for sabotage in SABOTAGES:
             wrong = {tensor: grad for tensor in grads if (grad := sabotage(tensor, grads)) is not None}
             expected = grads if sabotage is not swapped else [t for t in grads if alike[grads[t].shape] > 1]
             assert list(wrong) == list(expected)
-            for residual in judge(graph, feeds, DY, wrong, rng):
+            for residual in check_gradients(graph, feeds, DY, wrong, rng):
                 assert residual.value > LIMIT, (sabotage.__name__, residual)
 
 

@@ -32,15 +32,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import nl_nodes
-from mutants.judges_of_steps import tests_of
 from mutants.mutator import Mutant, installed
 from mutants.step import step_mutants, step_targets
 from mutants.targets import resolve
+from mutants.tests_of_modules import tests_of
 
 ROOT = Path(__file__).parents[2]
 # A test takes a second or two: one that says nothing for so long does not come to an end.
 SECONDS = 30.0
-WORKERS = "nl_nodes.compiler.workers."
+WORKERS = "nl_nodes.runtime."
 
 
 @dataclass

@@ -17,8 +17,8 @@ from typing import Any
 
 from support.node_cases import NODES
 
-from mutants.judges import elementwise, exams, killer, quick_killer, textbook
 from mutants.mutator import Mutant, installed, mutants, unchanged
+from mutants.oracles import elementwise, exams, killer, quick_killer, textbook
 from mutants.targets import Target, parts, syntax, targets
 from nl_nodes.verify import mutated_code
 

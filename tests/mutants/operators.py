@@ -55,7 +55,7 @@ NO_NUMBERS = {"axis", "axes", "keepdims", "target"}
 IN_PLACE = {ast.Add: "__iadd__", ast.Mult: "__imul__", ast.Div: "__itruediv__", ast.Pow: "__ipow__"}
 # Functions of two operands that may change places, as those of + and *.
 COMMUTE = {"add", "multiply", "maximum", "minimum", "max", "min"}
-LENT = {"inputs", "kept.inputs", "inputs[0]", "kept.inputs[0]"}
+LENT = {"inputs", "ctx.inputs", "inputs[0]", "ctx.inputs[0]"}
 FACTS = {"shape", "ndim", "size", "dtype"}
 
 
@@ -86,7 +86,7 @@ def operands_dropped(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) 
 def in_place(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Iterator[ast.AST]:
     """The right number, written over an array that was only lent."""
     method = IN_PLACE.get(type(node.op)) if isinstance(node, ast.BinOp) else None
-    if method and ast.unparse(node.left) in {"dy", "kept.output", *_lent(function)}:
+    if method and ast.unparse(node.left) in {"dy", "ctx.output", *_lent(function)}:
         yield ast.Call(ast.Attribute(node.left, method, ast.Load()), [node.right], [])
 
 
@@ -197,7 +197,7 @@ def functions(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Iter
         yield ast.Call(ast.Attribute(node.func.value, name, ast.Load()), node.args, node.keywords)
     if node.func.attr in DROPPED:
         yield node.func.value
-    elif ast.unparse(node.func).startswith("kept.xp.") and len(node.args) == 1 and not node.keywords:
+    elif ast.unparse(node.func).startswith("ctx.xp.") and len(node.args) == 1 and not node.keywords:
         yield node.args[0]
 
 

@@ -18,7 +18,7 @@ from nl_layers.schedules import Constant, Cosine, Step
 from nl_models import build
 from nl_nodes import Device
 from nl_training.data import Dataset, Normalization, Split, batches, epoch_order
-from nl_training.trainer import Limits, Trainer
+from nl_training.training.trainer import Trainer, TrainOptions
 
 PACKAGES = ("nl_nodes.", "nl_layers.", "nl_models.", "nl_training.")
 # Nodes have a gate of their own; the rest here only knows the machine: cores, memory, signals, BLAS's threads.
@@ -32,9 +32,9 @@ LEFT_OUT = (
 )
 # Worker processes call these where no trace of this process sees it; and the layers that no model of these has.
 WHOLE = (
-    "nl_nodes.compiler.workers.worker",
-    "nl_nodes.compiler.workers.messages",
-    "nl_nodes.compiler.workers.shared",
+    "nl_nodes.runtime.worker_main",
+    "nl_nodes.runtime.protocol",
+    "nl_nodes.runtime.shared_memory",
     "nl_layers.activations",
     "nl_layers.losses",
 )
@@ -109,4 +109,4 @@ def _trainer(net: Any, rule: Any, schedule: Any) -> Trainer:
     train = Split(rng.standard_normal((11, *net.input_shape)), rng.integers(0, net.classes, 11))
     scaling, classes = Normalization.scaling(1.0, net.input_shape[0]), tuple(map(str, range(net.classes)))
     data = Dataset("step", train, None, train, classes, scaling, "")
-    return Trainer(net, rule, schedule, data, Limits(batch_size=8), 0.01)
+    return Trainer(net, rule, schedule, data, TrainOptions(batch_size=8), 0.01)

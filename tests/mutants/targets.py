@@ -14,10 +14,10 @@ from types import FunctionType, ModuleType
 from support.node_cases import NODES
 
 from nl_nodes import Node
-from nl_nodes.axes import unbroadcast
+from nl_nodes.shapes import unbroadcast
 
 ROOTS = ("forward", "backward")
-DECLARED = ("broadcasts", "constant", "keeps")
+DECLARED = ("broadcasts", "constant", "saves")
 # Functions that only choose among equally right ways, for speed: any other choice gives the same numbers.
 CHOICES = {
     f"nl_nodes.compiler.fused.{name}"

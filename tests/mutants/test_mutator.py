@@ -8,8 +8,8 @@ import pytest
 from support.node_cases import NODES
 
 from mutants.gate import Report, Verdict, mutants_of
-from mutants.judges import Loops, alarm, elementwise, killer, textbook
 from mutants.mutator import Mutant, installed, mutants
+from mutants.oracles import Loops, alarm, elementwise, killer, textbook
 from mutants.targets import Target, owner_of, resolve, targets
 from nl_nodes import Add, Exp, Graph, Input
 from nl_nodes.nodes.arithmetic import Pairwise
@@ -22,7 +22,7 @@ WRONG = [
     ("functions:Exp.backward", "upstream_ignored: dy -> dy * 0 + 1", "gradient_is_the_complex_steps"),
     (
         "functions:Exp.forward",
-        "functions: kept.xp.exp(inputs[0]) -> kept.xp.expm1(",
+        "functions: ctx.xp.exp(inputs[0]) -> ctx.xp.expm1(",
         "output_is_the_formulas",
     ),
     ("products:Dot.backward", "transposes: matrix(w, 1).T -> matrix(w, 1)", "error"),
@@ -30,13 +30,13 @@ WRONG = [
     ("arithmetic:MulConst.forward", "in_place: ", "inputs_and_upstream_stay"),
     ("arithmetic:Pairwise.broadcasts", "declaration: True -> False", "error"),
     ("labels:OneHot.constant", "declaration: True -> False", "error"),
-    ("masks:ValueMask.keeps", "declaration: ('mask',) -> ()", "only_declared_masks_are_kept"),
+    ("masks:ValueMask.saves", "declaration: ('saved',) -> ()", "only_declared_values_are_saved"),
     (
         "masks:ValueMask.forward",
         "conditions: x.real <= self.threshold -> x.real < ",
         "values_that_are_not_finite",
     ),
-    ("images:Img2Matrix.backward", "keywords_dropped: kept.xp.zeros(", "dtype_stays"),
+    ("images:Img2Matrix.backward", "keywords_dropped: ctx.xp.zeros(", "dtype_stays"),
     ("images:Img2Matrix.backward", "accumulations: seen += columns[:, tap] -> ", "gradient_is_the_complex_steps"),
 ]
 
@@ -53,7 +53,7 @@ def test_a_mutant_is_in_place_for_everybody_and_then_gone() -> None:
     graph = Graph(Add(Exp(Input("x")), Input("b")))
     x, b = np.array([[1.0, 2.0]]), np.zeros((1, 1))
     expected = graph.run(x=x, b=b).backward(x)
-    for name in ("nl_nodes.nodes.functions:Exp.backward", "nl_nodes.axes:unbroadcast"):
+    for name in ("nl_nodes.nodes.functions:Exp.backward", "nl_nodes.shapes:unbroadcast"):
         code = resolve(name).__code__
         with installed(mutants_of(name)[-1]):
             assert resolve(name).__code__ is not code
@@ -83,7 +83,7 @@ def test_every_node_is_mutated_with_the_helpers_it_calls() -> None:
         last = "constant" if cls.constant else "backward"
         assert all(node in found[f"{cls.__module__}:{cls.__name__}.{role}"].users for role in ("forward", last))
     assert found[f"{REDUCTIONS}:Reduction.spread"].users == ["Max", "Mean", "Sum"]
-    assert found["nl_nodes.axes:unbroadcast"].users == ["Add", "MaskedMul", "Mul"]
+    assert found["nl_nodes.shapes:unbroadcast"].users == ["Add", "MaskedMul", "Mul"]
     assert "nl_nodes.nodes.images:Img2Matrix._seen" in found
 
 

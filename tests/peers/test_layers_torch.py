@@ -25,7 +25,7 @@ from nl_layers import (
     SoftmaxWithLoss,
     Tanh,
 )
-from nl_layers.layer import Wired
+from nl_layers.module import Module
 from nl_nodes.verify import upstream
 
 pytestmark = pytest.mark.peers
@@ -39,7 +39,7 @@ Rng = np.random.Generator
 class Pair:
     """A layer with what its `forward` is given, and PyTorch's form: a function of x and the parameters by name."""
 
-    layer: Wired
+    layer: Module
     x: Any
     peer: Callable[..., torch.Tensor]
     rest: Any = True
@@ -60,7 +60,7 @@ def coin(rng: Rng) -> bool:
     return bool(rng.random() < 0.5)
 
 
-def elementwise(layer: type[Wired], peer: Callable[..., torch.Tensor]) -> Callable[[Rng], Pair]:
+def elementwise(layer: type[Module], peer: Callable[..., torch.Tensor]) -> Callable[[Rng], Pair]:
     return lambda rng: Pair(layer(), some(rng, *sizes(rng, rng.choice([2, 4]), 2)), peer)
 
 

@@ -240,19 +240,19 @@ def each_gradient_comes_alone(s: Subject) -> None:
             del node.backward
 
 
-def only_declared_masks_are_kept(s: Subject) -> None:
+def only_declared_values_are_saved(s: Subject) -> None:
     for node in s.graph.order:
         if node.inputs:
-            _watch_mask(node)
+            _watch_saved(node)
     s.graph.run(**s.feeds)
 
 
-def _watch_mask(node: Node) -> None:
+def _watch_saved(node: Node) -> None:
     original = node.forward
 
-    def forward(kept: Any, *inputs: np.ndarray) -> np.ndarray:
-        y = original(kept, *inputs)
-        assert hasattr(kept, "mask") == ("mask" in node.keeps), node
+    def forward(ctx: Any, *inputs: np.ndarray) -> np.ndarray:
+        y = original(ctx, *inputs)
+        assert hasattr(ctx, "saved") == ("saved" in node.saves), node
         return y
 
     node.forward = forward  # type: ignore[method-assign]
@@ -262,8 +262,8 @@ def _watch(node: Node, graph: Graph) -> Any:
     """Make this node's backward fail where it computes a gradient, not None and not dy itself, that nobody wants."""
     original = node.backward
 
-    def backward(kept: Any, dy: np.ndarray) -> Any:
-        dxs = original(kept, dy)
+    def backward(ctx: Any, dy: np.ndarray) -> Any:
+        dxs = original(ctx, dy)
         for n, dx in zip(node.inputs, dxs if isinstance(dxs, tuple) else (dxs,), strict=True):
             assert n in graph.needs or dx is None or dx is dy, f"{node}: a gradient that nobody wants"
         return dxs
@@ -298,5 +298,5 @@ CHECKS: Iterable[Callable[[Subject], None]] = (
     hessian_is_symmetric,
     kinks_count_as_below,
     each_gradient_comes_alone,
-    only_declared_masks_are_kept,
+    only_declared_values_are_saved,
 )

@@ -4,11 +4,11 @@ from functools import cache
 
 from omegaconf import DictConfig
 
-from nl_training.app import train
+from nl_training.commands.train import train
 from nl_training.config.cli import _compose
 from nl_training.config.resolve import reduced, resolve
 from nl_training.config.schema import Config
-from nl_training.experiments.figures import Figures
+from nl_training.experiments.result import Figures
 from nl_training.experiments.runner import study
 
 

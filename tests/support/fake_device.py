@@ -188,8 +188,8 @@ class FakeBackend(Backend):
     def host(self, array: FakeArray) -> np.ndarray:
         return array._data.copy()
 
-    def words(self, seed: int, stream: int, counter: int, count: int) -> FakeArray:
-        return FakeArray(backends()["cpu"].words(seed, stream, counter, count))
+    def random_bits(self, seed: int, stream: int, counter: int, count: int) -> FakeArray:
+        return FakeArray(backends()["cpu"].random_bits(seed, stream, counter, count))
 
 
 def install() -> None:

@@ -163,9 +163,11 @@ def one_hot(node: Node, t: np.ndarray, like: np.ndarray) -> np.ndarray:
 @oracle("IndexMask")
 def index_mask(node: Any, x: np.ndarray) -> np.ndarray:
     """Element i stays where word i is at least ratio * 2^64."""
-    words = [word for block in range(-(-x.size // 4)) for word in philox((block, 0, 0, 0), (node.seed, node.stream))]
+    random_bits = [
+        word for block in range(-(-x.size // 4)) for word in philox((block, 0, 0, 0), (node.seed, node.stream))
+    ]
     limit = int(node.ratio * 2**64)  # exact: a scaling by a power of two
-    return np.array([v if words[i] >= limit else 0.0 for i, v in enumerate(x.ravel().tolist())]).reshape(x.shape)
+    return np.array([v if random_bits[i] >= limit else 0.0 for i, v in enumerate(x.ravel().tolist())]).reshape(x.shape)
 
 
 def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -12,12 +12,12 @@ from nl_nodes.compiler.fused import (
     ChannelMean,
     ChannelVariance,
     Conv,
-    Frame,
     LabelLogSoftmax,
     Normalize,
     Pool,
+    ZeroPad,
 )
-from nl_nodes.compiler.fused.convolution import margins
+from nl_nodes.compiler.fused.conv.node import padding
 
 SOME = st.integers(1, 3)
 MARGINS = st.tuples(*[st.integers(0, 3)] * 4)
@@ -48,11 +48,11 @@ def convolution(draw) -> Case:
     form: dict[str, Any] = {"relu": draw(st.booleans()), "frame": draw(MARGINS)}
     oh, ow = ((m + 2 * pad - f) // stride + 1 for m, f in zip((h, w), kernel, strict=True))
     form["pool"] = draw(st.booleans()) and min(oh, ow) > 1
-    frame = margins((h, w), (k, c, *kernel), pad, stride)
+    frame = padding((h, w), (k, c, *kernel), pad, stride)
     draws = [real(h, w, n, c), real(k, c, *kernel), real(k)][: draw(st.integers(2, 3))]
     return Case(
         f"{kernel}, pad {pad}, stride {stride}, {form}",
-        lambda x, *rest: Conv(Frame(x, frame), *rest, size=(h, w), pad=pad, stride=stride, **form),
+        lambda x, *rest: Conv(ZeroPad(x, frame), *rest, size=(h, w), pad=pad, stride=stride, **form),
         tuple(draws),
     )
 
@@ -93,7 +93,7 @@ FUSED: dict[str, st.SearchStrategy[Case]] = {
     "ChannelMean": of_maps(ChannelMean),
     "ChannelVariance": variance(),
     "Conv": convolution(),
-    "Frame": of_maps(Frame, margins=MARGINS),
+    "ZeroPad": of_maps(ZeroPad, padding=MARGINS),
     "LabelLogSoftmax": label_log_softmax(),
     "Normalize": normalize(),
     "Pool": of_maps(Pool, distinct, 2, frame=MARGINS),

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from nl_nodes import Graph, Input, Mul, Node, Transpose
-from nl_nodes.compiler.fused import Conv, LabelLogSoftmax, normalization, pieces
-from nl_nodes.compiler.fused.convolution import tiles_for
-from nl_nodes.compiler.fused.winograd import F4, PAIR
+from nl_nodes.compiler.fused import Conv, LabelLogSoftmax, batch_norm, workspace
+from nl_nodes.compiler.fused.conv.node import tiles_for
+from nl_nodes.compiler.fused.conv.winograd import F2_PAD1, F4
+from nl_nodes.compiler.lower.trace import Call
 from nl_nodes.compiler.plan import Plan
-from nl_nodes.compiler.trace import Call
-from nl_nodes.compiler.workers import Team
+from nl_nodes.runtime import Executor
 from support import fused_oracles  # noqa: F401  (enrols its formulas)
 from support.contract import Subject
 from support.forward_oracles import assert_formulas, assert_forward, formulas
@@ -39,7 +39,7 @@ WAYS = [
     ((9, 9), (8, 2, 3), 1, 1, None),
     ((9, 9), (8, 3, 2), 1, 1, None),
     ((9, 9), (8, 5, 5), 1, 1, None),
-    ((2, 2), (8, 3, 3), 1, 1, PAIR),
+    ((2, 2), (8, 3, 3), 1, 1, F2_PAD1),
     ((2, 2), (8, 3, 3), 2, 1, F4),
     ((2, 2), (8, 3, 3), 0, 1, None),
     ((1, 2), (8, 3, 3), 1, 1, None),
@@ -72,7 +72,7 @@ def workers_do_not_matter(s: Subject) -> None:
     assert len(plan.calls) == 2
     assert all(plan.calls)
     for first in (0, 1):
-        plan.team.first = first
+        plan.executor.first = first
         with np.errstate(all="ignore"):
             plan.run({n: x if x.dtype == np.int64 else np.full_like(x, np.nan) for n, x in feeds.items()}, 0)
         weighted = plan.run(feeds, 0)[0]
@@ -116,7 +116,7 @@ def logits_may_be_large(s: Subject) -> None:
     assert all(np.isfinite(grad).all() for grad in s.gradients(feeds).values())
 
 
-class Turns(Team):
+class Turns(Executor):
     """Workers in one thread: from one meeting to the next each goes as far as it can before the next one begins.
 
     Attributes:
@@ -143,7 +143,7 @@ class Turns(Team):
 
     def _stretches(self, calls: Sequence[Call]) -> Iterator[Any]:
         begin = 0
-        for end in [*(i for i, (name, _) in enumerate(calls) if name == "meet"), len(calls)]:
+        for end in [*(i for i, (name, _) in enumerate(calls) if name == "barrier"), len(calls)]:
             yield self.steps(calls[begin:end])
             begin = end + 1
 
@@ -151,14 +151,14 @@ class Turns(Team):
 @contextmanager
 def pieces_of(count: int) -> Iterator[None]:
     """Let a piece have so many images or rows, whatever the cache holds."""
-    before = pieces.evenly
-    for module in (pieces, normalization):
-        module.evenly = lambda all_, most: min(all_, count) or 1
+    before = workspace.even_chunk
+    for module in (workspace, batch_norm):
+        module.even_chunk = lambda all_, most: min(all_, count) or 1
     try:
         yield
     finally:
-        for module in (pieces, normalization):
-            module.evenly = before
+        for module in (workspace, batch_norm):
+            module.even_chunk = before
 
 
 def _of_images(graph: Graph, maps: set[str], out: bool) -> Graph:

@@ -18,12 +18,12 @@ def images(maps: np.ndarray) -> np.ndarray:
     return y
 
 
-def framed(x: np.ndarray, margins: tuple[int, int, int, int]) -> np.ndarray:
-    above, below, left, right = margins
+def padded_shape(x: np.ndarray, padding: tuple[int, int, int, int]) -> np.ndarray:
+    above, below, left, right = padding
     return np.pad(x, ((above, below), (left, right), (0, 0), (0, 0)))
 
 
-def pooled(x: np.ndarray) -> np.ndarray:
+def fuse_max_pool(x: np.ndarray) -> np.ndarray:
     y = np.zeros((x.shape[0] // 2, x.shape[1] // 2, *x.shape[2:]))
     for i, j, n, k in np.ndindex(y.shape):
         y[i, j, n, k] = max(float(v) for v in x[2 * i : 2 * i + 2, 2 * j : 2 * j + 2, n, k].ravel())
@@ -33,11 +33,11 @@ def pooled(x: np.ndarray) -> np.ndarray:
 def finished(node: Any, y: np.ndarray) -> np.ndarray:
     """Rectified, pooled and framed, as the node says."""
     y = np.where(y > 0, y, 0.0) if node.relu else y
-    return framed(pooled(y) if node.pool else y, node.frame)
+    return padded_shape(fuse_max_pool(y) if node.pool else y, node.frame)
 
 
-oracle("Frame")(lambda node, x: framed(x, node.margins))
-oracle("Pool")(lambda node, x: framed(pooled(x), node.frame))
+oracle("ZeroPad")(lambda node, x: padded_shape(x, node.padding))
+oracle("Pool")(lambda node, x: padded_shape(fuse_max_pool(x), node.frame))
 oracle("ChannelMean", reduces=True)(lambda node, x: groups(x, (0, 1, 2), False, lambda v: math.fsum(v) / len(v)))
 
 

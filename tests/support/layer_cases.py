@@ -1,8 +1,8 @@
 """The enrolled layers and losses of the project, and their cases."""
 
 import nl_layers  # noqa: F401  (enrols them)
-from nl_layers.layer import Wired
+from nl_layers.module import Module
 from support.node_cases import cases_of
 
-LAYERS = {name: layer for name, layer in sorted(Wired.registry.items()) if layer.__module__.startswith("nl_layers.")}
+LAYERS = {name: layer for name, layer in sorted(Module.registry.items()) if layer.__module__.startswith("nl_layers.")}
 LAYER_CASES = cases_of(LAYERS)

@@ -35,10 +35,10 @@ class Counting(AddConst, abstract=True):
         super().__init__(x, 0)
         self.calls = [0, 0]
 
-    def forward(self, kept, *inputs):
+    def forward(self, ctx, *inputs):
         self.calls[0] += 1
-        return super().forward(kept, *inputs)
+        return super().forward(ctx, *inputs)
 
-    def backward(self, kept, dy):
+    def backward(self, ctx, dy):
         self.calls[1] += 1
-        return super().backward(kept, dy)
+        return super().backward(ctx, dy)

@@ -20,7 +20,7 @@ from nl_layers import (
     Tanh,
 )
 from nl_nodes import Add, Constant, Graph, Input, Mean, Mul, MulConst, Node, Reshape, Sum
-from nl_nodes.axes import size
+from nl_nodes.shapes import size
 from support.random_networks import Fork
 
 TRAIN, INFER = Mode(train=True), Mode(train=False)

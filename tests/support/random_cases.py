@@ -34,8 +34,8 @@ from nl_nodes import (
     Transpose,
     ValueMask,
 )
-from nl_nodes.axes import normalise, reduced
 from nl_nodes.cases import Case, away, distinct, labels, positive, real
+from nl_nodes.shapes import normalise, reduced
 from nl_nodes.typing import Shape
 
 SIZES = st.sampled_from([2, 1, 3, 0, 2, 3])
@@ -103,14 +103,14 @@ def reshape(draw) -> Case:
     for at in draw(st.lists(st.integers(0, len(target)), max_size=2)):
         target.insert(at, 1)
     same = [i for i, n in enumerate(target) if i < len(shape) and n == shape[i]]
-    kept = {i for i in same if target[i] == 0 or draw(st.booleans())}
-    assume(all(n or i in kept for i, n in enumerate(target)))
+    ctx = {i for i in same if target[i] == 0 or draw(st.booleans())}
+    assume(all(n or i in ctx for i, n in enumerate(target)))
     left = draw(st.sampled_from([None, *range(len(target))]))
     # What is left for -1 is not told where the rest is empty.
     if left is not None and prod(n for i, n in enumerate(target) if i != left):
-        kept.discard(left)
+        ctx.discard(left)
         target[left] = -1
-    wanted = tuple(0 if i in kept else n for i, n in enumerate(target))
+    wanted = tuple(0 if i in ctx else n for i, n in enumerate(target))
     return Case(f"to {wanted}", lambda x: Reshape(x, wanted), (real(*shape),))
 
 

@@ -28,9 +28,9 @@ from typing import IO, Any
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 IMPORTS = (
     "alembic.command", "hydra._internal.hydra", "matplotlib.backends.backend_agg", "matplotlib.figure", "mlflow.pyfunc",
-    "mlflow.store.tracking.sqlalchemy_store", "nl_training.app", "nl_training.drawing.command",
-    "nl_training.experiments.runner", "nl_training.gradcheck", "nl_training.reports", "nl_training.resume",
-    "nl_training.search.search", "nl_training.tracking.sweep", "sklearn.datasets",
+    "mlflow.store.tracking.sqlalchemy_store", "nl_training.commands.train", "nl_training.commands.draw",
+    "nl_training.experiments.runner", "nl_training.commands.gradcheck", "nl_training.commands.evaluate", "nl_training.tracking.resume",
+    "nl_training.search.search", "nl_training.tracking.sweep_run", "sklearn.datasets",
 )  # fmt: skip
 
 

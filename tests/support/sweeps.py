@@ -72,8 +72,8 @@ def one_failed(ended: subprocess.CompletedProcess, client: MlflowClient) -> None
 
 def found(client: MlflowClient, experiment: str) -> tuple[list, list]:
     """The runs that are no one's children, and the children in the order of their start."""
-    kept = client.get_experiment_by_name(experiment)
-    runs = client.search_runs([kept.experiment_id], order_by=["attributes.start_time ASC"]) if kept else []
+    ctx = client.get_experiment_by_name(experiment)
+    runs = client.search_runs([ctx.experiment_id], order_by=["attributes.start_time ASC"]) if ctx else []
     return (
         [run for run in runs if "mlflow.parentRunId" not in run.data.tags],
         [run for run in runs if "mlflow.parentRunId" in run.data.tags],

@@ -7,10 +7,12 @@ from importlib import import_module
 import numpy as np
 
 from nl_nodes import Device, MulConst
-from nl_nodes.compiler import Plan, arena, plan, rules
-from nl_nodes.compiler.record import Member, Recording
-from nl_nodes.compiler.trace import Tape
-from nl_nodes.compiler.workers import Team, threads
+from nl_nodes.compiler import Plan, plan
+from nl_nodes.compiler.lower import arena
+from nl_nodes.compiler.lower.lower import Lowering, TracedWorker
+from nl_nodes.compiler.lower.trace import Tape
+from nl_nodes.compiler.rewrite import rules
+from nl_nodes.runtime import Executor, threads
 from support.plants.registry import IMAGES, NORMALISED, ROWS, in_workers, plant, wrap
 
 
@@ -30,37 +32,37 @@ def in_processes_on_large_arrays() -> None:
 def barrier_left_out() -> None:
     """A worker reads a sum without waiting for the first worker, which happens to be early enough."""
 
-    def total(self, x):
+    def all_reduce_sum(self, x):
         if self.count == 1:
             return x
-        slots = self.shared((self.count, *x.shape), x.dtype)
+        slots = self.shared_empty((self.count, *x.shape), x.dtype)
         slots[self.number] = x
-        self.meet()
-        result = self.shared(x.shape, x.dtype)
+        self.barrier()
+        result = self.shared_empty(x.shape, x.dtype)
         if self.number == 0:
             np.add.reduce(slots, axis=0, out=result)
         return result
 
-    Member.total = total
-    threads.executors = lambda count: 1
+    TracedWorker.all_reduce_sum = all_reduce_sum
+    threads.parallel_workers = lambda count: 1
 
 
 @plant("plan", NORMALISED)
 def with_two_workers_alone() -> None:
     """Sums over workers are wrong where there are two."""
-    wrap(Member, "total", lambda right, self, x: right(self, x) * (1.001 if self.count == 2 else 1))
+    wrap(TracedWorker, "all_reduce_sum", lambda right, self, x: right(self, x) * (1.001 if self.count == 2 else 1))
 
 
 @plant("plan", ROWS | {"device": Device(threads=3)})
 def with_three_workers_alone() -> None:
     """Sums over workers are wrong where there are three."""
-    wrap(Member, "total", lambda right, self, x: right(self, x) * (1.001 if self.count == 3 else 1))
+    wrap(TracedWorker, "all_reduce_sum", lambda right, self, x: right(self, x) * (1.001 if self.count == 3 else 1))
 
 
 @plant("plan", ROWS)
 def one_worker_left_out() -> None:
     """A gradient adds the first worker's part twice, and no other."""
-    wrap(Recording, "_sum_of", lambda right, self, parts, target: right(self, [parts[0]] * len(parts), target))
+    wrap(Lowering, "_sum_into", lambda right, self, parts, target: right(self, [parts[0]] * len(parts), target))
 
 
 @plant("plan", ROWS)
@@ -79,12 +81,12 @@ def bias_left_out_by_a_rule() -> None:
 def different_nodes_merged() -> None:
     """Products of one shape with one constant are merged, whatever their inputs."""
 
-    def change(right, node, same, sources):
+    def change(right, node, same, provenance):
         if isinstance(node, MulConst):
             return same.setdefault((node.shape, str(node.attributes)), node)
-        return right(node, same, sources)
+        return right(node, same, provenance)
 
-    wrap(import_module("nl_nodes.compiler.rewrite"), "_merged", change)
+    wrap(import_module("nl_nodes.compiler.rewrite.engine"), "eliminate_common_subexpressions", change)
 
 
 @plant("plan", IMAGES)
@@ -93,10 +95,10 @@ def overlapping_memory() -> None:
 
     def change(right, blocks):
         places, end = right(blocks)
-        passing = [b for b in places if not b.lasting]
+        passing = [b for b in places if not b.persistent]
         return {b: places[passing[0]] if b in passing[-3:] else at for b, at in places.items()}, end
 
-    wrap(arena, "place", change)
+    wrap(arena, "assign_offsets", change)
 
 
 @plant("plan", ROWS)
@@ -107,9 +109,9 @@ def gradient_never_written() -> None:
         if leaf.name != "b2":
             right(self, leaf, gradients, grads, partial)
         else:
-            self.grads[leaf.name] = self.tapes[0].of(self.memory.outside(gradients[leaf.name]))
+            self.grads[leaf.name] = self.tapes[0].of(self.memory.external(gradients[leaf.name]))
 
-    wrap(Recording, "_leaf_gradient", change)
+    wrap(Lowering, "_leaf_gradient", change)
 
 
 @plant("precision", ROWS)
@@ -133,7 +135,7 @@ def statistics_exchanged_in_float32() -> None:
             (mean, first), (variance, second), *others = self.updates.items()
             self.updates = {mean: second, variance: first, **dict(others)}
 
-    wrap(Recording, "__init__", change)
+    wrap(Lowering, "__init__", change)
 
 
 def on_pass(first: int) -> None:
@@ -188,7 +190,7 @@ def masks_of_the_previous_pass() -> None:
         right(self, seed, stream, start, target)
         self.pass_index += 1
 
-    wrap(Team, "_words", change)
+    wrap(Executor, "_words", change)
 
 
 @plant("plan", NORMALISED)
@@ -200,13 +202,13 @@ def masks_repeated_from_the_tenth_pass() -> None:
         right(self, seed, stream, start, target)
         self.pass_index = passes
 
-    wrap(Team, "_words", change)
+    wrap(Executor, "_words", change)
 
 
 @plant("plan", NORMALISED)
 def same_masks_for_all_workers() -> None:
     """Each worker draws the first worker's masks."""
-    wrap(Member, "words", lambda right, self, start: right(self, 0))
+    wrap(TracedWorker, "random_bits", lambda right, self, start: right(self, 0))
 
 
 @plant("plan", NORMALISED)

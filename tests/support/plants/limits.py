@@ -10,7 +10,7 @@ from nl_layers import dropout, optimizers
 from nl_models import Network
 from nl_nodes import Device, Dot
 from nl_nodes.compiler import Plan
-from nl_training.trainer import Trainer
+from nl_training.training.trainer import Trainer
 from support.plants.registry import NORMALISED, ROWS, plant, scaled, wrap
 
 
@@ -42,8 +42,8 @@ def labels_as_rows() -> None:
 def weights_further_out() -> None:
     """The gradient of a product is wrong where a weight is above 100."""
 
-    def change(right, self, kept, dy):
-        return scaled(right(self, kept, dy), kept.xp.where(kept.inputs[1].real > 100, 1.001, 1).max())
+    def change(right, self, ctx, dy):
+        return scaled(right(self, ctx, dy), ctx.xp.where(ctx.inputs[1].real > 100, 1.001, 1).max())
 
     wrap(Dot, "backward", change)
 

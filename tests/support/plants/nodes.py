@@ -7,7 +7,7 @@ import numpy as np
 from nl_layers import BatchNormalization
 from nl_nodes import Device, Dot, graph
 from nl_nodes.compiler.fused import Affine, Conv, LabelLogSoftmax, Normalize
-from nl_nodes.compiler.fused.winograd import Winograd
+from nl_nodes.compiler.fused.conv.winograd import Winograd
 from nl_nodes.nodes.functions import Sigmoid
 from nl_nodes.nodes.images import Img2Matrix
 from nl_nodes.nodes.masks import ValueMask
@@ -18,16 +18,16 @@ from support.plants.registry import IMAGES, NORMALISED, ROWS, STACK, backward_wr
 @plant("tensors", IMAGES)
 def windows_off_by_a_millionth() -> None:
     """The gradient of overlapping windows is a millionth too large."""
-    wrap(Img2Matrix, "backward", lambda right, self, kept, dy: right(self, kept, dy) * (1 + 1e-6))
+    wrap(Img2Matrix, "backward", lambda right, self, ctx, dy: right(self, ctx, dy) * (1 + 1e-6))
 
 
 @plant("nodes", ROWS, images=np.round)
 def input_close_to_one() -> None:
     """The gradient of a product is wrong if an input is within 1e-5 of 1."""
 
-    def change(right, self, kept, dy):
-        near = (abs(kept.inputs[0].real - 1) < 1e-5).any()
-        return scaled(right(self, kept, dy), 1.001 if near else 1.0)
+    def change(right, self, ctx, dy):
+        near = (abs(ctx.inputs[0].real - 1) < 1e-5).any()
+        return scaled(right(self, ctx, dy), 1.001 if near else 1.0)
 
     wrap(Dot, "backward", change)
 
@@ -48,9 +48,9 @@ def gradients_overwritten() -> None:
 def rectifier_at_zero() -> None:
     """The gradient passes a rectifier at an input of exactly 0."""
 
-    def change(right, self, kept, *inputs):
-        y = right(self, kept, *inputs)
-        kept.mask = inputs[0].real >= self.threshold
+    def change(right, self, ctx, *inputs):
+        y = right(self, ctx, *inputs)
+        ctx.saved = inputs[0].real >= self.threshold
         return y
 
     wrap(ValueMask, "forward", change)
@@ -60,8 +60,8 @@ def rectifier_at_zero() -> None:
 def saturated_activation() -> None:
     """The gradient of a sigmoid is wrong where its output is above 0.9999."""
 
-    def change(right, self, kept, dy):
-        return right(self, kept, dy) + kept.xp.where(kept.output.real > 0.9999, 1e-4 * dy, 0)
+    def change(right, self, ctx, dy):
+        return right(self, ctx, dy) + ctx.xp.where(ctx.output.real > 0.9999, 1e-4 * dy, 0)
 
     wrap(Sigmoid, "backward", change)
 
@@ -70,8 +70,8 @@ def saturated_activation() -> None:
 def two_elements_exchanged() -> None:
     """Two elements of the first weight's gradient are exchanged in batches above 8."""
 
-    def change(right, self, kept, dy):
-        found = right(self, kept, dy)
+    def change(right, self, ctx, dy):
+        found = right(self, ctx, dy)
         if dy.shape[0] > 8 and found[0] is None:
             exchanged = found[1].copy()
             exchanged[0, 0], exchanged[0, 2] = found[1][0, 2], found[1][0, 0]
@@ -86,8 +86,8 @@ def two_elements_exchanged() -> None:
 def large_weight() -> None:
     """The gradient of a product is wrong if a weight is above 4."""
 
-    def change(right, self, kept, dy):
-        return scaled(right(self, kept, dy), kept.xp.where(kept.inputs[1].real > 4, 1.001, 1).max())
+    def change(right, self, ctx, dy):
+        return scaled(right(self, ctx, dy), ctx.xp.where(ctx.inputs[1].real > 4, 1.001, 1).max())
 
     wrap(Dot, "backward", change)
 
@@ -120,9 +120,9 @@ def loss_gradient_off() -> None:
 def last_class_alone() -> None:
     """The fused loss's gradient is wrong for images of the last of 100 classes."""
 
-    def change(right, self, kept, dy):
-        dx, dt = right(self, kept, dy)
-        return dx * (1 + 0.01 * kept.inputs[1][:, -1:]), dt
+    def change(right, self, ctx, dy):
+        dx, dt = right(self, ctx, dy)
+        return dx * (1 + 0.01 * ctx.inputs[1][:, -1:]), dt
 
     wrap(LabelLogSoftmax, "backward", change)
 
@@ -161,9 +161,9 @@ def in_float32_without_compiling() -> None:
 def half_precision_inside() -> None:
     """In float32, the input of an affine layer is rounded to float16."""
 
-    def change(right, self, kept, x, *others):
+    def change(right, self, ctx, x, *others):
         narrow = x.astype(np.float16) if x.dtype == np.float32 else x.astype(x.dtype)
-        return right(self, kept, narrow.astype(x.dtype), *others)
+        return right(self, ctx, narrow.astype(x.dtype), *others)
 
     wrap(Affine, "forward", change)
 

@@ -80,8 +80,8 @@ def scaled(found: Any, factor: float = 1.001) -> Any:
 def backward_wrong(node: type, when: Callable[[Any], bool], factor: float = 1.001) -> None:
     """Scale the gradients of a node's inputs where its upstream gradient is such."""
 
-    def change(right, self, kept, dy):
-        found = right(self, kept, dy)
+    def change(right, self, ctx, dy):
+        found = right(self, ctx, dy)
         return scaled(found, factor) if when(dy) else found
 
     wrap(node, "backward", change)
@@ -93,7 +93,7 @@ def in_workers(function: str, wrong: str) -> None:
     folder.joinpath("sitecustomize.py").write_text(
         "import numpy as np\n"
         "from importlib import import_module\n"
-        "team = import_module('nl_nodes.compiler.workers.team')\n"
+        "team = import_module('nl_nodes.runtime.executor')\n"
         "right = team.function\n"
         "def wrong(name):\n"
         "    def call(a, b, out):\n"

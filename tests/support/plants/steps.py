@@ -10,8 +10,8 @@ from nl_layers import flat, optimizers
 from nl_layers.schedules import Cosine
 from nl_models import Network
 from nl_nodes.device.cpu import NumpyBackend
-from nl_training import trainer
-from nl_training.trainer import Trainer
+from nl_training.training import trainer
+from nl_training.training.trainer import Trainer
 from nl_training.verification import steps
 from support.plants.registry import ROWS, plant, wrap
 
@@ -252,8 +252,8 @@ def unweighted_mean_of_batches() -> None:
 
     def change(right, self, epoch):
         p = self.progress
-        p.loss, kept = len(self.losses) and p.images * sum(self.losses) / len(self.losses), self.losses
-        kept.clear()
+        p.loss, ctx = len(self.losses) and p.images * sum(self.losses) / len(self.losses), self.losses
+        ctx.clear()
         return right(self, epoch)
 
     def step(right, self, epoch, x, t):

@@ -5,8 +5,8 @@ from nl_layers.affine import Affine
 from nl_layers.convolution import Convolution, Pooling
 from nl_layers.dropout import Dropout
 from nl_layers.flat import FlatDict, add_weight_decay
-from nl_layers.layer import Layer, LayerCase, Mode
 from nl_layers.losses import CrossEntropy, Loss, SigmoidWithLoss, SoftmaxWithLoss
+from nl_layers.module import Layer, LayerCase, Mode
 from nl_layers.normalization import BatchNormalization
 from nl_layers.params import Params
 

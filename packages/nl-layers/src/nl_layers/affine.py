@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nl_layers.layer import Layer, LayerCase, Mode
+from nl_layers.module import Layer, LayerCase, Mode
 from nl_nodes import Add, Dot, Node, Parameter, Reshape, ShapeError
 from nl_nodes.cases import real
 from nl_nodes.typing import Array

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from nl_layers.layer import Drawing, Layer, LayerCase, Mode
+from nl_layers.module import Drawing, Layer, LayerCase, Mode
 from nl_nodes import IndexMask, MulConst, Node, UserError
 from nl_nodes.cases import real
 

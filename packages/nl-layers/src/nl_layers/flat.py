@@ -79,7 +79,7 @@ def _flat(shapes: Mapping[str, Shape], flat: Array) -> FlatDict:
     return FlatDict(shapes, lambda size: backend_of([flat]).xp.array(flat))
 
 
-def together(params: Mapping[str, Array], grads: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
+def paired(params: Mapping[str, Array], grads: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
     """Parameters beside their gradients: the two whole buffers when both are flat, else name by name."""
     if isinstance(params, FlatDict) and isinstance(grads, FlatDict):
         return {"": (params.flat, grads.flat)}

@@ -8,7 +8,7 @@ from typing import Any
 
 from nl_layers.activations import shifted
 from nl_layers.labels import checked_labels, shape_of
-from nl_layers.layer import Drawing, LayerCase, Mode, Wired
+from nl_layers.module import Drawing, LayerCase, Mode, Module
 from nl_nodes import (
     Add,
     AddConst,
@@ -33,7 +33,7 @@ from nl_nodes.typing import Array
 GRADIENTS = ("stable", "exact", "textbook")
 
 
-class Loss(Wired, abstract=True):
+class Loss(Module, abstract=True):
     """A loss wires predictions and labels to a number.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from nl_layers.layer import Layer, LayerCase, Mode
+from nl_layers.module import Layer, LayerCase, Mode
 from nl_nodes import Add, AddConst, Buffer, Mean, Mul, MulConst, Node, Parameter, Power, Reshape, ShapeError
 from nl_nodes.cases import positive, real
 from nl_nodes.typing import Array

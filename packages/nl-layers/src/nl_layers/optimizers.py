@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from nl_layers.flat import blocks, decayed, together
+from nl_layers.flat import blocks, decayed, paired
 from nl_nodes import UserError, backend_of
 from nl_nodes.typing import Array
 
@@ -38,12 +38,12 @@ class Optimizer:
     def update(self, params: Arrays, grads: Arrays) -> None:
         """Make one step: change every array of `params`, in place, by its gradient in `grads`."""
         self.steps += 1
-        for name, (param, grad) in together(params, grads).items():
+        for name, (param, grad) in paired(params, grads).items():
             if name not in self.state:
                 zeros = backend_of([param]).xp.zeros_like
                 self.state[name] = {slot: zeros(param) for slot in self.slots}
-            kept = (self.state[name][slot] for slot in self.slots)  # by name: a state read from a file has any order
-            for part, part_grad, *state in blocks(param, grad, *kept):
+            ctx = (self.state[name][slot] for slot in self.slots)  # by name: a state read from a file has any order
+            for part, part_grad, *state in blocks(param, grad, *ctx):
                 self.step(part, part_grad, **dict(zip(self.slots, state, strict=True)))
 
     def step(self, param: Array, grad: Array, **state: Array) -> None:

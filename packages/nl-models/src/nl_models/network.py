@@ -13,15 +13,15 @@ from nl_layers import FlatDict, Layer, Loss, Mode, SigmoidWithLoss, SoftmaxWithL
 from nl_layers.labels import checked_labels
 from nl_models.fork import prepare_for_forks
 from nl_models.recent import RecentlyUsed
-from nl_models.state import check_state, load_state, save_state
+from nl_models.weights import check_state, load_state, save_state
 from nl_nodes import Buffer, Device, Graph, Input, Node, Parameter, Pass, ShapeError, UserError, backend_of
 from nl_nodes.compiler import Plan, compile_graph
-from nl_nodes.node import claim
+from nl_nodes.node import assign_scope
 from nl_nodes.signals import DeferSignals
 from nl_nodes.typing import Array, Shape
 
 # Evaluation goes through a set in pieces, so that its memory does not grow with the set.
-PIECE = 256
+EVAL_BATCH = 256
 
 BATCH_SIZES = 8
 """The number of batch sizes, to train and to infer, whose graphs are kept."""
@@ -31,7 +31,7 @@ NOT_COPIED = {"_params", "_grads", "_graphs", "_plans", "_forked", "_wired", "_l
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainOutput:
     """What one training pass gives; the gradients are valid until the same thread's next.
 
     Attributes:
@@ -192,7 +192,7 @@ class Network:
             return Graph(logits)
         t = Input("t", self._label_shape(batch, rows), gradient=False)
         loss = self.loss_layer.wire(logits, t, mode=mode)
-        claim([loss], type(self.loss_layer).__name__)
+        assign_scope([loss], type(self.loss_layer).__name__)
         return Graph(loss, logits, updates=mode.updates)
 
     def _label_shape(self, batch: int, rows: bool) -> Shape:
@@ -202,7 +202,7 @@ class Network:
         for number, (layer, path) in enumerate(zip(self.layers, self._paths, strict=True), 1):
             try:
                 x = layer.wire(x, mode=mode)
-                claim([x, *mode.updates.values()], path)
+                assign_scope([x, *mode.updates.values()], path)
             except ShapeError as error:
                 where = f"{self.name}: layer {number} ({type(layer).__name__}) on input shape {self.input_shape}"
                 raise ShapeError(f"{where}: {error}") from None
@@ -222,7 +222,7 @@ class Network:
         """The logits (N, classes) of images x (N, C, H, W), in inference mode."""
         x = self._images(x)
         with self._lock:  # no training pass between two pieces
-            pieces = [self._infer(x[i : i + PIECE]) for i in range(0, len(x), PIECE)]
+            pieces = [self._infer(x[i : i + EVAL_BATCH]) for i in range(0, len(x), EVAL_BATCH)]
         if not pieces:
             return self.device.xp.zeros((0, self.classes), dtype=self.device.dtype)
         return pieces[0] if len(pieces) == 1 else self.device.xp.concatenate(pieces)
@@ -242,9 +242,9 @@ class Network:
         logits, labels = self.predict(x), self._labels(t, len(x))
         graph = self.loss_layer.graph((tuple(logits.shape), tuple(labels.shape)))  # one of its own, for this thread
         loss = float(graph.forward(x=logits, t=labels))
-        return loss, self.hits(logits, labels) / len(x)
+        return loss, self.count_correct(logits, labels) / len(x)
 
-    def hits(self, logits: Array, t: Any) -> int:
+    def count_correct(self, logits: Array, t: Any) -> int:
         """How many rows of logits (N, classes) have their largest value where the label t has it.
 
         Of one logit each, beside a loss of sigmoids: how many are above 0 where the target is above a half.
@@ -258,7 +258,7 @@ class Network:
         """The loss's gradient by parameter in training mode, valid until the same thread's next call."""
         return self.step(x, t).grads
 
-    def step(self, x: Any, t: Any) -> Step:
+    def step(self, x: Any, t: Any) -> TrainOutput:
         """One training pass, forward and backward, on images x (N, C, H, W) with labels t.
 
         Labels are whole numbers (N,), or rows (N, classes), one-hot or soft; see `nl_layers.labels.checked_labels`.
@@ -270,7 +270,7 @@ class Network:
         with self._lock, DeferSignals(), self.device.limits():
             self._lend_gradients()
             loss, logits = self._train(x, t)
-            return Step(loss, logits, self._copy_gradients() if self._several else self._grads)
+            return TrainOutput(loss, logits, self._copy_gradients() if self._several else self._grads)
 
     def _lend_gradients(self) -> None:
         """Let the buffer's gradients be the calling thread's; once a second one calls, all are given copies.
@@ -333,7 +333,7 @@ class Network:
             shapes["t"] = (self._label_shape(batch, rows), self.device.dtype if rows else "int64")
         self._settle()
         graph = self.wire(batch, train, rows=rows)
-        return compile_graph(graph, shapes, frozenset(shapes), self._grads if train else None, self.device.team)
+        return compile_graph(graph, shapes, frozenset(shapes), self._grads if train else None, self.device.executor)
 
     def _store(self, done: Pass | Plan, loss: Array) -> None:
         """Update the running statistics, unless one bad batch would spoil them."""

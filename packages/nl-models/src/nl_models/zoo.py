@@ -19,12 +19,12 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nl_models.assemble import Conv, Dense, Options, Plan, Pool, assemble
+from nl_models.builder import Architecture, ConvSpec, DenseSpec, Options, PoolSpec, assemble
 from nl_models.network import Network
 from nl_nodes import Device, UserError
 from nl_nodes.typing import Shape
 
-Builder = Callable[..., Network]
+NetworkBuilder = Callable[..., Network]
 
 
 def mlp(
@@ -40,7 +40,7 @@ def mlp(
     Source: Node_Layer_Network, MLP; Deep Learning from Scratch, 6.2.4.
     """
     widths = list(hidden) if hidden is not None else [width] * 4
-    plan: Plan = [Dense(n) for n in widths]
+    plan: Architecture = [DenseSpec(n) for n in widths]
     return _network("mlp", plan, {"width": width, "hidden": widths}, input_shape, classes, device, options)
 
 
@@ -51,7 +51,7 @@ def cnn3(
 
     Source: Node_Layer_Network, CNN; Deep Learning from Scratch, 7.5.
     """
-    plan: Plan = [Conv(width // 2, 5, 0), Pool(), Dense(100)]
+    plan: Architecture = [ConvSpec(width // 2, 5, 0), PoolSpec(), DenseSpec(100)]
     return _network("cnn3", plan, {"width": width}, input_shape, classes, device, options)
 
 
@@ -62,7 +62,7 @@ def simple_convnet(
 
     Source: Deep Learning from Scratch, 7.5.
     """
-    plan: Plan = [Conv(width, 5, 0), Pool(), Dense(100)]
+    plan: Architecture = [ConvSpec(width, 5, 0), PoolSpec(), DenseSpec(100)]
     return _network("simple_convnet", plan, {"width": width}, input_shape, classes, device, options)
 
 
@@ -74,7 +74,18 @@ def cnn8(
     Source: Node_Layer_Network, CNN; Deep Learning from Scratch, 8.1.1.
     """
     a, b, c = width // 4, width // 2, width
-    plan: Plan = [Conv(a), Conv(a), Pool(), Conv(b), Conv(b, pad=2), Pool(), Conv(c), Conv(c), Pool(), Dense(50)]
+    plan: Architecture = [
+        ConvSpec(a),
+        ConvSpec(a),
+        PoolSpec(),
+        ConvSpec(b),
+        ConvSpec(b, pad=2),
+        PoolSpec(),
+        ConvSpec(c),
+        ConvSpec(c),
+        PoolSpec(),
+        DenseSpec(50),
+    ]
     return _network("cnn8", plan, {"width": width}, input_shape, classes, device, options)
 
 
@@ -86,13 +97,13 @@ def vgg11(
     Source: Simonyan and Zisserman, VGG (2015), table 1 A; the second convolution's padding is Node_Layer_Network's.
     """
     w = width
-    plan: Plan = [
-        Conv(w), Pool(),
-        Conv(2 * w, pad=2), Pool(),
-        *[Conv(4 * w)] * 2, Pool(),
-        *[Conv(8 * w)] * 2, Pool(),
-        *[Conv(8 * w)] * 2, Pool(),
-        Dense(w * w), Dense(4 * w),
+    plan: Architecture = [
+        ConvSpec(w), PoolSpec(),
+        ConvSpec(2 * w, pad=2), PoolSpec(),
+        *[ConvSpec(4 * w)] * 2, PoolSpec(),
+        *[ConvSpec(8 * w)] * 2, PoolSpec(),
+        *[ConvSpec(8 * w)] * 2, PoolSpec(),
+        DenseSpec(w * w), DenseSpec(4 * w),
     ]  # fmt: skip
     return _network("vgg11", plan, {"width": width}, input_shape, classes, device, options)
 
@@ -105,18 +116,18 @@ def vgg16(
     Source: Simonyan and Zisserman, VGG (2015), table 1 D; the fourth convolution's padding is Node_Layer_Network's.
     """
     w = width
-    plan: Plan = [
-        *[Conv(w)] * 2, Pool(),
-        Conv(2 * w), Conv(2 * w, pad=2), Pool(),
-        *[Conv(4 * w)] * 3, Pool(),
-        *[Conv(8 * w)] * 3, Pool(),
-        *[Conv(8 * w)] * 3, Pool(),
-        Dense(w * w), Dense(4 * w),
+    plan: Architecture = [
+        *[ConvSpec(w)] * 2, PoolSpec(),
+        ConvSpec(2 * w), ConvSpec(2 * w, pad=2), PoolSpec(),
+        *[ConvSpec(4 * w)] * 3, PoolSpec(),
+        *[ConvSpec(8 * w)] * 3, PoolSpec(),
+        *[ConvSpec(8 * w)] * 3, PoolSpec(),
+        DenseSpec(w * w), DenseSpec(4 * w),
     ]  # fmt: skip
     return _network("vgg16", plan, {"width": width}, input_shape, classes, device, options)
 
 
-MODELS: dict[str, Builder] = {f.__name__: f for f in (mlp, cnn3, simple_convnet, cnn8, vgg11, vgg16)}
+MODELS: dict[str, NetworkBuilder] = {f.__name__: f for f in (mlp, cnn3, simple_convnet, cnn8, vgg11, vgg16)}
 
 
 def build(name: str, device: Device | None = None, **options: Any) -> Network:
@@ -135,7 +146,7 @@ def build(name: str, device: Device | None = None, **options: Any) -> Network:
 
 def _network(
     name: str,
-    plan: Plan,
+    plan: Architecture,
     extra: dict[str, Any],
     input_shape: Shape,
     classes: int,

@@ -4,7 +4,7 @@ from nl_nodes.compiler import Plan, compile_graph
 from nl_nodes.device import Backend, Device, backend_of
 from nl_nodes.errors import DeviceError, ShapeError, UserError
 from nl_nodes.graph import Graph, Pass
-from nl_nodes.node import Kept, Node
+from nl_nodes.node import Context, Node
 from nl_nodes.nodes import (
     Add,
     AddConst,
@@ -44,6 +44,7 @@ __all__ = [
     "Backend",
     "Buffer",
     "Constant",
+    "Context",
     "Device",
     "DeviceError",
     "Dot",
@@ -52,7 +53,6 @@ __all__ = [
     "Img2Matrix",
     "IndexMask",
     "Input",
-    "Kept",
     "Leaf",
     "Log",
     "MaskedMul",

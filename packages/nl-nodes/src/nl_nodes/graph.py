@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nl_nodes.axes import unbroadcast
 from nl_nodes.device.backend import backend_of
 from nl_nodes.errors import ShapeError, UserError
-from nl_nodes.node import Crew, Kept, Node
+from nl_nodes.node import Context, Node, WorkerGroup
 from nl_nodes.nodes.leaves import Buffer, Constant, Input, Leaf, Parameter
+from nl_nodes.shapes import unbroadcast
 from nl_nodes.typing import Array, Shape
 
 
@@ -121,8 +121,8 @@ class Pass:
         self.graph = graph
         self.index = graph.passes
         self.backend = backend_of([*feeds.values(), *(n.value for n in graph.order if isinstance(n, Leaf))])
-        self._crew = Crew(self.backend.xp)
-        self._kept: dict[Node, Kept] = {}
+        self._group = WorkerGroup(self.backend.xp)
+        self._contexts: dict[Node, Context] = {}
         self._shapes: dict[Node, Shape] = {}
         values = self._run(feeds)
         # Copies: what is handed out must alias neither an input nor what backward keeps.
@@ -154,28 +154,28 @@ class Pass:
         return array
 
     def _forward(self, node: Node, inputs: tuple[Array, ...]) -> Array:
-        kept = self._new_kept(node, inputs)
-        output = self._output(node, kept, inputs)
+        ctx = self._new_kept(node, inputs)
+        output = self._output(node, ctx, inputs)
         if node in self.graph.needs:
-            if "inputs" in node.keeps:
-                kept.inputs = inputs
-            if "output" in node.keeps:
-                kept.output = output
-            self._kept[node] = kept
+            if "inputs" in node.saves:
+                ctx.inputs = inputs
+            if "output" in node.saves:
+                ctx.output = output
+            self._contexts[node] = ctx
         return output
 
-    def _output(self, node: Node, kept: Kept, inputs: tuple[Array, ...]) -> Array:
-        return node.forward(kept, *inputs)
+    def _output(self, node: Node, ctx: Context, inputs: tuple[Array, ...]) -> Array:
+        return node.forward(ctx, *inputs)
 
-    def _new_kept(self, node: Node, inputs: tuple[Array, ...]) -> Kept:
-        kept = Kept()
-        kept.xp = self.backend.xp
-        kept.crew = self._crew
-        kept.words = self.backend.words
-        kept.pass_index = self.index
-        kept.shapes = tuple(x.shape for x in inputs)
-        kept.needs = tuple(n in self.graph.needs for n in node.inputs)
-        return kept
+    def _new_kept(self, node: Node, inputs: tuple[Array, ...]) -> Context:
+        ctx = Context()
+        ctx.xp = self.backend.xp
+        ctx.group = self._group
+        ctx.random_bits = self.backend.random_bits
+        ctx.pass_index = self.index
+        ctx.shapes = tuple(x.shape for x in inputs)
+        ctx.needs = tuple(n in self.graph.needs for n in node.inputs)
+        return ctx
 
     def store_updates(self) -> None:
         """Write the new values of the buffers."""
@@ -190,7 +190,7 @@ class Pass:
         """
         grads = self._seed(dys)
         for node in reversed(self.graph.order):
-            if node in self._kept and node in grads:
+            if node in self._contexts and node in grads:
                 self._backward(node, grads)
         return {name: self._leaf_gradient(leaf, grads) for name, leaf in self.graph.leaves.items() if leaf.trainable}
 
@@ -206,7 +206,7 @@ class Pass:
         return grads
 
     def _backward(self, node: Node, grads: dict[Node, Array]) -> None:
-        dxs = node.backward(self._kept[node], grads.pop(node))
+        dxs = node.backward(self._contexts[node], grads.pop(node))
         for n, dx in zip(node.inputs, dxs if isinstance(dxs, tuple) else (dxs,), strict=True):
             if dx is None or n not in self.graph.needs:
                 continue

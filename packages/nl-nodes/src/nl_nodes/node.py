@@ -13,67 +13,67 @@ if TYPE_CHECKING:
     from nl_nodes.cases import Case
 
 
-class SamplesMix(Exception):
+class NotShardable(Exception):
     """A node's outputs for some samples depend on others, in a way that cannot be shared among workers."""
 
 
 WIRING = ("inputs", "shape", "path", "value")
 """What a node holds that is no setting of its operation: where it stands, and a leaf's array."""
 
-TOTAL = -1
+PARTIAL_SUM = -1
 """In place of an axis: the output is the sum of what each part of the samples gives."""
 
 
-class Crew:
+class WorkerGroup:
     """Who works on one pass: each worker has its share of the samples. This one works alone."""
 
     def __init__(self, xp: Namespace) -> None:
         self.xp = xp
 
-    def share(self, count: int) -> slice:
+    def shard(self, count: int) -> slice:
         """Which of so many equal pieces of work are this worker's."""
         return slice(0, count)
 
-    def everyone(self, samples: int) -> int:
+    def global_batch(self, samples: int) -> int:
         """How many samples all workers have together, where this one has so many."""
         return samples
 
-    def shared(self, shape: Shape, dtype: Any) -> Array:
+    def shared_empty(self, shape: Shape, dtype: Any) -> Array:
         """An array that all workers see."""
         return self.xp.empty(shape, dtype=dtype)
 
-    def blank(self, shape: Shape, dtype: Any) -> Array:
+    def persistent_zeros(self, shape: Shape, dtype: Any) -> Array:
         """Zeros, for this node alone: what it never writes stays zero from pass to pass."""
         return self.xp.zeros(shape, dtype=dtype)
 
-    def total(self, x: Array) -> Array:
+    def all_reduce_sum(self, x: Array) -> Array:
         """The sum of every worker's x."""
         return x
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Wait until every worker has come here."""
 
 
-class Kept:
+class Context:
     """What one node keeps from forward to backward in one pass.
 
     The graph fills `xp` (the device's array functions), `shapes` (of the inputs), `needs` (which inputs want a
-    gradient), and of `inputs` and `output` those that the node declares in `keeps`. A node may set `mask`, and
-    nothing else, in its forward. `pass_index` and `words` serve randomness (see `IndexMask`), `crew` the nodes that
-    several workers share (see `Crew`).
+    gradient), and of `inputs` and `output` those that the node declares in `saves`. A node may set `saved`, and
+    nothing else, in its forward. `pass_index` and `random_bits` serve randomness (see `IndexMask`), `group` the nodes that
+    several workers share (see `WorkerGroup`).
     """
 
-    __slots__ = ("crew", "inputs", "mask", "needs", "output", "pass_index", "shapes", "words", "xp")
+    __slots__ = ("group", "inputs", "needs", "output", "pass_index", "random_bits", "saved", "shapes", "xp")
 
     xp: Namespace
-    crew: Crew
+    group: WorkerGroup
     shapes: tuple[Shape, ...]
     needs: tuple[bool, ...]
     inputs: tuple[Array, ...]
     output: Array
-    mask: Array
+    saved: Array
     pass_index: int
-    words: Callable[[int, int, int, int], Array]
+    random_bits: Callable[[int, int, int, int], Array]
 
 
 class Node:
@@ -86,16 +86,16 @@ class Node:
     Attributes:
         inputs: the nodes whose outputs this one takes.
         shape: the output's shape, when the inputs' shapes are known before running; else None.
-        keeps: what backward needs, of "inputs", "output" and "mask"; the graph drops all else after forward.
+        keeps: what backward needs, of "inputs", "output" and "saved"; the graph drops all else after forward.
         carries: numbers of inputs that are made of the first one, and whose gradient is already in that one's.
         constant: whether no gradient goes through it to its inputs.
         broadcasts: whether backward may return gradients of the broadcast shape, for the graph to reduce.
-        path: the layer that the node belongs to, where one has claimed it (see `claim`); it changes nothing.
+        path: the layer that the node belongs to, where one has claimed it (see `assign_scope`); it changes nothing.
     """
 
     registry: ClassVar[dict[str, type[Node]]] = {}
-    keeps: ClassVar[tuple[str, ...]] = ()
-    carries: ClassVar[tuple[int, ...]] = ()
+    saves: ClassVar[tuple[str, ...]] = ()
+    grad_included_in_first: ClassVar[tuple[int, ...]] = ()
     constant: ClassVar[bool] = False
     broadcasts: ClassVar[bool] = False
     path: str = ""
@@ -109,9 +109,9 @@ class Node:
             Node.registry[cls.__name__] = cls
 
     def __init__(self, *inputs: Node) -> None:
-        self._stand_on(inputs)
+        self._connect(inputs)
 
-    def _stand_on(self, inputs: tuple[Node, ...]) -> None:
+    def _connect(self, inputs: tuple[Node, ...]) -> None:
         self.inputs = inputs
         shapes = [node.shape for node in inputs]
         known = [shape for shape in shapes if shape is not None]
@@ -131,31 +131,31 @@ class Node:
         """
         twin = copy(self)
         vars(twin).update(attributes)
-        twin._stand_on(self.inputs if inputs is None else tuple(inputs))
+        twin._connect(self.inputs if inputs is None else tuple(inputs))
         return twin
 
     def infer(self, *shapes: Shape) -> Shape:
         """The output's shape for inputs of these shapes; raises `ShapeError` where they don't fit."""
         raise NotImplementedError
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """The output for these inputs, which must not be changed."""
         raise NotImplementedError
 
-    def backward(self, kept: Kept, dy: Array) -> Array | tuple[Array | None, ...]:
+    def backward(self, ctx: Context, dy: Array) -> Array | tuple[Array | None, ...]:
         """The gradient for each input from the gradient of the output, which must not be changed."""
         raise NotImplementedError
 
-    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+    def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
         """Along which axis of the output the samples lie, from where they lie in each input (None: nowhere).
 
-        Sample i of the output may depend on sample i of the inputs alone. `TOTAL` says that the output is the sum of
-        what each part of the samples gives.
+        Sample i of the output may depend only on sample i of the inputs. `PARTIAL_SUM`: the output is the sum of what each
+        part of the batch gives.
 
         Raises:
             SamplesMix: where neither holds; a graph with such a node has one worker.
         """
-        raise SamplesMix(type(self).__name__)
+        raise NotShardable(type(self).__name__)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
@@ -170,7 +170,7 @@ class Node:
         return type(self).__name__ + ("" if self.shape is None else str(self.shape))
 
 
-def claim(nodes: Iterable[Node], path: str) -> None:
+def assign_scope(nodes: Iterable[Node], path: str) -> None:
     """Give a path to these nodes and to what they are made of, as far as no other has claimed it; leaves have none."""
     waiting = list(nodes) if path else []
     while waiting:

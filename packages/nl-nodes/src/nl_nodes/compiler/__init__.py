@@ -2,23 +2,23 @@
 
 from nl_nodes.compiler.plan import Plan, compile_graph
 from nl_nodes.compiler.profiler import Row, profile, profile_reference
-from nl_nodes.compiler.rewrite import Rule, rewrite
-from nl_nodes.compiler.rules import RULES
-from nl_nodes.compiler.sources import Sources
-from nl_nodes.compiler.workers import Processes, Team, Threads, team
+from nl_nodes.compiler.rewrite.engine import Rule, rewrite
+from nl_nodes.compiler.rewrite.provenance import Provenance
+from nl_nodes.compiler.rewrite.rules import RULES
+from nl_nodes.runtime import Executor, Processes, Threads, executor
 
 __all__ = [
     "RULES",
+    "Executor",
     "Plan",
     "Processes",
+    "Provenance",
     "Row",
     "Rule",
-    "Sources",
-    "Team",
     "Threads",
     "compile_graph",
+    "executor",
     "profile",
     "profile_reference",
     "rewrite",
-    "team",
 ]

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from nl_nodes.axes import size
-from nl_nodes.compiler.arena import Arena
-from nl_nodes.compiler.memory import use
-from nl_nodes.compiler.record import Recording
-from nl_nodes.compiler.rewrite import rewrite
-from nl_nodes.compiler.rules import RULES
-from nl_nodes.compiler.workers import Team
+from nl_nodes.compiler.lower.arena import Arena
+from nl_nodes.compiler.lower.lower import Lowering
+from nl_nodes.compiler.lower.memory import record_use
+from nl_nodes.compiler.rewrite.engine import rewrite
+from nl_nodes.compiler.rewrite.rules import RULES
 from nl_nodes.errors import DeviceError
 from nl_nodes.graph import Graph
-from nl_nodes.node import SamplesMix
+from nl_nodes.node import NotShardable
+from nl_nodes.runtime import Executor
+from nl_nodes.shapes import size
 from nl_nodes.signals import DeferSignals
 from nl_nodes.typing import Shape
 
@@ -45,27 +45,27 @@ class Plan:
         self,
         graph: Graph,
         feeds: Mapping[str, tuple[Shape, Any]],
-        samples: frozenset[str],
+        batched: frozenset[str],
         gradients: Mapping[str, Any] | None,
-        team: Team,
+        executor: Executor,
     ) -> None:
-        self.team, self.graph = team, graph
-        recording = record(graph, feeds, samples, gradients, team.count)
-        for worker, tape in enumerate(recording.tapes):
-            rounds = accumulate(name == "meet" for name, _ in tape.calls)
+        self.executor, self.graph = executor, graph
+        lowered = lower(graph, feeds, batched, gradients, executor.count)
+        for worker, tape in enumerate(lowered.tapes):
+            rounds = accumulate(name == "barrier" for name, _ in tape.calls)
             for number, ((_, args), round_) in enumerate(zip(tape.calls, rounds, strict=True)):
                 for array in args:
                     if isinstance(array, np.ndarray):
-                        use(recording.memory, worker, number, round_, array)
-        arena = Arena(recording.memory, team)
+                        record_use(lowered.memory, worker, number, round_, array)
+        arena = Arena(lowered.memory, executor)
         self.size = arena.size
-        self.calls = [[arena.settle(call) for call in tape.calls] for tape in recording.tapes]
-        self.owners = [tape.owners for tape in recording.tapes]
-        self._loaded = team.load(self.calls)
-        self._inputs = {name: arena.resolve(array) for name, array in recording.inputs.items()}
-        self._results = tuple(arena.resolve(array) for array in recording.results)
-        self._updates = {buffer: arena.resolve(array) for buffer, array in recording.updates.items()}
-        self.grads = {name: arena.resolve(array) for name, array in recording.grads.items()}
+        self.calls = [[arena.relocate_call(call) for call in tape.calls] for tape in lowered.tapes]
+        self.owners = [tape.owners for tape in lowered.tapes]
+        self._loaded = executor.load(self.calls)
+        self._inputs = {name: arena.relocate(array) for name, array in lowered.inputs.items()}
+        self._results = tuple(arena.relocate(array) for array in lowered.results)
+        self._updates = {buffer: arena.relocate(array) for buffer, array in lowered.updates.items()}
+        self.grads = {name: arena.relocate(array) for name, array in lowered.grads.items()}
 
     def run(self, feeds: Mapping[str, Any], pass_index: int, loaded: Any = None) -> tuple[Any, ...]:
         """One pass; the results are the caller's own, the gradients stay valid until the next pass.
@@ -78,12 +78,12 @@ class Plan:
         Raises:
             DeviceError: in a fork of the process that compiled it, whose workers and memory it uses.
         """
-        if self.team.process != os.getpid():
+        if self.executor.process != os.getpid():
             raise DeviceError("this plan belongs to the process that forked this one: compile the graph again")
-        with self.team.lock, DeferSignals():
+        with self.executor.lock, DeferSignals():
             for name, place_ in self._inputs.items():
                 np.copyto(place_, feeds[name])
-            self.team.run(self._loaded if loaded is None else loaded, pass_index)
+            self.executor.run(self._loaded if loaded is None else loaded, pass_index)
             return tuple(result.copy() for result in self._results)
 
     def store_updates(self) -> None:
@@ -95,9 +95,9 @@ class Plan:
 def compile_graph(
     graph: Graph,
     feeds: Mapping[str, tuple[Shape, Any]],
-    samples: frozenset[str],
+    batched: frozenset[str],
     gradients: Mapping[str, Any] | None,
-    team: Team,
+    executor: Executor,
 ) -> Plan:
     """The plan of a graph that the rules have rewritten; the arguments are those of `Plan`.
 
@@ -105,19 +105,19 @@ def compile_graph(
     run as it is.
     """
     shapes = graph.shapes({name: shape for name, (shape, _) in feeds.items()}).values()
-    return Plan(rewrite(graph, RULES) if all(map(size, shapes)) else graph, feeds, samples, gradients, team)
+    return Plan(rewrite(graph, RULES) if all(map(size, shapes)) else graph, feeds, batched, gradients, executor)
 
 
-def record(
+def lower(
     graph: Graph,
     feeds: Mapping[str, tuple[Shape, Any]],
-    samples: frozenset[str],
+    batched: frozenset[str],
     gradients: Mapping[str, Any] | None,
     workers: int,
-) -> Recording:
+) -> Lowering:
     """The recording for all workers, or for one where the samples are too few or cannot be shared."""
-    batch = min((feeds[name][0][0] for name in samples), default=0)
+    batch = min((feeds[name][0][0] for name in batched), default=0)
     try:
-        return Recording(graph, feeds, samples, workers if batch >= workers else 1, gradients)
-    except SamplesMix:
-        return Recording(graph, feeds, samples, 1, gradients)
+        return Lowering(graph, feeds, batched, workers if batch >= workers else 1, gradients)
+    except NotShardable:
+        return Lowering(graph, feeds, batched, 1, gradients)

@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 
 from nl_nodes.compiler.fused import Conv
-from nl_nodes.compiler.fused.convolution import tiles_for
+from nl_nodes.compiler.fused.conv.node import tiles_for
+from nl_nodes.compiler.lower.lower import Lowering
+from nl_nodes.compiler.lower.trace import Call, Owner
 from nl_nodes.compiler.plan import Plan
-from nl_nodes.compiler.record import Recording
-from nl_nodes.compiler.trace import Call, Owner
 from nl_nodes.graph import Graph, Pass
 from nl_nodes.node import Node
 from nl_nodes.nodes.leaves import Leaf
 from nl_nodes.typing import Array
 
-MOVES = ("copyto", "words", "meet")
+MOVES = ("copyto", "random_bits", "barrier")
 """Calls that compute nothing with floating-point numbers."""
 
 
@@ -69,8 +69,8 @@ def profile(plan: Plan, feeds: Mapping[str, Any], pass_index: int = 0, repeats: 
         repeats: how often it is run, after once for nothing; the median counts.
     """
     runs = [[(owner, len(list(calls))) for owner, calls in groupby(owners)] for owners in plan.owners]
-    stamps = [plan.team.memory(8 * (len(one) + 1)).view(np.float64) for one in runs]
-    loaded = plan.team.load([_clocked(*one) for one in zip(plan.calls, runs, stamps, strict=True)])
+    stamps = [plan.executor.memory(8 * (len(one) + 1)).view(np.float64) for one in runs]
+    loaded = plan.executor.load([_clocked(*one) for one in zip(plan.calls, runs, stamps, strict=True)])
     times = []
     for _ in range(repeats + 1):
         plan.run(feeds, pass_index, loaded)
@@ -94,7 +94,7 @@ def profile_reference(graph: Graph, feeds: Mapping[str, Any], repeats: int = 5) 
         done.backward(done.backend.xp.ones(done.results[0].shape, dtype=done.results[0].dtype))
         times.append(done.seconds)
     shapes = {name: (array.shape, array.dtype) for name, array in feeds.items()}
-    tape = Recording(graph, shapes, frozenset(), 1, {}).tapes[0]
+    tape = Lowering(graph, shapes, frozenset(), 1, {}).tapes[0]
     costs = _costs([tape.calls], [tape.owners])
     return _rows(graph, {owner: median(run[owner] for run in times[1:]) for owner in times[0]}, costs)
 

@@ -34,7 +34,7 @@ class Backend(ABC):
         """The array as a `numpy.ndarray`."""
 
     @abstractmethod
-    def words(self, seed: int, stream: int, counter: int, count: int) -> Array:
+    def random_bits(self, seed: int, stream: int, counter: int, count: int) -> Array:
         """`count` words, uint64, of Philox4x64-10 with key (seed, stream): words 4b to 4b + 3 of block (b, counter)."""
 
     def use_tf32(self, wanted: bool) -> None:

@@ -28,13 +28,13 @@ class NumpyBackend(Backend):
         """The array itself."""
         return array
 
-    def words(self, seed: int, stream: int, counter: int, count: int) -> Array:
+    def random_bits(self, seed: int, stream: int, counter: int, count: int) -> Array:
         """The words, from NumPy's own generator."""
         return philox(seed, stream, counter, count)
 
 
 def philox(seed: int, stream: int, counter: int, count: int, start: int = 0) -> Array:
-    """`Backend.words`, from number `start` on."""
+    """`Backend.random_bits`, from number `start` on."""
     # NumPy steps its counter before it draws, so block b comes from counter b - 1, modulo 2^256.
     block = ((counter << 64) + start // 4 - 1) % 2**256
     generator = np.random.Philox(counter=block, key=(stream << 64) + seed)

@@ -16,7 +16,7 @@ from nl_nodes.platform import can_share_memory, cpu_count
 from nl_nodes.typing import Array, Namespace
 
 if TYPE_CHECKING:
-    from nl_nodes.compiler.workers import Team
+    from nl_nodes.runtime import Executor
 
 DTYPES = ("float32", "float64")
 WORKERS = ("auto", "threads", "processes")
@@ -61,7 +61,7 @@ class Device:
         self.backend.use_tf32(tf32)
         self.name, self.dtype, self.compile = name, dtype, compile
         self.threads, self.workers, self.index, self.tf32 = threads, workers, index, tf32
-        self._team: Team | None = None
+        self._executor: Executor | None = None
         self._cores = cpu_count()
 
     @property
@@ -70,24 +70,24 @@ class Device:
         return self.compile and isinstance(self.backend, _cpu.NumpyBackend)
 
     @property
-    def team(self) -> Team:
+    def executor(self) -> Executor:
         """Who runs compiled graphs; made when first asked for, and anew after a fork."""
-        if self._team is None or self._team.process != os.getpid():
+        if self._executor is None or self._executor.process != os.getpid():
             # Late: the compiler knows nodes, and those know the device's backends.
-            from nl_nodes.compiler.workers import team
+            from nl_nodes.runtime import executor
 
             kind, shares = self.workers, can_share_memory()
             if kind == "processes" and not shares:
                 raise DeviceError("device.workers=processes: processes share no memory on this system: use threads")
             if kind == "auto":  # see docs/decisions/0007-processes.md
                 kind = "processes" if shares else "threads"
-            self._team = team(kind, self.threads or self._cores)
-        return self._team
+            self._executor = executor(kind, self.threads or self._cores)
+        return self._executor
 
     def zeros(self, size: int) -> Array:
         """So many zeros, which every worker sees."""
         if self.compiles:
-            return self.team.memory(size * np.dtype(self.dtype).itemsize).view(self.dtype)
+            return self.executor.memory(size * np.dtype(self.dtype).itemsize).view(self.dtype)
         return self.xp.zeros(size, dtype=self.dtype)
 
     @property

@@ -51,7 +51,7 @@ class CupyBackend(Backend):
             raise DeviceError("device.tf32=true: this GPU has no TF32, which began with Ampere: leave it out")
         self.xp.cuda.cublas.setMathMode(device.cublas_handle, TF32_MATH if wanted else DEFAULT_MATH)
 
-    def words(self, seed: int, stream: int, counter: int, count: int) -> Array:
+    def random_bits(self, seed: int, stream: int, counter: int, count: int) -> Array:
         """The words, from a kernel that computes each block from its number alone."""
         out = self.xp.empty(-(-count // 4) * 4, dtype=self.xp.uint64)
         blocks, u64 = out.size // 4, self.xp.uint64

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nl_nodes.axes import broadcast
 from nl_nodes.cases import Case, positive, real
 from nl_nodes.errors import UserError
-from nl_nodes.node import Kept, Node, SamplesMix
+from nl_nodes.node import Context, Node, NotShardable
+from nl_nodes.shapes import broadcast
 from nl_nodes.typing import Array, Shape
 
 
@@ -26,13 +26,13 @@ class Pairwise(Node, abstract=True):
         except ValueError:
             raise self.misfit("shapes do not broadcast", *shapes) from None
 
-    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+    def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
         """The inputs' own, where they agree from the right and nothing else is spread over it."""
         ends = {axis - len(shape) for shape, axis in zip(shapes, axes, strict=True) if axis is not None}
         end = min(ends)
         spread = (shape[end] for shape, axis in zip(shapes, axes, strict=True) if axis is None and len(shape) >= -end)
         if len(ends) > 1 or any(n != 1 for n in spread):
-            raise SamplesMix(type(self).__name__)
+            raise NotShardable(type(self).__name__)
         return end + max(map(len, shapes))
 
 
@@ -47,7 +47,7 @@ class Elementwise(Node, abstract=True):
         super().__init__(x)
 
     @property
-    def by_place(self) -> bool:
+    def position_dependent(self) -> bool:
         """True where a setting is an array, which has numbers for places."""
         return any(getattr(value, "shape", ()) for value in self.attributes.values())
 
@@ -55,10 +55,10 @@ class Elementwise(Node, abstract=True):
         """The input's shape."""
         return shapes[0]
 
-    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+    def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
         """The input's, unless its place says what happens to a sample."""
-        if self.by_place:
-            raise SamplesMix(type(self).__name__)
+        if self.position_dependent:
+            raise NotShardable(type(self).__name__)
         return axes[0]
 
 
@@ -70,12 +70,12 @@ class Add(Pairwise):
     Errors: `ShapeError` where the shapes do not broadcast. Source: Deep Learning from Scratch, 5.4.2.
     """
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """A + b."""
         a, b = inputs
         return a + b
 
-    def backward(self, kept: Kept, dy: Array) -> tuple[Array, Array]:
+    def backward(self, ctx: Context, dy: Array) -> tuple[Array, Array]:
         """Dy for both."""
         return dy, dy
 
@@ -100,17 +100,17 @@ class Mul(Pairwise):
     Errors: `ShapeError` where the shapes do not broadcast. Source: Deep Learning from Scratch, 5.4.1.
     """
 
-    keeps = ("inputs",)
+    saves = ("inputs",)
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """A * b."""
         a, b = inputs
         return a * b
 
-    def backward(self, kept: Kept, dy: Array) -> tuple[Array | None, Array | None]:
+    def backward(self, ctx: Context, dy: Array) -> tuple[Array | None, Array | None]:
         """Dy times the other factor."""
-        a, b = kept.inputs
-        return (dy * b if kept.needs[0] else None), (dy * a if kept.needs[1] else None)
+        a, b = ctx.inputs
+        return (dy * b if ctx.needs[0] else None), (dy * a if ctx.needs[1] else None)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
@@ -132,17 +132,17 @@ class MaskedMul(Pairwise):
     Source: Cover and Thomas, Elements of Information Theory (2006), 2.1.
     """
 
-    keeps = ("inputs",)
+    saves = ("inputs",)
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """A * b, or 0 where a = 0."""
         a, b = inputs
-        return a * kept.xp.where(a != 0, b, 0)
+        return a * ctx.xp.where(a != 0, b, 0)
 
-    def backward(self, kept: Kept, dy: Array) -> tuple[Array | None, Array | None]:
+    def backward(self, ctx: Context, dy: Array) -> tuple[Array | None, Array | None]:
         """Dy times the other factor."""
-        a, b = kept.inputs
-        return (dy * b if kept.needs[0] else None), (dy * a if kept.needs[1] else None)
+        a, b = ctx.inputs
+        return (dy * b if ctx.needs[0] else None), (dy * a if ctx.needs[1] else None)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
@@ -163,11 +163,11 @@ class AddConst(Elementwise):
         self.c = c
         super().__init__(x)
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """X + c."""
         return inputs[0] + self.c
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """Dy."""
         return dy
 
@@ -189,11 +189,11 @@ class MulConst(Elementwise):
         self.c = c
         super().__init__(x)
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """C * x."""
         return inputs[0] * self.c
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """C * dy."""
         return dy * self.c
 
@@ -212,15 +212,15 @@ class Reciprocal(Elementwise):
     Kinks: none; x = 0 is outside the domain. Errors: none. Source: Deep Learning from Scratch, 5.5.2.
     """
 
-    keeps = ("output",)
+    saves = ("output",)
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """1 / x."""
         return 1 / inputs[0]
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """-dy * y^2."""
-        return -(dy * kept.output * kept.output)
+        return -(dy * ctx.output * ctx.output)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
@@ -238,7 +238,7 @@ class Power(Elementwise):
     Source: elementary calculus.
     """
 
-    keeps = ("inputs",)
+    saves = ("inputs",)
 
     def __init__(self, x: Node, p: float) -> None:
         if p == 0:
@@ -246,13 +246,13 @@ class Power(Elementwise):
         self.p = p
         super().__init__(x)
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """X ** p."""
         return inputs[0] ** self.p
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """Dy * p * x ** (p - 1)."""
-        return dy * self.p * kept.inputs[0] ** (self.p - 1)
+        return dy * self.p * ctx.inputs[0] ** (self.p - 1)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nl_nodes.cases import Case, positive, real
-from nl_nodes.node import Kept
+from nl_nodes.node import Context
 from nl_nodes.nodes.arithmetic import Elementwise, MulConst
 from nl_nodes.typing import Array
 
@@ -17,15 +17,15 @@ class Exp(Elementwise):
     Errors: none (x above about 88 in float32, 709 in float64, overflows). Source: Deep Learning from Scratch, 5.5.2.
     """
 
-    keeps = ("output",)
+    saves = ("output",)
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """exp(x)."""
-        return kept.xp.exp(inputs[0])
+        return ctx.xp.exp(inputs[0])
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """Dy * y."""
-        return dy * kept.output
+        return dy * ctx.output
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
@@ -41,15 +41,15 @@ class Log(Elementwise):
     Kinks: none; x <= 0 is outside the domain. Errors: none. Source: Deep Learning from Scratch, appendix A.
     """
 
-    keeps = ("inputs",)
+    saves = ("inputs",)
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """log(x)."""
-        return kept.xp.log(inputs[0])
+        return ctx.xp.log(inputs[0])
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """Dy / x."""
-        return dy / kept.inputs[0]
+        return dy / ctx.inputs[0]
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
@@ -65,15 +65,15 @@ class Tanh(Elementwise):
     Errors: none. Source: elementary calculus.
     """
 
-    keeps = ("output",)
+    saves = ("output",)
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """tanh(x)."""
-        return kept.xp.tanh(inputs[0])
+        return ctx.xp.tanh(inputs[0])
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """Dy * (1 - y^2)."""
-        return dy * (1 - kept.output * kept.output)
+        return dy * (1 - ctx.output * ctx.output)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
@@ -89,15 +89,15 @@ class Sigmoid(Elementwise):
     Kinks: none (both branches agree at 0). Errors: none. Source: Deep Learning from Scratch, 5.5.2.
     """
 
-    keeps = ("output",)
+    saves = ("output",)
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """1 / (1 + exp(-x))."""
-        return _sigmoid(kept, inputs[0])
+        return _sigmoid(ctx, inputs[0])
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """Dy * y * (1 - y)."""
-        return dy * kept.output * (1 - kept.output)
+        return dy * ctx.output * (1 - ctx.output)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
@@ -115,16 +115,16 @@ class Softplus(Elementwise):
     Source: Glorot, Bordes and Bengio, Deep Sparse Rectifier Neural Networks (2011), section 3.
     """
 
-    keeps = ("inputs",)
+    saves = ("inputs",)
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """log(1 + exp(x))."""
-        x, xp = inputs[0], kept.xp
+        x, xp = inputs[0], ctx.xp
         return xp.maximum(x, 0) + xp.log1p(xp.exp(-xp.maximum(x, -x)))
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """Dy * sigmoid(x)."""
-        return dy * _sigmoid(kept, kept.inputs[0])
+        return dy * _sigmoid(ctx, ctx.inputs[0])
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
@@ -134,10 +134,10 @@ class Softplus(Elementwise):
         yield Case("zero", lambda x: cls(MulConst(x, 0)), (real(3),), zero=(0,))
 
 
-def _sigmoid(kept: Kept, x: Array) -> Array:
+def _sigmoid(ctx: Context, x: Array) -> Array:
     """1 / (1 + exp(-x)), the exponents never above 0.
 
     Of complex numbers, which NumPy orders by real part and then by imaginary part, both maxima choose one branch alike.
     """
-    xp = kept.xp
+    xp = ctx.xp
     return xp.exp(-xp.maximum(-x, 0)) / (1 + xp.exp(-xp.maximum(x, -x)))

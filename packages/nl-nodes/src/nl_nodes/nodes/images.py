@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nl_nodes.cases import Case, real
 from nl_nodes.errors import UserError
-from nl_nodes.node import Kept, Node, SamplesMix
+from nl_nodes.node import Context, Node, NotShardable
 from nl_nodes.typing import Array, Shape
 
 
@@ -46,33 +46,33 @@ class Img2Matrix(Node):
             raise self.misfit(f"{window} is larger than the image", shape)
         return (c * self.height * self.width, oh, ow, n)
 
-    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+    def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
         """The images', which become the last axis."""
         if axes[0] != 0:
-            raise SamplesMix(type(self).__name__)
+            raise NotShardable(type(self).__name__)
         return 3
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """The windows, each a column."""
         n, c, h, w = inputs[0].shape
         shape = self.infer(inputs[0].shape)
         p = self.pad
         # The images lie innermost: what is copied, here and below, are runs of whole batches.
-        padded = kept.xp.empty((c, h + 2 * p, w + 2 * p, n), dtype=inputs[0].dtype)
+        padded = ctx.xp.empty((c, h + 2 * p, w + 2 * p, n), dtype=inputs[0].dtype)
         padded[:, p : p + h, p : p + w] = inputs[0].transpose((1, 2, 3, 0))
         for _, beyond, edge in self._edges(padded):
             beyond[...] = edge if self.fill is None else self.fill
-        y = kept.xp.empty((c, self.height * self.width, *shape[1:]), dtype=padded.dtype)
+        y = ctx.xp.empty((c, self.height * self.width, *shape[1:]), dtype=padded.dtype)
         for tap, seen in enumerate(self._seen(padded, shape)):
             y[:, tap] = seen
         return y.reshape(shape)
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """Each pixel's sum over its copies."""
-        n, c, h, w = kept.shapes[0]
+        n, c, h, w = ctx.shapes[0]
         p = self.pad
         columns = dy.reshape((c, self.height * self.width, *dy.shape[1:]))
-        padded = kept.xp.zeros((c, h + 2 * p, w + 2 * p, n), dtype=dy.dtype)
+        padded = ctx.xp.zeros((c, h + 2 * p, w + 2 * p, n), dtype=dy.dtype)
         for tap, seen in enumerate(self._seen(padded, dy.shape)):
             seen += columns[:, tap]
         for axis, beyond, edge in reversed(self._edges(padded)) if self.fill is None else ():

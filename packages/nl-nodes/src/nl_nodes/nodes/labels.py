@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nl_nodes.cases import Case, labels, real, unit
-from nl_nodes.node import Kept, Node, SamplesMix
+from nl_nodes.node import Context, Node, NotShardable
 from nl_nodes.nodes.arithmetic import Mul
 from nl_nodes.typing import Array, Shape
 
@@ -31,19 +31,19 @@ class OneHot(Node):
             raise self.misfit("labels must be (N,) or of the values' shape", t, like)
         return like
 
-    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+    def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
         """The first axis."""
         if axes != (0, 0):
-            raise SamplesMix(type(self).__name__)
+            raise NotShardable(type(self).__name__)
         return 0
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """The rows."""
         t, like = inputs
         if t.shape == like.shape or like.shape[1] == 1:
             # Of complex rows the real part, so that a complex step sees constants too.
             return t.reshape(like.shape).real.astype(like.dtype)
-        return (t[:, None] == kept.xp.arange(like.shape[1])).astype(like.dtype)
+        return (t[:, None] == ctx.xp.arange(like.shape[1])).astype(like.dtype)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:

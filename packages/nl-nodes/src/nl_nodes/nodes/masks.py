@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 
-from nl_nodes.axes import size
 from nl_nodes.cases import Case, away, real
 from nl_nodes.errors import UserError
-from nl_nodes.node import Kept, Node, SamplesMix
+from nl_nodes.node import Context, Node, NotShardable
 from nl_nodes.nodes.arithmetic import Add, Elementwise, MulConst
+from nl_nodes.shapes import size
 from nl_nodes.typing import Array, Shape
 
 WORDS = 2**64
@@ -24,22 +24,22 @@ class ValueMask(Elementwise):
     Errors: none. Source: Deep Learning from Scratch, 5.5.1.
     """
 
-    keeps = ("mask",)
+    saves = ("saved",)
 
     def __init__(self, x: Node, threshold: float = 0.0) -> None:
         self.threshold = threshold
         super().__init__(x)
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """X, or 0 up to the threshold."""
         x = inputs[0]
-        kept.mask = ~(x.real <= self.threshold)
+        ctx.saved = ~(x.real <= self.threshold)
         # Not x * mask: -inf * 0 is NaN.
-        return kept.xp.maximum(x, self.threshold) * kept.mask
+        return ctx.xp.maximum(x, self.threshold) * ctx.saved
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """Dy, or 0 up to the threshold."""
-        return kept.xp.where(kept.mask, dy, 0)
+        return ctx.xp.where(ctx.saved, dy, 0)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
@@ -61,7 +61,7 @@ class IndexMask(Elementwise):
     Source: Srivastava et al., Dropout (2014), section 4; Salmon et al., Parallel Random Numbers (2011), section 3.3.
     """
 
-    keeps = ("mask",)
+    saves = ("saved",)
 
     def __init__(self, x: Node, ratio: float, seed: int = 0, stream: int = 0) -> None:
         if not 0 <= ratio < 1:
@@ -72,26 +72,26 @@ class IndexMask(Elementwise):
         super().__init__(x)
 
     @property
-    def by_place(self) -> bool:
+    def position_dependent(self) -> bool:
         """True: the words are counted over the elements in their order."""
         return True
 
-    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+    def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
         """The first axis: the words are counted from the first sample on."""
         if axes[0] != 0:
-            raise SamplesMix(type(self).__name__)
+            raise NotShardable(type(self).__name__)
         return 0
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """X * mask."""
         x = inputs[0]
-        words = kept.words(self.seed, self.stream, kept.pass_index, size(x.shape))
-        kept.mask = (words >= int(Fraction(self.ratio) * WORDS)).reshape(x.shape)
-        return x * kept.mask
+        words = ctx.random_bits(self.seed, self.stream, ctx.pass_index, size(x.shape))
+        ctx.saved = (words >= int(Fraction(self.ratio) * WORDS)).reshape(x.shape)
+        return x * ctx.saved
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """Dy * mask."""
-        return dy * kept.mask
+        return dy * ctx.saved
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
@@ -113,7 +113,7 @@ class StopGradient(Elementwise):
 
     constant = True
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """X."""
         return inputs[0].real.astype(inputs[0].dtype)
 

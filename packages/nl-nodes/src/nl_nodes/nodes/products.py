@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nl_nodes.axes import size
 from nl_nodes.cases import Case, real
-from nl_nodes.node import Kept, Node, SamplesMix
+from nl_nodes.node import Context, Node, NotShardable
+from nl_nodes.shapes import size
 from nl_nodes.typing import Array, Shape
 
 
@@ -19,7 +19,7 @@ class Dot(Node):
     Source: Deep Learning from Scratch, 5.6.1.
     """
 
-    keeps = ("inputs",)
+    saves = ("inputs",)
 
     def __init__(self, x: Node, w: Node) -> None:
         super().__init__(x, w)
@@ -31,26 +31,26 @@ class Dot(Node):
             raise self.misfit("the first's last axis must be the first of the second's two or more", x, w)
         return (*x[:-1], *w[1:])
 
-    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+    def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
         """X's, unless that is summed over; or w's, likewise."""
         (a, b), last = axes, len(shapes[0]) - 1
         if a is not None and b is None and a != last:
             return a
         if b is not None and a is None and b != 0:
             return last - 1 + b
-        raise SamplesMix(type(self).__name__)
+        raise NotShardable(type(self).__name__)
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """X @ w."""
         x, w = inputs
         return (matrix(x, x.ndim - 1) @ matrix(w, 1)).reshape(self.infer(x.shape, w.shape))
 
-    def backward(self, kept: Kept, dy: Array) -> tuple[Array | None, Array | None]:
+    def backward(self, ctx: Context, dy: Array) -> tuple[Array | None, Array | None]:
         """Dy @ w.T and x.T @ dy."""
-        x, w = kept.inputs
+        x, w = ctx.inputs
         dys = matrix(dy, x.ndim - 1)
-        dx = (dys @ matrix(w, 1).T).reshape(x.shape) if kept.needs[0] else None
-        dw = (matrix(x, x.ndim - 1).T @ dys).reshape(w.shape) if kept.needs[1] else None
+        dx = (dys @ matrix(w, 1).T).reshape(x.shape) if ctx.needs[0] else None
+        dw = (matrix(x, x.ndim - 1).T @ dys).reshape(w.shape) if ctx.needs[1] else None
         return dx, dw
 
     @classmethod

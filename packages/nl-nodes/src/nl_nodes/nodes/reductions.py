@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from nl_nodes.axes import normalise, reduced, size
 from nl_nodes.cases import Case, distinct, real
 from nl_nodes.errors import UserError
-from nl_nodes.node import TOTAL, Kept, Node, SamplesMix
+from nl_nodes.node import PARTIAL_SUM, Context, Node, NotShardable
+from nl_nodes.shapes import normalise, reduced, size
 from nl_nodes.typing import Array, Axis, Shape
 
 
@@ -24,7 +24,7 @@ class Reduction(Node, abstract=True):
         """The input's shape without (or with ones for) the reduced axes."""
         return reduced(shapes[0], normalise(self.axis, len(shapes[0])), self.keepdims)
 
-    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+    def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
         """The input's, unless that is reduced."""
         axis = axes[0]
         assert axis is not None
@@ -34,14 +34,14 @@ class Reduction(Node, abstract=True):
         return axis if self.keepdims else axis - sum(a < axis for a in gone)
 
     def over_samples(self) -> int:
-        """What a reduction of the samples' axis is: `TOTAL`, or no such thing."""
-        raise SamplesMix(type(self).__name__)
+        """What a reduction of the samples' axis is: `PARTIAL_SUM`, or no such thing."""
+        raise NotShardable(type(self).__name__)
 
-    def spread(self, kept: Kept, dy: Array) -> Array:
+    def spread(self, ctx: Context, dy: Array) -> Array:
         """The upstream gradient repeated along the reduced axes, as a read-only view."""
-        shape = kept.shapes[0]
+        shape = ctx.shapes[0]
         axes = normalise(self.axis, len(shape))
-        return kept.xp.broadcast_to(dy.reshape(reduced(shape, axes, keepdims=True)), shape)
+        return ctx.xp.broadcast_to(dy.reshape(reduced(shape, axes, keepdims=True)), shape)
 
 
 class Sum(Reduction):
@@ -54,16 +54,16 @@ class Sum(Reduction):
 
     def over_samples(self) -> int:
         """A sum of sums."""
-        return TOTAL
+        return PARTIAL_SUM
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """sum(x, axis)."""
         x = inputs[0]
         return x.sum(axis=normalise(self.axis, x.ndim), keepdims=self.keepdims)
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """Dy along every reduced axis."""
-        return self.spread(kept, dy)
+        return self.spread(ctx, dy)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
@@ -95,14 +95,14 @@ class Mean(Reduction):
         """The number of elements per mean."""
         return size(tuple(shape[a] for a in normalise(self.axis, len(shape))))
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """sum(x, axis) / n."""
         x = inputs[0]
         return x.sum(axis=normalise(self.axis, x.ndim), keepdims=self.keepdims) / self.count(x.shape)
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """Dy / n along every reduced axis."""
-        return self.spread(kept, dy / self.count(kept.shapes[0]))
+        return self.spread(ctx, dy / self.count(ctx.shapes[0]))
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
@@ -124,7 +124,7 @@ class Max(Reduction):
     Source: Deep Learning from Scratch, 7.4.4.
     """
 
-    keeps = ("mask",)
+    saves = ("saved",)
 
     def infer(self, *shapes: Shape) -> Shape:
         """The input's shape without (or with ones for) the reduced axes."""
@@ -133,23 +133,23 @@ class Max(Reduction):
             raise self.misfit("a maximum of no elements", shape)
         return super().infer(shape)
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """max(x, axis)."""
         x = inputs[0]
         axes = normalise(self.axis, x.ndim)
         largest = x.real.max(axis=axes, keepdims=True)
-        kept.mask = self._first(kept, (x.real == largest) | (x.real != x.real), largest, axes)
+        ctx.saved = self._first(ctx, (x.real == largest) | (x.real != x.real), largest, axes)
         # Not x.max: of complex numbers whose real parts tie, that is the one with the largest imaginary part.
-        return kept.xp.where(kept.mask, x, 0).sum(axis=axes, keepdims=self.keepdims)
+        return ctx.xp.where(ctx.saved, x, 0).sum(axis=axes, keepdims=self.keepdims)
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """Dy at the first maximum."""
-        return kept.xp.where(kept.mask, self.spread(kept, dy), 0)
+        return ctx.xp.where(ctx.saved, self.spread(ctx, dy), 0)
 
-    def _first(self, kept: Kept, mask: Array, y: Array, axes: tuple[int, ...]) -> Array:
+    def _first(self, ctx: Context, mask: Array, y: Array, axes: tuple[int, ...]) -> Array:
         """The first True of a mask over the axes, in row-major order, and no other; y has the shape of one of them."""
-        first = kept.xp.zeros_like(mask)
-        seen = kept.xp.zeros_like(y, dtype=bool)  # in y's layout: of another, each step would cross the memory
+        first = ctx.xp.zeros_like(mask)
+        seen = ctx.xp.zeros_like(y, dtype=bool)  # in y's layout: of another, each step would cross the memory
         # A candidate at a time: some whole-array operations each, where an accumulation works number by number.
         for place in product(*(range(mask.shape[a]) for a in axes)):
             at = [slice(None)] * mask.ndim
@@ -190,13 +190,13 @@ class Repeat(Node):
         (a,) = normalise(self.axis, len(shapes[0]))
         return tuple(n * self.repeats if i == a else n for i, n in enumerate(shapes[0]))
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """repeat(x, r, axis)."""
-        return kept.xp.repeat(inputs[0], self.repeats, axis=self.axis)
+        return ctx.xp.repeat(inputs[0], self.repeats, axis=self.axis)
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """The sum over each element's copies."""
-        shape = kept.shapes[0]
+        shape = ctx.shapes[0]
         (a,) = normalise(self.axis, len(shape))
         return dy.reshape((*shape[: a + 1], self.repeats, *shape[a + 1 :])).sum(axis=a + 1)
 

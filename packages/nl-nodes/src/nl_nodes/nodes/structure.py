@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nl_nodes.axes import normalise, size
 from nl_nodes.cases import Case, real
 from nl_nodes.errors import ShapeError
-from nl_nodes.node import Kept, Node, SamplesMix
+from nl_nodes.node import Context, Node, NotShardable
+from nl_nodes.shapes import normalise, size
 from nl_nodes.typing import Array, Shape
 
 
@@ -31,27 +31,27 @@ class Reshape(Node):
             raise self.misfit(f"cannot become {self.target}", shape)
         filled = [shape[i] if n == 0 else n for i, n in enumerate(self.target)]
         if -1 in filled:
-            kept = {i for i, n in enumerate(self.target) if n == 0}
-            left = size(tuple(n for i, n in enumerate(shape) if i not in kept))
-            given = size(tuple(n for i, n in enumerate(filled) if n != -1 and i not in kept))
+            ctx = {i for i, n in enumerate(self.target) if n == 0}
+            left = size(tuple(n for i, n in enumerate(shape) if i not in ctx))
+            given = size(tuple(n for i, n in enumerate(filled) if n != -1 and i not in ctx))
             filled[filled.index(-1)] = left // given
         if size(tuple(filled)) != size(shape):
             raise self.misfit(f"cannot become {self.target}", shape)
         return tuple(filled)
 
-    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+    def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
         """The first axis, if that stays; other reshapes are not followed."""
         if axes[0] != 0 or self.infer(shapes[0])[:1] != shapes[0][:1] or self.target[0] not in (0, -1):
-            raise SamplesMix(type(self).__name__)
+            raise NotShardable(type(self).__name__)
         return 0
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """reshape(x, shape)."""
         return inputs[0].reshape(self.infer(inputs[0].shape))
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """reshape(dy, x's shape)."""
-        return dy.reshape(kept.shapes[0])
+        return dy.reshape(ctx.shapes[0])
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
@@ -84,15 +84,15 @@ class Transpose(Node):
             raise self.misfit(f"axes {self.axes} are no permutation", shape)
         return tuple(shape[a] for a in self.axes)
 
-    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+    def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
         """Where the input's goes."""
         return [a % len(self.axes) for a in self.axes].index(axes[0] or 0)
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """transpose(x, axes)."""
         return inputs[0].transpose(self.axes)
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """transpose(dy, inverse of axes)."""
         axes = [a % len(self.axes) for a in self.axes]
         return dy.transpose([axes.index(i) for i in range(len(axes))])
@@ -119,15 +119,15 @@ class T(Node):
         """The reversed shape."""
         return shapes[0][::-1]
 
-    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+    def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
         """The input's, from the other end."""
         return len(shapes[0]) - 1 - (axes[0] or 0)
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """X.T."""
         return inputs[0].T
 
-    def backward(self, kept: Kept, dy: Array) -> Array:
+    def backward(self, ctx: Context, dy: Array) -> Array:
         """Dy.T."""
         return dy.T
 

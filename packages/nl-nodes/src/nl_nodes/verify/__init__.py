@@ -2,7 +2,7 @@
 
 from nl_nodes.verify.certificate import Certificate, Link, Verdict, load_certificate
 from nl_nodes.verify.certify import certify
-from nl_nodes.verify.check import Residual, check_graph, judge, sample_check
+from nl_nodes.verify.check import Residual, check_gradients, check_graph, sample_check
 from nl_nodes.verify.directional import DirectionalCheck
 from nl_nodes.verify.fingerprint import code_hash, fingerprint, mutated_code
 from nl_nodes.verify.locate import Fault, first_wrong
@@ -18,6 +18,7 @@ __all__ = [
     "Verdict",
     "central",
     "certify",
+    "check_gradients",
     "check_graph",
     "code_hash",
     "complex_step",
@@ -25,7 +26,6 @@ __all__ = [
     "draw",
     "fingerprint",
     "first_wrong",
-    "judge",
     "load_certificate",
     "mutated_code",
     "sample_check",

@@ -56,11 +56,11 @@ def check_graph(graph: Graph, feeds: Mapping[str, Any], dy: Any, oracle: Oracle 
 def sample_check(
     graph: Graph, feeds: Mapping[str, Any], dy: Any, rng: np.random.Generator, draws: int = 2
 ) -> list[Residual]:
-    """The residual of each trainable leaf along random directions, for leaves too large to go through; see `judge`."""
-    return judge(graph, feeds, dy, graph.run(**feeds).backward(dy), rng, draws)
+    """The residual of each trainable leaf along random directions; see `check_gradients`."""
+    return check_gradients(graph, feeds, dy, graph.run(**feeds).backward(dy), rng, draws)
 
 
-def judge(
+def check_gradients(
     graph: Graph,
     feeds: Mapping[str, Any],
     dy: Any,

@@ -71,8 +71,8 @@ def mutated_code() -> dict[str, str]:
 def mutated_files() -> dict[str, list[Path]]:
     """These modules' files."""
     package = Path(nl_nodes.graph.__file__).parent
-    nodes = [package / "axes.py", *sorted((package / "nodes").glob("*.py"))]
-    return {"nodes": nodes, "fused": sorted((package / "compiler" / "fused").glob("*.py"))}
+    nodes = [package / "shapes.py", *sorted((package / "nodes").glob("*.py"))]
+    return {"nodes": nodes, "fused": sorted((package / "compiler" / "fused").rglob("*.py"))}
 
 
 def _node(node: Node, place: Mapping[Node, int]) -> list[Any]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from nl_nodes.axes import size
 from nl_nodes.graph import Graph
 from nl_nodes.node import Node
 from nl_nodes.nodes.leaves import Input, Leaf
+from nl_nodes.shapes import size
 from nl_nodes.typing import Shape
 from nl_nodes.verify.check import Residual, check_graph, sample_check
 from nl_nodes.verify.numeric import complex_step
@@ -89,7 +89,7 @@ def first_wrong(graph: Graph, feeds: Mapping[str, Any], seed: int = 0) -> Fault 
 
 
 def _check(graph: Graph, node: Node, place: int, values: Mapping[Node, Any], seed: int) -> Fault | None:
-    wanted = [i for i, n in enumerate(node.inputs) if n in graph.needs and i not in node.carries]
+    wanted = [i for i, n in enumerate(node.inputs) if n in graph.needs and i not in node.grad_included_in_first]
     rng = np.random.default_rng((seed, place))
     alone = Alone(graph, node, values, wanted, upstream(rng, values[node].shape))
     for residual in sample_check(alone.graph, alone.feeds, alone.dy, rng):
@@ -115,11 +115,11 @@ class Alone:
     def __init__(self, graph: Graph, node: Node, values: Mapping[Node, Any], wanted: list[int], dy: Any) -> None:
         inputs: list[Node] = [Input(str(i), gradient=i in wanted) for i in range(len(node.inputs))]
         given: dict[Node, Node] = dict(zip(node.inputs[:1], inputs, strict=False))
-        for i in node.carries:
+        for i in node.grad_included_in_first:
             inputs[i] = _upon(node.inputs[i], given)
         self.graph = Graph(node.replace(inputs))
         self.graph.passes = graph.passes
-        self.feeds = {str(i): values[n] for i, n in enumerate(node.inputs) if i not in node.carries}
+        self.feeds = {str(i): values[n] for i, n in enumerate(node.inputs) if i not in node.grad_included_in_first}
         self.dy = dy
 
     def rounds(self, residual: Residual) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nl_nodes.graph import Graph, Pass
-from nl_nodes.node import Kept, Node
+from nl_nodes.node import Context, Node
 
 # No step is too small for the complex step, since nothing is subtracted; but where derivatives are large, as through
 # many batch norms of constant maps, a larger one would not stay small.
@@ -28,8 +28,8 @@ class ComplexPass(Pass):
     or a kink. So each node's real part is what the node gives for real parts alone. There is no backward.
     """
 
-    def _output(self, node: Node, kept: Kept, inputs: tuple[Any, ...]) -> Any:
-        output = np.asarray(super()._output(node, kept, inputs))
+    def _output(self, node: Node, ctx: Context, inputs: tuple[Any, ...]) -> Any:
+        output = np.asarray(super()._output(node, ctx, inputs))
         if np.iscomplexobj(output) and not any(np.may_share_memory(output, x) for x in inputs):
             real = tuple(x.real for x in inputs)
             output.real = node.forward(self._new_kept(node, real), *real)

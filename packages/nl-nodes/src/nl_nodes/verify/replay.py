@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from nl_nodes.compiler.record import Recording
-from nl_nodes.compiler.trace import Call
+from nl_nodes.compiler.lower.lower import Lowering
+from nl_nodes.compiler.lower.trace import Call
 
 
 class Replay:
@@ -27,16 +27,16 @@ class Replay:
         updates: the new value of each buffer, likewise.
     """
 
-    def __init__(self, recording: Recording) -> None:
-        self._memory = recording.memory
-        for block in recording.memory.blocks:
+    def __init__(self, lowered: Lowering) -> None:
+        self._memory = lowered.memory
+        for block in lowered.memory.blocks:
             if block.value is not None:
                 np.ndarray(block.value.shape, block.value.dtype, block.memory)[...] = block.value
-        self._lists = [[self._bound(call) for call in tape.calls] for tape in recording.tapes]
-        self._inputs = {name: self._plain(array) for name, array in recording.inputs.items()}
-        self.results = tuple(map(self._plain, recording.results))
-        self.grads = {name: self._plain(array) for name, array in recording.grads.items()}
-        self.updates = {buffer: self._plain(array) for buffer, array in recording.updates.items()}
+        self._lists = [[self._bound(call) for call in tape.calls] for tape in lowered.tapes]
+        self._inputs = {name: self._plain(array) for name, array in lowered.inputs.items()}
+        self.results = tuple(map(self._plain, lowered.results))
+        self.grads = {name: self._plain(array) for name, array in lowered.grads.items()}
+        self.updates = {buffer: self._plain(array) for buffer, array in lowered.updates.items()}
 
     def run(self, feeds: Mapping[str, Any], pass_index: int) -> None:
         """One pass: up to each barrier, one worker after another.
@@ -68,14 +68,14 @@ class Replay:
 def _reaches_a_barrier(calls: Any, pass_index: int) -> bool:
     """Run one worker's calls up to its next barrier; whether there is one."""
     for name, args in calls:
-        if name == "meet":
+        if name == "barrier":
             return True
         _call(name, args, pass_index)
     return False
 
 
 def _call(name: str, args: tuple[Any, ...], pass_index: int) -> None:
-    if name == "words":
+    if name == "random_bits":
         seed, stream, start, target = args
         # Philox4x64-10 gives four words for each counter, and NumPy steps the counter before it draws.
         counter = ((pass_index << 64) + start // 4 - 1) % 2**256

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nl_nodes.graph import Graph, Pass
-from nl_nodes.node import Kept, Node
+from nl_nodes.node import Context, Node
 from nl_nodes.nodes.leaves import Leaf
 
 ROUGH = 2.0**-26
@@ -40,8 +40,8 @@ class RoughPass(Pass):
     def _leaf(self, leaf: Leaf, feeds: Mapping[str, Any]) -> Any:
         return self._rough(super()._leaf(leaf, feeds))
 
-    def _output(self, node: Node, kept: Kept, inputs: tuple[Any, ...]) -> Any:
-        return self._rough(super()._output(node, kept, inputs))
+    def _output(self, node: Node, ctx: Context, inputs: tuple[Any, ...]) -> Any:
+        return self._rough(super()._output(node, ctx, inputs))
 
     def _backward(self, node: Node, grads: dict[Node, Any]) -> None:
         grads[node] = self._rough(grads[node])

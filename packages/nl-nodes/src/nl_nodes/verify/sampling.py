@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nl_nodes.axes import size
 from nl_nodes.cases import Draw
+from nl_nodes.shapes import size
 from nl_nodes.typing import Shape
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from nl_nodes.compiler.memory import Block
-from nl_nodes.compiler.record import Recording
+from nl_nodes.compiler.lower.lower import Lowering
+from nl_nodes.compiler.lower.memory import Block
 
 
-def first_difference(one: Recording, two: Recording) -> str:
+def first_difference(one: Lowering, two: Lowering) -> str:
     """The first call or output in which two recordings differ but for their precision, or "".
 
     Arrays are compared by what they are views of, where in it they begin, their shapes and strides, all in elements,
@@ -33,28 +33,26 @@ def first_difference(one: Recording, two: Recording) -> str:
 class _Listing:
     """Each worker's calls of a recording in plain values, the same in every precision."""
 
-    def __init__(self, recording: Recording) -> None:
-        self._recording, self._numbers = recording, dict[Block, Any]()
-        self._dtype = recording.results[0].dtype
-        self._name(recording.inputs, "input")
-        self._name(
-            {name: leaf.value for name, leaf in recording.graph.leaves.items() if leaf.value is not None}, "held"
-        )
-        self._name(recording.grads, "gradient")
+    def __init__(self, lowered: Lowering) -> None:
+        self._lowered, self._numbers = lowered, dict[Block, Any]()
+        self._dtype = lowered.results[0].dtype
+        self._name(lowered.inputs, "input")
+        self._name({name: leaf.value for name, leaf in lowered.graph.leaves.items() if leaf.value is not None}, "held")
+        self._name(lowered.grads, "gradient")
 
     def _name(self, arrays: Mapping[str, Any], kind: str) -> None:
         for name, array in arrays.items():
-            block = self._recording.memory.find(array)
+            block = self._lowered.memory.find(array)
             if block is not None:
                 self._numbers.setdefault(block, f"{kind} {name}")
 
     def __iter__(self) -> Iterator[list[Any]]:
-        for tape in self._recording.tapes:
+        for tape in self._lowered.tapes:
             yield [(name, [self._plain(a) for a in args]) for name, args in tape.calls]
 
     def ends(self) -> dict[str, Any]:
         """Where results, new values of buffers and gradients are, once all calls are listed."""
-        r = self._recording
+        r = self._lowered
         named = {f"result {number}": array for number, array in enumerate(r.results)}
         named |= {f"the new {buffer.name}": array for buffer, array in r.updates.items()}
         named |= {f"the gradient of {name}": array for name, array in r.grads.items()}
@@ -68,7 +66,7 @@ class _Listing:
         return value.item() if isinstance(value, np.generic) else value
 
     def _array(self, array: Any) -> Any:
-        block = self._recording.memory.block(array)
+        block = self._lowered.memory.block(array)
         number = self._numbers.setdefault(block, len(self._numbers))
         begin = (array.ctypes.data - block.start) // array.itemsize
         strides = tuple(s // array.itemsize for s in array.strides)

@@ -12,7 +12,7 @@ Changes = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Experiment:
+class ExperimentConfig:
     """The keys of every experiment.
 
     Attributes:
@@ -33,7 +33,7 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Comparison(Experiment):
+class ComparisonConfig(ExperimentConfig):
     """Trainings that differ in a few keys.
 
     Attributes:
@@ -44,7 +44,7 @@ class Comparison(Experiment):
 
 
 @dataclass(frozen=True)
-class Overfitting(Comparison):
+class OverfittingConfig(ComparisonConfig):
     """A comparison on few images.
 
     Attributes:
@@ -57,7 +57,7 @@ class Overfitting(Comparison):
 
 
 @dataclass(frozen=True)
-class BatchNormGrid(Experiment):
+class BatchNormGridConfig(ExperimentConfig):
     """Batch norm at many weight scales; `scales` are standard deviations of the initial weights."""
 
     images: Count
@@ -65,7 +65,7 @@ class BatchNormGrid(Experiment):
 
 
 @dataclass(frozen=True)
-class Search(Experiment):
+class SearchConfig(ExperimentConfig):
     """A random search; the logarithms of what is drawn are uniform within these bounds.
 
     Attributes:
@@ -84,7 +84,7 @@ class Search(Experiment):
 
 
 @dataclass(frozen=True)
-class OptimizerPaths(Experiment):
+class OptimizerPathsConfig(ExperimentConfig):
     """Optimizers on a valley; `learning_rates` by the optimizer's class."""
 
     start_x: float
@@ -94,7 +94,7 @@ class OptimizerPaths(Experiment):
 
 
 @dataclass(frozen=True)
-class Descent(Experiment):
+class DescentConfig(ExperimentConfig):
     """Gradient descent on x^2 + y^2."""
 
     start_x: float
@@ -104,7 +104,7 @@ class Descent(Experiment):
 
 
 @dataclass(frozen=True)
-class Activations(Experiment):
+class ActivationsConfig(ExperimentConfig):
     """Activations of deep layers; `inits` are he, xavier or standard deviations."""
 
     layers: Count
@@ -115,7 +115,7 @@ class Activations(Experiment):
 
 
 @dataclass(frozen=True)
-class Apples(Experiment):
+class ApplesConfig(ExperimentConfig):
     """Shopping as a graph of nodes: two kinds of fruit, their counts and prices, and the tax."""
 
     apples: NotNegative
@@ -126,26 +126,26 @@ class Apples(Experiment):
 
 
 @dataclass(frozen=True)
-class OfImages(Experiment):
+class OfImagesConfig(ExperimentConfig):
     """A study on so many images."""
 
     images: Count
 
 
-STUDIES: dict[str, type[Experiment]] = {
-    "activation_functions": Experiment,
-    "activation_histograms": Activations,
-    "apples": Apples,
-    "batch_norm_grid": BatchNormGrid,
-    "batch_prediction": OfImages,
-    "comparison": Comparison,
-    "descent": Descent,
-    "filters": Experiment,
-    "gradient_check": OfImages,
-    "half_float": OfImages,
-    "optimizer_paths": OptimizerPaths,
-    "overfitting": Overfitting,
-    "rounding": Experiment,
-    "search": Search,
-    "training": Experiment,
+STUDIES: dict[str, type[ExperimentConfig]] = {
+    "activation_functions": ExperimentConfig,
+    "activation_histograms": ActivationsConfig,
+    "apples": ApplesConfig,
+    "batch_norm_grid": BatchNormGridConfig,
+    "batch_prediction": OfImagesConfig,
+    "comparison": ComparisonConfig,
+    "descent": DescentConfig,
+    "filters": ExperimentConfig,
+    "gradient_check": OfImagesConfig,
+    "half_float": OfImagesConfig,
+    "optimizer_paths": OptimizerPathsConfig,
+    "overfitting": OverfittingConfig,
+    "rounding": ExperimentConfig,
+    "search": SearchConfig,
+    "training": ExperimentConfig,
 }

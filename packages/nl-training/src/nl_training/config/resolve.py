@@ -13,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nl_nodes import UserError
-from nl_training.config.experiments import STUDIES, Experiment
+from nl_training.config.experiments import STUDIES, ExperimentConfig
 from nl_training.config.ranges import Range
-from nl_training.config.schema import TARGETS, Config, Data, Images, Mlp, Model
+from nl_training.config.schema import TARGETS, Config, DataConfig, ImagesConfig, MlpConfig, ModelConfig
 
 
 def resolve(cfg: DictConfig) -> Config:
@@ -59,15 +59,15 @@ def _object(kind: type, values: Any, path: str) -> Any:
         if not isinstance(target, str) or target not in TARGETS[path]:
             raise UserError(f"{path}._target_={target} is not known: {near(str(target), TARGETS[path])}")
         kind = TARGETS[path][target]
-    if kind is Experiment:
+    if kind is ExperimentConfig:
         study = values.get("study")
         if study not in STUDIES:
             raise UserError(f"{path}.study={study} is not known: {near(str(study), STUDIES)}")
         kind = STUDIES[study]
-    if kind is Model and "hidden" in values:
-        kind = Mlp
-    if kind is Data and values.get("name") == "images":
-        kind = Images
+    if kind is ModelConfig and "hidden" in values:
+        kind = MlpConfig
+    if kind is DataConfig and values.get("name") == "images":
+        kind = ImagesConfig
     hints = get_type_hints(kind, include_extras=True)
     fields = dataclasses.fields(kind)
     names = [field.name for field in fields]
@@ -89,7 +89,7 @@ def _value(hint: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint) or path in TARGETS:
         return _object(hint, value, path)
     if path == "experiment":
-        return None if value is None else _object(Experiment, value, path)
+        return None if value is None else _object(ExperimentConfig, value, path)
     fits, found = _fit(hint, value)
     if not fits:
         raise UserError(f"{path}={_shown(value)} must be {_says(hint)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from nl_training.config.experiments import Experiment
+from nl_training.config.experiments import ExperimentConfig
 from nl_training.config.ranges import (
     Count,
     Fraction,
@@ -23,7 +23,7 @@ from nl_training.config.ranges import (
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelConfig:
     """conf/model."""
 
     name: str
@@ -33,42 +33,42 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Mlp(Model):
+class MlpConfig(ModelConfig):
     """conf/model/mlp.yaml and the textbook's forms of it."""
 
     hidden: tuple[Count, ...] | None
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGDConfig:
     """conf/optimizer/sgd.yaml; every optimizer has its key."""
 
     lr: Positive
 
 
 @dataclass(frozen=True)
-class Momentum(SGD):
+class MomentumConfig(SGDConfig):
     """conf/optimizer/momentum.yaml and nesterov.yaml."""
 
     momentum: Share
 
 
 @dataclass(frozen=True)
-class AdaGrad(SGD):
+class AdaGradConfig(SGDConfig):
     """conf/optimizer/adagrad.yaml."""
 
     eps: Positive
 
 
 @dataclass(frozen=True)
-class RMSprop(AdaGrad):
+class RMSpropConfig(AdaGradConfig):
     """conf/optimizer/rmsprop.yaml."""
 
     decay: Share
 
 
 @dataclass(frozen=True)
-class Adam(AdaGrad):
+class AdamConfig(AdaGradConfig):
     """conf/optimizer/adam.yaml."""
 
     beta1: Share
@@ -76,14 +76,14 @@ class Adam(AdaGrad):
 
 
 @dataclass(frozen=True)
-class AdamW(Adam):
+class AdamWConfig(AdamConfig):
     """conf/optimizer/adamw.yaml."""
 
     weight_decay: NotNegative
 
 
 @dataclass(frozen=True)
-class Cosine:
+class CosineConfig:
     """conf/schedule/cosine.yaml."""
 
     warmup: NotNegative
@@ -91,12 +91,12 @@ class Cosine:
 
 
 @dataclass(frozen=True)
-class Constant:
+class ConstantConfig:
     """conf/schedule/constant.yaml."""
 
 
 @dataclass(frozen=True)
-class Step:
+class StepConfig:
     """conf/schedule/step.yaml."""
 
     every: Positive
@@ -104,7 +104,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Regularization:
+class RegularizationConfig:
     """conf/regularization."""
 
     weight_decay: NotNegative
@@ -113,7 +113,7 @@ class Regularization:
 
 
 @dataclass(frozen=True)
-class Device:
+class DeviceConfig:
     """conf/device."""
 
     name: Literal["cpu", "gpu"]
@@ -126,7 +126,7 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Data:
+class DataConfig:
     """conf/data."""
 
     name: str
@@ -136,14 +136,14 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Images(Data):
+class ImagesConfig(DataConfig):
     """conf/data/images.yaml."""
 
     size: tuple[Count, Count] | None = None  # a default: runs before this key lack it
 
 
 @dataclass(frozen=True)
-class Trainer:
+class TrainerConfig:
     """conf/trainer."""
 
     epochs: Count
@@ -157,7 +157,7 @@ class Trainer:
 
 
 @dataclass(frozen=True)
-class Tracking:
+class TrackingConfig:
     """conf/tracking."""
 
     enabled: bool
@@ -167,7 +167,7 @@ class Tracking:
 
 
 @dataclass(frozen=True)
-class Verify:
+class VerifyConfig:
     """conf/verify."""
 
     mode: Literal["warn", "strict", "off"]
@@ -176,14 +176,14 @@ class Verify:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepConfig:
     """The key `sweep`."""
 
     resume: str | None
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchConfig:
     """conf/search."""
 
     sampler: Literal["tpe", "random"]
@@ -199,37 +199,37 @@ class Search:
 class Config:
     """A whole run."""
 
-    model: Model
-    optimizer: SGD
-    schedule: Cosine | Constant | Step
-    regularization: Regularization
-    device: Device
-    data: Data
-    trainer: Trainer
-    tracking: Tracking
-    verify: Verify
-    experiment: Experiment | None
+    model: ModelConfig
+    optimizer: SGDConfig
+    schedule: CosineConfig | ConstantConfig | StepConfig
+    regularization: RegularizationConfig
+    device: DeviceConfig
+    data: DataConfig
+    trainer: TrainerConfig
+    tracking: TrackingConfig
+    verify: VerifyConfig
+    experiment: ExperimentConfig | None
     reduced: bool
     seed: Seed
     resume: str | None
-    sweep: Sweep
-    search: Search | None
+    sweep: SweepConfig
+    search: SearchConfig | None
 
 
 # What `_target_` may be, and the keys that its option then has.
 TARGETS: dict[str, dict[str, type]] = {
     "optimizer": {
-        "nl_layers.optimizers.SGD": SGD,
-        "nl_layers.optimizers.Momentum": Momentum,
-        "nl_layers.optimizers.Nesterov": Momentum,
-        "nl_layers.optimizers.AdaGrad": AdaGrad,
-        "nl_layers.optimizers.RMSprop": RMSprop,
-        "nl_layers.optimizers.Adam": Adam,
-        "nl_layers.optimizers.AdamW": AdamW,
+        "nl_layers.optimizers.SGD": SGDConfig,
+        "nl_layers.optimizers.Momentum": MomentumConfig,
+        "nl_layers.optimizers.Nesterov": MomentumConfig,
+        "nl_layers.optimizers.AdaGrad": AdaGradConfig,
+        "nl_layers.optimizers.RMSprop": RMSpropConfig,
+        "nl_layers.optimizers.Adam": AdamConfig,
+        "nl_layers.optimizers.AdamW": AdamWConfig,
     },
     "schedule": {
-        "nl_layers.schedules.Cosine": Cosine,
-        "nl_layers.schedules.Constant": Constant,
-        "nl_layers.schedules.Step": Step,
+        "nl_layers.schedules.Cosine": CosineConfig,
+        "nl_layers.schedules.Constant": ConstantConfig,
+        "nl_layers.schedules.Step": StepConfig,
     },
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from nl_training.experiments.figures import Figures
+from nl_training.experiments.result import Figures
 from nl_training.paths import output_folder
 from nl_training.tracking.jobs import JOB, job_before, job_key
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-    from nl_training.config.experiments import Experiment
+    from nl_training.config.experiments import ExperimentConfig
     from nl_training.config.schema import Config
     from nl_training.tracking.run import MLflowTracker
 
@@ -56,7 +56,7 @@ def run_experiment(config: Config, cfg: DictConfig) -> Figures | None:
     return found
 
 
-def _tracker(config: Config, cfg: DictConfig, experiment: Experiment) -> MLflowTracker | None:
+def _tracker(config: Config, cfg: DictConfig, experiment: ExperimentConfig) -> MLflowTracker | None:
     if not config.tracking.enabled:
         return None
     from nl_training.tracking import MLflowTracker, Store
@@ -67,7 +67,7 @@ def _tracker(config: Config, cfg: DictConfig, experiment: Experiment) -> MLflowT
     return MLflowTracker(store, asdict(config), f"experiment {experiment.name}", text, tags=tags)
 
 
-def log(tracker: MLflowTracker, experiment: Experiment, found: Figures) -> None:
+def log(tracker: MLflowTracker, experiment: ExperimentConfig, found: Figures) -> None:
     """Log figures, numbers, the curves and certificates of the trainings, and the words for the run's page."""
     client, run_id = tracker.store.client, tracker.run_id
     note = f"**{experiment.title}** ({experiment.source})\n\n{experiment.see}"

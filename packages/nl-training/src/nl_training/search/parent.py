@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nl_training.search import plots
 from nl_training.search.space import Plan
 from nl_training.tracking import provenance
-from nl_training.tracking.parents import children
+from nl_training.tracking.parent_run import children
 from nl_training.tracking.process import PROCESS, this_process
 from nl_training.tracking.store import Store
 

@@ -7,17 +7,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nl_nodes import UserError
-from nl_training.app import train
+from nl_training.commands.train import train
 from nl_training.config.cli import composed
-from nl_training.observer import EpochReport, Observer, Pruned
 from nl_training.paths import output_root
 from nl_training.search import parent
 from nl_training.search.space import Plan, read
-from nl_training.tracking import parents
+from nl_training.tracking import parent_run
 from nl_training.tracking.address import sqlite_folder, sqlite_uri
 from nl_training.tracking.links import view_hint
 from nl_training.tracking.store import Store
-from nl_training.trainer import Diverged, Trainer
+from nl_training.training.callbacks import Callback, EpochReport, Pruned
+from nl_training.training.trainer import Diverged, Trainer
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -45,7 +45,7 @@ def search(overrides: Sequence[str]) -> None:
         raise UserError("data.validation=0.0: a search chooses by validation accuracy; set it above 0")
     store = Store.of(config.tracking)
     begin = partial(_begin, store, plan) if plan.search.resume is None else partial(_go_on, store, plan)
-    with parents.opened(store, "search", begin, partial(parent.sum_up, store)) as begun:
+    with parent_run.opened(store, "search", begin, partial(parent.sum_up, store)) as begun:
         run_id, plan, study = begun.run_id, begun.plan, begun.study
         _repeat_killed(study)
         while _finished(study) < plan.search.trials:
@@ -69,7 +69,7 @@ def _go_on(store: Store, asked: Plan) -> parent.Begun:
     beside = ("search.resume=", "search.trials=", "tracking")  # the last says where the search is
     if others := [text for text in asked.overrides if not text.startswith(beside)]:
         raise UserError(f"{others[0]}: a search goes on with its own config; only search.trials may stand beside it")
-    run_id = str(parents.find(store, "search", str(asked.search.resume)).info.run_id)
+    run_id = str(parent_run.find(store, "search", str(asked.search.resume)).info.run_id)
     kept = {s.study_name: s.user_attrs.get(STORED) for s in optuna.get_all_study_summaries(_storage(store))}
     own = kept.get(run_id)
     if own is None:
@@ -143,7 +143,7 @@ def _try(study: Study, plan: Plan, store: Store, run_id: str) -> None:
     print(f"trial {trial.number}: {said}{best}; {_finished(study)} of {plan.search.trials} done", flush=True)
 
 
-class Reporter(Observer):
+class Reporter(Callback):
     """Tells a trial its validation accuracy after each epoch, and ends the training where the pruner says so."""
 
     def __init__(self, trial: Trial) -> None:

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import IntervalSweep
 
 from nl_nodes import UserError
 from nl_training.config.cli import composed, parsed, values_of
-from nl_training.config.schema import Search
+from nl_training.config.schema import SearchConfig
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -75,7 +75,7 @@ class Plan:
     overrides: tuple[str, ...]
     fixed: tuple[str, ...]
     space: tuple[Dimension, ...]
-    search: Search
+    search: SearchConfig
 
 
 def read(overrides: Sequence[str]) -> Plan:

@@ -9,7 +9,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-from nl_training.observer import Pruned
+from nl_training.training.callbacks import Pruned
 
 SHOW_CURSOR = b"\x1b[?25h"  # the live bar hides it
 

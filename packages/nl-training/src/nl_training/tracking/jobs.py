@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from nl_training.paths import ROOT
-from nl_training.tracking import parents, provenance
+from nl_training.tracking import parent_run, provenance
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -31,6 +31,6 @@ def job_key(cfg: DictConfig, digest: str) -> str:
 
 def job_before(store: Store, key: str) -> Run | None:
     """The run that this sweep has of a job already, the newest where there are several; None in no sweep."""
-    parent = os.environ.get(parents.PARENT)
-    found = parents.children(store, parent, **{JOB: key}) if parent else []
+    parent = os.environ.get(parent_run.PARENT)
+    found = parent_run.children(store, parent, **{JOB: key}) if parent else []
     return found[-1] if found else None

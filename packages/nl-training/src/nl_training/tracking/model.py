@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from nl_training.data import Dataset
     from nl_training.tracking.store import Store
-    from nl_training.trainer import Trainer
+    from nl_training.training.trainer import Trainer
 
 CODE = ("nl_nodes", "nl_layers", "nl_models")
 

@@ -15,21 +15,21 @@ import numpy as np
 
 from nl_models import save_state
 from nl_nodes import UserError
-from nl_training import plots
-from nl_training.observer import EpochReport, Observer, Result, StepReport
 from nl_training.tracking import provenance
 from nl_training.tracking.interrupts import Interrupts, status_of
 from nl_training.tracking.links import resume_command, view_hint
 from nl_training.tracking.metrics import MetricBuffer
 from nl_training.tracking.model import describe, log_model, softmax
-from nl_training.tracking.parents import PARENT
+from nl_training.tracking.parent_run import PARENT
 from nl_training.tracking.process import PROCESS, this_process
 from nl_training.tracking.store import Store
 from nl_training.tracking.system import SystemMetrics
+from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport
+from nl_training.viz import plots
 
 if TYPE_CHECKING:
     from nl_nodes.verify import Certificate
-    from nl_training.trainer import Trainer
+    from nl_training.training.trainer import Trainer
     from nl_training.verification import Outcome
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ CONFIG = "resume.config"  # the run's whole config: a tag, because that is there
 FINAL = ("final/test_acc", "final/test_loss", "seconds", "steps_to_target", "seconds_to_target")
 
 
-class MLflowTracker(Observer):
+class MLflowTracker(Callback):
     """Logs one training; a context that closes its run as FINISHED, FAILED or KILLED.
 
     Args:
@@ -169,7 +169,7 @@ class MLflowTracker(Observer):
             self.store.client.set_tag(self.run_id, key, value)
         self._interrupts.hold()
 
-    def asked_to_end(self) -> BaseException | None:
+    def stop_request(self) -> BaseException | None:
         """What a signal asks for that came in the last step."""
         return self._interrupts.asked()
 
@@ -252,8 +252,8 @@ class MLflowTracker(Observer):
 
     def _draw(self, trainer: Trainer) -> None:
         """The node graph, on the first training images."""
-        from nl_training.drawing import page, svg
-        from nl_training.drawing.command import draw_training
+        from nl_training.commands.draw import draw_training
+        from nl_training.viz.graph import page, svg
 
         sketch = draw_training(trainer.net, trainer.data, self._certificate)
         for name, text in (("graph.svg", svg(sketch)), ("graph.html", page(sketch))):
@@ -261,7 +261,7 @@ class MLflowTracker(Observer):
 
     def _profile(self, trainer: Trainer) -> None:
         """What each node costs in a step on the first training images."""
-        from nl_training.profiling import artifacts
+        from nl_training.viz.profile import artifacts
 
         part, count = trainer.data.train, trainer.limits.batch_size
         for name, artifact in artifacts(trainer.net, part.x[:count], part.t[:count]).items():

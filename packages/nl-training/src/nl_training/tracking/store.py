@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
 
-    from nl_training.config.schema import Tracking
+    from nl_training.config.schema import TrackingConfig
 
 EXPERIMENT = "node-layer-network"  # as in conf/tracking
 DATABASES = ("postgresql", "mysql", "mssql")
@@ -61,7 +61,7 @@ class Store:
     experiment_id: str
 
     @classmethod
-    def of(cls, tracking: Tracking, write: bool = True) -> Store:
+    def of(cls, tracking: TrackingConfig, write: bool = True) -> Store:
         """Open the store and experiment that a config and the environment name; arguments and errors as in `open`."""
         refuse_two_places(tracking.uri, tracking.experiment_name, EXPERIMENT)
         return cls.open(resolve_uri(tracking.uri), resolve_experiment_name(tracking.experiment_name), write)

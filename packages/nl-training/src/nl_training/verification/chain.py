@@ -26,10 +26,10 @@ from nl_layers import FlatDict
 from nl_layers.optimizers import Optimizer
 from nl_layers.schedules import Schedule
 from nl_models import Network
-from nl_models.network import PIECE
+from nl_models.network import EVAL_BATCH
 from nl_nodes.compiler import RULES, rewrite
-from nl_nodes.compiler.plan import record
-from nl_nodes.compiler.record import Recording
+from nl_nodes.compiler.lower.lower import Lowering
+from nl_nodes.compiler.plan import lower
 from nl_nodes.verify import DirectionalCheck, Link, first_wrong, through_all
 from nl_nodes.verify.replay import Replay
 from nl_nodes.verify.rounding import ROUGH, SINGLE, RoughPass, length, rounding
@@ -135,8 +135,8 @@ class Chain:
             found[name] = lambda: check(make_point(self.net, count, point, train), what)
 
         train, device, workers = self.training.train, self.net.device, f"{self.workers} workers"
-        team = type(device.team).__name__.lower() if device.compiles else "reference"
-        how = f"{workers}, {team}" if device.name == "cpu" else device.name
+        executor = type(device.executor).__name__.lower() if device.compiles else "reference"
+        how = f"{workers}, {executor}" if device.name == "cpu" else device.name
         for point in (RANDOM, TRAINING):
             add(self.nodes, "nodes", self.small, point, point)
         for count in sorted(self.training.sizes):
@@ -149,7 +149,7 @@ class Chain:
             else:
                 add(self.other_device, "device", count, how, RANDOM)
         for count in sorted(self.training.evaluated):
-            pieces = PIECE + count % PIECE if count > PIECE else count
+            pieces = EVAL_BATCH + count % EVAL_BATCH if count > EVAL_BATCH else count
             add(self.inference, "inference", pieces, how, RANDOM)
         few = 2 * self.small + 1
         add(self.step, "step", few, f"{self.training.step}, {self.training.epochs:g} epochs", RANDOM)
@@ -370,14 +370,14 @@ class Chain:
     def _changes(self) -> bool:
         return passes_differ(self.reference)
 
-    def _recording(self, net: Network, point: Point) -> Recording:
+    def _recording(self, net: Network, point: Point) -> Lowering:
         graph = net.wire(len(point.x), train=True)
         dtype = net.device.dtype
         feeds = {"x": (point.x.shape, dtype), "t": (point.t.shape, point.t.dtype)}
         grads = FlatDict({n: p.shape for n, p in net.params.items()}, lambda size: np.zeros(size, dtype))
         compiled = rewrite(graph, RULES) if net.device.compiles else graph
         try:
-            return record(compiled, feeds, frozenset(feeds), grads, self.workers)
+            return lower(compiled, feeds, frozenset(feeds), grads, self.workers)
         except TypeError as error:  # a node of the user's own, which runs node by node alone
             raise NotComparable(str(error)) from None
 

@@ -13,8 +13,8 @@ from nl_layers.optimizers import Optimizer
 from nl_models import Network
 from nl_nodes.verify.rounding import DOUBLE, ROUGH, length, rounding
 from nl_training.data import Dataset, Normalization, Split, batches, epoch_order
-from nl_training.observer import EpochReport, Observer, Result, StepReport
-from nl_training.trainer import Diverged, Limits, Trainer
+from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport
+from nl_training.training.trainer import Diverged, Trainer, TrainOptions
 from nl_training.verification.distance import FAR, LOGITS, LOSS, Arrays, furthest
 from nl_training.verification.points import NotComparable, Point
 from nl_training.verification.textbook import Textbook, Updates, accuracy, schedule_factor, shuffled
@@ -62,7 +62,7 @@ def training_beside_textbook(
     ends = Split(point.x[:EVALUATED], point.t[:EVALUATED]), Split(point.x[-EVALUATED:], point.t[-EVALUATED:])
     data = Dataset("chain", Split(point.x, point.t), *ends, classes, scale, "")
     watch = _Beside(book, optimizer.lr, training, data, limit, noise)
-    limits = Limits(EPOCHS, watch.size)
+    limits = TrainOptions(EPOCHS, watch.size)
     try:
         Trainer(net, optimizer, training.schedule, data, limits, training.weight_decay, SEED, [watch]).run()
     except Diverged as error:
@@ -98,7 +98,7 @@ def batches_beside_textbook(training: Training) -> tuple[str, float]:
     return ("", 0.0) if right else ("an epoch", FAR)
 
 
-class _Beside(Observer):
+class _Beside(Callback):
     """Lets the textbook go along with a trainer, and keeps where the two are furthest apart.
 
     Args:

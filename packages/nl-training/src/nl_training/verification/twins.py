@@ -31,7 +31,7 @@ def compiled_twin(net: Network, dtype: str = "float64") -> Network:
 
 def workers(net: Network) -> int:
     """How many workers a network's passes are recorded for."""
-    return net.device.team.count if net.device.compiles else 1
+    return net.device.executor.count if net.device.compiles else 1
 
 
 def batch_of(net: Network) -> int:

@@ -4,10 +4,10 @@ Maps lie as (row, column, image, channel), so that what is next to a pixel in me
 """
 
 from nl_nodes.compiler.fused.affine import Affine
-from nl_nodes.compiler.fused.convolution import Conv
-from nl_nodes.compiler.fused.cross_entropy import LabelLogSoftmax
-from nl_nodes.compiler.fused.frame import Frame
-from nl_nodes.compiler.fused.normalization import ChannelMean, ChannelVariance, Normalize
-from nl_nodes.compiler.fused.pooling import Pool
+from nl_nodes.compiler.fused.batch_norm import ChannelMean, ChannelVariance, Normalize
+from nl_nodes.compiler.fused.conv.node import Conv
+from nl_nodes.compiler.fused.log_softmax import LabelLogSoftmax
+from nl_nodes.compiler.fused.max_pool import Pool
+from nl_nodes.compiler.fused.pad import ZeroPad
 
-__all__ = ["Affine", "ChannelMean", "ChannelVariance", "Conv", "Frame", "LabelLogSoftmax", "Normalize", "Pool"]
+__all__ = ["Affine", "ChannelMean", "ChannelVariance", "Conv", "LabelLogSoftmax", "Normalize", "Pool", "ZeroPad"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nl_nodes.axes import size
 from nl_nodes.cases import Case, real
-from nl_nodes.compiler.fused.after import column_sums
-from nl_nodes.node import Kept, Node, SamplesMix
+from nl_nodes.compiler.fused.epilogue import column_sums
+from nl_nodes.node import Context, Node, NotShardable
+from nl_nodes.shapes import size
 from nl_nodes.typing import Array, Shape
 
 
@@ -21,7 +21,7 @@ class Affine(Node):
     Source: Deep Learning from Scratch, 5.6.2.
     """
 
-    keeps = ("output", "mask")
+    saves = ("output", "saved")
 
     def __init__(self, x: Node, w: Node, b: Node, relu: bool = False) -> None:
         self.relu = relu
@@ -35,31 +35,31 @@ class Affine(Node):
             raise self.misfit("needs (N, K) or maps, (K, M) and (M,)", *shapes)
         return (n, w[1])
 
-    def samples(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+    def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
         """The first axis, from that of rows or the third of maps."""
         if axes != (2 if len(shapes[0]) == 4 else 0, None, None):
-            raise SamplesMix(type(self).__name__)
+            raise NotShardable(type(self).__name__)
         return 0
 
-    def forward(self, kept: Kept, *inputs: Array) -> Array:
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
         """max(x @ w + b, 0)."""
         x, w, b = inputs
-        kept.mask = x, w = (_rows(kept, x), _ordered(kept, w, x.shape)) if x.ndim == 4 else (x, w)
+        ctx.saved = x, w = (_rows(ctx, x), _ordered(ctx, w, x.shape)) if x.ndim == 4 else (x, w)
         y = x @ w + b
         if self.relu:
             # An array of zeros: NumPy's maximum is three times slower with a number.
-            kept.xp.maximum(y, kept.crew.blank(b.shape, y.dtype), out=y)
+            ctx.xp.maximum(y, ctx.group.persistent_zeros(b.shape, y.dtype), out=y)
         return y
 
-    def backward(self, kept: Kept, dy: Array) -> tuple[Array | None, Array | None, Array | None]:
+    def backward(self, ctx: Context, dy: Array) -> tuple[Array | None, Array | None, Array | None]:
         """The three products with g."""
-        x, w = kept.mask
-        g = dy * (kept.output.real > 0) if self.relu else dy
-        dx = g @ w.T if kept.needs[0] else None
-        dw = x.T @ g if kept.needs[1] else None
-        db = column_sums(kept.xp, g) if kept.needs[2] else None
-        if len(kept.shapes[0]) == 4:
-            dx, dw = _as_maps(dx, kept.shapes[0]), _as_images(kept, dw, kept.shapes[0])
+        x, w = ctx.saved
+        g = dy * (ctx.output.real > 0) if self.relu else dy
+        dx = g @ w.T if ctx.needs[0] else None
+        dw = x.T @ g if ctx.needs[1] else None
+        db = column_sums(ctx.xp, g) if ctx.needs[2] else None
+        if len(ctx.shapes[0]) == 4:
+            dx, dw = _as_maps(dx, ctx.shapes[0]), _as_images(ctx, dw, ctx.shapes[0])
         return dx, dw, db
 
     @classmethod
@@ -72,21 +72,21 @@ class Affine(Node):
         yield Case("maps, rectified", lambda x, w, b: cls(x, w, b, True), (real(3, 2, 3, 2), real(12, 4), real(4)))
 
 
-def _rows(kept: Kept, x: Array) -> Array:
+def _rows(ctx: Context, x: Array) -> Array:
     """Maps (H, W, N, C) as rows (N, H W C): an image's channels stay together, which copies fast."""
     h, w, n, c = x.shape
-    rows = kept.xp.empty((n, h, w, c), dtype=x.dtype)
+    rows = ctx.xp.empty((n, h, w, c), dtype=x.dtype)
     rows[...] = x.transpose((2, 0, 1, 3))
     return rows.reshape((n, h * w * c))
 
 
-def _ordered(kept: Kept, w: Array, maps: Shape) -> Array:
+def _ordered(ctx: Context, w: Array, maps: Shape) -> Array:
     """Weights whose rows are in the order C, H, W in the order H, W, C; the workers share the work."""
     pixels, c, m = maps[0] * maps[1], maps[3], w.shape[1]
-    ordered = kept.crew.shared((pixels, c, m), w.dtype)
-    share = kept.crew.share(pixels)
+    ordered = ctx.group.shared_empty((pixels, c, m), w.dtype)
+    share = ctx.group.shard(pixels)
     ordered[share] = w.reshape((c, pixels, m)).transpose((1, 0, 2))[share]
-    kept.crew.meet()
+    ctx.group.barrier()
     return ordered.reshape(w.shape)
 
 
@@ -95,11 +95,11 @@ def _as_maps(dx: Array | None, maps: Shape) -> Array | None:
     return None if dx is None else dx.reshape((n, h, w, c)).transpose((1, 2, 0, 3))
 
 
-def _as_images(kept: Kept, dw: Array | None, maps: Shape) -> Array | None:
+def _as_images(ctx: Context, dw: Array | None, maps: Shape) -> Array | None:
     """The weights' gradient in their own order."""
     if dw is None:
         return None
     pixels, c, m = maps[0] * maps[1], maps[3], dw.shape[1]
-    own = kept.xp.empty((c, pixels, m), dtype=dw.dtype)
+    own = ctx.xp.empty((c, pixels, m), dtype=dw.dtype)
     own[...] = dw.reshape((pixels, c, m)).transpose((1, 0, 2))
     return own.reshape(dw.shape)

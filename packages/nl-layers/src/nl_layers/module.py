@@ -1,0 +1,167 @@
+"""The base of every layer: it runs the graph that the layer wires."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from nl_layers.params import Params
+from nl_nodes import Buffer, Graph, Input, Leaf, Node, Parameter, UserError, backend_of
+from nl_nodes.cases import Draw
+from nl_nodes.typing import Array, Shape
+
+
+@dataclass
+class Mode:
+    """How a graph is wired: to train or to infer, and which buffers it updates when it trains."""
+
+    train: bool
+    updates: dict[Buffer, Node] = field(default_factory=dict)
+
+
+Drawing = Callable[[Draw], Array]
+
+
+@dataclass(frozen=True)
+class LayerCase:
+    """One verification case of a layer or loss.
+
+    Attributes:
+        label: what is special about it.
+        make: makes the layer; it is given a function that draws an array.
+        draws: how to draw each input.
+        train: which wiring.
+        zero: names of the inputs and parameters whose gradient is zero by construction.
+        surrogate: whether the gradient is, on purpose, not the value's own, so that differences of values say nothing.
+    """
+
+    label: str
+    make: Callable[[Drawing], Module]
+    draws: tuple[Draw, ...]
+    train: bool = True
+    zero: tuple[str, ...] = ()
+    surrogate: bool = False
+
+
+class Module:
+    """What layers and losses share: parameters and buffers as attributes, `wire`, and the graph that it gives.
+
+    A subclass defines no formula of its own. Setting an attribute that holds a parameter or a running statistic
+    (`layer.weight = array`) copies the values into it, as `params` does. Copies and unpickled layers are independent;
+    they have the weights, settings, running statistics and number of passes, but not the last pass, so that `backward`
+    needs a `forward` first.
+
+    Attributes:
+        feeds: the names of its inputs.
+        grads: the gradients of the last backward by parameter.
+        changes: how often a setting was changed, so that graphs wired before are known to be old.
+    """
+
+    registry: ClassVar[dict[str, type[Module]]] = {}
+    feeds: ClassVar[tuple[str, ...]] = ("x",)
+
+    def __init_subclass__(cls, *, abstract: bool = False) -> None:
+        """Enrol the subclass, so that verification finds it."""
+        if not abstract:
+            Module.registry[cls.__name__] = cls
+
+    def __init__(self) -> None:
+        self.grads: dict[str, Array] = {}
+        self._graph: tuple[Any, Graph] | None = None
+        self._passes = 0
+        self.changes = 0
+
+    def wire(self, *inputs: Node, mode: Mode) -> Node:
+        """The output node for these input nodes, whose shapes are known."""
+        raise NotImplementedError
+
+    @classmethod
+    def cases(cls) -> Iterator[LayerCase]:
+        """The inputs on which this layer's gradient is verified; a layer without any fails the tests."""
+        return iter(())
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """The parameter leaves by attribute."""
+        return {name: leaf for name, leaf in vars(self).items() if isinstance(leaf, Parameter)}
+
+    @property
+    def buffers(self) -> dict[str, Buffer]:
+        """The buffer leaves by attribute."""
+        return {name: leaf for name, leaf in vars(self).items() if isinstance(leaf, Buffer)}
+
+    @property
+    def params(self) -> Params:
+        """The parameters' arrays by attribute: weight, bias, gamma, beta. Setting one copies the values into it."""
+        return Params({name: leaf.value for name, leaf in self.parameters.items()})
+
+    @params.setter
+    def params(self, values: Mapping[str, Any]) -> None:
+        self.params.assign(values)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        held = vars(self).get(name)
+        if isinstance(held, Parameter | Buffer) and not isinstance(value, Leaf):
+            Params({name: held.value})[name] = value
+            return
+        if held is None and name in vars(self) and hasattr(value, "shape"):
+            raise UserError(f"{type(self).__name__} was made without {name}: make a new one with it")
+        if name in vars(self) and not (name.startswith("_") or name in ("grads", "changes")):
+            self._graph = None  # which was wired with what the attribute was before
+            self.changes += 1
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_graph": None}  # which holds the last pass
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        for leaf in (*self.parameters.values(), *self.buffers.values()):
+            # Unpickled arrays may be views of memory that is not theirs, or read-only.
+            leaf.value = backend_of([leaf.value]).xp.array(leaf.value)
+
+    def __copy__(self) -> Module:
+        return deepcopy(self)
+
+    def graph(self, shapes: tuple[Shape, ...], train: bool = True) -> Graph:
+        """A new graph of this layer alone, on inputs of these shapes; labels (`t`) have no gradient."""
+        mode = Mode(train)
+        inputs = [Input(name, shape, gradient=name != "t") for name, shape in zip(self.feeds, shapes, strict=True)]
+        return Graph(self.wire(*inputs, mode=mode), updates=mode.updates)
+
+    def _forward(self, arrays: tuple[Any, ...], train: bool) -> Array:
+        backend = backend_of(arrays)
+        arrays = tuple(a if backend.owns(a) else backend.array(a) for a in arrays)
+        shapes = tuple(tuple(a.shape) for a in arrays)
+        if self._graph is None or self._graph[0] != (shapes, train):
+            self._graph = ((shapes, train), self.graph(shapes, train))
+        graph = self._graph[1]
+        graph.passes = self._passes
+        self._passes += train
+        return graph.forward(**dict(zip(self.feeds, arrays, strict=True)))
+
+    def _backward(self, dy: Any) -> Array:
+        if self._graph is None:
+            raise UserError(f"{type(self).__name__}.backward: run forward first")
+        found = self._graph[1].backward(dy)
+        self.grads = {name: found[leaf.name] for name, leaf in self.parameters.items()}
+        return found[self.feeds[0]]
+
+
+class Layer(Module, abstract=True):
+    """A layer wires nodes from one input to one output."""
+
+    def forward(self, x: Array, train: bool = True) -> Array:
+        """The layer's output.
+
+        Args:
+            x: the input, NCHW or (N, features).
+            train: the training wiring (batch statistics, dropout) or that of inference.
+        """
+        return self._forward((x,), train)
+
+    def backward(self, dy: Array) -> Array:
+        """The input's gradient from the output's; the parameters' are then in `grads`."""
+        return self._backward(dy)

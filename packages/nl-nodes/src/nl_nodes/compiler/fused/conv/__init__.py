@@ -1,0 +1,1 @@
+"""Convolution of maps: the node, and the algorithms that compute it."""

@@ -1,0 +1,1 @@
+"""Lowering: from a graph to each worker's calls on planned memory."""

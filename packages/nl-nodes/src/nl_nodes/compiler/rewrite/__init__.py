@@ -1,0 +1,1 @@
+"""Rewriting: rules that replace patterns of nodes by fused ones."""

@@ -1,0 +1,111 @@
+"""What gradcheck does and prints: every tensor of a network on real images, and where one is wrong, the node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from nl_models import Network
+from nl_nodes import UserError
+from nl_nodes.verify import Certificate, Verdict, first_wrong
+from nl_training.config import build
+from nl_training.data import Dataset
+from nl_training.paths import leaving
+from nl_training.training.progress_bar import CertificateBar
+from nl_training.verification import certify_network, training_graph, twin
+from nl_training.viz import plots
+
+if TYPE_CHECKING:
+    from nl_training.config.schema import Config
+
+IMAGES = 8
+COLORS = {"verified": "green", "failed": "bold red"}
+
+
+def gradcheck(config: Config, command: str) -> bool:
+    """Verify every parameter's gradient of a config's network on real images, print it, tell whether all hold.
+
+    Args:
+        config: the network, its device and its data.
+        command: what was typed, to be told as the way to see a failure again.
+    """
+    data = build.dataset(config)
+    net = build.network(config, data, build.device(config))
+    return check(net, data, config.seed, command)
+
+
+def gradcheck_run(run_id: str, config: Config, command: str) -> bool:
+    """The same for a logged run: its config, its data, its best weights."""
+    from nl_training.config.resolve import resolve
+    from nl_training.tracking.logged_run import open_run
+
+    run = open_run(run_id, config.tracking, build.device(config))
+    logged = resolve(run.config)
+    data = build.dataset(logged)
+    if data.input_shape != run.net.input_shape:
+        raise UserError(f"data={data.name} has images {data.input_shape} now; run {run_id} had {run.net.input_shape}")
+    return check(run.net, data, logged.seed, command, run.run_id)
+
+
+def check(net: Network, data: Dataset, seed: int, command: str, run_id: str = "") -> bool:
+    """Verify a network's gradients on a data set's first images; print a table, leave a picture."""
+    feeds = _images(data)
+    console = Console()
+    with CertificateBar(console) as bar:
+        certificate = certify_network(net, feeds, progress=bar.advance, seed=seed)
+    title = f"{net!r}: complex step on {IMAGES} images of {data.name}"
+    console.print(_table(certificate, title))
+    console.print(
+        f"{len(certificate.tensors)} tensors, worst residual {certificate.worst:.1e}, "
+        f"limit {certificate.tolerance:g}, {certificate.seconds:.1f} s",
+        highlight=False,
+    )
+    name = run_id or f"{net.name}-{certificate.fingerprint[:12]}"
+    with leaving("picture and certificate", "gradcheck", name) as folder:
+        certificate.save(folder / "certificate.json")
+        plots.residuals(certificate, f"{net.name} {run_id}".strip()).savefig(folder / "residuals.png")
+    if certificate.failed:
+        print(failure(net, certificate, feeds, command))
+    return not certificate.failed
+
+
+def failure(net: Network, certificate: Certificate, feeds: Mapping[str, Any], command: str) -> str:
+    """What is wrong: each tensor with both its values, and the node nearest to the output that is to blame."""
+    lines = []
+    for verdict in certificate.tensors:
+        if not verdict.holds:
+            lines += _wrong(verdict)
+    fault = first_wrong(training_graph(twin(net), len(feeds["x"])), feeds, certificate.seed)
+    if fault is not None:
+        return "\n".join([*lines, fault.report(command)])
+    blame = "each node's own backward is right: look at how gradients are added up, or at a node at its kink"
+    return "\n".join([*lines, blame, f"  reproduce  {command}"])
+
+
+def _wrong(verdict: Verdict) -> list[str]:
+    head = f"{verdict.verdict}: the gradient of {verdict.name} {verdict.shape}"
+    return [
+        f"{head}, in a random direction",
+        f"  analytic   {verdict.analytic:.17g}  (backward)",
+        f"  numerical  {verdict.numeric:.17g}  (complex step)",
+    ]
+
+
+def _images(data: Dataset) -> dict[str, Any]:
+    """The first training images, from the start again where there are too few."""
+    index = np.arange(IMAGES) % len(data.train)
+    return {"x": data.train.x[index].astype(np.float64), "t": data.train.t[index]}
+
+
+def _table(certificate: Certificate, title: str) -> Table:
+    table = Table("tensor", "shape", "largest gradient", "residual", "verdict", title=escape(title))
+    for v in certificate.tensors:
+        color = COLORS.get(v.verdict, "yellow")
+        verdict = f"[{color}]{v.verdict}[/]"
+        table.add_row(v.name, str(v.shape), f"{v.size:.2e}", f"{v.residual:.1e}", verdict)
+    return table

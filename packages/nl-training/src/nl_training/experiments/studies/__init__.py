@@ -1,0 +1,1 @@
+"""The experiments that are no plain training, one module each."""

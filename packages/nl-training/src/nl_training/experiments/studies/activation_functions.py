@@ -1,0 +1,36 @@
+"""Step, sigmoid, tanh and ReLU, and their slopes as the nodes' backward gives them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nl_layers import Layer, Relu, Sigmoid, Tanh
+from nl_training.experiments.result import PALETTE, Figures, dress, panels
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from nl_training.config.schema import Config
+
+LAYERS: dict[str, type[Layer]] = {"sigmoid": Sigmoid, "tanh": Tanh, "ReLU": Relu}
+
+
+def run(config: Config, cfg: DictConfig) -> Figures:
+    """Draw functions and slopes."""
+    x = np.linspace(-5.0, 5.0, 401)
+    figure, (left, right) = panels(1, 2)
+    left.plot(x, np.where(x > 0, 1.0, 0.0), color=PALETTE[-1], linestyle="--", label="step")
+    numbers: dict[str, float] = {}
+    for color, (name, kind) in zip(PALETTE, LAYERS.items(), strict=False):
+        layer = kind()
+        y = layer.forward(x)
+        slope = layer.backward(np.ones_like(x))
+        left.plot(x, y, color=color, label=name)
+        right.plot(x, slope, color=color, label=name)
+        numbers |= {f"{name} at 0": float(y[200]), f"{name} steepest slope": float(slope.max())}
+    left.set_ylim(-1.2, 2.5)
+    dress(left, "x", "f(x)", "activation functions")
+    dress(right, "x", "f'(x)", "their slopes, by backward")
+    return Figures({"activation_functions": figure}, numbers)

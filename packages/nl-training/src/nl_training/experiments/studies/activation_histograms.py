@@ -1,0 +1,55 @@
+"""What five layers make of normal inputs: histograms of activations by initial weights and activation function."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nl_layers import Affine
+from nl_layers.initializers import normal
+from nl_models.builder import ACTIVATIONS
+from nl_training.config.experiments import ActivationsConfig
+from nl_training.experiments.result import PALETTE, Figures, dress, panels
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from nl_training.config.schema import Config
+
+RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, 2.0)}
+
+
+def activations(o: ActivationsConfig, function: str, init: str | float, seed: int) -> list[Any]:
+    """The activations (samples, width) of each layer."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((o.samples, o.width))
+    found = []
+    for _ in range(o.layers):
+        affine = Affine(normal(rng, (o.width, o.width), o.width, init))
+        x = ACTIVATIONS[function]().forward(affine.forward(x))
+        found.append(x)
+    return found
+
+
+def run(config: Config, cfg: DictConfig) -> Figures:
+    """A figure for each function: a row for each initializer, a column for each layer."""
+    o = config.experiment
+    assert isinstance(o, ActivationsConfig)
+    figures, numbers = {}, {}
+    for function in o.functions:
+        figure, axes = panels(len(o.inits), o.layers, width=1.7, height=1.5, sharex=True)
+        figure.suptitle(f"{function}: activations of {o.layers} layers")
+        for row, init in enumerate(o.inits):
+            name = init if isinstance(init, str) else f"std {init:g}"
+            layers = activations(o, function, init, config.seed)
+            for column, values in enumerate(layers):
+                axis = axes[row * o.layers + column]
+                axis.hist(values.ravel(), 30, range=RANGES[function], histtype="stepfilled", color=PALETTE[row])
+                last = row == len(o.inits) - 1
+                dress(axis, f"layer {column + 1}" if last else "", "" if column else name)
+                axis.set_title(f"std {values.std():.2g}", fontsize=7)
+                axis.tick_params(labelsize=6, labelleft=False)
+            numbers[f"{function}, {name}: std of the last layer"] = float(layers[-1].std())
+        figures[f"activation_histograms_{function}"] = figure
+    return Figures(figures, numbers)

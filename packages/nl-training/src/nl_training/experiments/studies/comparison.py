@@ -1,0 +1,45 @@
+"""Trainings that differ in a few keys of the config, side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nl_training.config.experiments import ComparisonConfig
+from nl_training.experiments.result import PALETTE, Figures, dress, panels
+from nl_training.experiments.train import Trained, train_variants
+from nl_training.viz.plots import smooth
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from omegaconf import DictConfig
+
+    from nl_training.config.schema import Config
+
+
+def run(config: Config, cfg: DictConfig) -> Figures:
+    """Train each variant; the losses of their batches and the accuracies on the test set."""
+    o = config.experiment
+    assert isinstance(o, ComparisonConfig)
+    trained = train_variants(o.variants, cfg)
+    numbers = {}
+    for run in trained:
+        numbers[f"{run.label}: last losses"] = smooth(run.losses)[-1]
+        numbers[f"{run.label}: test accuracy"] = run.metric("test/acc")[-1]
+        if run.result.steps_to_target is not None and run.result.seconds_to_target is not None:
+            numbers[f"{run.label}: steps to target"] = float(run.result.steps_to_target)
+            numbers[f"{run.label}: seconds to target"] = run.result.seconds_to_target
+    return Figures({o.name: draw(trained, config.trainer.target_accuracy)}, numbers, trained)
+
+
+def draw(trained: tuple[Trained, ...], target: float | None = None) -> Figure:
+    """Loss of the training batches (smoothed) and test accuracy, over steps."""
+    figure, (left, right) = panels(1, 2, width=5.0, height=3.6)
+    for color, run in zip(PALETTE, trained, strict=False):
+        left.plot(range(1, len(run.losses) + 1), smooth(run.losses), color=color, label=run.label, linewidth=1.2)
+        right.plot(run.steps, run.metric("test/acc"), "o-", color=color, label=run.label, markersize=3, linewidth=1.2)
+    if target is not None:
+        right.axhline(target, color="black", linestyle=":", linewidth=1, label=f"target {target:g}")
+    left.set_yscale("log")
+    dress(left, "step", "loss of the batch (smoothed)")
+    dress(right, "step", "accuracy on the test set", legend=False)
+    return figure

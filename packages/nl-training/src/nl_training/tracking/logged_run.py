@@ -1,0 +1,106 @@
+"""Logged runs, opened again: their config, their network with its best weights, their classes and scaling."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from nl_models import Network, build
+from nl_nodes import Device, UserError
+from nl_training.data import Normalization, PixelFormat
+from nl_training.tracking.address import resolve_experiment_name
+from nl_training.tracking.artifacts import local_path, package_hint
+from nl_training.tracking.store import EXPERIMENT, Store, missing_experiment
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+    from nl_training.config.schema import TrackingConfig
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """A run as it was logged.
+
+    Attributes:
+        run_id: its ID.
+        config: its whole config.
+        net: its network with the best weights.
+        classes: the names of its classes.
+        normalization: how its pixels become inputs.
+        pixels: how its raw images look; None in runs that did not record it.
+    """
+
+    run_id: str
+    config: DictConfig
+    net: Network
+    classes: tuple[str, ...]
+    normalization: Normalization
+    pixels: PixelFormat | None = None
+
+
+def open_run(run_id: str, tracking: TrackingConfig, device: Device | None = None) -> LoggedRun:
+    """Open a run.
+
+    Args:
+        run_id: its ID; `latest` is the newest of the experiment that finished.
+        tracking: names the store and the experiment.
+        device: where its network is to run.
+
+    Raises:
+        UserError: when there is no such run, or it has no weights.
+    """
+    store = Store.of(tracking, write=False)
+    name = resolve_experiment_name(tracking.experiment_name)
+    run = _latest(store, name) if run_id == "latest" else _existing(store, run_id, name)
+    with TemporaryDirectory() as folder:
+        config = OmegaConf.load(_artifact(store, run, "config.yaml", folder))
+        spec: dict[str, Any] = json.loads(_artifact(store, run, "weights/network.json", folder).read_text())
+        net = build(**spec["network"], device=device)
+        net.load(_artifact(store, run, "weights/best.safetensors", folder))
+    assert isinstance(config, DictConfig)
+    scaling = Normalization(tuple(spec["mean"]), tuple(spec["std"]))
+    pixels = PixelFormat.from_json(spec["pixels"]) if spec.get("pixels") else None
+    return LoggedRun(str(run.info.run_id), config, net, tuple(spec["classes"]), scaling, pixels)
+
+
+def _existing(store: Store, run_id: str, experiment_name: str) -> Run:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = store.client.get_run(run_id)
+    except MlflowException:
+        raise UserError(f"run={run_id} is not in {store.uri}: take an ID from the MLflow UI, or run=latest") from None
+    if experiment_name != EXPERIMENT and run.info.experiment_id != store.experiment_id:
+        own = store.client.get_experiment(run.info.experiment_id).name
+        raise UserError(f"run={run_id} is in the experiment {own!r}, not in {experiment_name!r}: leave that out")
+    return run
+
+
+def _latest(store: Store, experiment_name: str) -> Run:
+    if not store.experiment_id and experiment_name != EXPERIMENT:
+        raise UserError(f"run=latest: {missing_experiment(store, experiment_name)}")
+    ended, order = "attributes.status = 'FINISHED'", ["attributes.start_time DESC"]
+    found = store.client.search_runs([store.experiment_id], ended, order_by=order) if store.experiment_id else []
+    trained = [run for run in found if "model" in run.data.tags]
+    if not trained:
+        place = f"the experiment {experiment_name!r} of {store.uri}"
+        raise UserError(f"run=latest: no run in {place} has finished yet: run scripts/train.py first")
+    return trained[0]
+
+
+def _artifact(store: Store, run: Run, name: str, folder: str) -> Path:
+    try:
+        return Path(store.client.download_artifacts(run.info.run_id, name, folder))
+    except Exception as error:  # each kind of artifact store raises its own
+        where = run.info.artifact_uri
+        if isinstance(error, ImportError):
+            raise UserError(f"reading {where} {package_hint(error.name)}") from error
+        why = "its artifacts are not there" if run.info.status == "FINISHED" else "it did not finish"
+        place = local_path(where) or where
+        raise UserError(f"run {run.info.run_id} has no {name} in {place}: {why}; choose another run") from None

@@ -1,0 +1,122 @@
+"""A sweep's parent run: its jobs nest under it, and it is closed however they end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from nl_nodes import UserError
+from nl_training.tracking import parent_run, provenance, seeds
+from nl_training.tracking.links import compare_link, look_at
+from nl_training.tracking.process import PROCESS, this_process
+from nl_training.tracking.store import Store
+from nl_training.viz import plots
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run, RunInfo
+
+    from nl_training.config.schema import Config
+
+SWEEP = "sweep"  # the tag of a sweep's run
+# The best job is the best by validation accuracy: chosen by test accuracy, its test accuracy would flatter.
+CHOICE = "best/val_acc"
+FIGURES = {"validation accuracy": CHOICE, "test accuracy": "final/test_acc", "test loss": "final/test_loss"}
+
+
+@contextmanager
+def sweep_run(config: Config, overrides: list[str]) -> Iterator[Mapping[str, str]]:
+    """Hold a sweep together: its parent run is open meanwhile, and is closed with what its jobs reached.
+
+    Args:
+        config: the first job's; `sweep.resume` names the sweep to go on with.
+        overrides: the sweep's command line.
+
+    Yields:
+        The environment variables that its jobs need.
+    """
+    if not config.tracking.enabled:
+        if config.sweep.resume is not None:
+            raise UserError("sweep.resume needs tracking=mlflow: it asks there what is finished")
+        yield {}
+        return
+    store = Store.of(config.tracking)
+    given = [text for text in overrides if not text.startswith("sweep.resume=")]
+    name = " ".join(text for text in given if "," in text) or "sweep"
+    begin = partial(_begin, store, config, " ".join(given), name)
+    with parent_run.opened(store, SWEEP, begin, partial(_sum_up, store, name)) as run:
+        yield parent_run.environment(store, run.run_id)
+
+
+def _begin(store: Store, config: Config, given: str, name: str) -> RunInfo:
+    """A new run for a sweep, or that of the one to go on with."""
+    if config.sweep.resume is None:
+        tags = {**provenance.tags(), SWEEP: given, PROCESS: this_process()}
+        info = store.client.create_run(store.experiment_id, tags=tags, run_name=f"sweep {name}").info
+        provenance.log_params(store.client, info.run_id, {"sweep": given})
+    else:
+        info = parent_run.find(store, SWEEP, str(config.sweep.resume)).info
+    print(f"sweep  {info.run_id}", flush=True)
+    return info
+
+
+def _sum_up(store: Store, name: str, info: RunInfo, error: BaseException | None) -> bool:
+    """Compare the children on the parent; whether none failed."""
+    run_id = info.run_id
+    children = parent_run.children(store, run_id)
+    failures = _failures(children, error)
+    finished = sum(child.info.status == "FINISHED" for child in children)
+    jobs = f"{finished} finished, {len(failures)} failed"
+    store.client.set_tag(run_id, "jobs", jobs)
+    store.client.set_tag(run_id, "failures", "\n".join(failures)[:5000])
+    print(f"\nsweep  {run_id}: {max(len(children), finished + len(failures))} jobs, {len(failures)} failed")
+    if children:
+        _compare(store, run_id, name, children)
+        link = compare_link(store.uri, store.experiment_id, [child.info.run_id for child in children])
+        print("\n".join(look_at(store.uri, link)))
+    return not failures
+
+
+def _failures(children: Sequence[Run], error: BaseException | None) -> list[str]:
+    """A line for each job that failed; the sweep's own error has them all, also those that failed before their run."""
+    if isinstance(error, UserError):
+        return str(error).replace("\nerror: ", "\n").splitlines()
+    return [str(child.info.run_name) for child in children if child.info.status == "FAILED"]
+
+
+def _compare(store: Store, run_id: str, name: str, children: Sequence[Run]) -> None:
+    """A chart and a table of all children; the figures of the best become the parent's."""
+    client = store.client
+    labels = [f"{number}: {child.info.run_name}" for number, child in enumerate(children)]
+    columns = {title: [child.data.metrics.get(key) for child in children] for title, key in FIGURES.items()}
+    shown = [_child(store, child, label) for child, label in zip(children, labels, strict=True)]
+    client.log_figure(run_id, plots.comparison(shown, f"sweep {name}"), "comparison.png")
+    table = {
+        "job": labels,
+        "run": [child.info.run_id for child in children],
+        "status": [child.info.status for child in children],
+        **columns,
+    }
+    client.log_table(run_id, table, "comparison.json")
+    chosen = [i for i, child in enumerate(children) if child.info.status == "FINISHED" and CHOICE in child.data.metrics]
+    if not chosen:
+        return
+    best = max(chosen, key=lambda i: children[i].data.metrics[CHOICE])
+    metrics = children[best].data.metrics
+    client.set_tag(run_id, "best.job", labels[best])
+    client.set_tag(run_id, "best.run", children[best].info.run_id)
+    for key, value in metrics.items():
+        if key.startswith(("best/", "final/")):
+            client.log_metric(run_id, key, value)
+    print(f"best   {labels[best]}: {', '.join(f'{title} {metrics[key]:.4f}' for title, key in FIGURES.items())}")
+    if found := seeds.settings(children):
+        client.log_table(run_id, seeds.table(found), "seeds.json")
+        client.log_figure(run_id, plots.seeds(found, f"sweep {name}"), "seeds.png")
+        print("\n".join(seeds.lines(found)))
+
+
+def _child(store: Store, run: Run, label: str) -> plots.Child:
+    history = store.client.get_metric_history(run.info.run_id, "test/acc")
+    curve = tuple((metric.step, metric.value) for metric in history)
+    return plots.Child(label, run.info.status, run.data.metrics.get("final/test_acc"), curve)

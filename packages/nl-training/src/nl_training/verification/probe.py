@@ -1,0 +1,67 @@
+"""The probe: now and then, the compiled gradient at the current weights and batch against the complex step."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nl_models import Network
+from nl_nodes.verify import DirectionalCheck, through_all
+from nl_nodes.verify.certify import TOLERANCE
+from nl_training.training.callbacks import Callback
+from nl_training.verification.points import NotComparable
+from nl_training.verification.twins import compiled_twin, loss_terms, twin
+
+if TYPE_CHECKING:
+    from nl_training.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+class Probe(Callback):
+    """Every so many steps, checks all parameters in one random direction, and reports the metric `verify/residual`.
+
+    The gradient is that of the network in float64 as it trains, compiled for as many workers (on a GPU: node by node
+    on the CPU); the complex step goes node by node. Both run on copies of the network, on the batch that is about to
+    train, with its dropout masks. Nothing of the training is changed: neither weights nor running statistics nor any
+    random state.
+
+    Args:
+        every: how many steps lie between two checks.
+        seed: what the directions are drawn from, with the step.
+    """
+
+    def __init__(self, every: int, seed: int = 0) -> None:
+        self.every, self.seed = every, seed
+        self._twins: tuple[Network, Network] | None = None
+        self._refused = ""
+
+    def on_batch(self, trainer: Trainer, step: int, x: Any, t: Any) -> None:
+        """Check, if it is time."""
+        if step % self.every:
+            return
+        try:
+            residual = self._residual(trainer.net, step, np.asarray(x, dtype=np.float64), np.asarray(t))
+        except NotComparable as why:
+            if self._refused != str(why):  # once, not at every check
+                self._refused = str(why)
+                log.warning("step %d: the gradient is not checked: %s", step, why)
+            return
+        if not residual <= TOLERANCE:
+            log.warning("step %d: the gradient is off the complex step by %.1e", step, residual)
+        for callback in trainer.callbacks:
+            callback.on_metrics(step, {"verify/residual": residual})
+
+    def _residual(self, net: Network, step: int, x: Any, t: Any) -> float:
+        compiled, reference = self._twins = self._twins or (compiled_twin(net), twin(net))
+        state = net.state_dict()
+        for copy in (compiled, reference):
+            copy.load_state_dict(state)
+        compiled.passes = net.passes
+        check = DirectionalCheck(loss_terms(reference, x, t, net.passes))
+        direction = through_all(np.random.default_rng((self.seed, step)), reference.params)
+        grads = compiled.step(x, t).grads
+        with net.device.limits():
+            return check.along(grads, direction).residual

@@ -1,0 +1,1 @@
+"""Plots, profiles and drawings of graphs."""

@@ -1,0 +1,43 @@
+"""Which tests judge the mutants of which code: those that know it best, quick ones first."""
+
+from __future__ import annotations
+
+CERTIFICATE = "unit/training/test_strict.py"
+LAYERS = ["unit/layers/test_layers.py", "unit/models/test_fused_layers.py", "unit/layers/test_not_finite.py"]
+TESTS = {
+    "nl_nodes.shapes": ["unit/nodes/test_shapes.py"],
+    "nl_nodes.graph": ["unit/nodes/test_graph.py", "unit/nodes/test_random_graphs.py"],
+    "nl_nodes.node": ["unit/nodes/test_graph.py", "unit/compiler/test_lower.py"],
+    "nl_nodes.compiler.lower.arena": ["unit/compiler/test_memory.py"],
+    "nl_nodes.compiler.lower.memory": ["unit/compiler/test_memory.py"],
+    "nl_nodes.compiler.plan": ["unit/compiler/test_plan.py", "unit/compiler/test_memory.py"],
+    "nl_nodes.compiler.lower.lower": ["unit/compiler/test_lower.py"],
+    "nl_nodes.compiler.rewrite.engine": ["unit/compiler/test_rewrite.py"],
+    "nl_nodes.compiler.rewrite.rules": ["unit/models/test_fusions.py", "unit/models/test_near_misses.py"],
+    "nl_nodes.compiler.lower.trace": ["unit/compiler/test_trace.py"],
+    "nl_nodes.runtime": ["unit/runtime/test_workers.py", CERTIFICATE],
+    "nl_nodes.device": ["unit/nodes/test_device.py"],
+    "nl_layers": LAYERS,
+    "nl_layers.optimizers": ["unit/layers/test_optimizers.py"],
+    "nl_layers.schedules": ["unit/layers/test_optimizers.py"],
+    "nl_layers.flat": ["unit/layers/test_params.py", "unit/layers/test_optimizers.py"],
+    "nl_layers.labels": ["unit/layers/test_labels.py"],
+    "nl_models": [
+        "unit/models/test_labels.py",
+        "unit/models/test_set_weights.py",
+        CERTIFICATE,
+        "unit/models/test_any_array.py",
+        "unit/models/test_not_finite.py",
+        "unit/models/test_threads.py",
+        "unit/models/test_copies.py",
+    ],
+    "nl_training": ["unit/training/test_step.py", CERTIFICATE],
+    "nl_training.data": ["unit/training/test_data_parts.py", CERTIFICATE],
+}
+"""Test files by what a module's name begins with; the longest beginning counts."""
+
+
+def tests_of(target: str) -> list[str]:
+    """The test files that judge a function, in the order in which they are asked."""
+    module = target.split(":")[0]
+    return TESTS[max((begin for begin in TESTS if f"{module}.".startswith(f"{begin}.")), key=len)]

@@ -1,0 +1,429 @@
+"""A recording for one worker and several: the graph's numbers whoever is first, and no call more than needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import groupby, product
+from typing import Any
+
+import numpy as np
+import pytest
+from support.fused_contract import Turns
+
+from nl_layers import FlatDict
+from nl_nodes import (
+    Add,
+    Buffer,
+    Constant,
+    Dot,
+    Exp,
+    Graph,
+    IndexMask,
+    Input,
+    Leaf,
+    Max,
+    Mul,
+    MulConst,
+    Node,
+    Parameter,
+    Plan,
+    StopGradient,
+    Sum,
+    T,
+    Tanh,
+    Transpose,
+)
+from nl_nodes.compiler.fused import Affine, ChannelMean, ChannelVariance, Conv, Normalize, ZeroPad
+from nl_nodes.compiler.lower import lower as lowering
+from nl_nodes.compiler.lower.lower import TracedWorker
+from nl_nodes.compiler.lower.memory import Memory
+from nl_nodes.compiler.lower.trace import Tape
+
+N = 7
+rng = np.random.default_rng(0)
+
+
+def x() -> Input:
+    return Input("x", (N, 3))
+
+
+def maps() -> Node:
+    """Two images of 16 channels of 2x2, as maps (H, W, N, C)."""
+    return Transpose(Input("x", (2, 16, 2, 2)), (2, 3, 0, 1))
+
+
+def held(name: str, *shape: int) -> Parameter:
+    return Parameter(rng.standard_normal(shape), name)
+
+
+class Joined(Node, abstract=True):
+    """y = a, then b; their gradients are parts of one array."""
+
+    def infer(self, *shapes):
+        return (sum(shape[0] for shape in shapes),)
+
+    def forward(self, ctx, *inputs):
+        a, b = inputs
+        y = ctx.xp.empty(self.infer(a.shape, b.shape), dtype=a.dtype)
+        y[: len(a)], y[len(a) :] = a, b
+        return y
+
+    def backward(self, ctx, dy):
+        at = ctx.shapes[0][0]
+        return dy[:at], dy[at:]
+
+
+class Tail(Node, abstract=True):
+    """y = x without its first element, in memory that was cleared once; likewise backward."""
+
+    def infer(self, *shapes):
+        return shapes[0]
+
+    def forward(self, ctx, *inputs):
+        y = ctx.group.persistent_zeros(inputs[0].shape, inputs[0].dtype)
+        y[1:] = inputs[0][1:]
+        return y
+
+    def backward(self, ctx, dy):
+        return self.forward(ctx, dy)
+
+
+def layers() -> Graph:
+    y = Tanh(Add(Dot(x(), held("w", 3, 4)), held("b", 4)))
+    return Graph(Sum(Exp(Add(Dot(y, held("v", 4, 2)), held("a", 2)))))
+
+
+def used_by_rows_and_alone() -> Graph:
+    """The penalty's part of the gradient is the same for every worker."""
+    w = held("w", 3, 4)
+    return Graph(Add(Sum(Dot(Dot(x(), w), T(w))), Sum(Mul(w, w))))
+
+
+def used_alone() -> Graph:
+    return Graph(Add(Sum(x()), Sum(Exp(held("w", 3, 4)))))
+
+
+def gradients_that_are_one_array() -> Graph:
+    return Graph(Sum(Exp(Dot(x(), Add(Add(held("w", 3, 4), held("v", 3, 4)), Constant(np.ones(4)))))))
+
+
+def gradients_that_are_parts_of_one_array() -> Graph:
+    return Graph(Sum(Mul(x(), Exp(Joined(held("b", 1), held("a", 2))))))
+
+
+def gradient_in_another_order() -> Graph:
+    return Graph(Add(Sum(x()), Sum(Exp(T(held("w", 3, 4))))))
+
+
+def gradient_in_lasting_memory() -> Graph:
+    return Graph(Add(Sum(x()), Sum(Exp(Tail(held("w", 3, 4))))))
+
+
+def without_gradient() -> Graph:
+    return Graph(Sum(Dot(x(), Add(held("w", 3, 4), StopGradient(held("v", 3, 4))))))
+
+
+def nothing_to_train() -> Graph:
+    return Graph(Exp(Sum(Input("x", (N, 3), gradient=False))))
+
+
+def a_number() -> Graph:
+    return Graph(Sum(Exp(Mul(Mul(x(), held("s")), held("b", 3)))))
+
+
+def no_numbers() -> Graph:
+    rows = x()
+    return Graph(Add(Sum(Dot(rows, held("w", 3, 0))), Sum(Mul(rows, held("b", 3)))))
+
+
+def fed_beside_the_samples() -> Graph:
+    """What is fed but has no samples, and known numbers whose columns lie one after the other."""
+    known = Constant(np.asfortranarray(rng.standard_normal((3, 4))))
+    return Graph(Sum(Dot(x(), Mul(Exp(Input("beside", (3, 4))), known))))
+
+
+def samples_named_as_constants_are() -> Graph:
+    return Graph(Sum(Mul(Exp(Input("constant", (N, 3))), Constant(np.arange(3.0)))))
+
+
+def samples_last() -> Graph:
+    y = Transpose(Mul(T(Dot(x(), held("w", 3, 4))), held("b", 4, 1)), (1, 0))
+    return Graph(Sum(y), T(y), y)
+
+
+def sums_of_samples() -> Graph:
+    """A sum of all samples goes back to each of them, by way of what is no sum."""
+    rows = x()
+    sums = Sum(rows, axis=0)
+    return Graph(Sum(Mul(Add(rows, MulConst(sums, 2.0)), Dot(rows, Mul(held("w", 3, 3), sums)))), sums)
+
+
+def two_sums_in_one_node() -> Graph:
+    rows = Transpose(Transpose(x(), (1, 0)), (1, 0))
+    return Graph(Sum(Tanh(Affine(rows, Exp(held("w", 3, 4)), Exp(held("b", 4)), relu=False))))
+
+
+def updates() -> Graph:
+    rows, seen, known = x(), Buffer(rng.standard_normal(3), "seen"), Buffer(rng.standard_normal((N, 3)), "known")
+    new = Add(MulConst(seen, 0.5), Sum(rows, axis=0))
+    return Graph(Sum(Mul(rows, new)), updates={seen: new, known: Exp(rows)})
+
+
+def dropout() -> Graph:
+    y = Dot(x(), held("w", 3, 5))
+    return Graph(Sum(Mul(IndexMask(y, 0.5, seed=1), IndexMask(Tanh(y), 0.3, seed=1, stream=2))))
+
+
+def several_uses() -> Graph:
+    y = Exp(x())
+    return Graph(Sum(Mul(Add(y, y), Add(y, Constant(np.arange(3.0))))))
+
+
+def statistics() -> Graph:
+    mean = ChannelMean(x := maps())
+    return Graph(Sum(Mul(ChannelVariance(x, mean), mean)))
+
+
+def normalised() -> Graph:
+    """The gradient of mean and variance is in that of the maps."""
+    mean = ChannelMean(x := Exp(maps()))
+    return Graph(Sum(Exp(Normalize(x, mean, ChannelVariance(x, mean), held("gamma", 16), held("beta", 16), 0.1))))
+
+
+def framed() -> Graph:
+    y = ZeroPad(maps(), (1, 0, 2, 1))
+    return Graph(Sum(Mul(Exp(y), Add(y, held("b", 16)))))
+
+
+def kernels_shared_out() -> Graph:
+    """Few images, so that the workers share the kernels, and fill in one gradient together; twice the same kernels."""
+    w, form = held("w", 16, 16, 3, 3), {"size": (2, 2), "pad": 1}
+    return Graph(Sum(Conv(Conv(maps(), w, **form), w, held("b", 16), **form)))
+
+
+def maps_alone() -> Graph:
+    """Every worker convolves the same maps, as nothing in them is of the samples."""
+    y = Conv(held("m", 2, 2, 3, 16), held("w", 16, 16, 3, 3), size=(2, 2), pad=1)
+    return Graph(Add(Sum(Mul(maps(), Constant(np.ones(16)))), Sum(Exp(y))))
+
+
+ON_ROWS = [
+    layers, used_by_rows_and_alone, used_alone, gradients_that_are_one_array, gradients_that_are_parts_of_one_array,
+    gradient_in_another_order, gradient_in_lasting_memory, without_gradient, nothing_to_train, a_number, no_numbers,
+    fed_beside_the_samples, samples_named_as_constants_are, samples_last, sums_of_samples, two_sums_in_one_node,
+    updates, dropout, several_uses,
+]  # fmt: skip
+ON_MAPS = [statistics, normalised, framed, kernels_shared_out, maps_alone]
+
+
+class Unwritten(Turns):
+    """Workers whose memory holds no numbers until they write some."""
+
+    def memory(self, size: int) -> Any:
+        """All bits set: NaN."""
+        return np.full(size, 255, np.uint8)
+
+
+def shapes(graph: Graph, kind: type[Leaf]) -> dict[str, tuple[int, ...]]:
+    return {name: leaf.shape for name, leaf in graph.leaves.items() if isinstance(leaf, kind)}
+
+
+def one_buffer(graph: Graph) -> FlatDict:
+    return FlatDict(shapes(graph, Parameter), lambda size: np.full(size, np.nan))
+
+
+def apart(graph: Graph) -> dict[str, np.ndarray]:
+    return {name: np.full(shape, np.nan) for name, shape in shapes(graph, Parameter).items()}
+
+
+def turned(graph: Graph) -> dict[str, np.ndarray]:
+    """Their last axis is the first in memory."""
+    return {name: np.full(shape[::-1], np.nan).T for name, shape in shapes(graph, Parameter).items()}
+
+
+def of_the_plan(graph: Graph) -> dict[str, np.ndarray]:
+    return {}
+
+
+def planned(graph: Graph, workers: int, places: Any, dtype: str = "float64") -> Plan:
+    """The plan of a graph as it is; memory is cleared for nodes that ask for it."""
+    feeds = {name: (shape, np.dtype(dtype)) for name, shape in shapes(graph, Input).items()}
+    executor = Turns if any(isinstance(node, Conv | ZeroPad | Tail) for node in graph.order) else Unwritten
+    return Plan(graph, feeds, frozenset(feeds) - {"beside"}, places, executor(workers))
+
+
+# Where gradients lie, and from how many elements on one is added up by itself.
+PLACES = [
+    (one_buffer, 2**20), (one_buffer, 13), (one_buffer, 1), (apart, 2**20), (apart, 1), (turned, 2**20), (turned, 1),
+    (of_the_plan, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "workers"), [*product(ON_ROWS, (3, 1)), *product(ON_MAPS, (2, 1))])
+def test_a_plan_gives_what_the_graph_gives(
+    make: Callable[[], Graph], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On different numbers in each pass, whichever worker is first."""
+    graph = make()
+    for places, large in PLACES:
+        monkeypatch.setattr(lowering, "REDUCE_ALONE_MIN_SIZE", large)
+        given = places(graph)
+        plan = planned(graph, workers, given)
+        assert len(plan.calls) == workers
+        assert all(plan.grads[name].ctypes.data == grad.ctypes.data for name, grad in given.items() if grad.size)
+        for plan.executor.first in range(workers):
+            check(plan, graph)
+
+
+def check(plan: Plan, graph: Graph) -> None:
+    feeds = {name: rng.standard_normal(shape) for name, shape in shapes(graph, Input).items()}
+    graph.passes += 1
+    run = graph.run(**feeds)
+    found, expected = list(plan.run(feeds, graph.passes)), list(run.results)
+    assert list(plan._updates) == list(run.updates)
+    found += plan._updates.values()
+    expected += run.updates.values()
+    grads = run.backward(np.ones(()))
+    assert list(plan.grads) == list(grads)
+    found += plan.grads.values()
+    expected += grads.values()
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12 * np.abs(other).max(initial=1e-3))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradients_may_lie_in_places_of_another_dtype(dtype: str, workers: int) -> None:
+    graph = of_dtype(layers(), dtype)
+    feeds = {"x": rng.standard_normal((N, 3)).astype(dtype)}
+    alike = {name: grad.astype(dtype) for name, grad in apart(graph).items()}
+    others = {name: grad.astype("float32" if dtype == "float64" else "float64") for name, grad in alike.items()}
+    for given in (alike, others):
+        planned(graph, workers, given, dtype).run(feeds, 0)
+    for name, grad in others.items():
+        np.testing.assert_allclose(grad, alike[name], rtol=0, atol=1e-6 * np.abs(alike[name]).max())
+
+
+def of_dtype(graph: Graph, dtype: str) -> Graph:
+    """The same graph, its parameters of that dtype."""
+    for leaf in graph.leaves.values():
+        if isinstance(leaf, Parameter):
+            leaf.value = leaf.value.astype(dtype)
+    return graph
+
+
+def test_a_graph_whose_samples_mix_has_one_worker() -> None:
+    rows = x()
+    graph = Graph(Sum(Mul(rows, Max(rows, axis=0))))
+    plan = planned(graph, 3, {})
+    assert len(plan.calls) == 1
+    check(plan, graph)
+
+
+@pytest.mark.parametrize("make", [layers, nothing_to_train])
+def test_a_plan_without_gradients_has_no_backward(make: Callable[[], Graph]) -> None:
+    plan = planned(make(), 2, None)
+    assert plan.grads == {}
+    assert {direction for owners in plan.owners for _, direction in owners} == {"forward"}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 12])
+def test_workers_have_equal_shares_as_far_as_they_can(count: int) -> None:
+    shares = [TracedWorker(Tape(Memory()), number, 3, 0, {}).shard(count) for number in range(3)]
+    assert [i for share in shares for i in range(count)[share]] == list(range(count))
+    lengths = [share.stop - share.start for share in shares]
+    assert max(lengths) - min(lengths) <= 1
+
+
+# Calls of all workers, barriers, and bytes of the arena: of one worker and of two.
+COUNTS = {
+    layers: ((20, 0, 1216), (49, 2, 1536)),
+    used_by_rows_and_alone: ((18, 0, 1344), (50, 3, 1984)),
+    used_alone: ((8, 0, 768), (23, 2, 1152)),
+    gradients_that_are_one_array: ((12, 0, 1216), (36, 3, 1664)),
+    gradients_that_are_parts_of_one_array: ((14, 0, 960), (39, 3, 1344)),
+    gradient_in_another_order: ((9, 0, 768), (24, 2, 1152)),
+    gradient_in_lasting_memory: ((11, 0, 1024), (28, 2, 1664)),
+    without_gradient: ((10, 0, 896), (32, 3, 1344)),
+    nothing_to_train: ((4, 0, 384), (15, 2, 576)),
+    a_number: ((14, 0, 1216), (37, 2, 1600)),
+    no_numbers: ((14, 0, 1088), (43, 3, 1408)),
+    fed_beside_the_samples: ((12, 0, 1472), (36, 3, 2048)),
+    samples_named_as_constants_are: ((8, 0, 1088), (23, 2, 1344)),
+    samples_last: ((13, 0, 1792), (35, 2, 2048)),
+    sums_of_samples: ((23, 0, 1344), (70, 5, 2048)),
+    two_sums_in_one_node: ((17, 0, 1344), (53, 4, 2112)),
+    updates: ((15, 0, 1152), (48, 4, 1536)),
+    dropout: ((23, 0, 1920), (55, 2, 2304)),
+    several_uses: ((13, 0, 1344), (33, 2, 1728)),
+    statistics: ((25, 0, 4480), (69, 4, 5248)),
+    normalised: ((52, 0, 6144), (131, 5, 7872)),
+    framed: ((13, 0, 21312), (35, 2, 21504)),
+    kernels_shared_out: ((53, 0, 64704), (135, 12, 83264)),
+    maps_alone: ((32, 0, 31104), (71, 2, 73856)),
+}
+
+
+@pytest.mark.parametrize("make", [*ON_ROWS, *ON_MAPS])
+def test_a_plan_has_no_call_barrier_or_byte_more_than_before(make: Callable[[], Graph]) -> None:
+    """For one worker and for two. Less is better; who gets there writes the new figures above."""
+    found = []
+    for workers in (1, 2):
+        graph = make()
+        plan = planned(graph, workers, one_buffer(graph))
+        found.append((sum(map(len, plan.calls)), [name for name, _ in plan.calls[0]].count("barrier"), plan.size))
+    assert tuple(found) == COUNTS[make]
+
+
+def test_each_call_tells_for_which_node_it_is() -> None:
+    graph = layers()
+    plan = planned(graph, 2, one_buffer(graph))
+    for owners in plan.owners:
+        runs = [(type(node).__name__, direction) for (node, direction), _ in groupby(owners)]
+        names = [type(node).__name__ for node in graph.order if not isinstance(node, Leaf)]
+        assert runs == [
+            *((name, "forward") for name in names),
+            *((name, "backward") for name in reversed(names)),
+            ("Input", "backward"),
+            ("NoneType", "backward"),
+        ]
+
+
+def test_what_brings_a_result_together_is_for_its_node() -> None:
+    rows = x()
+    plan = planned(Graph(Sum(rows), Exp(rows)), 2, None)
+    runs = [type(node).__name__ for (node, _), _ in groupby(plan.owners[0])]
+    assert runs == ["Sum", "Exp", "Sum", "Exp"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("large", "meets", "added"),
+    [(27, 1, "-"), (26, 1, "----"), (13, 1, "----"), (12, 2, "wwww"), (8, 3, "vvww"), (3, 4, "vvbw"), (1, 5, "avbw")],
+)
+def test_large_gradients_are_added_up_as_soon_as_they_are_there(
+    dtype: str, large: int, meets: int, added: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small ones in one addition at the end; here are 2 + 8 + 4 + 12 elements."""
+    monkeypatch.setattr(lowering, "REDUCE_ALONE_MIN_SIZE", large)
+    graph = of_dtype(layers(), dtype)
+    places = FlatDict(shapes(graph, Parameter), lambda size: np.zeros(size, dtype))
+    plan = planned(graph, 2, places, dtype)
+    for calls, owners in zip(plan.calls, plan.owners, strict=True):
+        names = [name for (name, _), (_, direction) in zip(calls, owners, strict=True) if direction == "backward"]
+        assert names.count("barrier") == meets
+        leaves = [node for (name, _), (node, _) in zip(calls, owners, strict=True) if name == "add"]
+        assert "".join("-" if n is None else n.name for n in leaves if n is None or isinstance(n, Leaf)) == added
+
+
+def test_the_memory_of_large_parts_serves_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    for large in (2**20, 100):
+        monkeypatch.setattr(lowering, "REDUCE_ALONE_MIN_SIZE", large)
+        y = x()
+        for number in range(8):
+            y = Tanh(Dot(y, held(f"w{number}", y.shape[1], 40)))
+        graph = Graph(Sum(y))
+        sizes.append(planned(graph, 2, one_buffer(graph)).size)
+    assert sizes[1] < sizes[0] / 2

@@ -1,0 +1,281 @@
+"""The memory plan: what is in use at once lies apart, and what isn't shares memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from mmap import mmap
+from typing import Any
+
+import numpy as np
+import pytest
+from support.assertions import refused
+
+from nl_models import build
+from nl_nodes import Device, platform
+from nl_nodes.compiler.lower.arena import Arena
+from nl_nodes.compiler.lower.memory import ALIGNMENT, CHUNK, Block, Memory, assign_offsets, record_use
+from nl_nodes.runtime import Executor
+
+Use = tuple[int, int, int]
+"""Worker, number of its call, round."""
+
+
+def used(memory: Memory, size: int, uses: Sequence[Use]) -> Block:
+    block = memory.allocate(size)
+    for worker, number, round_ in uses:
+        record_use(memory, worker, number, round_, block.memory)
+    return block
+
+
+def lines(*blocks: tuple[int, Sequence[Use]]) -> tuple[list[int], int]:
+    """Where blocks of so many cache lines come to lie, whatever their order in memory, and how many lines they take."""
+    memory = Memory()
+    made = [used(memory, size * ALIGNMENT, uses) for size, uses in blocks]
+    places, end = assign_offsets(memory.blocks)
+    assert assign_offsets(memory.blocks[::-1]) == (places, end)
+    assert not any(place_ % ALIGNMENT for place_ in places.values())
+    return [places[block] // ALIGNMENT for block in made], end // ALIGNMENT
+
+
+def during(first: int, last: int, worker: int = 0) -> list[Use]:
+    """The uses of what one worker needs from one call to another, in one round."""
+    return [(worker, first, 0), (worker, last, 0)]
+
+
+def in_rounds(first: int, last: int, *workers: int) -> list[Use]:
+    return [(worker, 10 * round_ + worker, round_) for worker in workers for round_ in (first, last)]
+
+
+def test_one_worker_reuses_memory_from_the_call_after_the_last_use() -> None:
+    places, end = lines(*((1, during(call, call + 1)) for call in range(10)))
+    assert places == [0, 1] * 5
+    assert end == 2
+    often = [record_use for call in (0, 4, 8) for record_use in during(call, call)]
+    assert lines((1, often), (1, during(2, 3)), (1, during(5, 6)), (1, during(9, 9))) == ([0, 1, 1, 0], 2)
+
+
+def test_memory_passes_from_one_worker_to_another_at_a_barrier_alone() -> None:
+    assert lines((1, [(0, 0, 0)]), (1, [(1, 5, 0)]))[1] == 2
+    assert lines((1, [(0, 0, 0)]), (1, [(1, 5, 1)]))[1] == 1
+
+
+@pytest.mark.parametrize("other", [(0, 1), (0,), (1,), (2,), (1, 2)])
+def test_what_several_workers_use_is_theirs_from_its_first_round_to_its_last(other: tuple[int, ...]) -> None:
+    common = (1, in_rounds(2, 4, 0, 1))
+    for first, last in ((0, 2), (2, 2), (3, 3), (0, 6), (4, 6)):
+        assert lines(common, (1, in_rounds(first, last, *other)))[1] == 2
+    for first, last in ((0, 1), (5, 5)):
+        assert lines(common, (1, in_rounds(first, last, *other)))[1] == 1
+
+
+def test_a_block_comes_to_lie_in_the_lowest_gap_that_is_wide_enough() -> None:
+    wide, long = (4, during(0, 1)), (3, during(0, 9))
+    three, two, one = (3, during(2, 3)), (2, during(5, 6)), (1, during(4, 5))
+    assert lines(wide, long) == ([0, 4], 7)
+    assert lines(wide, long, (4, during(5, 6))) == ([0, 4, 0], 7)
+    assert lines(wide, long, three, one) == ([0, 4, 0, 0], 7)
+    assert lines(wide, long, two, one) == ([0, 4, 0, 2], 7)
+    assert lines(wide, long, (3, during(5, 6)), (2, during(5, 6))) == ([0, 4, 0, 7], 9)
+    assert lines((1, during(0, 9)), (2, during(0, 9)), (3, during(0, 9))) == ([5, 3, 0], 6)
+
+
+def test_in_one_place_after_another_come_the_large_the_long_and_the_early() -> None:
+    order = [
+        (3, in_rounds(3, 3, 0, 1)),
+        (2, in_rounds(1, 6, 0, 1)),
+        (2, in_rounds(0, 4, 0, 1)),
+        (2, in_rounds(1, 5, 0, 1)),
+        (2, in_rounds(3, 7, 0, 1)),
+        (1, in_rounds(0, 4, 0, 1)),
+        (1, in_rounds(3, 4, 0)),
+        (1, in_rounds(3, 4, 0, 1)),
+        (1, in_rounds(3, 4, 1)),
+    ]
+    expected = [0, 3, 5, 7, 9, 11, 12, 13, 14]
+    assert lines(*order) == (expected, 15)
+    assert lines(*order[::-1]) == (expected[::-1], 15)
+
+
+def test_what_lasts_shares_no_memory_used_or_not() -> None:
+    memory = Memory()
+    first, second = memory.allocate(ALIGNMENT + 1, persistent=True), memory.allocate(1, persistent=True)
+    passing = [used(memory, ALIGNMENT, during(0, 0)), used(memory, ALIGNMENT, during(1, 1))]
+    record_use(memory, 0, 5, 0, first.memory)
+    places, end = assign_offsets(memory.blocks)
+    assert [places[b] // ALIGNMENT for b in (first, second, *passing)] == [0, 2, 3, 3]
+    assert end == 4 * ALIGNMENT
+
+
+def test_what_nothing_uses_or_lies_elsewhere_takes_no_memory() -> None:
+    memory = Memory()
+    array = memory.external(np.zeros(100))
+    moved = used(memory, 10 * ALIGNMENT, during(0, 0))
+    moved.alias = array
+    memory.allocate(ALIGNMENT)
+    assert assign_offsets(memory.blocks) == ({}, 0)
+
+
+def happens_before(a: Sequence[Use], b: Sequence[Use]) -> bool:
+    """Whether all of these uses are over before any of those begins, however fast each worker is."""
+    return all((w == v and n < m) or r < s for w, n, r in a for v, m, s in b)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_blocks_that_share_memory_are_used_one_after_another(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    memory, uses = Memory(), {}
+    rounds = [np.sort(rng.integers(0, 4, 12)) for _ in range(3)]
+    for _ in range(15):
+        calls = [(w, int(n)) for w in range(3) if rng.random() < 0.5 for n in np.unique(rng.integers(0, 12, 2))]
+        chosen = [(w, n, int(rounds[w][n])) for w, n in calls]
+        uses[used(memory, int(rng.integers(1, 4 * ALIGNMENT)), chosen)] = chosen
+    places, end = assign_offsets(memory.blocks)
+    assert set(places) == {block for block, chosen in uses.items() if chosen}
+    assert max(at + block.size for block, at in places.items()) <= end
+    for a, b in combinations(places, 2):
+        apart = places[a] + a.size <= places[b] or places[b] + b.size <= places[a]
+        assert apart or happens_before(uses[a], uses[b]) or happens_before(uses[b], uses[a])
+
+
+def test_blocks_lie_apart_and_are_found_by_every_byte() -> None:
+    memory = Memory()
+    blocks = [memory.allocate(size) for size in (0, 1, ALIGNMENT, ALIGNMENT + 1, 200)]
+    assert [block.size for block in blocks] == [1, 1, ALIGNMENT, ALIGNMENT + 1, 200]
+    for block in blocks:
+        assert block.start % ALIGNMENT == 0
+        assert all(memory.block(block.memory[i:]) is block for i in (0, block.size - 1))
+    assert memory.find(beyond(blocks[1])) is None
+    assert memory.find(beyond(blocks[-1])) is None
+    assert Memory().find(blocks[0].memory) is None
+
+
+def beyond(block: Block) -> Any:
+    """The byte behind a block."""
+    return np.lib.stride_tricks.as_strided(block.memory[-1:], (2,))[1:]
+
+
+def test_arrays_elsewhere_are_told_apart_byte_by_byte() -> None:
+    bytes_ = mmap(-1, 4096)
+    parts = [np.frombuffer(bytes_, np.uint8, 8, at) for at in (16, 0, 8)]
+    for part in parts:
+        memory = Memory()
+        memory.external(part)
+        assert [memory.find(other) is not None for other in parts] == [other is part for other in parts]
+    memory = Memory()
+    for part in parts:
+        memory.external(part)
+    assert [block.start for block in memory.blocks] == sorted(part.ctypes.data for part in parts)
+    assert [memory.block(part).start for part in parts] == [part.ctypes.data for part in parts]
+
+
+def test_a_chunk_of_addresses_is_used_to_its_end_before_the_next_one() -> None:
+    memory = Memory()
+    first = memory.allocate(CHUNK - ALIGNMENT)
+    assert memory.allocate(ALIGNMENT).start == first.start + first.size
+    large = memory.allocate(CHUNK + 1)
+    assert large.size == CHUNK + 1
+
+
+def test_equal_constants_are_one_and_keep_their_place() -> None:
+    memory = Memory()
+    one = memory.constant(np.arange(6.0))
+    assert memory.constant(np.arange(6.0)) is one
+    assert memory.block(one).persistent
+    different = [np.arange(6), np.arange(6.0, dtype="float32"), np.arange(6.0).reshape(2, 3), -np.arange(6.0)]
+    found = [memory.constant(array) for array in different]
+    assert len({memory.block(array) for array in (one, *found)}) == 5
+    assert [(a.shape, a.dtype) for a in found] == [(a.shape, a.dtype) for a in different]
+
+
+def test_views_of_one_array_lie_in_one_block_that_stays() -> None:
+    memory, whole = Memory(), np.zeros((4, 6), "float32")
+    views = [whole[1:], whole[:, 2], whole.T, whole]
+    assert all(memory.external(view) is view for view in views)
+    (block,) = memory.blocks
+    assert (block.start, block.size, block.persistent, block.external) == (whole.ctypes.data, whole.nbytes, True, True)
+    assert {memory.block(view) for view in views} == {block}
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((3, 4), order="F"),
+        np.zeros((2, 3, 4), "float32").transpose(1, 0, 2).copy(order="K"),
+        np.ndarray((3, 2), "float32", mmap(-1, 64), 8, (4, 20)),
+        np.array(2.0),
+    ],
+)
+def test_an_array_in_any_order_is_one_block_from_its_first_byte_to_its_last(array: Any) -> None:
+    memory = Memory()
+    assert memory.external(array) is array
+    (block,) = memory.blocks
+    begin, end = np.lib.array_utils.byte_bounds(array)
+    assert (block.start, block.start + block.size) == (begin, end)
+
+
+def test_an_empty_array_has_a_place_of_its_own() -> None:
+    memory = Memory()
+    empty = memory.external(np.zeros((0, 3), "float32"))
+    assert (empty.shape, empty.dtype) == ((0, 3), "float32")
+    block = memory.block(empty)
+    assert (block.size, block.persistent, block.external) == (1, True, False)
+
+
+def test_more_than_all_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory()
+    with refused("one array of the plan for this batch needs 1 EiB of memory", ": give smaller batches"):
+        memory.allocate(2**60)
+    used(memory, 3 * ALIGNMENT, during(0, 0))
+    monkeypatch.setattr(platform, "memory", lambda: 2 * ALIGNMENT)
+    with refused("the plan for this batch needs 192 bytes of memory", ": give smaller batches"):
+        Arena(memory, Executor())
+
+
+def test_an_arena_gives_every_array_its_place() -> None:
+    memory, executor, whole = Memory(), Executor(), np.arange(20.0)
+    constant = memory.constant(np.arange(6.0).reshape(2, 3))
+    passing = used(memory, 100, during(0, 1))
+    moved = used(memory, 40, during(0, 1))
+    moved.alias = memory.external(whole)[10:15]
+    arena = Arena(memory, executor)
+    assert arena.size == 3 * ALIGNMENT
+    np.testing.assert_array_equal(arena.relocate(constant), np.arange(6.0).reshape(2, 3))
+    np.testing.assert_array_equal(arena.relocate(constant[1, ::2]), [3.0, 5.0])
+    values = np.ndarray(12, "float64", passing.memory)
+    name, (all_, part, number) = arena.relocate_call(("copyto", (values, values[3:9:2], 7)))
+    all_[...] = np.arange(12)
+    assert (name, number, part.tolist()) == ("copyto", 7, [3.0, 5.0, 7.0])
+    target = np.ndarray(5, "float64", moved.memory)
+    arena.relocate(target[::-1])[...] = np.arange(5)
+    assert whole[10:15].tolist() == [4.0, 3.0, 2.0, 1.0, 0.0]
+    assert np.shares_memory(arena.relocate(whole[3:]), whole)
+    assert not np.shares_memory(arena.relocate(values), values)  # which only stands for it
+    np.testing.assert_array_equal(arena.relocate(constant), np.arange(6.0).reshape(2, 3))
+
+
+def rounds_of(calls: Sequence[tuple[str, tuple[Any, ...]]]) -> list[list[tuple[Any, list[Any]]]]:
+    """Of each call between two barriers the array that it writes, and all its arrays."""
+    found: list[list[tuple[Any, list[Any]]]] = [[]]
+    for name, args in calls:
+        if name == "barrier":
+            found.append([])
+            continue
+        written = args[0] if name == "copyto" else args[3] if name.endswith(".reduce") else args[-1]
+        found[-1].append((written, [a for a in args if isinstance(a, np.ndarray)]))
+    return found
+
+
+@pytest.mark.parametrize("options", [{"name": "mlp", "hidden": (9, 8)}, {"name": "cnn3", "width": 8}])
+def test_between_two_barriers_no_worker_touches_what_another_writes(options: dict[str, Any]) -> None:
+    net = build(input_shape=(1, 8, 8), classes=3, batch_norm=True, dropout=0.3, device=DEVICE, **options)
+    lists = net.plan(True, 6).calls
+    one, other = map(rounds_of, lists)
+    assert len(one) == len(other) > 2
+    for mine, theirs in zip(one, other, strict=True):
+        for a, b in ((mine, theirs), (theirs, mine)):
+            touched = [array for _, arrays in b for array in arrays]
+            assert not any(np.shares_memory(written, array) for written, _ in a for array in touched)
+
+
+DEVICE = Device(threads=2, workers="threads")

@@ -1,0 +1,143 @@
+"""The plan: who works, what it takes and gives, and when a graph is rewritten."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nl_nodes import Add, Buffer, Constant, Dot, Exp, Graph, Input, Leaf, Mul, Node, Parameter, Sum
+from nl_nodes.compiler import Executor, Plan, compile_graph
+from nl_nodes.compiler.plan import lower
+from nl_nodes.node import NotShardable
+from nl_nodes.nodes.arithmetic import Elementwise
+from nl_nodes.runtime import executor
+from nl_nodes.typing import Shape
+
+X = frozenset({"x"})
+
+
+class Mixing(Elementwise, abstract=True):
+    """A node of which no worker can do a part."""
+
+    def forward(self, ctx, *inputs):
+        return inputs[0] * 1
+
+    def backward(self, ctx, dy):
+        return dy
+
+    def batch_axis(self, shapes, axes):
+        raise NotShardable
+
+
+def values(*shape: int) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal(shape)
+
+
+def loss(kind: type[Node] = Exp, shape: Shape | None = None) -> Graph:
+    """A loss of two layers and more, with a buffer that it updates."""
+    mean, w = Buffer(np.zeros(4), "mean"), Parameter(values(3, 4), "w")
+    y = Add(Dot(Input("x", shape, gradient=False), w), Parameter(values(4), "b"))
+    return Graph(Sum(kind(y)), y, updates={mean: Add(mean, Sum(y, 0))})
+
+
+def plan(
+    graph: Graph, feeds: Mapping[str, Any], who: Executor, samples: frozenset[str] = X, dtype: str = "float64"
+) -> Plan:
+    shapes = {name: (array.shape, dtype) for name, array in feeds.items()}
+    grads = {
+        name: np.full(leaf.value.shape, 9.0)
+        for name, leaf in graph.leaves.items()
+        if leaf.trainable and leaf.name != "x"
+    }
+    return compile_graph(graph, shapes, samples, grads, who)
+
+
+@pytest.mark.parametrize(
+    ("batch", "samples", "kind", "workers"),
+    [(5, X, Exp, 2), (2, X, Exp, 2), (1, X, Exp, 1), (5, frozenset(), Exp, 1), (5, X, Mixing, 1)],
+)
+def test_workers_share_the_samples_where_there_are_enough(batch: int, samples: Any, kind: Any, workers: int) -> None:
+    graph, feeds, two = loss(kind), {"x": values(batch, 3)}, executor("threads", 2)
+    made = plan(graph, feeds, two, samples)
+    assert len(made.calls) == len(made.owners) == workers
+    assert all(made.calls)
+    assert [len(calls) for calls in made.calls] == [len(owners) for owners in made.owners]
+    check(made, graph, feeds)
+
+
+def test_the_input_with_the_fewest_samples_decides() -> None:
+    graph = Graph(Add(Sum(Input("x")), Sum(Input("y"))))
+    for rows, workers in ((1, 1), (2, 2)):
+        feeds = {"x": ((4, 3), "float64"), "y": ((rows, 3), "float64")}
+        assert len(lower(graph, feeds, frozenset("xy"), None, 2).tapes) == workers
+
+
+def check(made: Plan, graph: Graph, feeds: Mapping[str, Any]) -> None:
+    """What the plan gives is what the graph does."""
+    for pass_index in range(2):
+        found = made.run(feeds, pass_index)
+        expected = graph.forward(**feeds)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12)
+        for name, grad in graph.backward(np.ones(())).items():
+            np.testing.assert_allclose(made.grads[name], grad, rtol=1e-12)
+
+
+def test_a_buffers_new_value_is_stored_when_asked_for() -> None:
+    graph = loss()
+    (buffer,) = graph.updates
+    made = plan(graph, {"x": values(5, 3)}, Executor())
+    _, y = made.run({"x": values(5, 3)}, 0)
+    for times in (1, 2):
+        made.run({"x": values(5, 3)}, 0)
+        np.testing.assert_allclose(buffer.value, (times - 1) * y.sum(0), rtol=1e-12)
+        made.store_updates()
+        np.testing.assert_allclose(buffer.value, times * y.sum(0), rtol=1e-12)
+
+
+def test_memory_does_not_grow_with_the_length_of_a_chain() -> None:
+    """Of what each worker has its own, and of the sums that they add up together between barriers."""
+    for link in (Exp, lambda x: Add(x, Sum(x))):
+        for workers in (Executor(), executor("threads", 2)):
+            sizes = []
+            for length in (6, 20):
+                node: Node = Input("x")
+                for _ in range(length):
+                    node = link(node)
+                sizes.append(compile_graph(Graph(node), {"x": ((4, 3), "float64")}, X, None, workers).size)
+            assert sizes[0] == sizes[1]
+
+
+def test_results_are_the_callers_own() -> None:
+    made = plan(loss(), {"x": values(5, 3)}, Executor())
+    first = made.run({"x": values(5, 3)}, 0)
+    before = [result.copy() for result in first]
+    made.run({"x": 2 * values(5, 3)}, 1)
+    assert all(map(np.array_equal, first, before))
+
+
+def test_inputs_of_another_floating_point_type_are_rounded_and_no_others_taken() -> None:
+    graph = Graph(Mul(Input("x"), Constant(np.float32(2))))
+    made = compile_graph(graph, {"x": ((3,), "float32")}, X, None, Executor())
+    (y,) = made.run({"x": values(3)}, 0)
+    np.testing.assert_array_equal(y, 2 * values(3).astype("float32"))
+    with pytest.raises(TypeError, match="cast"):
+        made.run({"x": values(3) * 1j}, 0)
+
+
+def test_another_list_may_run_in_place_of_the_plans_own() -> None:
+    alone, feeds = Executor(), {"x": values(5, 3)}
+    made = plan(loss(), feeds, alone)
+    loss_, y = made.run(feeds, 0)
+    assert [r.tolist() for r in made.run({"x": 0 * feeds["x"]}, 0, alone.load([[]]))] == [loss_, y.tolist()]
+
+
+def test_graphs_are_rewritten_but_for_those_with_empty_arrays() -> None:
+    for rows, kinds in ((5, {"Affine", "Exp", "Sum", "Add"}), (0, {"Dot", "Exp", "Sum", "Add"})):
+        graph, feeds = loss(shape=(rows, 3)), {"x": values(rows, 3)}
+        made = plan(graph, feeds, Executor())
+        assert {type(node).__name__ for node in made.graph.order if not isinstance(node, Leaf)} == kinds
+        check(made, graph, feeds)

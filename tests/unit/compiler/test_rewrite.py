@@ -1,0 +1,193 @@
+"""Rewriting: rules apply until none fits, equal nodes become one, and the rest of the graph is left as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nl_nodes import Add, AddConst, Buffer, Constant, Dot, Exp, Graph, Input, Mul, MulConst, Node, Parameter, Sum
+from nl_nodes.compiler import RULES, Provenance, rewrite
+from nl_nodes.compiler.fused import Affine
+from nl_nodes.nodes.arithmetic import Elementwise
+
+X = Input("x", (2, 3))
+
+
+def kinds(*outputs: Node, stages: Any = RULES) -> list[str]:
+    """The operations of a rewritten graph, in order."""
+    return [type(node).__name__ for node in rewrite(Graph(*outputs), stages).order if node.inputs]
+
+
+def one_less(node: Node) -> Node | None:
+    """x + n as x + (n - 1), for n > 0."""
+    match node:
+        case AddConst(inputs=(x,), c=c) if c > 0:
+            return AddConst(x, c - 1)
+    return None
+
+
+def as_product(node: Node) -> Node | None:
+    """x + 0 as 1 x."""
+    match node:
+        case AddConst(inputs=(x,), c=0):
+            return MulConst(x, 1)
+    return None
+
+
+def test_rewriting_comes_to_an_end() -> None:
+    asked = []
+
+    def less(node: Node) -> Node | None:
+        asked.append(node)
+        assert len(asked) <= 16
+        return one_less(node)
+
+    assert kinds(AddConst(Exp(AddConst(X, 3)), 2), stages=[[less]]) == ["AddConst", "Exp", "AddConst"]
+    assert len(asked) == 16  # four nodes, in three passes that change something and a last one
+
+
+def test_rules_apply_until_none_fits_and_each_stage_begins_where_the_one_before_ended() -> None:
+    node = AddConst(Exp(AddConst(X, 3)), 5)
+    assert kinds(node, stages=[[one_less], [as_product]]) == ["MulConst", "Exp", "MulConst"]
+    assert kinds(node, stages=[[as_product, one_less]]) == ["MulConst", "Exp", "MulConst"]
+    assert kinds(node, stages=[[as_product], [one_less]]) == ["AddConst", "Exp", "AddConst"]
+
+
+def test_what_no_rule_fits_is_left_as_it_is() -> None:
+    w, mean = Parameter(np.ones((3, 4)), "w"), Buffer(np.zeros(4), "mean")
+    y = Add(Dot(X, w), mean)
+    graph = Graph(Sum(Exp(y)), y, updates={mean: Sum(y, 0)})
+    same = rewrite(graph, [[one_less]])
+    assert same.order == graph.order
+    assert same.outputs == graph.outputs
+    assert same.updates == graph.updates
+
+
+def test_outputs_and_updates_are_rewritten_too() -> None:
+    mean = Buffer(np.zeros(3), "mean")
+    y = AddConst(Add(X, mean), 0)
+    found = rewrite(Graph(Exp(y), y, updates={mean: Sum(y, 0)}), [[as_product]])
+    product = found.outputs[1]
+    assert isinstance(product, MulConst)
+    assert found.outputs[0].inputs == found.updates[mean].inputs == (product,)
+
+
+class Setting(Elementwise, abstract=True):
+    """A node with one setting."""
+
+    def __init__(self, x: Node, setting: Any) -> None:
+        self.setting = setting
+        super().__init__(x)
+
+
+class Alike:
+    """Things whose text does not tell them apart."""
+
+    def __repr__(self) -> str:
+        return "alike"
+
+
+THING = Alike()
+F4, NAN = np.float32, float("nan")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (True, True),
+        (2, 2),
+        (0.5, 0.5),
+        (NAN, float("nan")),
+        (1j, 1j),
+        ("ab", "".join("ab")),
+        (b"ab", b"".join([b"a", b"b"])),
+        (None, None),
+        (F4(0.1), F4(0.1)),
+        (np.arange(3), np.arange(3)),
+        ((1, (2.0, None)), (1, (2.0, None))),
+        ([1, np.arange(3)], [1, np.arange(3)]),
+        (THING, THING),
+    ],
+)
+def test_equal_settings_make_equal_nodes_of_which_the_first_stays(one: Any, other: Any) -> None:
+    first, second = Setting(X, one), Setting(X, other)
+    graph = rewrite(Graph(Mul(first, AddConst(second, 1))), [()])
+    assert [node for node in graph.order if isinstance(node, Setting)] == [first]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (True, 1),
+        (2, 2.0),
+        (0.0, -0.0),
+        (1j, 2j),
+        ("a", b"a"),
+        ("a", "b"),
+        (b"a", b"b"),
+        (None, 0),
+        (F4(0.1), F4(0.2)),
+        (F4(0.5), 0.5),
+        (np.arange(3), np.arange(3.0)),
+        (np.arange(3), np.arange(3).astype(">i8")),
+        (np.zeros((1, 2)), np.zeros((2, 1))),
+        ((1, 2), [1, 2]),
+        ((1, 2), (1, 3)),
+        ([1, 2], [1, 3]),
+        (Alike(), Alike()),
+    ],
+)
+def test_nodes_with_different_settings_stay_two(one: Any, other: Any) -> None:
+    assert kinds(Mul(Setting(X, one), Setting(X, other)), stages=[()]) == ["Setting", "Setting", "Mul"]
+
+
+def test_equal_nodes_have_the_same_operation_and_inputs() -> None:
+    y = Input("y", (2, 3))
+    assert kinds(Add(Mul(X, y), Mul(X, y)), stages=[()]) == ["Mul", "Add"]
+    assert kinds(Add(Mul(X, y), Mul(y, X)), stages=[()]) == ["Mul", "Mul", "Add"]
+    assert kinds(Add(Mul(X, y), Add(X, y)), stages=[()]) == ["Mul", "Add", "Add"]
+    assert kinds(Add(Exp(Exp(X)), Exp(Exp(X))), stages=[()]) == ["Exp", "Exp", "Add"]
+
+
+def test_leaves_stay_apart() -> None:
+    one, two = Constant(np.ones(3)), Constant(np.full(3, 2.0))
+    assert kinds(Add(Mul(X, one), Mul(X, two)), stages=[()]) == ["Mul", "Mul", "Add"]
+
+
+class Other(Add, abstract=True):
+    """An operation derived from one that the rules know."""
+
+
+class Another(Other, abstract=True):
+    """An operation derived from that."""
+
+
+def test_a_derived_operation_is_no_part_of_a_pattern_but_what_lies_after_it_may_be() -> None:
+    w, b = Parameter(np.ones((3, 4)), "w"), Parameter(np.ones(4), "b")
+    assert kinds(Add(Dot(Add(X, X), w), b)) == ["Add", "Affine"]
+    for kind in (Other, Another):
+        assert kinds(kind(Dot(X, w), b)) == ["Dot", kind.__name__]
+        assert kinds(Add(Dot(kind(X, X), w), b)) == [kind.__name__, "Affine"]
+
+
+def test_a_node_that_a_rule_makes_belongs_to_the_layer_of_the_one_that_it_replaces() -> None:
+    node = Add(Dot(X, Parameter(np.ones((3, 4)), "w")), Parameter(np.ones(4), "b"))
+    node.path = node.inputs[0].path = "Affine 1"
+    fused = rewrite(Graph(node), RULES).outputs[0]
+    assert isinstance(fused, Affine)
+    assert fused.path == "Affine 1"
+
+
+def test_the_provenance_follows_copies_replacements_and_merged_nodes() -> None:
+    first, second = AddConst(X, 1), AddConst(X, 1)
+    last = Exp(Mul(first, second))
+    graph = Graph(last)
+    provenance = Provenance(graph)
+    exp = rewrite(graph, [[one_less, as_product]], provenance).outputs[0]
+    (product,) = exp.inputs
+    assert provenance.of(exp) == {last}
+    assert provenance.of(product) == {last.inputs[0]}
+    assert product.inputs[0] is product.inputs[1]
+    assert provenance.of(product.inputs[0]) == {first, second}

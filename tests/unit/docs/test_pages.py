@@ -1,0 +1,60 @@
+"""The pages tell the truth: the tutorial runs, README's example prints what it says, and what README names exists."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from nl_training.config.resolve import resolve
+
+ROOT = Path(__file__).resolve().parents[3]
+README = (ROOT / "README.md").read_text()
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
+
+
+def blocks(text: str, kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
+
+
+def test_the_tutorial_runs() -> None:
+    done = python("\n".join(blocks(TUTORIAL, "python")))
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_tutorials_config_option_fits_the_schema() -> None:
+    from hydra import compose, initialize_config_dir
+
+    import nl_training.config.cli  # noqa: F401  (registers the resolver of the output folder)
+
+    (option,) = blocks(TUTORIAL, "yaml")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("config")
+    cfg.model = yaml.safe_load(option)
+    assert resolve(cfg).model.name == "tiny"
+
+
+def test_readmes_example_prints_what_it_says() -> None:
+    done = python(blocks(README, "python")[0])
+    assert done.stdout == blocks(README, "text")[0], done.stderr
+
+
+def test_what_readme_names_exists() -> None:
+    for script in re.findall(r"python (scripts/\w+\.py)", README):
+        assert (ROOT / script).is_file(), script
+    sessions = (ROOT / "noxfile.py").read_text()
+    for session in re.findall(r"`nox -s (\w+)`", README):
+        assert f"def {session}(" in sessions, session
+    groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|`]+) \|$", README, re.MULTILINE))
+    assert groups <= rows.keys()
+    for group, options in ((g, rows[g]) for g in groups):
+        named = set(re.split(r"[,;] ", options.strip()))
+        assert named == {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}, group
+    for link in re.findall(r"\]\(([^)]+)\)", README + (ROOT / "README.ko.md").read_text()):
+        assert (ROOT / link).exists(), link

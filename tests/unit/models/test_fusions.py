@@ -1,0 +1,231 @@
+"""What the compiler's rules make of layers: few operations, each of which does the work of several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from support.patterns import PATTERNS, affine, agree, changed, convolution, norm, random, total, values, wired
+
+from nl_layers import Layer, Pooling, Relu, Tanh
+from nl_nodes import (
+    Add,
+    AddConst,
+    Constant,
+    Dot,
+    Exp,
+    Graph,
+    Input,
+    Leaf,
+    Log,
+    MaskedMul,
+    Max,
+    Mean,
+    Mul,
+    MulConst,
+    Node,
+    OneHot,
+    Reshape,
+    Sum,
+    Transpose,
+)
+from nl_nodes.compiler import RULES, rewrite
+from nl_nodes.compiler.fused import ChannelMean, Pool, ZeroPad
+from nl_nodes.compiler.fused.pad import NO_PADDING
+
+CONV, MEANS = "Transpose ZeroPad Conv", "Transpose ChannelMean ChannelVariance"
+ROW = "Reshape Reshape"
+BECOMES = {
+    "convolution": f"{CONV} Transpose",
+    "convolution without bias": f"{CONV} Transpose",
+    "pooling": "Transpose Pool Transpose",
+    "batch norm of images": f"Tanh {MEANS} Normalize Transpose",
+    "batch norm of features": f"Tanh Reshape {MEANS} Normalize Transpose Reshape",
+    "affine": "Affine+relu",
+    "loss": "OneHot LabelLogSoftmax Sum MulConst MulConst",
+    "dropped images": f"{CONV} Transpose IndexMask MulConst",
+    "dropped features": f"Reshape {MEANS} Normalize Transpose Reshape IndexMask MulConst",
+    "two convolutions": f"{CONV} Tanh ZeroPad Conv Transpose",
+    "batch norm's inference": f"{CONV} MulConst {ROW} Add AddConst Power {ROW} Mul {ROW} Mul {ROW} Add Transpose",
+    "two branches": f"{CONV} Conv Add Transpose",
+    "affine on maps": f"{CONV} Affine",
+    "rectified and pooled": f"{CONV}+relu+pool Transpose",
+    "normalised, rectified and pooled": f"{MEANS} Normalize+relu+pool+frame Conv Transpose",
+    "features, normalised and rectified": f"Reshape {MEANS} Normalize+relu Transpose Reshape Affine",
+}
+"""The operations that the patterns become, those that others have taken up behind a plus."""
+
+
+def layers_of(pattern: str) -> str:
+    """A pattern's name without that of its sizes."""
+    return pattern.rpartition(", ")[0]
+
+
+@pytest.mark.parametrize("pattern", [pattern for pattern in PATTERNS if layers_of(pattern) in BECOMES])
+def test_a_pattern_becomes_few_operations(pattern: str) -> None:
+    assert operations(rewrite(PATTERNS[pattern](), RULES)) == BECOMES[layers_of(pattern)]
+
+
+def operations(graph: Graph) -> str:
+    """What computes something, in order, with what it does besides."""
+    told = []
+    for node in graph.order:
+        does = {"relu": False, "pool": False, "frame": NO_PADDING} | node.attributes
+        besides = [f"+{name}" for name in ("relu", "pool", "frame") if does[name] not in (False, NO_PADDING)]
+        told += [] if isinstance(node, Leaf) else ["".join([type(node).__name__, *besides])]
+    return " ".join(told)
+
+
+def joined() -> dict[str, tuple[tuple[int, ...], list[Layer], str]]:
+    """Layers one behind the other, by how they come together: the shape that they are given, and what they become."""
+    images, one = (4, 4, 6, 6), (4, 4, 1, 1)
+    first, second, tiny = convolution(4, 4), convolution(4, 4), convolution(4, 4)
+    return {
+        "a frame is written at once": (images, [first, Relu(), second], f"{CONV}+relu+frame Conv Transpose"),
+        "pooled into a frame": (images, [first, Pooling(2, 2), second], f"{CONV}+pool+frame Conv Transpose"),
+        "pooled alone, into a frame": (images, [Pooling(2, 2), second], "Transpose Pool+frame Conv Transpose"),
+        "pooled twice": (images, [first, Pooling(2, 2), Pooling(2, 2)], f"{CONV}+pool Pool Transpose"),
+        "normalised in a frame": (images, [norm(4), first], f"{MEANS} Normalize+frame Conv Transpose"),
+        "rectified twice": (images, [first, Relu(), Relu()], f"{CONV}+relu ValueMask Transpose"),
+        "rectified when pooled": (images, [first, Pooling(2, 2), Relu()], f"{CONV}+relu+pool Transpose"),
+        "normalised maps": (images, [first, norm(4)], f"{CONV} ChannelMean ChannelVariance Normalize Transpose"),
+        "affine on one pixel": (one, [tiny, affine(4, 4)], f"{CONV} Transpose Reshape Affine"),
+        "affine on images": (images, [affine(144, 4)], "Reshape Affine"),
+        "affine layers": ((4, 5), [affine(5, 4), Relu(), affine(4, 5), Tanh()], "Affine+relu Affine Tanh"),
+    }
+
+
+@pytest.mark.parametrize("how", joined())
+def test_layers_come_together(how: str) -> None:
+    shape, layers, expected = joined()[how]
+    graph = total(*wired(shape, *layers).outputs)
+    rewritten = rewrite(graph, RULES)
+    assert operations(rewritten) == f"{expected} Mul Sum"
+    assert agree(values(rewritten), values(graph))
+
+
+SHAPES = [
+    ((4,), (4, 4), (4,)),
+    ((4, 4, 4), (4, 4), (4,)),
+    ((4, 4), (4, 4, 4), (4,)),
+    ((4, 4), (4, 4, 4), (4, 4)),
+    ((4, 4), (4, 4), ()),
+    ((4, 4), (4, 4), (1,)),
+    ((4, 4), (4, 4), (1, 4)),
+    ((4, 4), (4, 4), (4, 4)),
+    ((4, 4), (4, 5), (4, 1)),
+]
+
+
+@pytest.mark.parametrize("known", [{"x", "w", "b"}, {"w", "b"}, {"x", "b"}, {"x", "w"}, set()])
+@pytest.mark.parametrize("shapes", [*SHAPES, ((4, 3), (3, 5), (5,))])
+def test_a_product_and_an_addition_of_other_shapes_stay(shapes: tuple[tuple[int, ...], ...], known: set[str]) -> None:
+    named = dict(zip("xwb", shapes, strict=True))
+    x, w, b = (Input(name, shape if name in known else None) for name, shape in named.items())
+    graph = Graph(Sum(Add(Dot(x, w), b)))
+    rewritten = rewrite(graph, RULES)
+    feeds = {name: random(*shape) for name, shape in named.items()}
+    assert operations(rewritten) == ("Affine Sum" if shapes not in SHAPES and len(known) == 3 else "Dot Add Sum")
+    assert agree(values(rewritten, **feeds), values(graph, **feeds))
+
+
+@pytest.mark.parametrize("unknown", ["x", "parameters", "all"])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_without_shapes_a_graph_is_rewritten_to_an_equal_one_or_not_at_all(pattern: str, unknown: str) -> None:
+    """As of a network whose input has no shape before it runs."""
+    (result,) = PATTERNS[pattern]().outputs
+    graph = Graph(Mul(result, Constant(random(*result.shape or ()))))
+    leaves = [leaf for leaf in graph.leaves.values() if leaf.name != "t" and not isinstance(leaf, Constant)]
+    come = {leaf for leaf in leaves if unknown in ("all", "x" if leaf.name == "x" else "parameters")}
+    feeds = {leaf.name: random(*leaf.shape or ()) for leaf in come}
+    new = changed(graph, {leaf: Input(leaf.name) for leaf in come})
+    rewritten = rewrite(new, RULES)
+    assert agree(values(rewritten, **feeds), values(new, **feeds))
+
+
+CUBE, OTHER = AddConst(Input("x", (3, 3, 3)), 1), Exp(Input("y", (3, 3, 3)))
+COLUMN, ROUND, SWAP = Input("z", (3, 3, 1)), (1, 2, 0), (0, 2, 1)
+IMAGES = Transpose(Input("maps", (2, 3, 4, 5)), (2, 3, 0, 1))
+MOVES: dict[str, tuple[Node, str]] = {
+    "there and back": (Transpose(Transpose(CUBE, ROUND), (2, 0, 1)), "AddConst"),
+    "there and on": (Transpose(Transpose(CUBE, ROUND), ROUND), "AddConst Transpose Transpose"),
+    "swapped and on": (Transpose(Transpose(CUBE, (1, 0, 2)), SWAP), "AddConst Transpose Transpose"),
+    "two alike": (Add(Transpose(CUBE, ROUND), Transpose(OTHER, ROUND)), "AddConst Exp Add Transpose"),
+    "two alike, multiplied": (Mul(Transpose(CUBE, ROUND), Transpose(OTHER, ROUND)), "AddConst Exp Mul Transpose"),
+    "two alike that broadcast": (Add(Transpose(CUBE, ROUND), Transpose(COLUMN, ROUND)), "AddConst Add Transpose"),
+    "two apart": (Add(Transpose(CUBE, ROUND), Transpose(OTHER, SWAP)), "AddConst Transpose Exp Transpose Add"),
+    "two far apart": (Add(Transpose(CUBE, SWAP), Transpose(OTHER, ROUND)), "AddConst Transpose Exp Transpose Add"),
+    "beside channels": (Mul(IMAGES, Input("row", (1, 5, 1, 1))), "Reshape Mul Transpose"),
+    "beside pixels": (Mul(IMAGES, Input("image", (1, 1, 2, 3))), "Transpose Mul"),
+    "beside samples": (Mul(IMAGES, Input("column", (4, 1, 1, 1))), "Transpose Mul"),
+    "reshaped to the same": (Reshape(CUBE, (0, 3, -1)), "AddConst"),
+    "reshaped to another": (Exp(Reshape(CUBE, (0, -1))), "AddConst Exp Reshape"),
+}
+
+
+@pytest.mark.parametrize("how", MOVES)
+def test_moves_are_put_off_or_left_out(how: str) -> None:
+    node, expected = MOVES[how]
+    graph = total(node)
+    rewritten = rewrite(graph, RULES)
+    assert operations(rewritten) == f"{expected} Mul Sum"
+    feeds = {name: random(*leaf.shape or ()) for name, leaf in graph.leaves.items() if isinstance(leaf, Input)}
+    assert agree(values(rewritten, **feeds), values(graph, **feeds))
+
+
+def test_a_mean_of_no_elements_stays() -> None:
+    assert operations(rewrite(Graph(Mean(Input("x", (0, 0)), 0)), RULES)) == "Mean"
+
+
+@pytest.mark.parametrize(("over", "expected"), [(Pool, "Pool"), (partial(ZeroPad, padding=(2, 0, 1, 3)), "ZeroPad")])
+@pytest.mark.parametrize("pattern", ["convolution, sizes alike", "batch norm of images, sizes alike"])
+def test_what_writes_into_a_frame_does_not_do_what_comes_after_it(pattern: str, over: Any, expected: str) -> None:
+    (images,) = rewrite(PATTERNS[pattern](), RULES).outputs
+    graph = total(over(ZeroPad(images.inputs[0], (0, 2, 1, 1))))
+    rewritten = rewrite(graph, RULES)
+    assert operations(rewritten).endswith(f"+frame {expected} Mul Sum")
+    assert agree(values(rewritten), values(graph))
+
+
+OTHERS: dict[str, tuple[tuple[int, ...], Callable[[Node], Node]]] = {
+    "images for maps": ((4, 4, 4, 4), lambda x: x),
+    "samples for channels": ((4, 4, 4, 4), lambda x: Transpose(x, (2, 3, 1, 0))),
+    "others": ((4, 4, 4, 4), lambda x: Transpose(Exp(x), (2, 3, 0, 1))),
+    "one channel": ((4, 4), lambda x: Transpose(Reshape(x, (-1, 1, 1, 1)), (2, 3, 0, 1))),
+    "one channel of columns": ((4, 4), lambda x: Transpose(Reshape(x, (4, 1, 4, 1)), (2, 3, 0, 1))),
+}
+
+
+@pytest.mark.parametrize("of", OTHERS)
+def test_the_mean_of_others_makes_no_variance(of: str) -> None:
+    shape, maps = OTHERS[of]
+    x = Input("x", shape)
+    row, axes = ((1, -1, 1, 1), (0, 2, 3)) if len(shape) == 4 else ((1, -1), 0)
+    apart = Add(x, MulConst(Reshape(ChannelMean(maps(x)), row), -1))
+    graph = total(Mean(Mul(apart, apart), axes, keepdims=True))
+    rewritten = rewrite(graph, RULES)
+    assert "ChannelVariance" not in operations(rewritten)
+    assert agree(values(rewritten), values(graph))
+
+
+SOFTMAX: dict[str, tuple[tuple[int, ...], Callable[[Node], Node], Callable[[Node], Node]]] = {
+    "shifted by another's largest": ((4, 4), lambda x: Input("z", (4, 4)), lambda x: x),
+    "labels of one class": ((4, 4), lambda x: x, lambda x: Sum(x, 1, keepdims=True)),
+    "of three axes": ((4, 4, 4), lambda x: x, lambda x: x),
+}
+
+
+@pytest.mark.parametrize("how", SOFTMAX)
+def test_what_is_no_label_of_log_softmax_stays(how: str) -> None:
+    shape, largest, like = SOFTMAX[how]
+    x, t = Input("x", shape), Input("t", (4,) if len(shape) == 2 else shape, gradient=False)
+    shifted = Add(x, MulConst(Max(largest(x), -1, keepdims=True), -1))
+    logs = Add(shifted, MulConst(Log(Sum(Exp(shifted), -1, keepdims=True)), -1))
+    graph = total(Sum(MaskedMul(OneHot(t, like(logs)), logs), 1))
+    rewritten = rewrite(graph, RULES)
+    assert "LabelLogSoftmax" not in operations(rewritten)
+    feeds = {"t": np.zeros(t.shape or (), int)} | ({"z": random(4, 4)} if "z" in graph.leaves else {})
+    assert agree(values(rewritten, **feeds), values(graph, **feeds))

@@ -1,0 +1,84 @@
+"""Right gradients at ties, in saturation, and of which only rounding is left: none is called wrong."""
+
+import numpy as np
+import pytest
+
+from nl_nodes import (
+    Add,
+    AddConst,
+    Exp,
+    Graph,
+    Input,
+    Max,
+    Mean,
+    MulConst,
+    Node,
+    Parameter,
+    Sigmoid,
+    Sum,
+    Tanh,
+    ValueMask,
+)
+from nl_nodes.nodes.arithmetic import Elementwise
+from nl_nodes.verify import certify, complex_step, first_wrong
+from nl_nodes.verify.rounding import ROUGH, RoughPass, rounding
+
+RNG = np.random.default_rng(4)
+
+
+class Slipping(Elementwise, abstract=True):
+    """y = x, with rounding errors that only complex numbers have, as products of matrices do."""
+
+    def forward(self, ctx, *inputs):
+        x = inputs[0]
+        return x + 1e-17 * np.sign(np.arange(x.size) - 1).reshape(x.shape) if np.iscomplexobj(x) else x
+
+    def backward(self, ctx, dy):
+        return dy
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"), [(ValueMask, [0, 0, 0]), (lambda x: Max(x, axis=0), [1, 0, 0])], ids=["rectifier", "maximum"]
+)
+def test_a_complex_step_takes_the_branches_of_the_real_pass(node, expected: list[int]) -> None:
+    graph, feeds = Graph(Sum(node(Slipping(Input("x"))))), {"x": np.zeros(3)}
+    found = [complex_step(graph, feeds, "x", direction, 1.0) for direction in np.eye(3)]
+    assert found == expected == graph.run(**feeds).backward(1.0)["x"].tolist()
+
+
+def test_a_complex_step_stays_small_where_derivatives_are_huge() -> None:
+    x: Node = Input("x")
+    for _ in range(12):
+        x = Tanh(MulConst(x, 316.0))
+    assert complex_step(Graph(x), {"x": np.zeros(1)}, "x", np.ones(1), 1.0) == pytest.approx(316.0**12)
+
+
+@pytest.mark.parametrize("node", [Tanh, Sigmoid])
+def test_saturated_activations_are_no_fault(node: type[Node]) -> None:
+    for size in (20.0, 40.0, 200.0):
+        assert first_wrong(Graph(Sum(node(Parameter(np.array([size, size + 1, -size]), "p")))), {}) is None
+
+
+def test_a_large_gap_between_logits_is_no_fault() -> None:
+    logits = Parameter(np.array([[1e20, 0.0, -1e20]]), "p")
+    shifted = Add(logits, MulConst(Max(logits, axis=1, keepdims=True), -1))
+    assert first_wrong(Graph(Sum(Exp(shifted))), {}) is None
+
+
+def test_a_gradient_that_is_rounding_alone_is_told_apart_from_a_wrong_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, b = Parameter(RNG.standard_normal((8, 3)), "x"), Parameter(RNG.standard_normal(3), "b")
+    y = Add(x, b)  # less its mean, where nothing is left of b
+    graph = Graph(Sum(Exp(Add(y, MulConst(Mean(y, 0, keepdims=True), -1)))))
+    assert 0 < np.abs(graph.run().backward(1.0)["b"]).max() < 1e-11
+    assert {v.name: v.verdict for v in certify(graph, {}, 1.25).tensors} == {"x": "verified", "b": "cancelled"}
+    right = MulConst.backward
+    monkeypatch.setattr(MulConst, "backward", lambda self, ctx, dy: right(self, ctx, dy) * (1 + 1e-7))
+    assert {v.verdict for v in certify(graph, {}, 1.25).tensors} == {"failed"}
+
+
+def test_rounding_is_what_float32_shows_too() -> None:
+    graph = Graph(Sum(Exp(AddConst(Tanh(MulConst(Input("x"), 3)), -1))))
+    x = RNG.standard_normal(1000).astype(np.float32)
+    exact, single = (graph.run(x=x.astype(d)).backward(np.ones((), d))["x"] for d in ("float64", "float32"))
+    rough = RoughPass(graph, {"x": x.astype("float64")}).backward(1.0)["x"]
+    assert rounding(exact, rough, ROUGH) == pytest.approx(rounding(exact, single, 2.0**-24), rel=2)

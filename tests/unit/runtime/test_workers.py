@@ -1,0 +1,414 @@
+"""Executors: messages between processes, the memory that they share, the place where they meet, and their lists."""
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nl_nodes import DeviceError
+from nl_nodes.device.cpu import philox
+from nl_nodes.platform import cores
+from nl_nodes.runtime import Executor, Processes, Threads, protocol, shared_memory
+from nl_nodes.runtime.executor import merge_calls, parallel_workers
+from nl_nodes.runtime.worker_main import Worker
+
+LINE = shared_memory.LINE_WORDS
+TEAM = sys.modules["nl_nodes.runtime.executor"]  # the package has a function of that name
+MEET = ("barrier", ())
+
+
+@pytest.fixture(scope="module")
+def processes() -> Processes:
+    """Shared by tests that leave them as they were; they take a second to start."""
+    return Processes(2)
+
+
+@pytest.fixture(params=["alone", "threads", "processes"])
+def executor(request: pytest.FixtureRequest) -> Executor:
+    made: dict[str, Callable[[], Executor]] = {"alone": Executor, "threads": lambda: Threads(2)}
+    return made[request.param]() if request.param in made else request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["threads", "processes"])
+def two(request: pytest.FixtureRequest) -> Executor:
+    return Threads(2) if request.param == "threads" else request.getfixturevalue("processes")
+
+
+def numbers(executor: Executor, count: int = 4) -> np.ndarray:
+    return executor.memory(8 * count).view(np.float64)
+
+
+# Messages
+
+
+def connection() -> tuple[socket.socket, socket.socket]:
+    """Its second end does not wait for ever for what does not come."""
+    here, there = socket.socketpair()
+    there.settimeout(10)
+    return here, there
+
+
+def test_messages_arrive_one_by_one_whatever_the_pieces_they_come_in() -> None:
+    here, there = connection()
+    with here, there:
+        long = {"text": "x" * 3_000_000}
+        sender = Thread(target=lambda: [protocol.send(here, m) for m in ({"a": 1}, long, {"b": 2})])
+        sender.start()
+        assert [protocol.receive(there) for _ in range(3)] == [({"a": 1}, None), (long, None), ({"b": 2}, None)]
+        sender.join()
+        body = json.dumps([3]).encode()
+        for byte in protocol.HEAD.pack(len(body)) + body:
+            here.send(bytes([byte]))
+        assert protocol.receive(there) == ([3], None)
+
+
+def test_a_message_that_breaks_off_is_an_end() -> None:
+    for sent in (b"", b"\1", protocol.HEAD.pack(5), protocol.HEAD.pack(5) + b"[1"):
+        here, there = connection()
+        with there:
+            with here:
+                here.sendall(sent)
+            with pytest.raises(EOFError):
+                protocol.receive(there)
+
+
+def test_a_descriptor_travels_beside_its_message() -> None:
+    here, there = connection()
+    read, write = os.pipe()
+    with here, there:
+        protocol.send(here, {"a": 1}, write)
+        protocol.send(here, {"b": 2})
+        message, found = protocol.receive(there)
+        assert message == {"a": 1}
+        assert found is not None
+        os.write(found, b"through")
+        assert os.read(read, 10) == b"through"
+        assert protocol.receive(there) == ({"b": 2}, None)
+    for descriptor in (read, write, found):
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("value", [3, 0.1, "same_kind", None, True, (0, 2), (), np.float32(0.1), np.int64(-3)])
+def test_an_argument_arrives_as_it_was(value: Any) -> None:
+    found = protocol.decode(json.loads(json.dumps(protocol.encode(value))), {})
+    assert type(found) is type(value)
+    assert found == value
+
+
+def test_an_array_is_a_view_of_its_segment() -> None:
+    memory = np.arange(60, dtype=np.int16)
+    found = protocol.decode({"array": [1, 4, (3, 2), (2, 6), "<i2"]}, {0: np.zeros(200, np.uint8), 1: memory})
+    np.testing.assert_array_equal(found, [[2, 5], [3, 6], [4, 7]])
+    assert found.dtype == np.int16
+    assert np.shares_memory(found, memory)
+
+
+# Memory and meetings
+
+
+def test_all_who_open_a_descriptor_see_the_same_cleared_memory() -> None:
+    descriptor, memory = shared_memory.create(100)
+    other = shared_memory.open_memory(descriptor, 100)
+    assert os.fstat(descriptor).st_size == memory.nbytes == other.nbytes == 100
+    os.close(descriptor)
+    assert not memory.any()
+    memory[99] = 7
+    assert other[99] == 7
+
+
+def places(memory: np.ndarray, count: int) -> np.ndarray:
+    """Each worker's counter, at the beginning of a cache line of its own."""
+    return memory.view(np.int64).reshape(count, LINE)[:, 0]
+
+
+def test_a_worker_that_meets_waits_for_each_of_the_others() -> None:
+    memory = np.zeros(shared_memory.counters(3), np.uint8)
+    came = places(memory, 3)
+    seen = []
+
+    def one_more_comes() -> None:
+        seen.append(came.tolist())
+        assert len(seen) < 10
+        came[0 if len(seen) % 2 else 2] = came[1]
+
+    spin_barrier = shared_memory.SpinBarrier(memory, 1, 3, one_more_comes, 1)
+    spin_barrier.barrier()
+    assert spin_barrier.arrivals == 1
+    spin_barrier.barrier()
+    spin_barrier.advance_to(7)
+    assert seen == [[0, 1, 0], [1, 1, 0], [1, 2, 1], [2, 2, 1], [2, 7, 2], [7, 7, 2]]
+    came[:] = 9, 8, 9
+    spin_barrier.barrier()  # the others are further
+    assert came.tolist() == [9, 9, 9]
+    assert len(seen) == 6
+
+
+@pytest.mark.parametrize("spins", [1, 500, shared_memory.SPINS])
+def test_looking_lets_others_run_now_and_then(spins: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often as was said; and after `SPINS` looks it asks whether the others live."""
+    memory = np.zeros(shared_memory.counters(2), np.uint8)
+    let, asked = [], []
+
+    def alive() -> None:
+        asked.append(len(let))
+        assert len(asked) < 5
+        places(memory, 2)[0] = len(asked) // 3
+
+    monkeypatch.setattr(shared_memory, "let_others_run", lambda: let.append(None))
+    shared_memory.SpinBarrier(memory, 1, 2, alive, spins).barrier()
+    assert asked == [n * (shared_memory.SPINS // spins) for n in (1, 2, 3)]
+
+
+def test_workers_that_share_a_core_look_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_memory, "cpu_count", lambda: 3)
+    assert [shared_memory.spins(count) for count in (2, 3, 4)] == [shared_memory.SPINS, shared_memory.SPINS, 1]
+
+
+# A worker process's side, in this one
+
+
+def test_a_worker_does_what_it_is_told() -> None:
+    worker, mapped = Worker(1, 2), []
+    for number, size in ((5, shared_memory.counters(2)), (6, shared_memory.counters(2))):
+        descriptor, memory = shared_memory.create(size)
+        worker.take({"memory": size, "number": number}, descriptor)
+        mapped.append(memory)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+    came, data = places(mapped[0], 2), mapped[1].view(np.float64)
+    data[:] = 2
+    came[0] = 1  # the other one has come already
+    array = {"array": [6, 8, [2], [8], "<f8"]}
+    worker.take(
+        {"load": [["multiply", [array, 3.0, array]], ["random_bits", [7, 1, 0, words_at(6, 64)]]], "number": 9}, None
+    )
+    worker.take({"run": 9, "pass": 4}, None)
+    assert came.tolist() == [1, 1]
+    assert data[:4].tolist() == [2, 6, 6, 2]
+    np.testing.assert_array_equal(mapped[1][64:96].view(np.uint64), philox(7, 1, 4, 4, 0))
+    worker.take({"free": "load", "number": 9}, None)
+    worker.take({"free": "memory", "number": 6}, None)
+    assert not worker.lists
+    assert list(worker.segments) == [5]
+
+
+def words_at(number: int, at: int) -> dict[str, Any]:
+    return {"array": [number, at, [4], [8], "<u8"]}
+
+
+# Lists of calls
+
+
+def test_merged_lists_have_all_calls_between_the_same_barriers() -> None:
+    calls = [[(f"before {n}", ()), MEET, (f"behind {n}", ()), MEET] for n in range(3)]
+    names = [[name for name, _ in one] for one in merge_calls(calls, 2)]
+    assert names == [
+        ["before 0", "before 2", "barrier", "behind 0", "behind 2", "barrier"],
+        ["before 1", "barrier", "behind 1", "barrier"],
+    ]
+    assert merge_calls(calls, 3) == merge_calls(calls, 7) == calls
+
+
+def test_there_are_no_more_workers_than_cores_but_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for available in (1, 2, 4):
+        monkeypatch.setattr(TEAM, "cpu_count", lambda: available)  # noqa: B023
+        found.append([parallel_workers(count) for count in (2, 3, 8)])
+    assert found == [[2, 2, 2], [2, 2, 2], [2, 3, 4]]
+
+
+def test_memory_has_the_bytes_that_were_asked_for_and_none_where_there_are_none(executor: Executor) -> None:
+    for count in (0, 1, 5000):
+        memory = executor.memory(count)
+        assert memory.nbytes == count
+        assert not memory.any()
+
+
+def test_random_words_are_those_of_the_pass_and_it_leaves_the_caller_its_cores(executor: Executor) -> None:
+    free = cores()
+    words = [executor.memory(48).view(np.uint64) for _ in range(executor.count)]
+    loaded = executor.load([[("random_bits", (3, 5, 8 * n, own))] for n, own in enumerate(words)])
+    for pass_index in (0, 4):
+        executor.run(loaded, pass_index)
+        for n, own in enumerate(words):
+            np.testing.assert_array_equal(own, philox(3, 5, pass_index, 6, 8 * n))
+    assert cores() == free
+
+
+def test_a_plan_for_one_worker_is_run_by_the_caller_alone(executor: Executor) -> None:
+    own, words = numbers(executor), executor.memory(48).view(np.uint64)
+    own[:] = 3
+    loaded = executor.load([[("add.reduce", (own[:, None], 0, None, own[:1])), ("random_bits", (3, 5, 0, words))]])
+    executor.run(loaded, 2)
+    assert own.tolist() == [12, 3, 3, 3]
+    np.testing.assert_array_equal(words, philox(3, 5, 2, 6, 0))
+
+
+def test_each_worker_runs_its_own_list_and_waits_at_the_barriers(two: Executor) -> None:
+    a, b, total = (numbers(two) for _ in range(3))
+    first = [("multiply", (a, 2.0, a)), MEET, ("add", (a, b, total)), MEET, ("maximum", (total, 15.0, a))]
+    second = [("add", (b, 1.0, b)), MEET, MEET, ("subtract", (total, b, b))]
+    loaded = two.load([first, second])
+    for _ in range(50):
+        a[:], b[:], total[:] = [1, 2, 3, 4], [5, 6, 7, 8], 0
+        two.run(loaded, 0)
+        assert total.tolist() == [8, 11, 14, 17]
+        assert a.tolist() == [15, 15, 15, 17]
+        assert b.tolist() == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("kind", [Threads, Processes])
+def test_more_lists_than_cores_are_run_by_fewer_workers(kind: type[Executor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TEAM, "cpu_count", lambda: 1)
+    executor = kind(5)
+    own, neighbours = (numbers(executor, 5).reshape(5, 1) for _ in range(2))
+    lists = [[("copyto", (own[n], n + 1)), MEET, ("copyto", (neighbours[n], own[n - 1]))] for n in range(5)]
+    executor.run(executor.load(lists), 0)
+    assert executor.count == 5
+    assert neighbours.ravel().tolist() == [5, 1, 2, 3, 4]
+
+
+def test_results_that_are_not_finite_come_without_warnings(executor: Executor) -> None:
+    both = [numbers(executor) for _ in range(executor.count)]
+    executor.run(executor.load([[("divide", (one, 0.0, one))] for one in both]), 0)
+    assert np.isnan(both).all()
+
+
+# Failures
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_thread_that_fails_ends_the_pass_of_all_and_the_next_one_is_right(number: int) -> None:
+    check_failure(Threads(2), number)
+
+
+def test_a_caller_that_fails_ends_the_pass_of_all_and_the_next_one_is_right(processes: Processes) -> None:
+    check_failure(processes, 0)
+
+
+def check_failure(executor: Executor, number: int) -> None:
+    """Fail between two barriers, at which the other worker waits."""
+    value, copies = (numbers(executor) for _ in range(2))
+    lists = [
+        [MEET, MEET, ("copyto", (copies, value)), ("multiply", (copies, 1.0, copies))],
+        [("add", (value, 1.0, value)), MEET, MEET],
+    ]
+
+    def fail() -> None:
+        raise MemoryError("full")
+
+    for done in range(1, 4):
+        failing = executor.load(lists)
+        (failing[number] if isinstance(failing, list) else failing.own).insert(1 + number, (fail, ()))
+        with pytest.raises(MemoryError, match="full"):
+            executor.run(failing, 0)
+        value[:] = done
+        executor.run(executor.load(lists), 0)
+        assert copies.tolist() == [done + 1] * 4
+    assert executor.complete
+
+
+def test_a_worker_that_is_gone_is_told_whatever_is_asked_of_the_rest() -> None:
+    executor = Processes(2)
+    loaded, free = executor.load([[], []]), cores()
+    executor.run(loaded, 0)
+    assert executor.complete
+    executor.children[0].kill()
+    executor.children[0].wait()
+    assert not executor.complete
+    for ask in (lambda: executor.run(loaded, 0), lambda: executor.load([[], []]), lambda: executor.memory(8)):
+        with pytest.raises(DeviceError, match="a worker process ended"):
+            ask()
+        assert cores() == free
+
+
+# What worker processes take, and give back
+
+
+def test_a_worker_ends_with_its_connection_and_not_by_ctrl_c() -> None:
+    executor = Processes(2)
+    loaded, worker = executor.load([[], []]), executor.children[0]
+    executor.run(loaded, 0)
+    worker.send_signal(signal.SIGINT)
+    executor.run(loaded, 0)
+    executor._links[0].close()
+    assert worker.wait(60) == 0
+
+
+@pytest.fixture
+def two_cores() -> Iterator[list[int]]:
+    """This process on two cores alone."""
+    before = cores()
+    if len(before) < 2:
+        pytest.skip("needs two cores")
+    os.sched_setaffinity(0, before[:2])
+    yield before[:2]
+    os.sched_setaffinity(0, before)
+
+
+def cores_during_a_pass(executor: Processes) -> tuple[list[int], set[int]]:
+    """Those of the caller and of the other worker."""
+    loaded, seen = executor.load([[], []]), []
+    executor.run(loaded, 0)
+    loaded.own.append((lambda: seen.append((cores(), os.sched_getaffinity(executor.children[0].pid))), ()))
+    executor.run(loaded, 0)
+    return seen[0]
+
+
+def test_each_worker_has_a_core_of_its_own_during_a_pass(two_cores: list[int]) -> None:
+    assert cores_during_a_pass(Processes(2)) == (two_cores[:1], {two_cores[1]})
+    assert cores() == two_cores
+
+
+def test_workers_with_a_quota_of_fewer_cores_run_where_they_may(
+    two_cores: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nl_nodes.runtime.processes.cpu_count", lambda: 1)
+    executor = Processes(2)
+    assert cores_during_a_pass(executor) == (two_cores, set(two_cores))
+    os.sched_setaffinity(0, two_cores[1:])
+    assert cores_during_a_pass(executor) == (two_cores[1:], set(two_cores))
+    assert cores() == two_cores[1:]
+
+
+def test_memory_and_lists_that_nothing_uses_are_given_back_by_all(processes: Processes) -> None:
+    """When memory or a list is asked for the next time."""
+    idle = processes.load([[], []])
+    for more, ask in ((0, lambda: processes.load([[], []])), (1, lambda: processes.memory(1))):
+        processes.run(idle, 0)
+        before = [held(os.getpid()), held(processes.children[0].pid)]
+        for _ in range(3):
+            memory = [processes.memory(4096) for _ in range(4)]
+            del memory[1]  # the next one may lie in its place, between others
+            memory.append(processes.memory(4096))
+            views = [one.view(np.float64) for one in memory]
+            processes.run(processes.load([[], [("copyto", (view, 2.0)) for view in views]]), 0)
+            assert all((view == 2).all() for view in views)
+            del memory, views
+        ctx = ask()
+        processes.run(idle, 0)
+        expected = [(mappings + more, files + more) for mappings, files in before]
+        assert [held(os.getpid()), held(processes.children[0].pid)] == expected
+        del ctx
+
+
+def held(pid: int) -> tuple[int, int]:
+    """How many mappings of shared memory, and open files, a process has."""
+    process = Path(f"/proc/{pid}")
+    return (process / "maps").read_text().count("memfd:nl-nodes"), len(list((process / "fd").iterdir()))
+
+
+def test_an_array_outside_of_the_workers_memory_is_refused(processes: Processes) -> None:
+    inside = processes.memory(4096)
+    with pytest.raises(DeviceError, match="outside"):
+        processes.load([[], [("copyto", (np.zeros(4), 0))]])
+    processes.run(processes.load([[], [("copyto", (inside[4095:], 3)), ("copyto", (processes.memory(0), 3))]]), 0)
+    assert inside[4095] == 3

@@ -1,0 +1,185 @@
+"""Searches in a real store: nested runs, pruning, a parent that sums up, and one that is killed and goes on."""
+
+import os
+import re
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from matplotlib.image import imread
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+from support.assertions import refused
+from support.scripts import Started, python
+from support.stores import empty_store
+from support.sweeps import watch
+
+from nl_training.config.cli import check
+from nl_training.search.search import AGAIN, search
+from nl_training.tracking.parent_run import find
+from nl_training.tracking.store import Store
+
+SMALL = ["model=mlp", "data=digits", "model.width=16", "verify=off"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("searches")
+
+
+@pytest.fixture(scope="module")
+def client(folder: Path) -> MlflowClient:
+    return watch(empty_store(folder))
+
+
+def start(folder: Path, *arguments: str, how: Callable[..., Any] = Started) -> Any:
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/runs.db", "OPENBLAS_NUM_THREADS": "1"}
+    return how("search.py", *arguments, env=environment)
+
+
+def finish(process: Any) -> str:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert "Traceback" not in err
+    return out
+
+
+def found(client: MlflowClient, experiment: str) -> tuple:
+    """The parent and its children in the order of their start, as far as they are there."""
+    ctx = client.get_experiment_by_name(experiment)
+    runs = client.search_runs([ctx.experiment_id], order_by=["attributes.start_time ASC"]) if ctx else []
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert len(parents) <= 1
+    assert all(child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id for child in children)
+    return (parents[0] if parents else None), children
+
+
+def trials(folder: Path, run_id: str) -> list:
+    return optuna.load_study(storage=f"sqlite:///{folder}/optuna.db", study_name=run_id).trials
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path, client: MlflowClient):
+    """Rates far too small are pruned once a good one has finished, and one far too large diverges."""
+    searched = ["optimizer=sgd", "optimizer.lr=choice(1e-9,0.1,0.2,1e30)", "search=random", "search.startup=1"]
+    more = ["seed=9", "search.trials=5", "trainer.epochs=4", "tracking.experiment_name=done"]
+    out = finish(start(folder, *SMALL, *searched, *more, how=python))
+    run, children = found(client, "done")
+    return run, children, trials(folder, run.info.run_id), out
+
+
+def test_every_trial_is_a_run_under_one_parent(done) -> None:
+    run, children, tried, _ = done
+    assert run.info.status == "FINISHED"
+    assert len(children) == len(tried) == 5
+    assert [child.data.tags["search.trial"] for child in children] == [str(trial.number) for trial in tried]
+    for child, trial in zip(children, tried, strict=True):
+        assert float(child.data.params["optimizer.lr"]) == float(trial.params["optimizer.lr"])
+
+
+def test_trials_end_as_they_should(done) -> None:
+    _, children, tried, _ = done
+    for child, trial in zip(children, tried, strict=True):
+        rate = float(trial.params["optimizer.lr"])
+        if rate == 1e30:
+            assert (child.info.status, trial.state) == ("FAILED", TrialState.PRUNED)
+            assert "the loss became" in child.data.tags["error"]
+        elif trial.state == TrialState.COMPLETE:
+            assert child.info.status == "FINISHED"
+            assert child.data.metrics["best/val_acc"] == pytest.approx(trial.value, abs=1e-12)
+        else:
+            assert (child.info.status, trial.state) == ("KILLED", TrialState.PRUNED)
+            assert child.data.tags["error"].startswith("Pruned: validation accuracy")
+            assert 2 <= child.data.metrics["epoch"] < 4
+    ends = {(float(trial.params["optimizer.lr"]), trial.state) for trial in tried}
+    assert {(1e30, TrialState.PRUNED), (1e-9, TrialState.PRUNED), (0.1, TrialState.COMPLETE)} <= ends
+
+
+def test_the_parent_sums_up(client: MlflowClient, done, tmp_path: Path) -> None:
+    run, children, tried, out = done
+    best = max((t for t in tried if t.state == TrialState.COMPLETE), key=lambda t: t.value)
+    (child,) = [c for c in children if c.data.tags["search.trial"] == str(best.number)]
+    assert run.data.tags["best.run"] == child.info.run_id
+    for key in ("best/val_acc", "final/test_acc"):
+        assert run.data.metrics[key] == child.data.metrics[key]
+    complete = sum(t.state == TrialState.COMPLETE for t in tried)
+    assert run.data.tags["trials"] == f"{complete} finished, {5 - complete} pruned"
+    for name in ("history.png", "slices.png", "importances.png"):
+        assert imread(client.download_artifacts(run.info.run_id, name, str(tmp_path))).std() > 0
+    assert f"best   validation accuracy {best.value:.4f}, trial {best.number}" in out
+
+
+def test_the_best_config_is_told_as_a_command(done) -> None:
+    run, children, _, out = done
+    (command,) = re.findall(r"again +python scripts/train\.py (.*)", out)
+    assert run.data.tags["best.command"].endswith(command)
+    config = check(shlex.split(command), multirun=False)
+    (child,) = [c for c in children if c.info.run_id == run.data.tags["best.run"]]
+    assert str(config.optimizer.lr) == child.data.params["optimizer.lr"]
+    assert str(config.model.width) == child.data.params["model.width"] == "16"
+    assert str(config.trainer.epochs) == child.data.params["trainer.epochs"] == "4"
+
+
+def test_a_killed_search_goes_on_and_loses_nothing(
+    folder: Path,
+    client: MlflowClient,
+    done,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = "tracking.experiment_name=killed"
+    searched = ["optimizer.lr=tag(log,interval(1e-3,1e-1))", "search.trials=8", "search.prune=false"]
+    store = Store.open(f"sqlite:///{folder}/runs.db", "killed")
+    process = start(folder, *SMALL, *searched, "trainer.epochs=40", name)
+    deadline = time.monotonic() + 200
+    while len(found(client, "killed")[1]) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    run, _ = found(client, "killed")
+    with refused(run.info.run_id, str(process.pid)):
+        find(store, "search", run.info.run_id)
+    process.kill()
+    process.communicate(timeout=60)
+    (cut,) = [trial for trial in trials(folder, run.info.run_id) if trial.state == TrialState.RUNNING]
+
+    out = finish(start(folder, "search.resume=latest", "search.trials=3", name))
+    run, children = found(client, "killed")
+    tried = trials(folder, run.info.run_id)
+    assert run.info.status == "FINISHED"
+    assert [t.state for t in tried].count(TrialState.COMPLETE) == 3
+    assert tried[cut.number].state == TrialState.FAIL
+    (again,) = [t for t in tried if t.user_attrs.get(AGAIN) == cut.number]
+    assert (again.state, again.params) == (TrialState.COMPLETE, cut.params)
+    rates = [t.params["optimizer.lr"] for t in tried if t.state == TrialState.COMPLETE]
+    assert len(set(rates)) == 3
+    assert sorted(child.info.status for child in children) == ["FINISHED"] * 3 + ["KILLED"]
+    assert {child.data.params["trainer.epochs"] for child in children} == {"40"}
+    assert f"search {run.info.run_id}: 3 trials" in out
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/runs.db")
+    search([f"search.resume={run.info.run_id}", "search.trials=3", name])  # nothing is left to do
+    assert len(trials(folder, run.info.run_id)) == len(tried)
+    assert "again  python scripts/train.py" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["search.resume=nonsense"], ["search.resume=nonsense"]),
+        (["search.resume=latest", "tracking.experiment_name=done"], ["latest", "unfinished"]),
+        (["search.resume=latest", "model=cnn3"], ["model=cnn3", "search.trials"]),
+    ],
+    ids=["unknown", "none left", "another config"],
+)
+def test_what_cannot_be_resumed(
+    folder: Path, done, options: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/runs.db")
+    with refused(*words):
+        search(options)

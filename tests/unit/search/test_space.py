@@ -1,0 +1,103 @@
+"""What a search's command line may say, and how each mistake in it is told."""
+
+import sys
+
+import pytest
+from optuna import create_study
+from optuna.samplers import RandomSampler
+from support.assertions import refused
+
+from nl_nodes import UserError
+from nl_training.commands.train import refuse_ignored
+from nl_training.config.cli import check
+from nl_training.search.search import search
+from nl_training.search.space import Dimension, dimension, read
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("optimizer.lr=interval(0.1,0.5)", Dimension("optimizer.lr", 0.1, 0.5)),
+        ("optimizer.lr=tag(log,interval(1e-4,1e-1))", Dimension("optimizer.lr", 1e-4, 1e-1, log=True)),
+        ("model.width=int(interval(8,64))", Dimension("model.width", 8, 64)),
+        ("optimizer=sgd,adam", Dimension("optimizer", choices=("sgd", "adam"))),
+        ("optimizer=choice(sgd,adam)", Dimension("optimizer", choices=("sgd", "adam"))),
+        ("model.width=range(8,20,4)", Dimension("model.width", choices=("8", "12", "16"))),
+        ("schedule=glob(*)", Dimension("schedule", choices=("constant", "cosine", "step"))),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_an_override_searches(text: str, expected: Dimension) -> None:
+    assert dimension(text) == expected
+
+
+def test_every_suggestion_is_an_override_that_the_config_takes() -> None:
+    texts = ["model.width=int(interval(4,32))", "optimizer=sgd,adam", "optimizer.lr=tag(log,interval(1e-6,1e-1))"]
+    plan = read(["model=mlp", *texts])
+    study = create_study(sampler=RandomSampler(seed=0))
+    found = set()
+    for _ in range(30):
+        trial = study.ask()
+        config = check([*plan.fixed, *(d.suggest(trial) for d in plan.space)], multirun=False)
+        assert 4 <= config.model.width <= 32
+        assert 1e-6 <= config.optimizer.lr <= 1e-1
+        assert config.optimizer.lr == trial.params["optimizer.lr"]
+        found.add((config.model.width, type(config.optimizer).__name__))
+    assert len(found) > 10
+    assert {kind for _, kind in found} == {"SGD", "Adam"}
+
+
+def test_the_command_line_takes_the_place_of_the_options_space() -> None:
+    assert [d.key for d in read(["model=mlp"]).space] == ["optimizer.lr", "regularization.weight_decay"]
+    plan = read(["seed=3", "search=random", "search.trials=7", "optimizer=sgd,adam"])
+    assert [d.key for d in plan.space] == ["optimizer"]
+    assert plan.fixed == ("seed=3",)
+    assert (plan.search.sampler, plan.search.trials) == ("random", 7)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["optimizer.lrr=interval(0.1,0.2)"], ["optimizer.lrr", "optimizer.lr?"]),
+        (["optimizer.lr=interval(0,1)"], ["optimizer.lr=0.0", "above 0"]),
+        (["optimizer.lr=interval(1,0.1)"], ["optimizer.lr", "up"]),
+        (["optimizer.lr=tag(log,interval(-1,1))"], ["optimizer.lr", "logarithmic"]),
+        (["optimizer.lr=tag(lin,interval(0.1,1))"], ["tag"]),
+        (["model.width=interval(8,64)"], ["model.width=8.0", "whole number"]),
+        (["optimizer=sgd,adamm"], ["adamm", "adam?"]),
+        (["optimizer=sgd,adam", "optimizer=sgd,nesterov"], ["optimizer", "twice"]),
+        (["search=tpf"], ["tpf", "tpe?"]),
+        (["search.trials=0"], ["search.trials=0", "1 or more"]),
+        (["search.prune=maybe"], ["search.prune"]),
+        (["search.trial=3"], ["search.trial", "search.trials?"]),
+        (["search.space=[]"], ["nothing is searched"]),
+        (["search.space=['optimizer.lr=0.1']"], ["optimizer.lr=0.1", "interval"]),
+        (["search=null"], ["search=null", "tpe"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_a_mistake_is_told_in_a_line(overrides: list[str], words: list[str]) -> None:
+    with refused(*words):
+        read(overrides)
+
+
+@pytest.mark.parametrize("option", ["tracking=off", "data.validation=0"])
+def test_what_a_search_cannot_do_without(option: str) -> None:
+    with refused(option.partition("=")[0]):
+        search([option])
+
+
+def test_training_alone_refuses_a_search() -> None:
+    with pytest.raises(UserError, match=r"scripts/search\.py"):
+        refuse_ignored(check(["search=tpe"], multirun=False))
+
+
+def test_a_key_of_no_chosen_search_is_told_in_a_line() -> None:
+    with refused("search.trials"):
+        check(["search.trials=3"], multirun=False)
+
+
+def test_without_optuna_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with refused("pip install", "optuna"):
+        search([])

@@ -1,0 +1,75 @@
+"""What the terminal shows while training."""
+
+import io
+from time import perf_counter
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from nl_training.training import progress_bar
+from nl_training.training.callbacks import EpochReport, StepReport
+from nl_training.training.progress_bar import ProgressBar
+
+
+def show(terminal: bool, steps: int = 500) -> str:
+    """The output of a training of two epochs."""
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=terminal, force_interactive=terminal, width=120, color_system=None)
+    bar = ProgressBar(console)
+    bar.on_start(SimpleNamespace(step=0, total_steps=steps))
+    for step in range(1, steps + 1):
+        epoch = 1 + 2 * step // (steps + 1)
+        bar.on_step(StepReport(step, epoch, 2.0 / step, 0.75, 1e-3, 128, 0.001))
+        if step in (steps // 2, steps):
+            metrics = {"train/epoch_loss": 0.5, "train/epoch_acc": 0.8, "test/loss": 0.4, "test/acc": 0.91}
+            bar.on_epoch(EpochReport(epoch, step, metrics, best=epoch == 1, seconds=1.0))
+    bar.on_end(SimpleNamespace(), SimpleNamespace())
+    return file.getvalue()
+
+
+@pytest.fixture
+def always(monkeypatch):
+    monkeypatch.setattr(progress_bar, "REDRAW_SECONDS", 0.0)
+    monkeypatch.setattr(progress_bar, "LINE_SECONDS", 0.0)
+
+
+def test_plain_lines_without_a_terminal_are_one_an_epoch():
+    lines = show(terminal=False).splitlines()
+    assert len(lines) == 2
+    assert "epoch   1" in lines[0]
+    assert "test 0.9100" in lines[0]
+    assert "best" in lines[0]
+    assert "best" not in lines[1]
+    assert "\x1b" not in "".join(lines)
+
+
+@pytest.mark.usefixtures("always")
+def test_a_long_epoch_has_lines_of_its_own():
+    line = show(terminal=False, steps=4).splitlines()[0]
+    for part in ("step 1/4", "epoch 1", "loss 2.0000", "acc 0.750", "images/s", "s left"):
+        assert part in line
+
+
+@pytest.mark.usefixtures("always")
+def test_the_live_bar_shows_loss_accuracy_speed_and_time_left():
+    text = show(terminal=True, steps=4)
+    for part in ("epoch 1", "epoch 2", "loss 0.5000", "acc 0.750", "images/s", "0:00:00", "test 0.9100"):
+        assert part in text
+
+
+def test_closing_twice_gives_the_terminal_back():
+    file = io.StringIO()
+    bar = ProgressBar(Console(file=file, force_terminal=True, width=120))
+    bar.on_start(SimpleNamespace(step=0, total_steps=3))
+    bar.close()
+    bar.close()
+    assert file.getvalue().count("\x1b[?25l") == file.getvalue().count("\x1b[?25h") == 1
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_step_costs_almost_nothing(terminal):
+    show(terminal, steps=10)
+    started = perf_counter()
+    show(terminal, steps=20_000)
+    assert (perf_counter() - started) / 20_000 < 50e-6

@@ -1,0 +1,218 @@
+"""Sweeps that end well, with a failed job, and interrupted: one parent, its jobs nested, all closed truly."""
+
+import json
+import runpy
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+from mlflow import MlflowClient
+from support.assertions import refused
+from support.scripts import Started
+from support.stores import empty_store
+from support.sweeps import TRAIN, found, sweep, wait_until_trained, watch
+
+from nl_nodes import UserError
+from nl_training.config.cli import check
+from nl_training.tracking.parent_run import find
+from nl_training.tracking.process import PROCESS, this_process
+from nl_training.tracking.store import Store
+from nl_training.tracking.sweep_run import SWEEP, sweep_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sweeps")
+
+
+@pytest.fixture(scope="module")
+def client(folder: Path) -> MlflowClient:
+    return watch(empty_store(folder))
+
+
+def chosen_by_validation(parent, children: list):
+    """The best child by validation accuracy, whose figures the parent must bear."""
+    best = max(children, key=lambda child: child.data.metrics["best/val_acc"])
+    for key in ("best/val_acc", "best/test_acc", "final/test_acc"):
+        assert parent.data.metrics[key] == best.data.metrics[key]
+    return best
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path, client: MlflowClient):
+    options = ["optimizer=sgd,adam", "trainer.epochs=1", "tracking.experiment_name=done"]
+    ended = sweep(folder, *options)
+    assert ended.returncode == 0, ended.stderr
+    (parent,), children = found(client, "done")
+    return parent, children, ended.stdout
+
+
+def test_one_parent_holds_every_job(done) -> None:
+    parent, children, out = done
+    assert [child.data.params["optimizer.lr"] for child in children] == ["0.01", "0.001"]
+    assert [child.info.status for child in children] == ["FINISHED", "FINISHED"]
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["jobs"] == "2 finished, 0 failed"
+    assert "optimizer=sgd,adam" in parent.info.run_name
+    assert "optimizer=sgd,adam" in parent.data.params["sweep"]
+    assert f"{parent.info.run_id}: 2 jobs, 0 failed" in out
+
+
+def test_the_parent_compares_them(client: MlflowClient, done, tmp_path: Path) -> None:
+    parent, children, out = done
+    reached = [child.data.metrics["final/test_acc"] for child in children]
+    best = chosen_by_validation(parent, children)
+    assert parent.data.tags["best.job"].startswith(f"{children.index(best)}: ")
+    file = client.download_artifacts(parent.info.run_id, "comparison.json", str(tmp_path))
+    table = json.loads(Path(file).read_text())
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert [row["run"] for row in rows] == [child.info.run_id for child in children]
+    assert [row["test accuracy"] for row in rows] == pytest.approx(reached, abs=1e-9)
+    picture = Path(client.download_artifacts(parent.info.run_id, "comparison.png", str(tmp_path)))
+    assert imread(picture).std() > 0
+    (link,) = [line for line in out.splitlines() if "compare-runs" in line]
+    assert all(child.info.run_id in link for child in children)
+
+
+def test_a_job_that_fails_stops_no_other_and_the_parent_says_so(folder: Path, client: MlflowClient, done) -> None:
+    options = ["trainer.epochs=1", "optimizer=sgd", "optimizer.lr=0.1,1e30,0.2", "tracking.experiment_name=failed"]
+    ended = sweep(folder, *options)
+    assert ended.returncode == 1
+    assert "error: job 1: the loss became" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    (parent,), children = found(client, "failed")
+    assert [child.info.status for child in children] == ["FINISHED", "FAILED", "FINISHED"]
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
+    assert parent.info.status == "FAILED"
+    assert parent.data.tags["jobs"] == "2 finished, 1 failed"
+    assert parent.data.tags["failures"].startswith("job 1: ")
+    chosen_by_validation(parent, [child for child in children if child.info.status == "FINISHED"])
+    artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert {"comparison.png", "comparison.json"} <= artifacts
+    assert "3 jobs, 1 failed" in ended.stdout
+    assert "compare-runs" in ended.stdout
+
+
+def test_a_job_that_fails_before_its_run_is_counted(folder: Path, client: MlflowClient, done) -> None:
+    options = ["trainer.epochs=1", "device=cpu,gpu", "device.index=99", "tracking.experiment_name=early"]
+    ended = sweep(folder, *options)
+    assert ended.returncode == 1
+    (parent,), children = found(client, "early")
+    assert (parent.info.status, [child.info.status for child in children]) == ("FAILED", ["FINISHED"])
+    assert parent.data.tags["jobs"] == "1 finished, 1 failed"
+    assert "device=gpu" in parent.data.tags["failures"]
+    assert "error: job 1" in ended.stderr
+    assert "best   0: mlp" in ended.stdout
+
+
+def test_an_interrupted_sweep_is_killed_whole(folder: Path, client: MlflowClient, done) -> None:
+    options = ["optimizer=sgd,adam", "trainer.epochs=100000", "tracking.experiment_name=killed"]
+    process = sweep(folder, *options, launch=Started)
+    wait_until_trained(process, client, "killed")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in err
+    (parent,), children = found(client, "killed")
+    assert [child.info.status for child in children] == ["KILLED"]
+    assert parent.info.status == "KILLED"
+
+
+EIGHT = ["optimizer=sgd,adam", "seed=0,1,2,3", "trainer.epochs=3"]
+
+
+def test_a_sweep_killed_half_way_goes_on(folder: Path, client: MlflowClient, done) -> None:
+    """Eight jobs: none is done twice, none is lost, none is left running; the seeds are summed up."""
+    options = [*EIGHT, "tracking.experiment_name=eight"]
+    with (folder / "first.txt").open("w") as out:
+        process = sweep(folder, *options, launch=Started, stdout=out, stderr=out)
+        deadline = time.monotonic() + 200
+        while sum(child.info.status == "FINISHED" for child in found(client, "eight")[1]) < 3:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+    (parent,), left = found(client, "eight")
+    assert parent.info.status == "RUNNING"
+    before = {child.info.run_id: child for child in left if child.info.status == "FINISHED"}
+    assert 3 <= len(before) < 8
+
+    again = sweep(folder, *options, "sweep.resume=latest")
+    assert again.returncode == 0, again.stderr
+    (same,), children = found(client, "eight")
+    assert (same.info.run_id, same.info.status) == (parent.info.run_id, "FINISHED")
+    assert [child.info.status for child in children] == ["FINISHED"] * 8
+    assert {child.info.run_id for child in left} <= {child.info.run_id for child in children}
+    jobs = [(child.data.params["seed"], child.data.params["optimizer.lr"]) for child in children]
+    assert len(set(jobs)) == 8
+    for child in children:
+        if (old := before.get(child.info.run_id)) is not None:
+            assert child.info.end_time == old.info.end_time
+            assert f"run {child.info.run_id} is finished" in again.stdout
+        points = [m.step for m in client.get_metric_history(child.info.run_id, "train/loss")]
+        assert sorted(points) == list(range(1, len(points) + 1))
+    assert same.data.tags["jobs"] == "8 finished, 0 failed"
+    artifacts = {item.path for item in client.list_artifacts(same.info.run_id)}
+    assert {"seeds.json", "seeds.png"} <= artifacts
+    assert "seeds  4 of the best setting" in again.stdout
+
+    nothing = sweep(folder, *options, "sweep.resume=latest", timeout=100)
+    assert nothing.returncode == 1
+    assert "no sweep is left unfinished" in nothing.stderr
+    other = sweep(folder, *options, f"sweep.resume={children[0].info.run_id}", timeout=100)
+    assert "is no sweep" in other.stderr
+
+
+def test_jobs_in_processes_of_their_own_tell_what_failed(folder: Path, client: MlflowClient, done) -> None:
+    options = ["optimizer=sgd", "optimizer.lr=0.1,1e30,0.2", "trainer.epochs=1", "device.threads=1"]
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "tracking.experiment_name=joblib"]
+    ended = sweep(folder, *options, *launcher)
+    assert ended.returncode == 1
+    assert ended.stderr.count("error: job 1: the loss became") == 2  # as it happens, and at the end
+    (parent,), children = found(client, "joblib")
+    assert sorted(child.info.status for child in children) == ["FAILED", "FINISHED", "FINISHED"]
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
+    assert parent.data.tags["jobs"] == "2 finished, 1 failed"
+    assert "3 jobs, 1 failed" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("launcher", "package"), [("ray", "hydra-ray-launcher"), ("submitit_slurm", "hydra-submitit-launcher")]
+)
+def test_a_launcher_that_is_not_installed_says_what_to_install(
+    launcher: str, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, f"hydra_plugins.{package.replace('-', '_')}", None)
+    monkeypatch.setattr(sys, "argv", [str(TRAIN), "-m", "seed=0,1", f"hydra/launcher={launcher}"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(TRAIN), run_name="__main__")
+    told = f"error: hydra/launcher={launcher} needs the package {package}: python -m pip install -c constraints.txt"
+    assert ended.value.code == f"{told} {package}"  # which Python prints, and exits with 1
+    assert capsys.readouterr() == ("", "")
+
+
+def test_latest_is_no_sweep_that_never_began(folder: Path, client: MlflowClient, done) -> None:
+    store = Store.open(f"sqlite:///{folder}/runs.db", "begun")
+    gone = {SWEEP: "seed=0,1", PROCESS: this_process().rpartition(" ")[0] + " 1.0"}
+    begun = client.create_run(store.experiment_id, tags=gone).info.run_id
+    client.create_run(store.experiment_id, tags={"mlflow.parentRunId": begun})
+    never = client.create_run(store.experiment_id, tags=gone).info.run_id
+    assert find(store, SWEEP, "latest").info.run_id == begun
+    client.set_terminated(begun)
+    with refused("sweep.resume=latest", "no sweep is left unfinished"):
+        find(store, SWEEP, "latest")
+    assert find(store, SWEEP, never).info.run_id == never  # who names it may have it
+
+
+def test_a_sweep_of_which_no_job_began_leaves_no_run(folder: Path, client: MlflowClient, done, monkeypatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    where = [f"tracking.uri=sqlite:///{folder}/runs.db", "tracking.experiment_name=refused"]
+    overrides = ["device=gpu", "seed=0,1", *where]
+    with refused("no GPU here"), sweep_run(check(overrides, multirun=True), overrides):
+        raise UserError("no GPU here")
+    assert found(client, "refused") == ([], [])

@@ -1,0 +1,357 @@
+"""How a run opens and closes where the store, the server or the training fails, and what a logged model shows."""
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.stores import empty_store
+
+from nl_layers.optimizers import Adam
+from nl_layers.schedules import Constant
+from nl_models import load_state, mlp
+from nl_nodes import UserError
+from nl_training.data import load
+from nl_training.tracking import MLflowTracker, Store, parent_run
+from nl_training.tracking.metrics import BATCH, MetricBuffer
+from nl_training.tracking.run import PARENT
+from nl_training.training.callbacks import Callback
+from nl_training.training.trainer import Trainer, TrainOptions
+
+
+def trainer_for(*callbacks, **limits):
+    data = load("digits")
+    net = mlp(input_shape=data.input_shape, classes=10, hidden=[16], seed=0)
+    return Trainer(net, Adam(lr=0.01), Constant(), data, TrainOptions(batch_size=64, **limits), callbacks=callbacks)
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.delenv(PARENT, raising=False)
+    return Store.open(empty_store(tmp_path), "test")
+
+
+@pytest.fixture
+def database(store):
+    return store.uri.removeprefix("sqlite:///")
+
+
+def tracker_in(store, config=None):
+    return MLflowTracker(store, config or {"a": 1}, "a run", "a: 1\n")
+
+
+def status(store, run_id):
+    return store.client.get_run(run_id).info.status
+
+
+def handlers():
+    return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def break_store(database):
+    Path(database).write_bytes(b"no database" * 1000)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("no"), "FAILED"),
+        (SystemExit(3), "FAILED"),
+        (SystemExit(0), "FINISHED"),
+        (KeyboardInterrupt(), "KILLED"),
+    ],
+    ids=repr,
+)
+def test_the_error_that_ends_a_run_gives_its_status(store, error, expected):
+    tracker = tracker_in(store)
+    with pytest.raises(type(error)) as caught, tracker:
+        raise error
+    assert caught.value is error
+    assert status(store, tracker.run_id) == expected
+
+
+def test_what_was_measured_before_an_error_is_kept(store):
+    class Breaks(Callback):
+        def on_step(self, report):
+            if report.step == 3:
+                raise ValueError("no")
+
+    tracker = tracker_in(store)
+    with pytest.raises(ValueError, match="no"), tracker:
+        trainer_for(tracker, Breaks()).run()
+    history = store.client.get_metric_history(tracker.run_id, "train/loss")
+    assert [m.step for m in history] == [1, 2, 3]
+
+
+def test_a_store_that_breaks_does_not_hide_the_error(store, database):
+    class Breaks(Callback):
+        def on_step(self, report):
+            break_store(database)
+            raise ValueError("the first")
+
+    tracker = tracker_in(store)
+    with pytest.raises(ValueError, match="the first"), tracker:
+        trainer_for(tracker, Breaks()).run()
+
+
+def test_a_store_that_breaks_is_told_in_a_line(store, database):
+    with pytest.raises(UserError, match="could not be closed") as caught, tracker_in(store):
+        break_store(database)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_whose_metrics_are_refused_is_closed_as_failed(store):
+    tracker = tracker_in(store)
+    with pytest.raises(UserError, match="could not be closed"), tracker:
+        tracker._metrics.add(1, {"no [such] name": 1.0})
+    assert status(store, tracker.run_id) == "FAILED"
+
+
+def test_signals_are_heard_as_before_after_a_run_and_after_one_that_did_not_open(store, database):
+    before = handlers()
+    with tracker_in(store):
+        assert handlers() != before
+    assert handlers() == before
+    break_store(database)
+    with pytest.raises(Exception, match="not a database"):
+        tracker_in(store).__enter__()
+    assert handlers() == before
+
+
+def test_a_signal_while_a_run_closes_waits_until_it_is_closed(store):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs do not have
+
+    class Interrupted(MetricBuffer):
+        def flush(self):
+            signal.raise_signal(signal.SIGINT)
+            super().flush()
+
+    tracker = tracker_in(store)
+    with pytest.raises(KeyboardInterrupt), tracker:
+        tracker._metrics = Interrupted(store.client, tracker.run_id)
+    assert status(store, tracker.run_id) == "FINISHED"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_sweeps_run_is_made_ends_that_run(store, number):
+    made = []
+
+    def begin():
+        made.append(store.client.create_run(store.experiment_id).info)
+        signal.raise_signal(number)
+        return made[0]
+
+    with (
+        pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit),
+        parent_run.opened(store, "sweep", begin, lambda info, error: True),
+    ):
+        raise AssertionError("the sweep began")
+    assert status(store, made[0].run_id) == "KILLED"
+    assert PARENT not in os.environ
+
+
+@pytest.mark.parametrize(("well", "expected"), [(True, "FINISHED"), (False, "FAILED")])
+def test_a_sweeps_run_ends_as_its_jobs_did(store, well, expected):
+    def begin():
+        return store.client.create_run(store.experiment_id).info
+
+    with parent_run.opened(store, "sweep", begin, lambda info, error: well) as info:
+        assert status(store, info.run_id) == "RUNNING"
+    assert status(store, info.run_id) == expected
+
+
+def test_mlflow_run_id_is_not_followed(store, monkeypatch):
+    other = store.client.create_run(store.experiment_id).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", other)
+    with tracker_in(store) as tracker:
+        trainer_for(tracker, max_steps=2).run()
+    assert tracker.run_id != other
+    assert store.client.get_run(other).data.metrics == {}
+    assert status(store, other) == "RUNNING"
+
+
+def test_many_long_and_odd_parameters_are_fitted_to_mlflow(store):
+    config = {
+        "text": "x" * 7000,
+        "odd[key]=": 1,
+        "list": [1, {"a": None}],
+        "empty": {},
+        **{f"k{i}": i for i in range(250)},
+    }
+    with tracker_in(store, config) as tracker:
+        pass
+    params = store.client.get_run(tracker.run_id).data.params
+    assert len(params) == 255
+    assert params["text"] == "x" * 6000
+    assert (params["odd_key__"], params["list.0"], params["list.1.a"], params["empty"]) == ("1", "1", "None", "{}")
+
+
+def test_metrics_wait_while_the_server_is_away_and_steps_go_on(store, monkeypatch):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    buffer = MetricBuffer(MlflowClient(f"http://127.0.0.1:{free_port()}"), run_id)
+    begun = time.monotonic()
+    for step in range(BATCH + 500):
+        buffer.add(step, {"a": step})
+    assert time.monotonic() - begun < 5  # one attempt, not one at each step
+    with pytest.raises(MlflowException):
+        buffer.flush()
+    buffer._client = store.client  # the server is back
+    buffer.flush()
+    assert len(store.client.get_metric_history(run_id, "a")) == BATCH + 500
+
+
+def test_a_whole_run_changes_neither_the_network_nor_mlflows_global_state(store):
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    with tracker_in(store) as tracker:
+        trainer = trainer_for(tracker, epochs=3)
+        result = trainer.run()
+        last = trainer.net.state_dict()
+    assert mlflow.get_tracking_uri() == before != store.uri
+    assert mlflow.active_run() is None
+    saved = load_state(tracker_file(store, tracker, "weights/final.safetensors"))
+    assert all(np.array_equal(saved[key], last[key]) for key in last)
+    best = load_state(tracker_file(store, tracker, "weights/best.safetensors"))
+    trainer.net.load_state_dict(best)
+    assert trainer.net.accuracy(trainer.data.test.x, trainer.data.test.t) == result.test_accuracy
+
+
+def tracker_file(store, tracker, name):
+    uri = store.client.get_run(tracker.run_id).info.artifact_uri
+    return Path(uri.removeprefix("file://")) / name
+
+
+def test_a_logged_model_shows_the_last_figures_and_is_ready(store):
+    with tracker_in(store) as tracker:
+        result = trainer_for(tracker, epochs=2).run()
+    run = store.client.get_run(tracker.run_id)
+    (output,) = run.outputs.model_outputs
+    model = store.client.get_logged_model(output.model_id)
+    assert model.status == "READY"
+    assert model.name == "model"
+    figures = {metric.key: (metric.value, metric.step) for metric in model.metrics}
+    assert figures["final/test_acc"] == (result.test_accuracy, result.steps)
+    assert "train/loss" not in figures  # the first step's, if MLflow had its way
+    history = store.client.get_metric_history(tracker.run_id, "final/test_acc")
+    assert [(m.value, m.step) for m in history] == [(result.test_accuracy, result.steps)]
+
+
+def test_a_server_that_is_down_is_told_at_once():
+    begun = time.monotonic()
+    port = free_port()
+    with pytest.raises(UserError, match=f"no MLflow server answers at http://127.0.0.1:{port}") as caught:
+        Store.open(f"http://127.0.0.1:{port}", "x")
+    assert time.monotonic() - begun < 2
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_hangs_is_waited_for_two_seconds():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begun = time.monotonic()
+        with pytest.raises(UserError, match="no MLflow server answers"):
+            Store.open(f"http://127.0.0.1:{silent.getsockname()[1]}", "x")
+        assert 1.5 < time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("address", ["nonsense://x", "sqlite:////proc/no/mlflow.db"])
+def test_an_unusable_store_is_one_line(address):
+    with pytest.raises(UserError, match="cannot be used") as caught:
+        Store.open(address, "x")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_database_is_one_line(tmp_path):
+    break_store(tmp_path / "mlflow.db")
+    with pytest.raises(UserError, match="cannot be used") as caught:
+        Store.open(f"sqlite:///{tmp_path}/mlflow.db", "x")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_deleted_experiment_is_named_with_the_cure(store):
+    store.client.delete_experiment(store.experiment_id)
+    with pytest.raises(UserError, match=rf"'test' is deleted.*restore -x {store.experiment_id}"):
+        Store.open(store.uri, "test")
+
+
+def points(store, run_id, key="a"):
+    return [(m.step, m.value, m.timestamp) for m in store.client.get_metric_history(run_id, key)]
+
+
+def test_only_points_that_a_checkpoint_covers_are_sent_and_again_doubles_none(store, monkeypatch):
+    from nl_training.tracking import metrics
+
+    monkeypatch.setattr(metrics, "SECONDS", 0.0)
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    buffer = MetricBuffer(store.client, run_id)
+    for step in (1, 2, 3):
+        buffer.add(step, {"a": 0.1 * step, "b": step})
+    saved = buffer.state()
+    buffer.add(4, {"a": 0.4})
+    assert points(store, run_id) == []
+    buffer.cover(saved[1]["made"])
+    buffer.add(5, {"a": 0.5})
+    first = points(store, run_id)
+    assert [step for step, _, _ in first] == [1, 2, 3]
+    # The process ends here; the next goes on from the checkpoint and makes steps 4 and 5 again.
+    again = MetricBuffer(store.client, run_id)
+    again.load_state(*saved)
+    for step in (4, 5):
+        again.add(step, {"a": 0.1 * step})
+    again.flush()
+    assert points(store, run_id)[:3] == first
+    assert [(step, round(value, 9)) for step, value, _ in points(store, run_id)] == [
+        (step, round(0.1 * step, 9)) for step in range(1, 6)
+    ]
+    assert len(points(store, run_id, "b")) == 3
+
+
+def test_points_that_the_store_has_beyond_the_checkpoint_are_not_made_again(store):
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    failed = MetricBuffer(store.client, run_id)
+    failed.add(1, {"a": 1.0})
+    failed.flush()  # as a run does that fails: its checkpoint may be older
+    time.sleep(0.01)
+    again = MetricBuffer(store.client, run_id, known={("a", 1)})
+    for step in (1, 2):
+        again.add(step, {"a": float(step)})
+    again.flush()
+    assert [(step, value) for step, value, _ in points(store, run_id)] == [(1, 1.0), (2, 2.0)]
+
+
+def test_a_run_whose_process_lives_is_told_from_one_whose_process_is_gone():
+    import subprocess
+    import sys
+
+    from nl_training.tracking.process import is_alive, is_here, this_process
+
+    mine = this_process()
+    assert is_here(mine)
+    assert is_alive(mine)
+    host, pid, began = mine.rsplit(" ", 2)
+    assert not is_alive(f"{host} {pid} {float(began) - 60}")  # the number was another process's once
+    assert not is_here(f"elsewhere {pid} {began}")
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    import psutil
+
+    theirs = f"{host} {child.pid} {psutil.Process(child.pid).create_time()}"
+    assert is_alive(theirs)
+    child.kill()
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert not is_alive(theirs)  # dead, though nobody has asked for its exit code
+    child.communicate()
+    assert not is_alive(theirs)

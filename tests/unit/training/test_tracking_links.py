@@ -1,0 +1,63 @@
+"""Where a run is kept by default, and the links that lead to it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from nl_training.paths import ROOT
+from nl_training.tracking import compare_link, resolve_uri, run_link, view_hint
+
+HERE = f"sqlite:///{ROOT}/mlflow.db"
+
+
+@pytest.fixture(autouse=True)
+def no_uri(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def test_the_store_lies_at_the_root_from_any_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert resolve_uri() == HERE
+
+
+def test_the_config_names_the_store_and_the_environment_wins(monkeypatch, tmp_path):
+    assert resolve_uri("sqlite:///other.db") == f"sqlite:///{ROOT}/other.db"
+    assert resolve_uri("sqlite:////a/b.db") == "sqlite:////a/b.db"
+    assert resolve_uri("http://host:1") == "http://host:1"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///here.db")
+    assert resolve_uri("http://host:1") == f"sqlite:///{tmp_path}/here.db"
+
+
+def test_links_ask_for_the_training_view():
+    assert run_link(HERE, "1", "ab") == "http://127.0.0.1:5000/#/experiments/1/runs/ab?workflowType=machine_learning"
+    assert run_link("http://host:7/", "1", "ab").startswith("http://host:7/#/experiments/1/runs/ab?")
+    assert compare_link(HERE, "1", ["a", "b"]) == (
+        "http://127.0.0.1:5000/#/compare-runs?runs=%5B%22a%22%2C%22b%22%5D&experiments=%5B%221%22%5D"
+        "&workflowType=machine_learning"
+    )
+
+
+def test_the_hint_starts_the_ui_on_the_runs_store():
+    assert "look   python -m nox -s ui, then open" in view_hint(HERE, "1", "ab").splitlines()
+    assert "MLFLOW_TRACKING_URI=sqlite:////a/b.db python -m nox -s ui" in view_hint("sqlite:////a/b.db", "1", "ab")
+    assert "nox" not in view_hint("http://host:7", "1", "ab")
+
+
+def test_what_takes_long_to_import_is_imported_when_it_is_needed():
+    code = "import sys, nl_training.commands.train, nl_training.tracking.sweep_run; print({'mlflow', 'matplotlib'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_telemetry_is_off_before_mlflow_is_imported(monkeypatch):
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "CI", "PYTEST_CURRENT_TEST"):
+        monkeypatch.delenv(name, raising=False)
+    code = (
+        "import sys; from nl_training.tracking.store import prepare_environment; prepare_environment();"
+        "assert 'mlflow' not in sys.modules;"
+        "from mlflow.telemetry.utils import is_telemetry_disabled; print(is_telemetry_disabled())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

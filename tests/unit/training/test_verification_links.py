@@ -1,0 +1,49 @@
+"""Which links a certificate has, by what is evaluated and by the device."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.assertions import refused
+from support.fake_device import install
+
+from nl_layers.optimizers import SGD
+from nl_layers.schedules import Step
+from nl_models import Network, build
+from nl_nodes import Device
+from nl_training.data import Split
+from nl_training.verification import Chain, Training, verify
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def net(**options) -> Network:
+    return build("mlp", **{"input_shape": (1, 4, 4), "hidden": (5,), "classes": 3, **options})
+
+
+def training(*evaluated: int) -> Training:
+    rng = np.random.default_rng(1)
+    train = Split(rng.standard_normal((9, 1, 4, 4)), rng.integers(0, 3, 9))
+    return Training(train, frozenset({7}), frozenset(evaluated), 7.5, SGD(0.01), Step(2), 0.0)
+
+
+def test_evaluations_are_checked_in_one_whole_piece_and_the_rest() -> None:
+    names = Chain(net(), 2, training(6, 256, 1000, 10000)).links()
+    sizes = [int(name.split()[1]) for name in names if name.startswith("inference")]
+    assert sizes == [6, 256, 256 + 1000 % 256, 256 + 10000 % 256]
+
+
+def test_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    install()
+    model = net(device=Device("fake"), batch_norm=True)
+    certificate = verify(model, "strict", 1e6, training=training(6)).certificate
+    kinds = {link.kind for link in certificate.links}
+    assert kinds == {"nodes", "reference", "plan", "device", "inference", "step", "trainer"}
+    right = SGD.step
+    wrong = lambda s, p, g: right(s, p, g * (1.2 if p.dtype == np.float32 else 1))  # noqa: E731
+    monkeypatch.setattr(SGD, "step", wrong)
+    with refused("verify=strict", "trainer, 17 images", "fake"):
+        verify(net(device=Device("fake"), dropout=0.1, batch_norm=True), "strict", 1e6, training=training(6))
