@@ -1,4 +1,4 @@
-"""The project's checks. `nox` alone runs what every change must pass; `nox -l` lists the rest."""
+"""The project's checks: `nox` runs those that every change must pass, `nox -l` lists all."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def install(session: nox.Session) -> None:
 
 
 def install_up_to(session: nox.Session, package: str) -> None:
-    """A package and the floors below it, and what tests need: a tenth of the rest's time and room."""
-    floors = PACKAGES[: PACKAGES.index(package) + 1]
-    editable = [part for name in floors for part in ("-e", f"packages/{name}")]
+    """Install a package, the packages below it and test tools: a tenth of the time and space of everything."""
+    needed = PACKAGES[: PACKAGES.index(package) + 1]
+    editable = [part for name in needed for part in ("-e", f"packages/{name}")]
     session.install("-c", "constraints.txt", "pytest", "pytest-xdist", "hypothesis", *editable)
 
 
@@ -43,45 +43,45 @@ def workers() -> list[str]:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Every test but the tiers below, and the examples in the docstrings."""
+    """Run the unit tests and the examples in docstrings."""
     install(session)
     session.run("pytest", *workers(), "--doctest-modules", "tests", *SOURCES, *session.posargs)
 
 
 @nox.session
 def gradient(session: nox.Session) -> None:
-    """Every node, layer, loss and model against numerical gradients; `-- --thorough` draws 200 random inputs a node."""
+    """Check every node, layer, loss and model against numerical gradients; `-- --thorough` uses 200 inputs a node."""
     install_up_to(session, "nl-models")
     session.run("pytest", *workers(), "-m", "gradient", "tests/gradient", *session.posargs)
 
 
 @nox.session(default=False)
 def false_alarms(session: nox.Session) -> None:
-    """Right gradients of narrow models over 1,000 seeds: the check rejects none."""
+    """Check correct gradients of narrow models for 1,000 seeds; none may be rejected."""
     install(session)
     session.run("python", "tests/unit/training/false_alarms.py", *session.posargs)
 
 
 @nox.session(default=False)
 def sabotage(session: nox.Session) -> None:
-    """Errors planted into what trains: `verify=strict` refuses each before the first step."""
+    """Inject errors into the training code; `verify=strict` must reject each before the first step."""
     install(session)
     session.run("pytest", *workers(), "-m", "sabotage", "tests/unit/training/test_sabotage.py", *session.posargs)
 
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Wrong changes to every node, each of which some check must notice; `-- --thorough` makes all of fused nodes too.
+    """Run mutation tests of every node; `-- --thorough` includes all mutants of fused nodes.
 
-    The score lies in outputs/mutants.json.
+    The score is written to outputs/mutants.json.
     """
-    install_up_to(session, "nl-models")
+    install(session)
     session.run("pytest", "-m", "mutants", "tests/mutants", *session.posargs)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, the ladder of packages, and array functions from the device alone."""
+    """Check style, import contracts between packages, and that array functions come from the device only."""
     session.install("-c", "constraints.txt", "ruff", "import-linter")
     session.install("--no-deps", *(part for name in PACKAGES for part in ("-e", f"packages/{name}")))
     session.run("ruff", "check", ".")
@@ -91,7 +91,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Strict types in the packages."""
+    """Check types strictly in the packages."""
     install(session)
     session.run("mypy", *SOURCES)
 
@@ -99,14 +99,14 @@ def types(session: nox.Session) -> None:
 @nox.session(default=False)
 @nox.parametrize("package", PACKAGES)
 def packages(session: nox.Session, package: str) -> None:
-    """Each package with just the floors below it: it imports, and its tests pass."""
+    """Run each package's tests with only the packages below it installed."""
     install_up_to(session, package)
     session.run("pytest", "-m", "not browser and not gpu and not peers", *OWN_TESTS[package], *session.posargs)
 
 
 @nox.session(default=False)
 def browser(session: nox.Session) -> None:
-    """The MLflow UI in a real Chromium, and a model that MLflow serves."""
+    """Test the MLflow UI and the graph page in a real Chromium, and a model served by MLflow."""
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
         session.skip("needs Chromium: apt-get install chromium chromium-driver")
     install(session)
@@ -115,16 +115,16 @@ def browser(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def peers(session: nox.Session) -> None:
-    """Every layer, loss, model and optimizer against PyTorch in float64."""
+    """Compare every layer, loss, model and optimizer with PyTorch in float64."""
     install(session)
     session.install("-c", "constraints.txt", "-r", "requirements-peers.txt")
-    # One thread: the arrays are small, and PyTorch's threads wait for each other by spinning.
+    # One thread: the arrays are small, and PyTorch's threads spin while waiting.
     session.run("pytest", "-m", "peers", "tests/peers", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session(default=False)
 def gpu(session: nox.Session) -> None:
-    """Every node, layer and model on a real GPU, with the CPU's values; `-- cuda12` for an older driver."""
+    """Compare every node, layer and model on a real GPU with the CPU; `-- cuda12` for an older driver."""
     if not shutil.which("nvidia-smi"):
         session.skip("needs an NVIDIA GPU and its driver")
     install(session)
@@ -134,7 +134,7 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def chaos(session: nox.Session) -> None:
-    """1,000 interrupts of networks, a server killed under runs, a full disk, 100 SIGKILLs of runs: the same end."""
+    """Test 1,000 interrupts of networks, a killed tracking server, a full disk and 100 SIGKILLs of runs."""
     install(session)
     session.run("pytest", "-m", "chaos", "tests/chaos")
     session.run("python", "tests/chaos/kills.py", *session.posargs)
@@ -142,7 +142,7 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def launchers(session: nox.Session) -> None:
-    """Sweeps on a local Ray cluster, and on a SLURM of one node that it starts where Debian's packages are there."""
+    """Run sweeps on a local Ray cluster, and on a SLURM of one node if Debian's packages are installed."""
     install(session)
     session.install("-c", "constraints.txt", "-r", "requirements-launchers.txt")
     session.run("pytest", "-m", "launchers", "-rs", "tests/launchers", *session.posargs)
@@ -150,9 +150,9 @@ def launchers(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
-    """A coverage-guided fuzzer on every reader of files and command lines; what it finds is kept in outputs/fuzz.
+    """Fuzz every reader of files and command lines, guided by coverage; findings are kept in outputs/fuzz.
 
-    Then random programs of calls on networks beside the reference; `-- programs --seed 5 --count 1` for these alone.
+    Then compare random programs of calls on networks with the reference; only these: `-- programs --seed 5 --count 1`.
     """
     install(session)
     programs = session.posargs[:1] == ["programs"]
@@ -160,32 +160,41 @@ def fuzz(session: nox.Session) -> None:
         session.install("atheris==3.0.0")
         session.run("python", "tests/fuzz/fuzz.py", *session.posargs)
     if programs or not session.posargs:
-        # One thread each for BLAS: the arrays are small, and two programs run at a time.
+        # One BLAS thread each: the arrays are small, and two programs run at a time.
         session.run("python", "tests/fuzz/programs.py", *session.posargs[1:], env={"OPENBLAS_NUM_THREADS": "1"})
 
 
 @nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Build the documentation site in outputs/site, warnings as errors, and check that every public name is in it."""
+    session.install("-c", "constraints.txt", "-r", "requirements-docs.txt", "pytest")
+    session.env["NO_MKDOCS_2_WARNING"] = "1"
+    session.run("mkdocs", "build", "--strict", "--quiet")
+    session.run("pytest", "-m", "site", "tests/site", *session.posargs)
+
+
+@nox.session(default=False)
 def ui(session: nox.Session) -> None:
-    """The MLflow UI on this machine, the lean way; prints where to look."""
+    """Start the MLflow UI on this machine with low memory use and print its address."""
     install(session)
     session.run("python", "-m", "nl_training.tracking.ui", *session.posargs)
 
 
 @nox.session(default=False)
 def gallery(session: nox.Session) -> None:
-    """Every experiment, or those named behind `--`: figures in docs/gallery, words and numbers in docs/gallery.md."""
+    """Run all experiments, or those named after `--`, and update docs/gallery and docs/gallery.md."""
     install(session)
-    # One thread: most of these networks are small, and threads that wait for one another slow them.
+    # One thread: most of these networks are small, and synchronising threads slows them.
     session.run("python", "-m", "nl_training.experiments.gallery", *session.posargs, env={"OPENBLAS_NUM_THREADS": "1"})
 
 
 @nox.session(default=False)
 def lock(session: nox.Session) -> None:
-    """Compile constraints.txt anew."""
+    """Recompile constraints.txt."""
     session.install("uv")
     options = ["--universal", "--python-version", "3.11", "--no-annotate", "--no-header"]
-    needs = ["requirements-dev.txt", "requirements-launchers.txt"]
+    needs = ["requirements-dev.txt", "requirements-launchers.txt", "requirements-docs.txt"]
     text = session.run("uv", "pip", "compile", *options, *needs, silent=True, stderr=sys.stderr)
     pins = [line for line in str(text).splitlines() if line and not line.startswith("-e")]
-    head = "# Every version, pinned; made by `nox -s lock`."
+    head = "# Every version, pinned; generated by `nox -s lock`."
     (ROOT / "constraints.txt").write_text("\n".join([head, *pins]) + "\n")

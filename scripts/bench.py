@@ -1,9 +1,9 @@
-"""Train-step time and memory, compiled, reference and PyTorch side by side: `python scripts/bench.py --models cnn8`.
+"""Time and memory of a training step, compared with PyTorch: `python scripts/bench.py --models cnn8`.
 
-PyTorch is optional (`pip install torch`). Hygiene: what is compared alternates in one run; each is given 20 ms of rest
-and one untimed step before the timed ones, since threads that spin after a step slow what comes next; a time is the
-mean of steps in a row, as a training makes them, for 50 ms; medians, with the middle half of all times as spread.
-Nothing else should run on the machine.
+PyTorch is optional (`pip install torch`). The implementations alternate within one run. Each rests for 20 ms and makes
+one untimed step before the timed ones, as threads that still spin after a step slow down the next implementation. A
+time is the mean of consecutive steps over 50 ms; reported are the median and the interquartile range. Nothing else
+should run on the machine.
 """
 
 from __future__ import annotations
@@ -33,36 +33,36 @@ if TYPE_CHECKING:
 
 OUTPUT = Path(__file__).resolve().parent.parent / "outputs" / "bench"
 BATCH = 128
-COUNTED = 32  # images of the steps whose counts tests/unit/models/test_counts.py asserts
+COUNTED = 32  # batch size of the counts in tests/unit/models/test_counts.py
 FORMS = {"no": [False], "yes": [True], "both": [False, True]}
 LEARNING_RATE = 0.01
 COLORS = {"compiled": "#1f6f8b", "torch NCHW": "#d9a066", "torch channels_last": "#b5651d", "reference": "#9a9a9a"}
-IN_A_ROW = 0.05  # seconds of steps that one time is the mean of
+SAMPLE_SECONDS = 0.05  # a time is the mean of consecutive steps over this long
 
 
 def arguments() -> argparse.Namespace:
-    """What was asked for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="mlp,cnn3,cnn8,vgg11,vgg16", help="comma-separated")
     parser.add_argument("--batch-norm", choices=("no", "yes", "both"), default="both")
-    parser.add_argument("--repeats", type=int, default=15, help="timings of each")
+    parser.add_argument("--repeats", type=int, default=15, help="samples of each")
     parser.add_argument("--workers", default="auto", help="threads, processes or auto")
     parser.add_argument("--reference", action="store_true", help="time the reference execution too")
-    parser.add_argument("--memory", action="store_true", help="measure peak memory instead, each in a process alone")
-    parser.add_argument("--profile", action="store_true", help="tell what each node costs instead (needs nl-training)")
+    parser.add_argument("--memory", action="store_true", help="measure peak memory instead, each in its own process")
+    parser.add_argument("--profile", action="store_true", help="print each node's cost instead (needs nl-training)")
     parser.add_argument("--counts", action="store_true", help="count calls and bytes of a step instead, at batch 32")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def images() -> tuple[Any, Any]:
-    """A batch."""
+    """Return a random batch of images and labels."""
     rng = np.random.default_rng(0)
     return rng.standard_normal((BATCH, 1, 28, 28)).astype(np.float32), rng.integers(0, 10, BATCH)
 
 
 def ours(name: str, batch_norm: bool, **device: Any) -> Callable[[], None]:
-    """A step of this project's: forward, loss, backward, SGD."""
+    """Return a training step of this project: forward, loss, backward, SGD."""
     net = nl_models.build(name, batch_norm=batch_norm, device=Device(**device))
     optimizer = SGD(LEARNING_RATE)
     x, t = images()
@@ -74,7 +74,7 @@ def ours(name: str, batch_norm: bool, **device: Any) -> Callable[[], None]:
 
 
 def theirs(name: str, batch_norm: bool, layout: str) -> Callable[[], None]:
-    """The same step in PyTorch."""
+    """Return the same training step in PyTorch."""
     import torch
     from torch_peer import peer
 
@@ -94,18 +94,18 @@ def theirs(name: str, batch_norm: bool, layout: str) -> Callable[[], None]:
 
 
 def contenders(name: str, batch_norm: bool, options: argparse.Namespace) -> dict[str, Callable[[], None]]:
-    """All steps that are compared."""
-    found = {"compiled": ours(name, batch_norm, workers=options.workers)}
+    """Return the training steps to compare, by name."""
+    steps = {"compiled": ours(name, batch_norm, workers=options.workers)}
     if options.reference:
-        found["reference"] = ours(name, batch_norm, compile=False)
-    for layout in ("NCHW", "channels_last") if torch_there() else ():
+        steps["reference"] = ours(name, batch_norm, compile=False)
+    for layout in ("NCHW", "channels_last") if has_torch() else ():
         if not (name == "mlp" and layout == "channels_last"):
-            found[f"torch {layout}"] = theirs(name, batch_norm, layout)
-    return found
+            steps[f"torch {layout}"] = theirs(name, batch_norm, layout)
+    return steps
 
 
-def torch_there() -> bool:
-    """Whether PyTorch is installed."""
+def has_torch() -> bool:
+    """Return whether PyTorch is installed."""
     try:
         import torch  # noqa: F401
     except ImportError:
@@ -114,7 +114,7 @@ def torch_there() -> bool:
 
 
 def measure(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of each step, taken in turn."""
+    """Return milliseconds of each step, measured in turn."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repeats):
         for name, step in steps.items():
@@ -125,51 +125,51 @@ def measure(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, lis
 
 
 def _time(step: Callable[[], None]) -> float:
-    """Seconds of a step, the mean of several in a row."""
-    begun, count = time.perf_counter(), 0
-    while (taken := time.perf_counter() - begun) < IN_A_ROW:
+    """Return the mean seconds of consecutive steps."""
+    start, count = time.perf_counter(), 0
+    while (seconds := time.perf_counter() - start) < SAMPLE_SECONDS:
         step()
         count += 1
-    return taken / count
+    return seconds / count
 
 
 def speed(options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
-    """Every model's times, printed as they come."""
+    """Measure and print the times of every model."""
     console = Console()
     kernels = {str(i.get("architecture")) for i in threadpool_info() if i["internal_api"] == "openblas"}
     console.print(f"NumPy {np.__version__}, OpenBLAS kernel {', '.join(sorted(kernels))}, {os.cpu_count()} cores")
     table = Table(
         "model", "compiled ms", "reference ms", "torch NCHW", "torch channels_last", "images/s", "against torch"
     )
-    found = {}
+    results = {}
     for name in options.models.split(","):
         for batch_norm in FORMS[options.batch_norm]:
             label = f"{name} BN" if batch_norm else name
-            times = found[label] = measure(contenders(name, batch_norm, options), options.repeats)
-            middle = {key: float(np.median(values)) for key, values in times.items()}
-            peers = [value for key, value in middle.items() if key.startswith("torch")]
-            against = f"{min(peers) / middle['compiled']:.2f}" if peers else "-"
+            times = results[label] = measure(contenders(name, batch_norm, options), options.repeats)
+            medians = {key: float(np.median(values)) for key, values in times.items()}
+            peers = [value for key, value in medians.items() if key.startswith("torch")]
+            against = f"{min(peers) / medians['compiled']:.2f}" if peers else "-"
             cells = [_cell(times.get(key)) for key in ("compiled", "reference", "torch NCHW", "torch channels_last")]
-            table.add_row(label, *cells, f"{BATCH / middle['compiled'] * 1e3:,.0f}", against)
-            console.print(f"{label}: {middle}")
+            table.add_row(label, *cells, f"{BATCH / medians['compiled'] * 1e3:,.0f}", against)
+            console.print(f"{label}: {medians}")
     console.print(table)
-    return found
+    return results
 
 
-def picture(found: dict[str, dict[str, list[float]]]) -> Figure:
-    """How many steps each makes in the time that the faster of PyTorch's layouts takes for one."""
-    from matplotlib.figure import Figure  # here, as its 28 MB would count in what `alone` measures
+def plot(results: dict[str, dict[str, list[float]]]) -> Figure:
+    """Plot the speed of each, relative to the faster of PyTorch's layouts."""
+    from matplotlib.figure import Figure  # imported here, as `alone` would measure its 28 MB
 
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     axes = figure.subplots()
-    labels = [key for key in COLORS if any(key in times for times in found.values())]
+    labels = [key for key in COLORS if any(key in times for times in results.values())]
     for number, label in enumerate(labels):
-        at = [i + (number - (len(labels) - 1) / 2) * 0.8 / len(labels) for i in range(len(found))]
+        at = [i + (number - (len(labels) - 1) / 2) * 0.8 / len(labels) for i in range(len(results))]
         axes.bar(
-            at, [_rate(times, label) for times in found.values()], 0.8 / len(labels), color=COLORS[label], label=label
+            at, [_rate(times, label) for times in results.values()], 0.8 / len(labels), color=COLORS[label], label=label
         )
     axes.axhline(1, color="#333333", linewidth=0.8)
-    axes.set_xticks(range(len(found)), [name.replace(" ", "\n") for name in found])
+    axes.set_xticks(range(len(results)), [name.replace(" ", "\n") for name in results])
     axes.set_ylabel("steps, PyTorch's better layout = 1")
     axes.legend(ncols=len(labels), loc="upper left", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
@@ -190,15 +190,15 @@ def _cell(times: list[float] | None) -> str:
 
 
 def memory(options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Each model's peak memory in MB (proportional set size of the process and its children)."""
+    """Measure and print each model's peak memory in MB: proportional set size of the process and its children."""
     console = Console()
     table = Table("model", "compiled MB", "torch NCHW", "torch channels_last", "share of the smaller")
-    found: dict[str, dict[str, float]] = {}
+    results: dict[str, dict[str, float]] = {}
     for name in options.models.split(","):
         for batch_norm in FORMS[options.batch_norm]:
             label = f"{name} BN" if batch_norm else name
-            kinds = ["compiled", *(("torch NCHW", "torch channels_last") if torch_there() else ())]
-            row = found[label] = {}
+            kinds = ["compiled", *(("torch NCHW", "torch channels_last") if has_torch() else ())]
+            row = results[label] = {}
             for kind in kinds:
                 command = [
                     sys.executable,
@@ -217,12 +217,12 @@ def memory(options: argparse.Namespace) -> dict[str, dict[str, float]]:
                 share,
             )
     console.print(table)
-    return found
+    return results
 
 
-def alone(what: str, workers: str) -> None:
-    """Run some steps of one contender and print this process's peak memory."""
-    kind, name, batch_norm = what.split(",")
+def alone(contender: str, workers: str) -> None:
+    """Run some steps of one implementation and print this process's peak memory."""
+    kind, name, batch_norm = contender.split(",")
     norm = batch_norm == "True"
     step = ours(name, norm, workers=workers) if kind == "compiled" else theirs(name, norm, kind.removeprefix("torch "))
     peak = 0.0
@@ -233,7 +233,7 @@ def alone(what: str, workers: str) -> None:
 
 
 def profile(options: argparse.Namespace) -> None:
-    """Print what each node costs, and leave table, figures and picture in outputs/bench."""
+    """Print the cost of each node, and write table and figures to outputs/bench."""
     from nl_training.viz.profile import artifacts
 
     for name in options.models.split(","):
@@ -250,18 +250,18 @@ def profile(options: argparse.Namespace) -> None:
                     else:
                         content.savefig(path)
                 print((folder / "profile/profile.txt").read_text())
-                print(f"table, figures and picture in {folder / 'profile'}")
+                print(f"table and figures in {folder / 'profile'}")
 
 
 def counts(options: argparse.Namespace) -> None:
-    """Print what a compiled step does, in numbers that no clock is needed for."""
+    """Print counts of a compiled step: calls, memory, operations and bytes."""
     table = Table("model", "calls of a worker", "arena MB", "GFLOP", "GB read and written", title=f"{COUNTED} images")
     for name in options.models.split(","):
         for batch_norm in FORMS[options.batch_norm]:
             plan = nl_models.build(name, batch_norm=batch_norm, device=Device()).plan(True, COUNTED)
             costs = [cost(call) for calls in plan.calls for call in calls]
             flops, moved = (sum(column) / 1e9 for column in zip(*costs, strict=True))
-            calls = " + ".join(str(len(one)) for one in plan.calls)
+            calls = " + ".join(str(len(calls)) for calls in plan.calls)
             table.add_row(
                 f"{name} BN" if batch_norm else name, calls, f"{plan.size / 1e6:.2f}", f"{flops:.3f}", f"{moved:.3f}"
             )
@@ -279,7 +279,7 @@ def _set_size() -> float:
 
 
 def main() -> None:
-    """Measure, print, and write the figures to outputs/bench."""
+    """Measure, print, and write the results to outputs/bench."""
     options = arguments()
     if options.alone:
         alone(options.alone, options.workers)
@@ -291,13 +291,13 @@ def main() -> None:
     if options.counts:
         counts(options)
         return
-    found = memory(options) if options.memory else speed(options)
+    results = memory(options) if options.memory else speed(options)
     path = OUTPUT / f"{'memory' if options.memory else 'speed'}.json"
-    path.write_text(json.dumps(found, indent=1))
-    print(f"figures in {path}")
-    if torch_there() and not options.memory:
-        picture(found).savefig(OUTPUT / "speed.png", dpi=110)
-        print(f"picture in {OUTPUT / 'speed.png'}")
+    path.write_text(json.dumps(results, indent=1))
+    print(f"results in {path}")
+    if has_torch() and not options.memory:
+        plot(results).savefig(OUTPUT / "speed.png", dpi=110)
+        print(f"figure in {OUTPUT / 'speed.png'}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Accuracy over steps and seconds beside PyTorch's, to 0.98 of the MNIST test set: `python scripts/bench_accuracy.py`.
+"""Time to 0.98 test accuracy on MNIST, compared with PyTorch: `python scripts/bench_accuracy.py`.
 
-Both start with the same weights, take the same batches, and are evaluated on all test images, whose time does not
-count. They take turns, a batch each, so that what else the machine does slows both. Needs PyTorch and the four MNIST
-files.
+Both start with the same weights, take the same batches, and are evaluated on all test images, outside the measured
+time. They alternate after each batch, so that other load on the machine slows both equally. Needs PyTorch and MNIST.
 """
 
 from __future__ import annotations
@@ -37,11 +36,12 @@ COLORS = {"compiled": "#c44e52", "PyTorch": "#4c72b0"}
 
 @dataclass
 class Runner:
-    """One of the two: how it steps and predicts, and what came of it.
+    """One of the two implementations, with its results.
 
     Attributes:
-        step: takes images, labels and a learning rate.
-        predict: the classes of images.
+        step: train on images and labels with a learning rate.
+        predict: return the classes of images.
+        seconds: training time so far.
         curve: (step, seconds, accuracy) of each evaluation.
     """
 
@@ -51,13 +51,13 @@ class Runner:
     curve: list[tuple[int, float, float]] = field(default_factory=list)
 
     @property
-    def there(self) -> tuple[int, float, float] | None:
-        """The first evaluation at the target."""
+    def target(self) -> tuple[int, float, float] | None:
+        """The first evaluation that reached the target."""
         return next((point for point in self.curve if point[2] >= TARGET), None)
 
 
 def ours(net: nl_models.Network) -> Runner:
-    """This project's compiled network."""
+    """Return the runner of this project's compiled network."""
     optimizer = Adam(RATE)
 
     def step(x: Any, t: Any, rate: float) -> None:
@@ -68,7 +68,7 @@ def ours(net: nl_models.Network) -> Runner:
 
 
 def theirs(net: nl_models.Network) -> Runner:
-    """Its twin in PyTorch."""
+    """Return the runner of the same network in PyTorch."""
     layout = "NCHW" if net.name == "mlp" else "channels_last"
     memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     model = peer(net, layout)
@@ -84,22 +84,22 @@ def theirs(net: nl_models.Network) -> Runner:
     def predict(x: Any) -> Any:
         model.eval()
         with torch.no_grad():
-            found = [model(part.to(memory_format=memory)).argmax(1) for part in torch.from_numpy(x).split(250)]
+            classes = [model(batch.to(memory_format=memory)).argmax(1) for batch in torch.from_numpy(x).split(250)]
         model.train()
-        return torch.cat(found).numpy()
+        return torch.cat(classes).numpy()
 
     return Runner(step, predict)
 
 
 def rates(name: str, steps: int) -> Iterator[float]:
-    """The learning rate of each step; the MLP reaches 0.98 only with one that falls."""
+    """Yield the learning rate of each step; the MLP reaches 0.98 only with a decaying one."""
     schedule = Cosine() if name == "mlp" else Constant()
     for number in range(EPOCHS * steps):
         yield RATE * schedule.factor(number / steps, EPOCHS)
 
 
 def race(name: str, data: Any, seed: int, every: int, single: bool) -> dict[str, Runner]:
-    """Train until both have reached the target."""
+    """Train both until they have reached the target."""
     net = nl_models.build(name, batch_norm=name == "mlp", seed=seed, device=Device())
     runners = {"PyTorch": theirs(net)} if not single else {}
     runners["compiled"] = ours(net)
@@ -111,31 +111,31 @@ def race(name: str, data: Any, seed: int, every: int, single: bool) -> dict[str,
             for x, t in batches(data.train, BATCH, epoch_order(len(data.train), seed, epoch)):
                 number, rate = number + 1, next(each)
                 for runner in runners.values():
-                    begun = time.perf_counter()
+                    start = time.perf_counter()
                     runner.step(x, t, rate)
-                    runner.seconds += time.perf_counter() - begun
+                    runner.seconds += time.perf_counter() - start
                 bar.update(task, completed=number)
                 if number % every == 0 or number % steps == 0:
                     for runner in runners.values():
                         accuracy = float((runner.predict(data.test.x) == data.test.t).mean())
                         runner.curve.append((number, runner.seconds, accuracy))
-                    if all(runner.there for runner in runners.values()):
+                    if all(runner.target for runner in runners.values()):
                         return runners
     return runners
 
 
-def picture(found: dict[str, list[dict[str, Runner]]]) -> Figure:
-    """Accuracy over steps above, over seconds below, a column for each model."""
-    figure = Figure(figsize=(3.4 * len(found), 5.6), layout="constrained")
-    rows = figure.subplots(2, len(found), squeeze=False, sharey=True)
-    for column, (name, races) in enumerate(found.items()):
-        for row, (axes, what) in enumerate(zip(rows[:, column], ("steps", "seconds"), strict=True)):
+def plot(results: dict[str, list[dict[str, Runner]]]) -> Figure:
+    """Plot accuracy over steps above and over seconds below, a column per model."""
+    figure = Figure(figsize=(3.4 * len(results), 5.6), layout="constrained")
+    rows = figure.subplots(2, len(results), squeeze=False, sharey=True)
+    for column, (name, races) in enumerate(results.items()):
+        for row, (axes, unit) in enumerate(zip(rows[:, column], ("steps", "seconds"), strict=True)):
             for number, runners in enumerate(races):
                 for label, runner in runners.items():
                     points = [(point[row], point[2]) for point in runner.curve]
                     axes.plot(*zip(*points, strict=True), color=COLORS[label], label=None if number else label)
             axes.axhline(TARGET, color="#8c8c8c", linewidth=0.8, linestyle=":")
-            axes.set(ylim=(0.9, 1), xlabel=what)
+            axes.set(ylim=(0.9, 1), xlabel=unit)
         rows[0, column].set_title(name)
     rows[0, 0].set_ylabel("test accuracy")
     rows[1, 0].set_ylabel("test accuracy")
@@ -144,33 +144,33 @@ def picture(found: dict[str, list[dict[str, Runner]]]) -> Figure:
 
 
 def main() -> None:
-    """Race, print, and leave figures and picture in outputs/bench."""
+    """Train, print a table, and write curves and a figure to outputs/bench."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="mlp,cnn3,cnn8", help="comma-separated; vgg11 and vgg16 take half an hour")
-    parser.add_argument("--data", default=None, help="folder with the four MNIST files; fetched without")
-    parser.add_argument("--seeds", type=int, default=1, help="how many, from 0 on")
+    parser.add_argument("--data", default=None, help="folder with the four MNIST files; default: download them")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0")
     parser.add_argument("--every", type=int, default=70, help="steps between two evaluations")
-    parser.add_argument("--single", action="store_true", help="without PyTorch")
+    parser.add_argument("--single", action="store_true", help="train without PyTorch")
     options = parser.parse_args()
     data = load("mnist", root=options.data)
     table = Table("model", "seed", "steps", "seconds", "PyTorch: steps", "seconds")
-    found: dict[str, list[dict[str, Runner]]] = {}
+    results: dict[str, list[dict[str, Runner]]] = {}
     for name in options.models.split(","):
         for seed in range(options.seeds):
             runners = race(name, data, seed, options.every, options.single)
-            found.setdefault(name, []).append(runners)
+            results.setdefault(name, []).append(runners)
             cells = []
             for label in ("compiled", "PyTorch"):
-                there = runners[label].there if label in runners else None
-                cells += [f"{there[0]:,}", f"{there[1]:.1f}"] if there else ["-", "-"]
+                target = runners[label].target if label in runners else None
+                cells += [f"{target[0]:,}", f"{target[1]:.1f}"] if target else ["-", "-"]
             table.add_row(name, str(seed), *cells)
             print(name, seed, *cells, flush=True)
     Console().print(table)
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    curves = {name: [{k: r.curve for k, r in runners.items()} for runners in races] for name, races in found.items()}
+    curves = {name: [{k: r.curve for k, r in runners.items()} for runners in races] for name, races in results.items()}
     (OUTPUT / "accuracy.json").write_text(json.dumps(curves))
-    picture(found).savefig(OUTPUT / "accuracy.png", dpi=110)
-    print(f"figures and picture in {OUTPUT}")
+    plot(results).savefig(OUTPUT / "accuracy.png", dpi=110)
+    print(f"curves and figure in {OUTPUT}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What else than computing an epoch takes: `python scripts/bench_bookkeeping.py model=cnn8 data=mnist data.root=PATH`.
+"""Overhead of an epoch beside computing: `python scripts/bench_bookkeeping.py model=cnn8 data=mnist data.root=PATH`.
 
-The options are those of `train.py`. Computing is taking a batch, the network's passes, the optimizer's updates and the
-evaluation; all else counts, with a logged run and its progress bar: metrics, checks, logging, the best weights.
+The options are those of `train.py`. Loading batches, forward and backward, the optimizer and the evaluation count as
+computing; all else is overhead, including a logged run and its progress bar: metrics, checks, logging, best weights.
 """
 
 from __future__ import annotations
@@ -16,52 +16,52 @@ from nl_training.training.callbacks import Callback, EpochReport
 
 
 class Meter(Callback):
-    """Measures both, and prints the rest's share of each epoch."""
+    """Measures the time of computing, and prints the share of the overhead in each epoch."""
 
     def __init__(self) -> None:
         self.computing = 0.0
-        self.began = 0.0
+        self.start = 0.0
 
     def on_start(self, trainer: Any) -> None:
-        """Put a clock around everything that computes."""
+        """Time every function that computes."""
         for owner, name in ((trainer.net, "step"), (trainer.net, "evaluate"), (trainer.optimizer, "update")):
             setattr(owner, name, self._timed(getattr(owner, name)))
-        training.batches = self._each(training.batches)
-        self.began = time.perf_counter()
+        training.batches = self._timed_batches(training.batches)
+        self.start = time.perf_counter()
 
     def _timed(self, function: Any) -> Any:
         def timed(*args: Any) -> Any:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             result = function(*args)
-            self.computing += time.perf_counter() - begun
+            self.computing += time.perf_counter() - start
             return result
 
         return timed
 
-    def _each(self, function: Any) -> Any:
-        def each(*args: Any) -> Iterator[Any]:
-            following = self._timed(iter(function(*args)).__next__)
+    def _timed_batches(self, function: Any) -> Any:
+        def timed(*args: Any) -> Iterator[Any]:
+            next_batch = self._timed(iter(function(*args)).__next__)
             while True:
                 try:
-                    yield following()
+                    yield next_batch()
                 except StopIteration:
                     return
 
-        return each
+        return timed
 
     def on_epoch(self, report: EpochReport) -> None:
-        """Print the epoch's figures and begin anew."""
+        """Print the epoch's times and reset them."""
         now = time.perf_counter()
-        whole = now - self.began
-        print(f"\nepoch {report.epoch}: {whole:.2f} s, of which {1 - self.computing / whole:.2%} are not computing")
-        self.began, self.computing = now, 0.0
+        total = now - self.start
+        print(f"\nepoch {report.epoch}: {total:.2f} s, of which {1 - self.computing / total:.2%} are not computing")
+        self.start, self.computing = now, 0.0
 
 
 def task(config: Any, cfg: Any) -> Any:
-    """Train with the clocks."""
+    """Train with the meter."""
     from nl_training.commands.train import train
 
-    return train(config, cfg, watching=[Meter()])
+    return train(config, cfg, extra_callbacks=[Meter()])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Verify VGG16 at full width, tensor by tensor, and tell how long it takes: `python scripts/bench_verification.py`."""
+"""Time of verifying VGG16 at full width, tensor by tensor: `python scripts/bench_verification.py`."""
 
 import argparse
 import sys
@@ -18,7 +18,7 @@ LIMIT = 1e-11
 
 
 def verify(batch: int, form: dict, width: int, seed: int) -> tuple[list[Residual], int, float]:
-    """The residuals of one form along a +-1 and a Gaussian direction a tensor, its parameters and the seconds."""
+    """Return residuals along a +-1 and a Gaussian direction per tensor, the number of parameters, and the seconds."""
     net = vgg16(width=width, seed=seed, device=Device(dtype="float64"), **form)
     rng = np.random.default_rng(seed)
     feeds = {"x": rng.standard_normal((batch, *net.input_shape)), "t": rng.integers(0, net.classes, batch)}
@@ -28,7 +28,7 @@ def verify(batch: int, form: dict, width: int, seed: int) -> tuple[list[Residual
 
 
 def main() -> bool:
-    """Print a line a form; tell whether all of them hold."""
+    """Print a line per form; return whether all residuals are within the limit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--form", choices=FORMS, action="append", help="default: all")
     parser.add_argument("--width", type=int, default=64)

@@ -4,16 +4,15 @@ import sys
 
 from nl_training.config.cli import main, run_command, script
 
-HELP = """Draws the node graph, as it is defined beside what the compiler makes of it, as an SVG and as a page to look
-around in: pan, zoom, open layers, click a node for its formula, shapes, memory, the statistics of its values and
-gradients, how far its gradient is from a numerical one, its time forward and backward on one CPU thread, and for what
-it became, or is made of, in the other graph.
+HELP = """Draws the node graph next to its compiled form, as an SVG and as an interactive page: pan, zoom, open layers,
+and click a node for its formula, shapes, memory, statistics of its values and gradients, the difference between its
+gradient and a numerical one, its time forward and backward on one CPU thread, and its counterparts in the other graph.
 
-  python scripts/draw.py layer=Affine                       a layer or loss alone
-  python scripts/draw.py model=vgg16 regularization=all     a model under a config, with its first weights
+  python scripts/draw.py layer=Affine                       a single layer or loss
+  python scripts/draw.py model=vgg16 regularization=all     a model with its initial weights
   python scripts/draw.py run=ID                             a logged run's network with its best weights
 
-The files lie in outputs/drawings. A training logs them with its run when tracking.draw=true."""
+The files are written to outputs/drawings. With tracking.draw=true a training logs them with its run."""
 
 
 def task(config, cfg):
@@ -31,13 +30,13 @@ def task_run(run_id, config, overrides):
 
 
 def layer(arguments):
-    """Draw one layer."""
+    """Draw a single layer."""
     from nl_nodes import UserError
     from nl_training.commands.draw import draw_layer
 
     with script():
         if len(arguments) > 1:
-            raise UserError(f"layer=NAME stands alone, got {' '.join(arguments)}")
+            raise UserError(f"layer=NAME takes no other arguments, got {' '.join(arguments)}")
         draw_layer(arguments[0].removeprefix("layer="))
 
 

@@ -2,12 +2,13 @@
 
 from nl_training.config.cli import run_command
 
-HELP = """Evaluates a logged run's best weights on a test set: accuracy, each class, confusion matrix, worst mistakes.
+HELP = """Evaluates a logged run's best weights on a test set: accuracy in total and per class, confusion matrix and
+worst mistakes.
 
   python scripts/evaluate.py run=latest
   python scripts/evaluate.py run=ID data=mnist data.root=FOLDER
 
-Without data=... it takes the test set that the run was trained beside."""
+Without data=... it uses the test set of the run's own data."""
 
 
 def task(run_id, config, overrides):

@@ -2,12 +2,13 @@
 
 from nl_training.config.cli import run_command
 
-HELP = """Writes a logged run's best weights as an ONNX model, for onnxruntime and others.
+HELP = """Writes a logged run's network with its best weights as an ONNX model, for onnxruntime and others.
 
   python scripts/export.py run=latest
 
-The model takes raw pixels in the range of the run's data; its metadata says which. Batch norm and dropout take their
-inference form; the batch may be of any size. The file lies in outputs/export and in the run, as export/model.onnx.
+The model's input is raw pixels in the range of the run's data, which its metadata contains. Batch norm and dropout are
+in inference mode, and the batch size is free. The file is written to outputs/export and logged with the run as
+export/model.onnx.
 Needs the package onnx: python -m pip install -c constraints.txt onnx"""
 
 
@@ -17,7 +18,7 @@ def task(run_id, config, others):
     from nl_training.commands.export import export
 
     if others:
-        raise UserError(f"{others[0]}: export takes run=ID, tracking.uri and tracking.experiment_name alone")
+        raise UserError(f"{others[0]}: export takes only run=ID, tracking.uri and tracking.experiment_name")
     export(run_id, config)
 
 

@@ -5,13 +5,13 @@ import sys
 
 from nl_training.config.cli import main, run_command
 
-HELP = """Verifies each parameter's gradient on real images against the complex step; exits with 1 where one is wrong.
+HELP = """Verifies each parameter's gradient on real images against the complex step; exits with 1 if one is wrong.
 
-  python scripts/gradcheck.py model=vgg11 regularization=all    a model under a config, with its first weights
-  python scripts/gradcheck.py run=ID                            a logged run's config with its best weights
-  python scripts/gradcheck.py run=latest device=gpu             the same, its gradients taken on another device
+  python scripts/gradcheck.py model=vgg11 regularization=all    a model with its initial weights
+  python scripts/gradcheck.py run=ID                            a logged run's network with its best weights
+  python scripts/gradcheck.py run=latest device=gpu             the same, with gradients computed on another device
 
-Prints a table, leaves a picture in outputs/gradcheck, and of a wrong gradient tells the node that is to blame."""
+Prints a table and the node of a wrong gradient, and writes a figure to outputs/gradcheck."""
 
 COMMAND = f"python scripts/gradcheck.py {shlex.join(sys.argv[1:])}".strip()
 holds = []

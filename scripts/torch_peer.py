@@ -1,4 +1,4 @@
-"""A network's twin in PyTorch's own modules, with the same weights, for the benchmarks beside it."""
+"""A network rebuilt from PyTorch modules with the same weights, for the benchmarks."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from nl_models import Network
 
 
 def peer(net: Network, layout: str) -> Any:
-    """The same layers in PyTorch, their memory "NCHW" or "channels_last"; no dropout."""
-    parts: list[torch.nn.Module] = []
+    """Return the same layers in PyTorch, without dropout, in memory layout "NCHW" or "channels_last"."""
+    modules: list[torch.nn.Module] = []
     images = any(isinstance(layer, Convolution) for layer in net.layers)
     for layer in net.layers:
-        if isinstance(layer, Affine) and not any(isinstance(part, torch.nn.Flatten) for part in parts):
-            parts.append(torch.nn.Flatten())
+        if isinstance(layer, Affine) and not any(isinstance(module, torch.nn.Flatten) for module in modules):
+            modules.append(torch.nn.Flatten())
             images = False
-        parts.append(_module(layer, images))
+        modules.append(_module(layer, images))
     memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
-    return torch.nn.Sequential(*parts).to(memory_format=memory)
+    return torch.nn.Sequential(*modules).to(memory_format=memory)
 
 
 def _module(layer: Any, images: bool) -> torch.nn.Module:
     if isinstance(layer, Convolution):
         k, c, size, _ = layer.weight.value.shape
-        made = torch.nn.Conv2d(c, k, size, padding=layer.pad, bias=layer.bias is not None)
-        return _filled(made, layer.weight.value, layer.bias)
+        conv = torch.nn.Conv2d(c, k, size, padding=layer.pad, bias=layer.bias is not None)
+        return _copy_weights(conv, layer.weight.value, layer.bias)
     if isinstance(layer, Affine):
-        made = torch.nn.Linear(*layer.weight.value.shape, bias=layer.bias is not None)
-        return _filled(made, layer.weight.value.T, layer.bias)
+        linear = torch.nn.Linear(*layer.weight.value.shape, bias=layer.bias is not None)
+        return _copy_weights(linear, layer.weight.value.T, layer.bias)
     if isinstance(layer, BatchNormalization):
         return (torch.nn.BatchNorm2d if images else torch.nn.BatchNorm1d)(layer.gamma.value.size)
     if isinstance(layer, Pooling):
         return torch.nn.MaxPool2d(2)
     if isinstance(layer, Relu):
         return torch.nn.ReLU()
-    raise TypeError(f"{type(layer).__name__} has no twin here")
+    raise TypeError(f"{type(layer).__name__} has no counterpart here")
 
 
-def _filled(module: Any, weight: Any, bias: Any) -> torch.nn.Module:
+def _copy_weights(module: Any, weight: Any, bias: Any) -> torch.nn.Module:
     with torch.no_grad():
         module.weight.copy_(torch.from_numpy(weight.copy()))
         if bias is not None:

@@ -4,17 +4,17 @@ from nl_training.config.cli import main
 
 
 def task(config, cfg):
-    """Train, evaluate and log one run, or run one experiment."""
+    """Train and log one run, or run one experiment."""
     from nl_training.commands.train import experiment
 
     return experiment(config, cfg)
 
 
 def sweep(config, overrides):
-    """Hold the runs of a sweep together."""
-    from nl_training.tracking.sweep_run import parent
+    """Open the parent run of a sweep."""
+    from nl_training.tracking.sweep_run import sweep_run
 
-    return parent(config, overrides)
+    return sweep_run(config, overrides)
 
 
 if __name__ == "__main__":

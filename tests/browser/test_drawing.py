@@ -1,4 +1,4 @@
-"""The drawing page in a real Chromium: a click on a node tells what is known of it and lights up what it became."""
+"""The drawing page in a real Chromium: a click on a node shows its data and highlights related nodes."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from nl_models import build
 from nl_training.data import load
 from nl_training.verification import verify
-from nl_training.viz.graph import page, sketch_layer, sketch_network
+from nl_training.viz.graph import capture_layer, capture_network, page
 
 pytestmark = pytest.mark.browser
 
@@ -24,15 +24,15 @@ FORM = {"batch_norm": "before_activation", "dropout": 0.5, "width": 16}
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("drawings")
-    sketches = {"Affine": sketch_layer("Affine")}
+    diagrams = {"Affine": capture_layer("Affine")}
     data = load("mnist5k")
     for name in ("cnn3", "vgg16"):
         net = build(name, **FORM)
         certificate = verify(net, "warn", 60).certificate
-        sketches[name] = sketch_network(net, data.train.x[:8], data.train.t[:8], certificate)
-    for name, sketch in sketches.items():
-        (folder / f"{name}.html").write_text(page(sketch))
-    return {name: (folder / f"{name}.html").as_uri() for name in sketches}
+        diagrams[name] = capture_network(net, data.train.x[:8], data.train.t[:8], certificate)
+    for name, diagram in diagrams.items():
+        (folder / f"{name}.html").write_text(page(diagram))
+    return {name: (folder / f"{name}.html").as_uri() for name in diagrams}
 
 
 @pytest.fixture
@@ -51,20 +51,22 @@ def shot(browser: Chrome, name: str) -> None:
     browser.save_screenshot(str(SHOTS / f"{name}.png"))
 
 
-def node(browser: Chrome, label: str, half: int = 0) -> WebElement:
+def node(browser: Chrome, label: str, graph: int = 0) -> WebElement:
     """The first node of the reference that is called so, or of the compiled graph."""
     found = browser.find_elements(By.XPATH, f"//*[@data-node and .//*[text()='{label}']]")
-    of = "return facts.groups[home.get(Number(arguments[0].dataset.node))].half"
-    return next(element for element in found if browser.execute_script(of, element) == half)
+    of = "return facts.groups[groupOf.get(Number(arguments[0].dataset.node))].graph"
+    return next(element for element in found if browser.execute_script(of, element) == graph)
 
 
-def group(browser: Chrome, title: str, half: int = 0) -> WebElement:
-    return browser.find_elements(By.XPATH, f"//*[@data-group and .//*[text()='{title}']]")[half]
+def group(browser: Chrome, title: str, graph: int = 0) -> WebElement:
+    return browser.find_elements(By.XPATH, f"//*[@data-group and .//*[text()='{title}']]")[graph]
 
 
 def lit(browser: Chrome) -> list[str]:
-    """The labels of the nodes that are lit up as kin of the one that is chosen."""
-    return [label.get_attribute("textContent") for label in browser.find_elements(By.CSS_SELECTOR, ".node.kin .label")]
+    """The labels of the nodes highlighted as related to the selected one."""
+    return [
+        label.get_attribute("textContent") for label in browser.find_elements(By.CSS_SELECTOR, ".node.related .label")
+    ]
 
 
 def panel(browser: Chrome) -> str:
@@ -104,22 +106,22 @@ def test_a_click_on_a_compiled_node_tells_its_time_and_lights_what_it_is_made_of
     of = {"Power -0.5", "ValueMask", "Img2Matrix", "Max"}
     assert of < set(lit(browser))
     assert "Mean" not in lit(browser)
-    shot(browser, "drawing-kin")
+    shot(browser, "drawing-related")
     node(browser, "ValueMask").click()
     assert lit(browser) == ["Normalize+pool+relu"]
     browser.find_element(By.XPATH, "//aside//button[contains(., 'Normalize+pool+relu')]").click()
     assert of < set(lit(browser))
     node(browser, "Transpose", 1).click()
-    assert "Nothing: the compiler has put it in." in panel(browser)
+    assert "None: the compiler inserted it." in panel(browser)
 
 
 def test_both_graphs_are_in_view_beside_each_other_and_the_panel(browser: Chrome, show) -> None:
     for name in ("Affine", "cnn3", "vgg16"):
         show(name)
         edges = []
-        for half in (0, 1):
+        for graph in (0, 1):
             boxes = browser.execute_script(
-                "return halves[arguments[0]].map((i) => groups[i].getBoundingClientRect().toJSON())", half
+                "return graphs[arguments[0]].map((i) => groups[i].getBoundingClientRect().toJSON())", graph
             )
             edges += [min(box["left"] for box in boxes), max(box["right"] for box in boxes)]
             assert all(box["top"] > 0 and box["bottom"] < 900 for box in boxes)
@@ -135,16 +137,16 @@ def test_how_a_convolution_is_calculated_is_told(browser: Chrome, show) -> None:
     boxes = browser.find_elements(By.CSS_SELECTOR, ".group:not(.closed)")
     assert len(boxes) == 2
     boxes[1].find_element(By.XPATH, ".//*[@data-node and .//*[text()='Conv']]").click()
-    assert "calculated by winograd 4x4" in panel(browser)
+    assert "algorithm winograd 4x4" in panel(browser)
     assert sorted(lit(browser)) == ["Dot", "Img2Matrix", "Reshape", "Transpose"]
-    shot(browser, "drawing-vgg16-kin")
+    shot(browser, "drawing-vgg16-related")
 
 
 def test_a_layer_that_is_closed_lights_up_for_what_it_holds(browser: Chrome, show) -> None:
     show("vgg16")
     group(browser, "Relu 2").find_element(By.CSS_SELECTOR, ".shut").click()
     browser.find_element(By.CSS_SELECTOR, ".group:not(.closed) [data-node]").click()
-    related = browser.find_elements(By.CSS_SELECTOR, ".group.closed.kin")
+    related = browser.find_elements(By.CSS_SELECTOR, ".group.closed.related")
     assert [element.get_attribute("data-group") for element in related] == [
         group(browser, "BatchNormalization 2", 1).get_attribute("data-group")
     ]
@@ -155,7 +157,7 @@ def test_the_panel_leads_from_node_to_node(browser: Chrome, show) -> None:
     node(browser, "weight").click()
     browser.find_element(By.XPATH, "//aside//button[contains(., 'Dot')]").click()
     assert panel(browser).startswith("×\nDot")
-    chosen = browser.find_elements(By.CSS_SELECTOR, ".node.chosen")
+    chosen = browser.find_elements(By.CSS_SELECTOR, ".node.selected")
     assert [element.text.split()[0] for element in chosen] == ["Dot"]
     assert len(browser.find_elements(By.CSS_SELECTOR, ".edge.near")) == 3
 

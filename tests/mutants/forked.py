@@ -1,8 +1,7 @@
-"""Puts mutants of a training step before the tests: `python tests/mutants/forked.py`.
+"""Runs the tests on mutants of a training step: `python tests/mutants/forked.py`.
 
-Each mutant has a process of its own, forked from one that has collected the tests, so that whatever it does to threads,
-processes and memory ends with it. It is noticed by the first test that fails, by an error in putting it in place, or
-by not coming to an end.
+Each mutant runs in a process forked from one that has collected the tests, so that its effects on threads, processes
+and memory end with it. It is killed by the first test that fails, by an error in installing it, or by a timeout.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from mutants.targets import resolve
 from mutants.tests_of_modules import tests_of
 
 ROOT = Path(__file__).parents[2]
-# A test takes a second or two: one that says nothing for so long does not come to an end.
+# Timeout of one test, which takes a second or two.
 SECONDS = 30.0
 WORKERS = "nl_nodes.runtime."
 
@@ -62,7 +61,7 @@ class Child:
     heard: float = field(default_factory=monotonic)
 
     def verdict(self) -> str:
-        """What noticed the mutant, or ""."""
+        """Return what killed the mutant, or ""."""
         last = self.said.decode().splitlines()[-1:] or ["at once"]
         return last[0].removeprefix("verdict ") if last[0].startswith("verdict ") else f"crash in {last[0]}"
 
@@ -80,7 +79,7 @@ class Judges:
         self._failed = ""
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Judge every mutant, so many at a time."""
+        """Judge every mutant, `processes` at a time."""
         waiting, running = iter(self.mutants), list[Child]()
         while True:
             while len(running) < self.processes and (mutant := next(waiting, None)) is not None:
@@ -185,7 +184,7 @@ Key = tuple[str, str]
 def main() -> int:
     """Judge the mutants asked for; the number of those that nothing noticed, and of listed ones that something did."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--every", type=int, default=1, help="judge one of so many, and none that is listed")
+    parser.add_argument("--every", type=int, default=1, help="judge one mutant in N, and none that is listed")
     parser.add_argument("--only", default="", help="judge functions whose `module:name` contains this")
     parser.add_argument("--again", action="store_true", help="judge what survived last time")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)

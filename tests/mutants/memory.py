@@ -1,4 +1,4 @@
-"""Memory that shows what a mutant does wrong with it: else it is luck whether that is noticed, or the process dies."""
+"""Strict memory, which makes a mutant's wrong reads and views fail deterministically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the mutants of a target, and puts one in the place of what is right for a while."""
+"""Creates the mutants of a target, and installs one temporarily."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _indented(source: str) -> str:
 
 @contextmanager
 def installed(mutant: Mutant) -> Iterator[None]:
-    """The mutant in place of the original, for everybody who holds the function, until the block ends."""
+    """Put the mutant in place of the original, wherever the function is held, until the block ends."""
     original = resolve(mutant.target)
     if isinstance(original, FunctionType):
         code = original.__code__

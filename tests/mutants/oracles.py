@@ -1,4 +1,4 @@
-"""Who judges a mutant: all our checks on all cases, and for comparison what textbooks and small frameworks do."""
+"""Oracles that kill mutants: all checks on all cases, and for comparison those of textbooks and small frameworks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from support import fused_oracles  # noqa: F401  (enrols its formulas)
+from support import fused_oracles  # noqa: F401  (registers its formulas)
 from support.contract import CHECKS, Subject, graph_of, of_node
 from support.contract import gradient_is_the_complex_steps as by_element
 from support.forward_oracles import assert_formulas, formulas
@@ -25,7 +25,7 @@ from nl_nodes.graph import Pass
 from nl_nodes.verify import complex_step, sample_check
 from nl_nodes.verify.numeric import units
 
-# A check takes milliseconds: whatever is still at it after so many seconds loops.
+# A check takes milliseconds: one that takes this many seconds loops.
 SECONDS = 30.0
 STEP = 1e-4
 
@@ -35,12 +35,12 @@ Step = tuple[Callable[..., None], tuple[Any, ...]]
 
 
 class Loops(BaseException):
-    """A mutant that does not come to an end; no `except Exception` on its way stops it."""
+    """A mutant that does not terminate; a BaseException, so that no `except Exception` catches it."""
 
 
 @contextmanager
 def alarm(seconds: float) -> Iterator[None]:
-    """Raise `Loops` in the main thread after so many seconds."""
+    """Raise `Loops` in the main thread after `seconds`."""
 
     def ring(*_: object) -> None:
         raise Loops

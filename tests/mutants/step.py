@@ -1,4 +1,4 @@
-"""What takes part in a training step: every function that is called when networks train, found by training some."""
+"""The functions of a training step, found by tracing the training of some networks."""
 
 from __future__ import annotations
 

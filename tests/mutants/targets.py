@@ -18,21 +18,21 @@ from nl_nodes.shapes import unbroadcast
 
 ROOTS = ("forward", "backward")
 DECLARED = ("broadcasts", "constant", "saves")
-# Functions that only choose among equally right ways, for speed: any other choice gives the same numbers.
+# Functions that only choose among correct alternatives, for speed: any other choice gives the same numbers.
 CHOICES = {
     f"nl_nodes.compiler.fused.{name}"
     for name in (
-        "pieces:piece_of",
-        "pieces:run_of",
-        "pieces:evenly",
-        "columns:Columns._fitting",
-        "columns:Columns.few",
-        "winograd:Winograd._fitting",
-        "winograd:Winograd._let_go",
-        "normalization:_rows",
-        "together:suits",
-        "together:Together._fitting",
-        "together:Together._some",
+        "workspace:cache_chunk",
+        "workspace:flat_chunk",
+        "workspace:even_chunk",
+        "batch_norm:_chunk_rows",
+        "conv.im2col:Im2col._chunk_rows",
+        "conv.im2col:Im2col.transposed",
+        "conv.winograd:Winograd._chunk_sizes",
+        "conv.winograd:Winograd._wait_for_workspace",
+        "conv.filter_parallel:prefers_filter_parallel",
+        "conv.filter_parallel:FilterParallelWinograd._chunk_sizes",
+        "conv.filter_parallel:FilterParallelWinograd._chunk_size",
     )
 }
 

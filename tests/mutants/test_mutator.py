@@ -1,7 +1,10 @@
 """The mutator and its judges: what they make, notice and leave behind."""
 
+import importlib
 import inspect
 import threading
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from support.node_cases import NODES
 from mutants.gate import Report, Verdict, mutants_of
 from mutants.mutator import Mutant, installed, mutants
 from mutants.oracles import Loops, alarm, elementwise, killer, textbook
-from mutants.targets import Target, owner_of, resolve, targets
+from mutants.targets import CHOICES, Target, owner_of, resolve, targets
 from nl_nodes import Add, Exp, Graph, Input
 from nl_nodes.nodes.arithmetic import Pairwise
 from nl_nodes.verify.fingerprint import mutated_files
@@ -37,7 +40,7 @@ WRONG = [
         "values_that_are_not_finite",
     ),
     ("images:Img2Matrix.backward", "keywords_dropped: ctx.xp.zeros(", "dtype_stays"),
-    ("images:Img2Matrix.backward", "accumulations: seen += columns[:, tap] -> ", "gradient_is_the_complex_steps"),
+    ("images:Img2Matrix.backward", "accumulations: pixels += columns[:, tap] -> ", "gradient_is_the_complex_steps"),
 ]
 
 
@@ -76,15 +79,30 @@ def test_annotations_which_nothing_evaluates_are_left_alone() -> None:
     assert not any("Pass" in m.mutation for m in made)
 
 
+def test_the_choices_that_are_left_alone_exist() -> None:
+    assert all(callable(resolve(name)) for name in CHOICES)
+
+
 def test_every_node_is_mutated_with_the_helpers_it_calls() -> None:
     found = {**targets(), **targets(fused=True)}
     assert {user for target in found.values() for user in target.users} == set(NODES)
     for node, cls in NODES.items():
         last = "constant" if cls.constant else "backward"
         assert all(node in found[f"{cls.__module__}:{cls.__name__}.{role}"].users for role in ("forward", last))
-    assert found[f"{REDUCTIONS}:Reduction.spread"].users == ["Max", "Mean", "Sum"]
+    assert found[f"{REDUCTIONS}:Reduction.expand"].users == ["Max", "Mean", "Sum"]
     assert found["nl_nodes.shapes:unbroadcast"].users == ["Add", "MaskedMul", "Mul"]
-    assert "nl_nodes.nodes.images:Img2Matrix._seen" in found
+    assert "nl_nodes.nodes.images:Img2Matrix._taps" in found
+
+
+def test_every_listed_equivalent_can_be_made() -> None:
+    entries = [
+        (entry["function"], entry["mutation"])
+        for file in Path(__file__).parent.rglob("*.toml")
+        for entry in tomllib.loads(file.read_text())["equivalent"]
+    ]
+    for module in {function.split(":")[0] for function, _ in entries}:
+        importlib.import_module(module)
+    assert not [entry for entry in entries if entry[1] not in {mutant.mutation for mutant in mutants_of(entry[0])}]
 
 
 @pytest.mark.parametrize("node", NODES)

@@ -1,4 +1,4 @@
-"""Which tests judge the mutants of which code: those that know it best, quick ones first."""
+"""The tests that run on the mutants of each module, quick ones first."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ LAYERS = ["unit/layers/test_layers.py", "unit/models/test_fused_layers.py", "uni
 TESTS = {
     "nl_nodes.shapes": ["unit/nodes/test_shapes.py"],
     "nl_nodes.graph": ["unit/nodes/test_graph.py", "unit/nodes/test_random_graphs.py"],
+    "nl_nodes.context": ["unit/nodes/test_graph.py", "unit/compiler/test_lower.py"],
     "nl_nodes.node": ["unit/nodes/test_graph.py", "unit/compiler/test_lower.py"],
     "nl_nodes.compiler.lower.arena": ["unit/compiler/test_memory.py"],
     "nl_nodes.compiler.lower.memory": ["unit/compiler/test_memory.py"],
@@ -16,6 +17,7 @@ TESTS = {
     "nl_nodes.compiler.rewrite.rules": ["unit/models/test_fusions.py", "unit/models/test_near_misses.py"],
     "nl_nodes.compiler.lower.trace": ["unit/compiler/test_trace.py"],
     "nl_nodes.runtime": ["unit/runtime/test_workers.py", CERTIFICATE],
+    "nl_nodes.philox": ["unit/nodes/test_device.py"],
     "nl_nodes.device": ["unit/nodes/test_device.py"],
     "nl_layers": LAYERS,
     "nl_layers.optimizers": ["unit/layers/test_optimizers.py"],

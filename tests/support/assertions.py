@@ -1,4 +1,4 @@
-"""What a refusal must be: a `UserError` of one line that names the thing."""
+"""Assertions on refusals: a `UserError` of one line that names the cause."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,6 +1,6 @@
-"""What every node and layer must keep to, each rule a check of one verification case.
+"""The contract of every node and layer, each rule a check of one verification case.
 
-A check takes a `Subject`, which is made anew for each, and raises where the rule is broken.
+A check takes a new `Subject`, and raises if the rule is broken.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 SEED = 7
 H = 1e-30
-LIMIT = 1e-12
+TOLERANCE = 1e-12
 # float32 against float64, in units of eps32 sqrt(n): the worst of all cases at this seed was 0.7 when it was fitted,
-# 2026-11. A bound on mistakes, not on rounding: ill-conditioned draws (a steep tanh, a sum that cancels) exceed it.
-FLOAT32 = 2.0
-# How far below a kink a value is moved: exact in whole numbers and halves, and nothing beside their distance.
+# 2026-11. It detects mistakes, not rounding: ill-conditioned draws (a steep tanh, a sum that cancels) exceed it.
+FLOAT32_TOLERANCE = 2.0
+# The distance of a value moved below a kink: exact beside integers and halves, and far smaller than their distance.
 BELOW = 2.0**-40
 
 Arrays = dict[str, np.ndarray]
@@ -39,9 +39,9 @@ class Subject:
         graph: its graph.
         feeds: an array for each leaf by name, in float64, or int64 for labels.
         dy: an upstream gradient.
-        zero: names of the leaves whose gradient is zero by construction.
+        zero: leaves whose gradient is zero by construction.
         linear: whether the output is linear in all inputs together.
-        kinked: how the inputs are drawn that are kept away from kinks, by name.
+        kinked: the draws of inputs that are kept away from kinks, by name.
     """
 
     graph: Graph
@@ -52,37 +52,37 @@ class Subject:
     kinked: dict[str, Draw]
 
     def cast(self, dtype: str) -> Arrays:
-        """The feeds in another dtype, labels as they are."""
+        """Return the feeds in another dtype; labels stay integers."""
         return {name: x if x.dtype == np.int64 else x.astype(dtype) for name, x in self.feeds.items()}
 
     def gradients(self, feeds: Arrays | None = None, dy: np.ndarray | None = None) -> Arrays:
-        """The gradients at these feeds for this upstream, each by default the subject's own."""
+        """Return the gradients at these feeds for this upstream gradient, by default the subject's own."""
         return self.graph.run(**(self.feeds if feeds is None else feeds)).backward(self.dy if dy is None else dy)
 
 
 def of_node(case: Case) -> Subject:
-    """The subject of a node's case."""
+    """Return the subject of a node's case."""
     rng = np.random.default_rng(SEED)
     draws = {f"x{i}": d for i, d in enumerate(case.draws)}
     return _subject(graph_of(case), draws, rng, {f"x{i}" for i in case.zero}, case.linear)
 
 
 def graph_of(case: Case) -> Graph:
-    """A node's case as a graph of inputs x0, x1, and so on."""
+    """Return a node's case as a graph of inputs x0, x1, ..."""
     return Graph(case.build(*(Input(f"x{i}", gradient=d.domain != "labels") for i, d in enumerate(case.draws))))
 
 
 def of_layer(case: LayerCase) -> Subject:
-    """The subject of a layer's case, its parameters and buffers among the feeds."""
+    """Return the subject of a layer's case; parameters and buffers are among the feeds."""
     rng = np.random.default_rng(SEED)
-    layer = case.make(lambda what: draw(rng, what))
+    layer = case.make(lambda d: draw(rng, d))
     graph = layer.graph(tuple(d.shape for d in case.draws), case.train)
     return _subject(graph, dict(zip(layer.feeds, case.draws, strict=True)), rng, set(case.zero), linear=False)
 
 
 def _subject(graph: Graph, draws: dict[str, Draw], rng: np.random.Generator, zero: set[str], linear: bool) -> Subject:
     held = {name: np.asarray(leaf.value) for name, leaf in graph.leaves.items() if leaf.value is not None}
-    # As float32 holds them, so that both precisions see the same point.
+    # Rounded to float32, so that both precisions are taken at the same point.
     drawn = {name: draw(rng, d) for name, d in draws.items()}
     feeds = {n: x if x.dtype == np.int64 else x.astype("f4").astype("f8") for n, x in {**held, **drawn}.items()}
     dy = upstream(rng, graph.run(**feeds).results[0].shape).astype("f4").astype("f8")
@@ -127,7 +127,7 @@ def nothing_aliases(s: Subject) -> None:
 
 
 def output_is_the_callers(s: Subject) -> None:
-    """Whoever got the output may write on it; backward does not see that."""
+    """Writing into a returned output does not change the gradients."""
     expected = s.gradients()
     run = s.graph.run(**s.feeds)
     for y in run.results:
@@ -146,11 +146,11 @@ def backward_is_linear(s: Subject) -> None:
     one, two = s.gradients(), s.gradients(dy=other)
     for name, grad in both.items():
         parts = np.abs(3 * one[name]) + np.abs(0.7 * two[name])
-        assert np.all(np.abs(grad - (3 * one[name] - 0.7 * two[name])) <= LIMIT * parts.max(initial=0.0)), name
+        assert np.all(np.abs(grad - (3 * one[name] - 0.7 * two[name])) <= TOLERANCE * parts.max(initial=0.0)), name
 
 
 def passes_are_apart(s: Subject) -> None:
-    """Backward twice is the same to the bit, whatever ran in between."""
+    """A second backward is bit-identical, whatever ran in between."""
     run = s.graph.run(**s.feeds)
     first = run.backward(s.dy)
     other = {name: x if x.dtype == np.int64 else 1.25 * x for name, x in s.feeds.items()}
@@ -168,18 +168,18 @@ def dtype_stays(s: Subject) -> None:
 
 def float32_agrees(s: Subject) -> None:
     expected, found = s.gradients(), s.gradients(s.cast("float32"), s.dy.astype("float32"))
-    assert float32_error(s, found, expected) <= FLOAT32
+    assert float32_error(s, found, expected) <= FLOAT32_TOLERANCE
 
 
 def float32_error(s: Subject, found: Arrays, expected: Arrays) -> float:
-    """The largest difference in units of eps32 sqrt(n) of each gradient's largest, n the largest leaf's elements."""
+    """Return the largest error in units of eps32 sqrt(n) max|gradient|, n the size of the largest leaf."""
     unit = np.finfo("float32").eps * np.sqrt(max(1, *(x.size for x in s.feeds.values())))
     scales = {name: np.abs(grad).max(initial=0.0) or 1.0 for name, grad in expected.items()}
     return max(float(np.abs(found[n] - g).max(initial=0.0) / (unit * scales[n])) for n, g in expected.items())
 
 
 def adjoint_is_exact(s: Subject) -> None:
-    """Of a linear case <A x, dy> = <x, A' dy>, on small whole numbers to the bit."""
+    """For a linear case `<A x, dy> = <x, A' dy>`, exactly, on small integers."""
     if not s.linear:
         return
     rng = np.random.default_rng(SEED + 2)
@@ -192,13 +192,13 @@ def adjoint_is_exact(s: Subject) -> None:
 
 
 def hessian_is_symmetric(s: Subject) -> None:
-    """<w, H u> = <u, H w>, H u from a complex step through backward: it is the gradient of something."""
+    """`<w, H u> = <u, H w>`, with H u by a complex step through backward: the Hessian is symmetric."""
     rng = np.random.default_rng(SEED + 3)
     names = list(s.gradients())
     u, w = ({name: upstream(rng, s.feeds[name].shape) for name in names} for _ in range(2))
     hu, hw = _curvature(s, u), _curvature(s, w)
     left, right = _products(w, hu), _products(u, hw)
-    assert abs(left.sum() - right.sum()) <= LIMIT * (np.abs(left).sum() + np.abs(right).sum())
+    assert abs(left.sum() - right.sum()) <= TOLERANCE * (np.abs(left).sum() + np.abs(right).sum())
 
 
 def _curvature(s: Subject, direction: Arrays) -> Arrays:
@@ -213,22 +213,22 @@ def _products(a: Arrays, b: Arrays) -> np.ndarray:
 def kinks_count_as_below(s: Subject) -> None:
     """On a kink, value and gradient are those just below it: ReLU'(0) = 0, the first of tied maxima.
 
-    Values are rounded onto the kinks, and then lowered, each a little more than the one before it.
+    Values are rounded onto the kinks, and then lowered, each slightly more than the one before it.
     """
     if not s.kinked:
         return
     on, below = dict(s.feeds), dict(s.feeds)
-    for name, what in s.kinked.items():
-        x = on[name] = what.point + np.rint(s.feeds[name] - what.point)
+    for name, drawn in s.kinked.items():
+        x = on[name] = drawn.point + np.rint(s.feeds[name] - drawn.point)
         below[name] = x - BELOW * np.arange(1, x.size + 1).reshape(x.shape)
-        assert np.any(x == what.point)
+        assert np.any(x == drawn.point)
         assert np.unique(x).size < x.size
     np.testing.assert_allclose(s.graph.run(**on).results[0], s.graph.run(**below).results[0], rtol=0, atol=1e-9)
     _same(s.gradients(on), s.gradients(below))
 
 
 def each_gradient_comes_alone(s: Subject) -> None:
-    """A leaf's gradient is the same when no other is wanted, or one is not; those not wanted are not computed."""
+    """A leaf's gradient does not depend on which others are needed; those that are not are not computed."""
     together = s.gradients()
     for wanted in [one for name in together for one in ({name}, together.keys() - {name})]:
         for leaf in s.graph.leaves.values():
@@ -259,13 +259,13 @@ def _watch_saved(node: Node) -> None:
 
 
 def _watch(node: Node, graph: Graph) -> Any:
-    """Make this node's backward fail where it computes a gradient, not None and not dy itself, that nobody wants."""
+    """Make a node's backward fail if it returns a gradient that is not needed and is neither None nor dy itself."""
     original = node.backward
 
     def backward(ctx: Any, dy: np.ndarray) -> Any:
         dxs = original(ctx, dy)
         for n, dx in zip(node.inputs, dxs if isinstance(dxs, tuple) else (dxs,), strict=True):
-            assert n in graph.needs or dx is None or dx is dy, f"{node}: a gradient that nobody wants"
+            assert n in graph.needs or dx is None or dx is dy, f"{node}: a gradient that is not needed"
         return dxs
 
     node.backward = backward  # type: ignore[method-assign]

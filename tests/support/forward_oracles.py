@@ -111,7 +111,7 @@ def dot(node: Node, x: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 @oracle("Img2Matrix")
 def img2matrix(node: Any, x: np.ndarray) -> np.ndarray:
-    """Pixel by pixel, what the window sees there, or outside the image the fill or the nearest pixel."""
+    """Each window pixel by pixel; outside the image the fill value or the nearest pixel."""
     n, c, h, w = x.shape
     oh = (h + 2 * node.pad - node.height) // node.stride + 1
     ow = (w + 2 * node.pad - node.width) // node.stride + 1
@@ -162,12 +162,10 @@ def one_hot(node: Node, t: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 @oracle("IndexMask")
 def index_mask(node: Any, x: np.ndarray) -> np.ndarray:
-    """Element i stays where word i is at least ratio * 2^64."""
-    random_bits = [
-        word for block in range(-(-x.size // 4)) for word in philox((block, 0, 0, 0), (node.seed, node.stream))
-    ]
+    """Keep element i where random word i is at least ratio * 2^64."""
+    bits = [word for block in range(-(-x.size // 4)) for word in philox((block, 0, 0, 0), (node.seed, node.stream))]
     limit = int(node.ratio * 2**64)  # exact: a scaling by a power of two
-    return np.array([v if random_bits[i] >= limit else 0.0 for i, v in enumerate(x.ravel().tolist())]).reshape(x.shape)
+    return np.array([v if bits[i] >= limit else 0.0 for i, v in enumerate(x.ravel().tolist())]).reshape(x.shape)
 
 
 def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -1,4 +1,4 @@
-"""For every fused node a strategy that draws a case; maps hold one image or more, as every plan does."""
+"""A strategy of random cases for each fused node; maps hold at least one image, as in every plan."""
 
 from typing import Any
 
@@ -19,40 +19,40 @@ from nl_nodes.compiler.fused import (
 )
 from nl_nodes.compiler.fused.conv.node import padding
 
-SOME = st.integers(1, 3)
-MARGINS = st.tuples(*[st.integers(0, 3)] * 4)
+SIZES = st.integers(1, 3)
+PADDINGS = st.tuples(*[st.integers(0, 3)] * 4)
 
 
 @st.composite
 def maps(draw, least: int = 1) -> tuple[int, ...]:
-    return (draw(st.integers(least, 5)), draw(st.integers(least, 5)), draw(SOME), draw(SOME))
+    return (draw(st.integers(least, 5)), draw(st.integers(least, 5)), draw(SIZES), draw(SIZES))
 
 
 @st.composite
 def affine(draw) -> Case:
-    relu, out = draw(st.booleans()), draw(SOME)
-    shape = draw(maps()) if draw(st.booleans()) else (draw(SOME), draw(SOME))
+    relu, out = draw(st.booleans()), draw(SIZES)
+    shape = draw(maps()) if draw(st.booleans()) else (draw(SIZES), draw(SIZES))
     rows = shape[0] * shape[1] * shape[3] if len(shape) == 4 else shape[1]
     return Case(f"relu {relu}", lambda x, w, b: Affine(x, w, b, relu), (real(*shape), real(rows, out), real(out)))
 
 
 @st.composite
 def convolution(draw) -> Case:
-    """Few and many channels, kernels, pads and strides, so that every way of calculating comes up."""
+    """Few and many channels, kernels, pads and strides, so that every algorithm comes up."""
     h, w, n, _ = draw(maps())
     c = draw(st.sampled_from([1, 2, 5, 8, 9]))
     kernel = draw(st.sampled_from([(3, 3), (3, 3), (1, 1), (2, 3), (5, 4)]))
-    pad, stride, k = draw(st.integers(0, 3)), draw(st.sampled_from([1, 1, 2, 3])), draw(SOME)
+    pad, stride, k = draw(st.integers(0, 3)), draw(st.sampled_from([1, 1, 2, 3])), draw(SIZES)
     assume(h + 2 * pad >= kernel[0])
     assume(w + 2 * pad >= kernel[1])
-    form: dict[str, Any] = {"relu": draw(st.booleans()), "frame": draw(MARGINS)}
+    form: dict[str, Any] = {"relu": draw(st.booleans()), "out_pad": draw(PADDINGS)}
     oh, ow = ((m + 2 * pad - f) // stride + 1 for m, f in zip((h, w), kernel, strict=True))
     form["pool"] = draw(st.booleans()) and min(oh, ow) > 1
-    frame = padding((h, w), (k, c, *kernel), pad, stride)
+    widths = padding((h, w), (k, c, *kernel), pad, stride)
     draws = [real(h, w, n, c), real(k, c, *kernel), real(k)][: draw(st.integers(2, 3))]
     return Case(
         f"{kernel}, pad {pad}, stride {stride}, {form}",
-        lambda x, *rest: Conv(ZeroPad(x, frame), *rest, size=(h, w), pad=pad, stride=stride, **form),
+        lambda x, *rest: Conv(ZeroPad(x, widths), *rest, size=(h, w), pad=pad, stride=stride, **form),
         tuple(draws),
     )
 
@@ -60,7 +60,7 @@ def convolution(draw) -> Case:
 @st.composite
 def normalize(draw) -> Case:
     shape = draw(maps(2))
-    form = {"relu": draw(st.booleans()), "pool": draw(st.booleans()), "frame": draw(MARGINS)}
+    form = {"relu": draw(st.booleans()), "pool": draw(st.booleans()), "out_pad": draw(PADDINGS)}
 
     def build(x, gamma, beta):
         mean = ChannelMean(x)
@@ -71,7 +71,7 @@ def normalize(draw) -> Case:
 
 @st.composite
 def label_log_softmax(draw) -> Case:
-    n, classes = draw(SOME), draw(st.integers(2, 4))
+    n, classes = draw(SIZES), draw(st.integers(2, 4))
     t = draw(st.sampled_from([labels(n, classes=classes), labels(n, classes, classes=2)]))
     return Case("labels", lambda x, t: LabelLogSoftmax(x, OneHot(t, x)), (real(n, classes), t))
 
@@ -93,8 +93,8 @@ FUSED: dict[str, st.SearchStrategy[Case]] = {
     "ChannelMean": of_maps(ChannelMean),
     "ChannelVariance": variance(),
     "Conv": convolution(),
-    "ZeroPad": of_maps(ZeroPad, padding=MARGINS),
+    "ZeroPad": of_maps(ZeroPad, padding=PADDINGS),
     "LabelLogSoftmax": label_log_softmax(),
     "Normalize": normalize(),
-    "Pool": of_maps(Pool, distinct, 2, frame=MARGINS),
+    "Pool": of_maps(Pool, distinct, 2, out_pad=PADDINGS),
 }

@@ -1,6 +1,6 @@
-"""What the compiler's fused nodes must keep to besides: how the images are shared out changes nothing.
+"""The contract of fused nodes beyond that of all nodes: chunks and shards change nothing.
 
-A small batch fits in the cache, and a graph that runs node by node has one worker; here it is cut all the same.
+A small batch fits in the cache, and the reference has one worker; these checks force chunks and shards all the same.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from nl_nodes import Graph, Input, Mul, Node, Transpose
 from nl_nodes.compiler.fused import Conv, LabelLogSoftmax, batch_norm, workspace
 from nl_nodes.compiler.fused.conv.node import tiles_for
 from nl_nodes.compiler.fused.conv.winograd import F2_PAD1, F4
-from nl_nodes.compiler.lower.trace import Call
 from nl_nodes.compiler.plan import Plan
 from nl_nodes.runtime import Executor
-from support import fused_oracles  # noqa: F401  (enrols its formulas)
+from nl_nodes.runtime.call import Call
+from support import fused_oracles  # noqa: F401  (registers its formulas)
 from support.contract import Subject
 from support.forward_oracles import assert_formulas, assert_forward, formulas
 
-LIMIT = 1e-12
-# Maps (H, W, N, C) to and from images that lie one after the other.
+TOLERANCE = 1e-12
+# Axes from maps (H, W, N, C) to images that are contiguous in memory, and back.
 TO_MAPS, TO_IMAGES = (1, 2, 0, 3), (2, 0, 1, 3)
-# Maps, channels and kernels, pad and stride, and the tiles that are fastest there; None for windows.
-WAYS = [
+# Maps, channels and kernels, pad, stride, and the fastest Winograd algorithm; None for im2col.
+ALGORITHMS = [
     ((3, 4), (8, 3, 3), 1, 1, F4),
     ((4, 3), (9, 3, 3), 1, 1, F4),
     ((5, 5), (8, 3, 3), 0, 1, F4),
@@ -47,28 +47,28 @@ WAYS = [
 ]
 
 
-def pieces_do_not_matter(s: Subject) -> None:
-    """Two or three at a time, images or rows, and what is left over, come to what all at once do."""
+def chunks_change_nothing(s: Subject) -> None:
+    """Chunks of two or three images or rows, with a smaller last one, give the same as one chunk."""
     expected = [*s.graph.run(**s.feeds).results, *s.gradients().values()]
     for count in (2, 3):
-        with pieces_of(count):
+        with chunks_of(count):
             found = [*s.graph.run(**s.feeds).results, *s.gradients().values()]
         _close(found, expected)
 
 
-def workers_do_not_matter(s: Subject) -> None:
-    """Two workers come to what one does, whoever is first, and whatever the pass before left in memory."""
+def shards_change_nothing(s: Subject) -> None:
+    """Two workers give the same as one, whichever runs first, and whatever the previous pass left in memory."""
     run = s.graph.run(**s.feeds)
     y, grads = run.results[0], run.backward(s.dy)
-    samples = {"x0", "x1"} & set(s.graph.leaves) if y.ndim == 1 and s.feeds["x0"].ndim == 2 else {"x0"}
+    batched = {"x0", "x1"} & set(s.graph.leaves) if y.ndim == 1 and s.feeds["x0"].ndim == 2 else {"x0"}
     maps = {"x0"} if s.feeds["x0"].ndim == 4 else set()
     feeds = {name: x.transpose(TO_IMAGES) if name in maps else x for name, x in s.feeds.items()}
     feeds["dy"] = s.dy.transpose(TO_IMAGES) if y.ndim == 4 else s.dy
-    alike = maps and y.ndim == 1
-    places = {name: np.full(grad.shape, np.nan) for name, grad in grads.items() if name not in samples}
-    shared = frozenset(samples if alike else {*samples, "dy"})
+    replicated = maps and y.ndim == 1
+    places = {name: np.full(grad.shape, np.nan) for name, grad in grads.items() if name not in batched}
+    inputs = frozenset(batched if replicated else {*batched, "dy"})
     graph = _of_images(s.graph, maps, y.ndim == 4)
-    plan = Plan(graph, {name: (x.shape, x.dtype) for name, x in feeds.items()}, shared, places, Turns())
+    plan = Plan(graph, {name: (x.shape, x.dtype) for name, x in feeds.items()}, inputs, places, TurnExecutor())
     assert len(plan.calls) == 2
     assert all(plan.calls)
     for first in (0, 1):
@@ -81,15 +81,15 @@ def workers_do_not_matter(s: Subject) -> None:
         _close([found[name] for name in grads], list(grads.values()))
 
 
-def ways_are_the_fast_ones(s: Subject) -> None:
-    """Each convolution goes the way that was measured to be fastest for its shapes."""
+def algorithms_are_the_fastest(s: Subject) -> None:
+    """Each convolution takes the algorithm that was measured to be fastest for its shapes."""
     if any(isinstance(node, Conv) for node in s.graph.order):
-        for maps, (c, *kernel), pad, stride, expected in WAYS:
+        for maps, (c, *kernel), pad, stride, expected in ALGORITHMS:
             assert tiles_for(maps, (4, c, *kernel), pad, stride) is expected, (maps, c, kernel, pad, stride)
 
 
-def a_window_without_input_gives_the_bias(s: Subject) -> None:
-    """To the bit, whatever lies beside it; a window whose values cancel over the channels has an input."""
+def zero_windows_give_the_bias(s: Subject) -> None:
+    """Exactly, whatever its neighbours hold; a window whose values cancel over the channels is not zero."""
     if sum(isinstance(node, Conv) for node in s.graph.order) != 1:
         return
     rng = np.random.default_rng(1)
@@ -101,12 +101,12 @@ def a_window_without_input_gives_the_bias(s: Subject) -> None:
     expected, found = formulas(s.graph, feeds), s.graph.run(**feeds).results
     assert_formulas(s.graph, expected, found)
     bias = {"x2": np.zeros_like(s.feeds["x2"])} if "x2" in s.feeds else {}
-    seen = formulas(s.graph, {"x0": np.abs(x), "x1": np.ones_like(s.feeds["x1"]), **bias})[0]
-    assert np.array_equal(found[0][seen == 0], expected[0][seen == 0])
+    magnitudes = formulas(s.graph, {"x0": np.abs(x), "x1": np.ones_like(s.feeds["x1"]), **bias})[0]
+    assert np.array_equal(found[0][magnitudes == 0], expected[0][magnitudes == 0])
 
 
 def logits_may_be_large(s: Subject) -> None:
-    """Where e^x overflows, in one row or at one class, its logarithm does not."""
+    """Where `e^x` overflows, in one row or at one class, its logarithm does not."""
     if not isinstance(s.graph.outputs[0], LabelLogSoftmax):
         return
     feeds = {**s.feeds, "x0": s.feeds["x0"].copy()}
@@ -116,11 +116,11 @@ def logits_may_be_large(s: Subject) -> None:
     assert all(np.isfinite(grad).all() for grad in s.gradients(feeds).values())
 
 
-class Turns(Executor):
-    """Workers in one thread: from one meeting to the next each goes as far as it can before the next one begins.
+class TurnExecutor(Executor):
+    """Workers in one thread: each in turn runs its calls up to the next barrier.
 
     Attributes:
-        first: the number of the first.
+        first: the number of the worker that runs first.
     """
 
     first = 0
@@ -130,30 +130,30 @@ class Turns(Executor):
         self.count = count
 
     def load(self, calls: Sequence[Sequence[Call]]) -> Any:
-        """Each worker's steps from meeting to meeting."""
-        return [list(self._stretches(one)) for one in calls]
+        """Bind each worker's calls, split at the barriers."""
+        return [list(self._rounds(of_worker)) for of_worker in calls]
 
     def run(self, loaded: Any, pass_index: int) -> None:
-        """All stretches, in turn."""
+        """Run all rounds, one worker after the other."""
         self.pass_index = pass_index
-        for stretches in zip(*loaded, strict=True):
-            for steps in (*stretches[self.first :], *stretches[: self.first]):
-                for function, args in steps:
+        for workers in zip(*loaded, strict=True):
+            for calls in (*workers[self.first :], *workers[: self.first]):
+                for function, args in calls:
                     function(*args)
 
-    def _stretches(self, calls: Sequence[Call]) -> Iterator[Any]:
+    def _rounds(self, calls: Sequence[Call]) -> Iterator[Any]:
         begin = 0
         for end in [*(i for i, (name, _) in enumerate(calls) if name == "barrier"), len(calls)]:
-            yield self.steps(calls[begin:end])
+            yield self.bind(calls[begin:end])
             begin = end + 1
 
 
 @contextmanager
-def pieces_of(count: int) -> Iterator[None]:
-    """Let a piece have so many images or rows, whatever the cache holds."""
+def chunks_of(count: int) -> Iterator[None]:
+    """Make chunks of `count` images or rows, whatever fits in the cache."""
     before = workspace.even_chunk
     for module in (workspace, batch_norm):
-        module.even_chunk = lambda all_, most: min(all_, count) or 1
+        module.even_chunk = lambda items, most: min(items, count) or 1
     try:
         yield
     finally:
@@ -162,7 +162,7 @@ def pieces_of(count: int) -> Iterator[None]:
 
 
 def _of_images(graph: Graph, maps: set[str], out: bool) -> Graph:
-    """The graph times an input dy, its maps fed and given as images."""
+    """Return the graph times an input dy, with images in place of maps as inputs and output."""
     new: dict[Node, Node] = {}
     for node in graph.order:
         is_maps = isinstance(node, Input) and node.name in maps
@@ -175,13 +175,13 @@ def _of_images(graph: Graph, maps: set[str], out: bool) -> Graph:
 def _close(found: Iterable[np.ndarray], expected: Iterable[np.ndarray]) -> None:
     for a, b in zip(found, expected, strict=True):
         assert a.shape == b.shape
-        assert np.all(np.abs(a - b) <= LIMIT * np.abs(b).max(initial=0.0)), (a, b)
+        assert np.all(np.abs(a - b) <= TOLERANCE * np.abs(b).max(initial=0.0)), (a, b)
 
 
 FUSED_CHECKS: Iterable[Callable[[Subject], None]] = (
-    pieces_do_not_matter,
-    ways_are_the_fast_ones,
-    a_window_without_input_gives_the_bias,
+    chunks_change_nothing,
+    algorithms_are_the_fastest,
+    zero_windows_give_the_bias,
     logits_may_be_large,
-    workers_do_not_matter,
+    shards_change_nothing,
 )

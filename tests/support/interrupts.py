@@ -1,4 +1,4 @@
-"""A network interrupted at random moments of its calls, beside the same network left alone."""
+"""Interrupts a network at random moments and compares it with an undisturbed twin."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ BATCH, IMAGE = 6, (1, 12, 12)
 
 
 def network(**device: Any) -> Network:
-    """Convolutions, batch norm and dropout: what each training pass changes."""
+    """Return a network with convolutions, batch norm and dropout."""
     form = {"width": 4, "input_shape": IMAGE, "batch_norm": True, "dropout": 0.3, "seed": 3}
     return build("cnn3", device=Device(dtype="float64", **device), **form)
 
 
 def interrupt(net: Network, count: int, seed: int = 0) -> int:
-    """Interrupt training passes and predictions; returns how many calls were cut short.
+    """Interrupt training passes and predictions; return the number of calls cut short.
 
-    After each interrupt the network and a twin that only made the finished calls must agree in passes, running
+    After each interrupt the network and a twin that made only the finished calls must agree in passes, running
     statistics, gradients and predictions.
     """
     rng, twin = random.Random(seed), network(compile=False)
@@ -64,7 +64,7 @@ def interrupt(net: Network, count: int, seed: int = 0) -> int:
 
 @contextmanager
 def alarm(seconds: float) -> Iterator[None]:
-    """Raise KeyboardInterrupt in the main thread after so many seconds, as Ctrl-C does."""
+    """Raise KeyboardInterrupt in the main thread after `seconds`, as Ctrl-C does."""
 
     def ring(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,6 +1,6 @@
-"""The enrolled layers and losses of the project, and their cases."""
+"""The registered layers and losses, and their cases."""
 
-import nl_layers  # noqa: F401  (enrols them)
+import nl_layers  # noqa: F401  (registers them)
 from nl_layers.module import Module
 from support.node_cases import cases_of
 

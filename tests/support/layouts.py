@@ -1,4 +1,4 @@
-"""The same numbers in other places of the memory: what a node must not notice."""
+"""Memory layouts of arrays, which must not change a node's results."""
 
 import numpy as np
 from hypothesis import strategies as st
@@ -28,7 +28,7 @@ def reversed_(x: np.ndarray) -> np.ndarray:
 
 HOW = {"contiguous": np.copy, "Fortran": fortran, "rolled": rolled, "strided": strided, "reversed": reversed_}
 LAYOUTS = st.tuples(st.sampled_from(list(HOW)), st.booleans())
-"""How an array lies, and whether it may be written to."""
+"""A memory layout, and whether the array is writeable."""
 
 
 def laid_out(x: np.ndarray, layout: tuple[str, bool]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The enrolled nodes of the project, their cases, and a node that counts its calls."""
+"""The registered nodes, their cases, and a node that counts its calls."""
 
 import pytest
 
@@ -9,16 +9,16 @@ NODES = {name: node for name, node in sorted(Node.registry.items()) if node.__mo
 FUSED_NODES = {name: node for name, node in NODES.items() if node.__module__.startswith("nl_nodes.compiler.")}
 
 
-def cases_of(enrolled: dict) -> list:
-    """Every case of the enrolled classes, as pytest's parameters."""
-    return [pytest.param(case, id=f"{n}-{case.label}") for n, one in enrolled.items() for case in one.cases()]
+def cases_of(registered: dict) -> list:
+    """Every case of the registered classes, as pytest's parameters."""
+    return [pytest.param(case, id=f"{n}-{case.label}") for n, one in registered.items() for case in one.cases()]
 
 
-def checks_of(enrolled: dict) -> list:
-    """Every case with every oracle that can judge it: differences of values say nothing about a surrogate."""
+def checks_of(registered: dict) -> list:
+    """Every case with every oracle that applies: finite differences do not apply to a surrogate gradient."""
     return [
         pytest.param(case, oracle, id=f"{name}-{case.label}-{oracle.__name__}")
-        for name, one in enrolled.items()
+        for name, one in registered.items()
         for case in one.cases()
         for oracle in ((complex_step,) if case.surrogate else (complex_step, central))
     ]

@@ -1,4 +1,4 @@
-"""Graphs that the compiler's rules look for, as the layers wire them, and how two graphs compare."""
+"""Graphs that the rewrite rules match, as the layers wire them, and their comparison."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def convolution(c: int, k: int, bias: bool = True) -> Convolution:
 
 
 def norm(k: int) -> BatchNormalization:
-    """With an eps beside which no rounding counts, as a variance may become 0."""
+    """Batch norm with an eps far above rounding, as a variance may be 0."""
     return BatchNormalization(random(k), random(k), eps=0.1)
 
 
@@ -44,7 +44,7 @@ def affine(n: int, k: int) -> Affine:
 
 
 def wired(shape: tuple[int, ...], *layers: Layer, mode: Mode = TRAIN) -> Graph:
-    """A stack of layers as one graph, its leaves named apart."""
+    """Return a stack of layers as one graph, its leaves named uniquely."""
     for i, layer in enumerate(layers):
         for name, leaf in (layer.parameters | layer.buffers).items():
             leaf.name = f"{name} {i}"
@@ -56,19 +56,19 @@ def loss(shape: tuple[int, ...]) -> Graph:
 
 
 def as_images(shape: tuple[int, ...]) -> Graph:
-    """Features whose mean, and mean square beside it, is taken as of images of one pixel: beside them it broadcasts."""
+    """Return the mean square of features minus their mean as images of one pixel, which broadcasts against them."""
     x = Input("x", shape)
-    beside = Add(x, MulConst(Mean(Reshape(x, (0, -1, 1, 1)), (0, 2, 3), keepdims=True), -1))
-    return Graph(Mean(Mul(beside, beside), (0, 2, 3), keepdims=True))
+    centred = Add(x, MulConst(Mean(Reshape(x, (0, -1, 1, 1)), (0, 2, 3), keepdims=True), -1))
+    return Graph(Mean(Mul(centred, centred), (0, 2, 3), keepdims=True))
 
 
-def total(*nodes: Node) -> Graph:
-    """A number in which every element of these nodes counts differently."""
+def sum_of(*nodes: Node) -> Graph:
+    """Return a scalar to which every element of these nodes contributes with its own weight."""
     return Graph(reduce(Add, (Sum(Mul(node, Constant(random(*node.shape or ())))) for node in nodes)))
 
 
 def patterns(n: int, c: int, k: int, h: int, w: int) -> dict[str, Callable[[], Graph]]:
-    """What each rule of the first stage looks for, then what those of the second do."""
+    """Return the patterns of the first stage's rules, then of the second's."""
     images, rows, pixels = (n, c, h, w), (n, c), h * w
     return {
         "convolution": lambda: wired(images, convolution(c, k)),
@@ -91,24 +91,24 @@ def patterns(n: int, c: int, k: int, h: int, w: int) -> dict[str, Callable[[], G
     }
 
 
-# Where all sizes are one, an axis in another's place still fits; tiles want many channels.
+# Equal sizes let swapped axes pass unnoticed by shapes alone; Winograd needs many channels.
 PATTERNS = {f"{name}, sizes alike": make for name, make in patterns(4, 4, 4, 4, 4).items()}
 PATTERNS |= {f"{name}, sizes apart": make for name, make in list(patterns(2, 3, 5, 4, 6).items())[:7]}
 PATTERNS |= {f"{name}, tiles": patterns(2, 8, 9, 4, 5)[name] for name in ("convolution", "rectified and pooled")}
 
 
-def changed(graph: Graph, come: dict[Node, Node]) -> Graph:
-    """The graph with some nodes in others' places, and all that stands on them anew."""
-    new: dict[Node, Node] = dict(come)
+def changed(graph: Graph, replacements: dict[Node, Node]) -> Graph:
+    """Return the graph with some nodes replaced, and all their consumers rebuilt."""
+    new: dict[Node, Node] = dict(replacements)
     for node in graph.order:
         if node not in new:
             inputs = [new[n] for n in node.inputs]
             new[node] = node if inputs == list(node.inputs) else node.replace(inputs)
-    return total(new[graph.outputs[0]])
+    return sum_of(new[graph.outputs[0]])
 
 
 def values(graph: Graph, **feeds: np.ndarray) -> list[np.ndarray]:
-    """The number in which the graph ends, and the gradients of all its leaves by name; what it is fed besides."""
+    """Return the graph's scalar output and the gradients of its leaves by name, on random inputs by default."""
     t = graph.leaves.get("t")
     if "x" in graph.leaves and "x" not in feeds:
         feeds["x"] = random(*graph.leaves["x"].shape or ())
@@ -121,7 +121,7 @@ def values(graph: Graph, **feeds: np.ndarray) -> list[np.ndarray]:
 
 
 def agree(found: list[np.ndarray], expected: list[np.ndarray]) -> bool:
-    """Within rounding of the largest; where a value is not finite, networks leave the whole pass to the reference."""
+    """Whether values agree up to rounding of the largest; if one is not finite, networks run the reference anyway."""
     pairs = list(zip(found, expected, strict=True))
     finite = all(np.isfinite(b).all() for b in expected)
     return all(a.shape == b.shape for a, b in pairs) and not (

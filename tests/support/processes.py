@@ -149,7 +149,7 @@ class Lab:
         return self.outcome(life.run_id)
 
     def killed(self, times: int, *arguments: str) -> tuple[str, list[str]]:
-        """A training killed up to so many times and then left to end; its run, and what each kill cut short."""
+        """A training killed up to `times` times and then left to end; its run, and what each kill cut short."""
         life = self.open(*arguments)
         run_id, kills = life.run_id, []
         for _ in range(times):

@@ -1,4 +1,4 @@
-"""For every node a strategy that draws a case: shapes with axes of size 0 and 1, and the constructor's arguments."""
+"""A Hypothesis strategy of cases for every node: shapes with axes of size 0 and 1, and the constructor's arguments."""
 
 from math import prod
 
@@ -49,7 +49,7 @@ def shapes(least: int = 0, most: int = 5) -> st.SearchStrategy[Shape]:
 
 @st.composite
 def elementwise(draw, node, values=real, **arguments) -> Case:
-    """A node of one input and the arguments that it takes beside it."""
+    """A node of one input, with drawn arguments."""
     given = {name: draw(strategy) for name, strategy in arguments.items()}
     return Case(f"{given}", lambda x: node(x, **given), (values(*draw(shapes())),))
 
@@ -74,7 +74,7 @@ def signed(draw, axis: int, ndim: int) -> int:
 
 @st.composite
 def reduction(draw, node, values=real) -> Case:
-    """None, a number or several as axis; a mean or maximum of nothing is no case."""
+    """Axis None, an integer or a tuple; no mean or maximum of empty axes."""
     shape, keepdims = draw(shapes()), draw(st.booleans())
     several = draw(st.permutations(range(len(shape))))[: draw(st.integers(0, len(shape)))]
     axes = tuple(draw(signed(a, len(shape))) for a in several)
@@ -103,14 +103,14 @@ def reshape(draw) -> Case:
     for at in draw(st.lists(st.integers(0, len(target)), max_size=2)):
         target.insert(at, 1)
     same = [i for i, n in enumerate(target) if i < len(shape) and n == shape[i]]
-    ctx = {i for i in same if target[i] == 0 or draw(st.booleans())}
-    assume(all(n or i in ctx for i, n in enumerate(target)))
+    copied = {i for i in same if target[i] == 0 or draw(st.booleans())}
+    assume(all(n or i in copied for i, n in enumerate(target)))
     left = draw(st.sampled_from([None, *range(len(target))]))
-    # What is left for -1 is not told where the rest is empty.
+    # -1 cannot be inferred where the other axes are empty.
     if left is not None and prod(n for i, n in enumerate(target) if i != left):
-        ctx.discard(left)
+        copied.discard(left)
         target[left] = -1
-    wanted = tuple(0 if i in ctx else n for i, n in enumerate(target))
+    wanted = tuple(0 if i in copied else n for i, n in enumerate(target))
     return Case(f"to {wanted}", lambda x: Reshape(x, wanted), (real(*shape),))
 
 
@@ -162,7 +162,7 @@ def power(draw) -> Case:
 
 @st.composite
 def one_hot(draw) -> Case:
-    """Whole numbers, rows, and targets 0 or 1 beside one value each."""
+    """Class indices, rows, and binary targets."""
     n, classes = draw(SIZES), draw(st.integers(1, 4))
     like, t = draw(
         st.sampled_from(

@@ -29,8 +29,9 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 IMPORTS = (
     "alembic.command", "hydra._internal.hydra", "matplotlib.backends.backend_agg", "matplotlib.figure", "mlflow.pyfunc",
     "mlflow.store.tracking.sqlalchemy_store", "nl_training.commands.train", "nl_training.commands.draw",
-    "nl_training.experiments.runner", "nl_training.commands.gradcheck", "nl_training.commands.evaluate", "nl_training.tracking.resume",
-    "nl_training.search.search", "nl_training.tracking.sweep_run", "sklearn.datasets",
+    "nl_training.experiments.runner", "nl_training.commands.gradcheck", "nl_training.commands.evaluate",
+    "nl_training.commands.predict", "nl_training.tracking.resume", "nl_training.commands.search",
+    "nl_training.tracking.sweep_run", "sklearn.datasets",
 )  # fmt: skip
 
 

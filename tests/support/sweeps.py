@@ -1,4 +1,4 @@
-"""Real sweeps in processes of their own, and what they left in the store."""
+"""Real sweeps in subprocesses, and their runs in the store."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def sweep(
 
 
 def watch(uri: str) -> MlflowClient:
-    """A client of a store that may not be there yet: two who make its tables at once would break each other."""
+    """Return a client of a store, created here first: two processes that create its tables at once would fail."""
     return Store.open(uri, "watched").client
 
 
@@ -71,9 +71,9 @@ def one_failed(ended: subprocess.CompletedProcess, client: MlflowClient) -> None
 
 
 def found(client: MlflowClient, experiment: str) -> tuple[list, list]:
-    """The runs that are no one's children, and the children in the order of their start."""
-    ctx = client.get_experiment_by_name(experiment)
-    runs = client.search_runs([ctx.experiment_id], order_by=["attributes.start_time ASC"]) if ctx else []
+    """Return the top-level runs and the child runs, in the order of their start."""
+    known = client.get_experiment_by_name(experiment)
+    runs = client.search_runs([known.experiment_id], order_by=["attributes.start_time ASC"]) if known else []
     return (
         [run for run in runs if "mlflow.parentRunId" not in run.data.tags],
         [run for run in runs if "mlflow.parentRunId" in run.data.tags],

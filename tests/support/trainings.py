@@ -10,12 +10,12 @@ from unittest.mock import patch
 import numpy as np
 
 from nl_layers import optimizers
-from nl_layers.schedules import BoundCall, Constant, Cosine
+from nl_layers.schedules import Constant, Cosine, Step
 from nl_models import Network, build
 from nl_nodes import Device
 from nl_nodes.verify import Certificate
-from nl_training.commands.train import training
 from nl_training.config import build as configured
+from nl_training.config.build import training
 from nl_training.config.cli import CONF, _compose
 from nl_training.config.resolve import resolve
 from nl_training.data import EpochBatches, Split
@@ -42,7 +42,7 @@ ACTIVATIONS: list[dict[str, Any]] = [
     {"activation": "sigmoid", "init": 2.0},  # saturated
 ]
 OPTIMIZERS = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam", "AdamW"]
-SCHEDULES = [Constant(), Cosine(), Cosine(warmup=0.0, final=0.1), BoundCall(1, 0.1), BoundCall(0.5, 0.5)]
+SCHEDULES = [Constant(), Cosine(), Cosine(warmup=0.0, final=0.1), Step(1, 0.1), Step(0.5, 0.5)]
 BATCHES = [1, 2, 3, 4, 5, 7, 8, 13]
 SMALLEST = {"mlp": 1, "cnn3": 6, "simple_convnet": 6, "cnn8": 4, "vgg11": 28, "vgg16": 28}
 """The least height and width that each model takes."""
@@ -50,7 +50,7 @@ SMALLEST = {"mlp": 1, "cnn3": 6, "simple_convnet": 6, "cnn8": 4, "vgg11": 28, "v
 THOROUGH_WIDTHS: list[int | None] = [4, 8, 16, 20, None]
 
 
-def padded_shape(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def bordered(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Images from 0 to 1 with black borders."""
     x = rng.uniform(0, 1, shape)
     for axis in (2, 3):
@@ -63,11 +63,11 @@ def padded_shape(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray
 IMAGES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
     "normal": lambda rng, shape: rng.standard_normal(shape),
     "from 0 to 1": lambda rng, shape: rng.uniform(0, 1, shape),
-    "black borders": padded_shape,
-    "normalised borders": lambda rng, shape: (padded_shape(rng, shape) - 0.1307) / 0.3081,
-    "bytes": lambda rng, shape: np.round(255 * padded_shape(rng, shape)),
+    "black borders": bordered,
+    "normalised borders": lambda rng, shape: (bordered(rng, shape) - 0.1307) / 0.3081,
+    "bytes": lambda rng, shape: np.round(255 * bordered(rng, shape)),
     "ties": lambda rng, shape: rng.integers(0, 3, shape),
-    "some black": lambda rng, shape: padded_shape(rng, shape) * (rng.random((shape[0], 1, 1, 1)) < 0.5),
+    "some black": lambda rng, shape: bordered(rng, shape) * (rng.random((shape[0], 1, 1, 1)) < 0.5),
 }
 
 

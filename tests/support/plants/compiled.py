@@ -190,7 +190,7 @@ def masks_of_the_previous_pass() -> None:
         right(self, seed, stream, start, target)
         self.pass_index += 1
 
-    wrap(Executor, "_words", change)
+    wrap(Executor, "_random_bits", change)
 
 
 @plant("plan", NORMALISED)
@@ -202,7 +202,7 @@ def masks_repeated_from_the_tenth_pass() -> None:
         right(self, seed, stream, start, target)
         self.pass_index = passes
 
-    wrap(Executor, "_words", change)
+    wrap(Executor, "_random_bits", change)
 
 
 @plant("plan", NORMALISED)

@@ -11,7 +11,7 @@ from nl_nodes.compiler.fused.conv.winograd import Winograd
 from nl_nodes.nodes.functions import Sigmoid
 from nl_nodes.nodes.images import Img2Matrix
 from nl_nodes.nodes.masks import ValueMask
-from support.fused_contract import pieces_of
+from support.fused_contract import chunks_of
 from support.plants.registry import IMAGES, NORMALISED, ROWS, STACK, backward_wrong, plant, scaled, wrap
 
 
@@ -130,13 +130,13 @@ def last_class_alone() -> None:
 @plant("plan", IMAGES)
 def last_piece_left_out() -> None:
     """A convolution in pieces leaves out a smaller last one."""
-    STACK.enter_context(pieces_of(4))
+    STACK.enter_context(chunks_of(4))
 
     def change(right, self, step):
         first, *others = right(self, step)
         return [first, *(part for part in others if part.shape == first.shape)]
 
-    wrap(Winograd, "parts", change)
+    wrap(Winograd, "chunks", change)
 
 
 @plant("precision", ROWS)
@@ -178,4 +178,4 @@ def statistics_momentum_inverted() -> None:
         self.momentum = 1 - self.momentum
         return found
 
-    wrap(BatchNormalization, "_follow", change)
+    wrap(BatchNormalization, "_moving_average", change)

@@ -93,13 +93,13 @@ def in_workers(function: str, wrong: str) -> None:
     folder.joinpath("sitecustomize.py").write_text(
         "import numpy as np\n"
         "from importlib import import_module\n"
-        "team = import_module('nl_nodes.runtime.executor')\n"
-        "right = team.function\n"
+        "executor = import_module('nl_nodes.runtime.executor')\n"
+        "right = executor.function\n"
         "def wrong(name):\n"
         "    def call(a, b, out):\n"
         f"        np.{function}(a, b, out)\n"
         f"        {wrong}\n"
         f"    return call if name == '{function}' else right(name)\n"
-        "team.function = wrong\n"
+        "executor.function = wrong\n"
     )
     sys.path.insert(0, str(folder))

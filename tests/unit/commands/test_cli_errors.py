@@ -164,7 +164,7 @@ def test_what_belongs_to_a_logged_run_is_refused_without_one(option: str) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["resume=latest"], ["resume=latest", "did not finish"]),
+        (["resume=latest"], ["resume=latest", "no unfinished run"]),
         (["resume=nothing", "seed=1"], ["seed=1", "trainer.max_steps"]),
     ],
     ids=lambda value: " ".join(value),

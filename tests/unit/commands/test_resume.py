@@ -69,7 +69,7 @@ def test_terminated_it_goes_on_with_other_limits(lab: Lab, whole: Outcome) -> No
     life.until("epoch   3 ")
     with pytest.raises(UserError, match=rf"{life.run_id}: process {life.process.pid} is training it"):
         find(lab.store, life.run_id, [])
-    with pytest.raises(UserError, match=r"resume=latest: .* no run"):
+    with pytest.raises(UserError, match=r"resume=latest: .* no unfinished run"):
         find(lab.store, "latest", [])
     life.process.terminate()
     code, _, err = life.ended()
@@ -104,16 +104,16 @@ def test_what_cannot_change_is_refused(lab: Lab, whole: Outcome, text: str) -> N
 def test_a_run_that_cannot_go_on_is_refused(lab: Lab, whole: Outcome) -> None:
     client = lab.store.client
     other = client.create_run(lab.store.experiment_id).info.run_id
-    with pytest.raises(UserError, match=r"no training of scripts/train\.py"):
+    with pytest.raises(UserError, match=r"not a training of scripts/train\.py"):
         find(lab.store, other, [])
-    with pytest.raises(UserError, match=r"resume=latest: .* no run"):
+    with pytest.raises(UserError, match=r"resume=latest: .* no unfinished run"):
         find(lab.store, "latest", [])
     # On another machine, whose checkpoints are not here.
     text = client.get_run(whole.run_id).data.tags[CONFIG]
     tags = {CONFIG: text, PROCESS: "elsewhere 1 2.0"}
     away = client.create_run(lab.store.experiment_id, tags=tags).info.run_id
     client.log_metric(away, "train/loss", 1.0, step=1)
-    with pytest.raises(UserError, match="machine elsewhere; bring them to"):
+    with pytest.raises(UserError, match="machine elsewhere; copy them to"):
         find(lab.store, away, [])
     # Left running on this one by a process that is gone: it is the latest.
     tags = {CONFIG: text, PROCESS: this_process().rpartition(" ")[0] + " 1.0"}
@@ -140,7 +140,7 @@ def test_the_device_beside_resume_is_taken_and_nothing_else(lab: Lab, whole: Out
 def test_a_second_signal_ends_at_once(name: str, expected: int) -> None:
     code = (
         "import signal, time\n"
-        "from nl_training.tracking.interrupts import Interrupts\n"
+        "from nl_training.interrupts import Interrupts\n"
         "with Interrupts() as interrupts:\n"
         "    interrupts.hold()\n"
         f"    signal.raise_signal(signal.{name})\n"
@@ -157,14 +157,14 @@ def test_a_second_signal_ends_at_once(name: str, expected: int) -> None:
 def test_a_signal_whose_exception_is_lost_in_a_destructor_is_still_asked_for(name: str, expected: str) -> None:
     code = (
         "import signal\n"
-        "from nl_training.tracking.interrupts import Interrupts\n"
+        "from nl_training.interrupts import Interrupts\n"
         "class Dying:\n"
         "    def __del__(self):\n"
         f"        signal.raise_signal(signal.{name})\n"
         "with Interrupts() as interrupts:\n"
         "    dying = Dying()\n"
         "    del dying\n"
-        "    print(repr(interrupts.asked()))\n"
+        "    print(repr(interrupts.take_pending()))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout.strip()) == (0, expected), done.stderr

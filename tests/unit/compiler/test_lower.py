@@ -1,4 +1,4 @@
-"""A recording for one worker and several: the graph's numbers whoever is first, and no call more than needed."""
+"""Lowering for one worker and several: the reference's values in any order of workers, and no superfluous call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.fused_contract import Turns
+from support.fused_contract import TurnExecutor
 
 from nl_layers import FlatDict
 from nl_nodes import (
@@ -57,7 +57,7 @@ def held(name: str, *shape: int) -> Parameter:
 
 
 class Joined(Node, abstract=True):
-    """y = a, then b; their gradients are parts of one array."""
+    """y = a and b concatenated; their gradients are views of one array."""
 
     def infer(self, *shapes):
         return (sum(shape[0] for shape in shapes),)
@@ -74,7 +74,7 @@ class Joined(Node, abstract=True):
 
 
 class Tail(Node, abstract=True):
-    """y = x without its first element, in memory that was cleared once; likewise backward."""
+    """y = x with a zero in place of its first element, in persistent zeros; likewise backward."""
 
     def infer(self, *shapes):
         return shapes[0]
@@ -93,21 +93,21 @@ def layers() -> Graph:
     return Graph(Sum(Exp(Add(Dot(y, held("v", 4, 2)), held("a", 2)))))
 
 
-def used_by_rows_and_alone() -> Graph:
-    """The penalty's part of the gradient is the same for every worker."""
+def partial_and_replicated() -> Graph:
+    """The penalty's gradient is replicated."""
     w = held("w", 3, 4)
     return Graph(Add(Sum(Dot(Dot(x(), w), T(w))), Sum(Mul(w, w))))
 
 
-def used_alone() -> Graph:
+def replicated() -> Graph:
     return Graph(Add(Sum(x()), Sum(Exp(held("w", 3, 4)))))
 
 
-def gradients_that_are_one_array() -> Graph:
+def gradients_in_one_array() -> Graph:
     return Graph(Sum(Exp(Dot(x(), Add(Add(held("w", 3, 4), held("v", 3, 4)), Constant(np.ones(4)))))))
 
 
-def gradients_that_are_parts_of_one_array() -> Graph:
+def gradients_as_views() -> Graph:
     return Graph(Sum(Mul(x(), Exp(Joined(held("b", 1), held("a", 2))))))
 
 
@@ -115,7 +115,7 @@ def gradient_in_another_order() -> Graph:
     return Graph(Add(Sum(x()), Sum(Exp(T(held("w", 3, 4))))))
 
 
-def gradient_in_lasting_memory() -> Graph:
+def gradient_in_persistent_memory() -> Graph:
     return Graph(Add(Sum(x()), Sum(Exp(Tail(held("w", 3, 4))))))
 
 
@@ -127,32 +127,32 @@ def nothing_to_train() -> Graph:
     return Graph(Exp(Sum(Input("x", (N, 3), gradient=False))))
 
 
-def a_number() -> Graph:
+def scalar_parameter() -> Graph:
     return Graph(Sum(Exp(Mul(Mul(x(), held("s")), held("b", 3)))))
 
 
-def no_numbers() -> Graph:
+def empty_parameter() -> Graph:
     rows = x()
     return Graph(Add(Sum(Dot(rows, held("w", 3, 0))), Sum(Mul(rows, held("b", 3)))))
 
 
-def fed_beside_the_samples() -> Graph:
-    """What is fed but has no samples, and known numbers whose columns lie one after the other."""
+def input_without_batch_axis() -> Graph:
+    """An input without batch axis, and a constant in Fortran order."""
     known = Constant(np.asfortranarray(rng.standard_normal((3, 4))))
     return Graph(Sum(Dot(x(), Mul(Exp(Input("beside", (3, 4))), known))))
 
 
-def samples_named_as_constants_are() -> Graph:
+def input_named_constant() -> Graph:
     return Graph(Sum(Mul(Exp(Input("constant", (N, 3))), Constant(np.arange(3.0)))))
 
 
-def samples_last() -> Graph:
+def batch_last() -> Graph:
     y = Transpose(Mul(T(Dot(x(), held("w", 3, 4))), held("b", 4, 1)), (1, 0))
     return Graph(Sum(y), T(y), y)
 
 
-def sums_of_samples() -> Graph:
-    """A sum of all samples goes back to each of them, by way of what is no sum."""
+def sums_over_the_batch() -> Graph:
+    """A sum over the batch is broadcast back to it, through a product."""
     rows = x()
     sums = Sum(rows, axis=0)
     return Graph(Sum(Mul(Add(rows, MulConst(sums, 2.0)), Dot(rows, Mul(held("w", 3, 3), sums)))), sums)
@@ -185,42 +185,42 @@ def statistics() -> Graph:
 
 
 def normalised() -> Graph:
-    """The gradient of mean and variance is in that of the maps."""
+    """The gradient of the maps includes those of mean and variance."""
     mean = ChannelMean(x := Exp(maps()))
     return Graph(Sum(Exp(Normalize(x, mean, ChannelVariance(x, mean), held("gamma", 16), held("beta", 16), 0.1))))
 
 
-def framed() -> Graph:
+def padded() -> Graph:
     y = ZeroPad(maps(), (1, 0, 2, 1))
     return Graph(Sum(Mul(Exp(y), Add(y, held("b", 16)))))
 
 
-def kernels_shared_out() -> Graph:
-    """Few images, so that the workers share the kernels, and fill in one gradient together; twice the same kernels."""
+def kernels_split() -> Graph:
+    """Few images, so that the kernels are split over the workers, which fill one gradient; one kernel is used twice."""
     w, form = held("w", 16, 16, 3, 3), {"size": (2, 2), "pad": 1}
     return Graph(Sum(Conv(Conv(maps(), w, **form), w, held("b", 16), **form)))
 
 
-def maps_alone() -> Graph:
-    """Every worker convolves the same maps, as nothing in them is of the samples."""
+def replicated_maps() -> Graph:
+    """Every worker convolves the same maps, which do not depend on the batch."""
     y = Conv(held("m", 2, 2, 3, 16), held("w", 16, 16, 3, 3), size=(2, 2), pad=1)
     return Graph(Add(Sum(Mul(maps(), Constant(np.ones(16)))), Sum(Exp(y))))
 
 
 ON_ROWS = [
-    layers, used_by_rows_and_alone, used_alone, gradients_that_are_one_array, gradients_that_are_parts_of_one_array,
-    gradient_in_another_order, gradient_in_lasting_memory, without_gradient, nothing_to_train, a_number, no_numbers,
-    fed_beside_the_samples, samples_named_as_constants_are, samples_last, sums_of_samples, two_sums_in_one_node,
+    layers, partial_and_replicated, replicated, gradients_in_one_array, gradients_as_views, gradient_in_another_order,
+    gradient_in_persistent_memory, without_gradient, nothing_to_train, scalar_parameter, empty_parameter,
+    input_without_batch_axis, input_named_constant, batch_last, sums_over_the_batch, two_sums_in_one_node,
     updates, dropout, several_uses,
 ]  # fmt: skip
-ON_MAPS = [statistics, normalised, framed, kernels_shared_out, maps_alone]
+ON_MAPS = [statistics, normalised, padded, kernels_split, replicated_maps]
 
 
-class Unwritten(Turns):
-    """Workers whose memory holds no numbers until they write some."""
+class NanExecutor(TurnExecutor):
+    """Workers whose memory is NaN until it is written."""
 
     def memory(self, size: int) -> Any:
-        """All bits set: NaN."""
+        """Return bytes with all bits set: NaN."""
         return np.full(size, 255, np.uint8)
 
 
@@ -232,12 +232,12 @@ def one_buffer(graph: Graph) -> FlatDict:
     return FlatDict(shapes(graph, Parameter), lambda size: np.full(size, np.nan))
 
 
-def apart(graph: Graph) -> dict[str, np.ndarray]:
+def separate(graph: Graph) -> dict[str, np.ndarray]:
     return {name: np.full(shape, np.nan) for name, shape in shapes(graph, Parameter).items()}
 
 
-def turned(graph: Graph) -> dict[str, np.ndarray]:
-    """Their last axis is the first in memory."""
+def fortran(graph: Graph) -> dict[str, np.ndarray]:
+    """Arrays in Fortran order."""
     return {name: np.full(shape[::-1], np.nan).T for name, shape in shapes(graph, Parameter).items()}
 
 
@@ -245,29 +245,27 @@ def of_the_plan(graph: Graph) -> dict[str, np.ndarray]:
     return {}
 
 
-def planned(graph: Graph, workers: int, places: Any, dtype: str = "float64") -> Plan:
-    """The plan of a graph as it is; memory is cleared for nodes that ask for it."""
+def planned(graph: Graph, workers: int, targets: Any, dtype: str = "float64") -> Plan:
+    """Return the plan of a graph without rewriting; memory is zeroed for nodes that ask for persistent zeros."""
     feeds = {name: (shape, np.dtype(dtype)) for name, shape in shapes(graph, Input).items()}
-    executor = Turns if any(isinstance(node, Conv | ZeroPad | Tail) for node in graph.order) else Unwritten
-    return Plan(graph, feeds, frozenset(feeds) - {"beside"}, places, executor(workers))
+    executor = TurnExecutor if any(isinstance(node, Conv | ZeroPad | Tail) for node in graph.order) else NanExecutor
+    return Plan(graph, feeds, frozenset(feeds) - {"beside"}, targets, executor(workers))
 
 
-# Where gradients lie, and from how many elements on one is added up by itself.
-PLACES = [
-    (one_buffer, 2**20), (one_buffer, 13), (one_buffer, 1), (apart, 2**20), (apart, 1), (turned, 2**20), (turned, 1),
-    (of_the_plan, 1),
+# The arrays of the gradients, and the size from which on a gradient is reduced on its own.
+TARGETS = [
+    (one_buffer, 2**20), (one_buffer, 13), (one_buffer, 1), (separate, 2**20), (separate, 1), (fortran, 2**20),
+    (fortran, 1), (of_the_plan, 1),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("make", "workers"), [*product(ON_ROWS, (3, 1)), *product(ON_MAPS, (2, 1))])
-def test_a_plan_gives_what_the_graph_gives(
-    make: Callable[[], Graph], workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On different numbers in each pass, whichever worker is first."""
+def test_a_plan_equals_the_reference(make: Callable[[], Graph], workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On different values in each pass, whichever worker runs first."""
     graph = make()
-    for places, large in PLACES:
+    for targets, large in TARGETS:
         monkeypatch.setattr(lowering, "REDUCE_ALONE_MIN_SIZE", large)
-        given = places(graph)
+        given = targets(graph)
         plan = planned(graph, workers, given)
         assert len(plan.calls) == workers
         assert all(plan.grads[name].ctypes.data == grad.ctypes.data for name, grad in given.items() if grad.size)
@@ -294,10 +292,10 @@ def check(plan: Plan, graph: Graph) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_gradients_may_lie_in_places_of_another_dtype(dtype: str, workers: int) -> None:
+def test_gradients_may_be_written_to_arrays_of_another_dtype(dtype: str, workers: int) -> None:
     graph = of_dtype(layers(), dtype)
     feeds = {"x": rng.standard_normal((N, 3)).astype(dtype)}
-    alike = {name: grad.astype(dtype) for name, grad in apart(graph).items()}
+    alike = {name: grad.astype(dtype) for name, grad in separate(graph).items()}
     others = {name: grad.astype("float32" if dtype == "float64" else "float64") for name, grad in alike.items()}
     for given in (alike, others):
         planned(graph, workers, given, dtype).run(feeds, 0)
@@ -306,14 +304,14 @@ def test_gradients_may_lie_in_places_of_another_dtype(dtype: str, workers: int) 
 
 
 def of_dtype(graph: Graph, dtype: str) -> Graph:
-    """The same graph, its parameters of that dtype."""
+    """Cast the parameters of a graph."""
     for leaf in graph.leaves.values():
         if isinstance(leaf, Parameter):
             leaf.value = leaf.value.astype(dtype)
     return graph
 
 
-def test_a_graph_whose_samples_mix_has_one_worker() -> None:
+def test_a_graph_that_cannot_be_sharded_has_one_worker() -> None:
     rows = x()
     graph = Graph(Sum(Mul(rows, Max(rows, axis=0))))
     plan = planned(graph, 3, {})
@@ -329,7 +327,7 @@ def test_a_plan_without_gradients_has_no_backward(make: Callable[[], Graph]) -> 
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 12])
-def test_workers_have_equal_shares_as_far_as_they_can(count: int) -> None:
+def test_shards_differ_by_at_most_one_item(count: int) -> None:
     shares = [TracedWorker(Tape(Memory()), number, 3, 0, {}).shard(count) for number in range(3)]
     assert [i for share in shares for i in range(count)[share]] == list(range(count))
     lengths = [share.stop - share.start for share in shares]
@@ -339,35 +337,35 @@ def test_workers_have_equal_shares_as_far_as_they_can(count: int) -> None:
 # Calls of all workers, barriers, and bytes of the arena: of one worker and of two.
 COUNTS = {
     layers: ((20, 0, 1216), (49, 2, 1536)),
-    used_by_rows_and_alone: ((18, 0, 1344), (50, 3, 1984)),
-    used_alone: ((8, 0, 768), (23, 2, 1152)),
-    gradients_that_are_one_array: ((12, 0, 1216), (36, 3, 1664)),
-    gradients_that_are_parts_of_one_array: ((14, 0, 960), (39, 3, 1344)),
+    partial_and_replicated: ((18, 0, 1344), (50, 3, 1984)),
+    replicated: ((8, 0, 768), (23, 2, 1152)),
+    gradients_in_one_array: ((12, 0, 1216), (36, 3, 1664)),
+    gradients_as_views: ((14, 0, 960), (39, 3, 1344)),
     gradient_in_another_order: ((9, 0, 768), (24, 2, 1152)),
-    gradient_in_lasting_memory: ((11, 0, 1024), (28, 2, 1664)),
+    gradient_in_persistent_memory: ((11, 0, 1024), (28, 2, 1664)),
     without_gradient: ((10, 0, 896), (32, 3, 1344)),
     nothing_to_train: ((4, 0, 384), (15, 2, 576)),
-    a_number: ((14, 0, 1216), (37, 2, 1600)),
-    no_numbers: ((14, 0, 1088), (43, 3, 1408)),
-    fed_beside_the_samples: ((12, 0, 1472), (36, 3, 2048)),
-    samples_named_as_constants_are: ((8, 0, 1088), (23, 2, 1344)),
-    samples_last: ((13, 0, 1792), (35, 2, 2048)),
-    sums_of_samples: ((23, 0, 1344), (70, 5, 2048)),
+    scalar_parameter: ((14, 0, 1216), (37, 2, 1600)),
+    empty_parameter: ((14, 0, 1088), (43, 3, 1408)),
+    input_without_batch_axis: ((12, 0, 1472), (36, 3, 2048)),
+    input_named_constant: ((8, 0, 1088), (23, 2, 1344)),
+    batch_last: ((13, 0, 1792), (35, 2, 2048)),
+    sums_over_the_batch: ((23, 0, 1344), (70, 5, 2048)),
     two_sums_in_one_node: ((17, 0, 1344), (53, 4, 2112)),
     updates: ((15, 0, 1152), (48, 4, 1536)),
     dropout: ((23, 0, 1920), (55, 2, 2304)),
     several_uses: ((13, 0, 1344), (33, 2, 1728)),
     statistics: ((25, 0, 4480), (69, 4, 5248)),
     normalised: ((52, 0, 6144), (131, 5, 7872)),
-    framed: ((13, 0, 21312), (35, 2, 21504)),
-    kernels_shared_out: ((53, 0, 64704), (135, 12, 83264)),
-    maps_alone: ((32, 0, 31104), (71, 2, 73856)),
+    padded: ((13, 0, 21312), (35, 2, 21504)),
+    kernels_split: ((53, 0, 64704), (135, 12, 83264)),
+    replicated_maps: ((32, 0, 31104), (71, 2, 73856)),
 }
 
 
 @pytest.mark.parametrize("make", [*ON_ROWS, *ON_MAPS])
 def test_a_plan_has_no_call_barrier_or_byte_more_than_before(make: Callable[[], Graph]) -> None:
-    """For one worker and for two. Less is better; who gets there writes the new figures above."""
+    """For one worker and for two. A change that needs fewer updates the figures above."""
     found = []
     for workers in (1, 2):
         graph = make()
@@ -376,7 +374,7 @@ def test_a_plan_has_no_call_barrier_or_byte_more_than_before(make: Callable[[], 
     assert tuple(found) == COUNTS[make]
 
 
-def test_each_call_tells_for_which_node_it_is() -> None:
+def test_each_call_has_its_nodes_owner() -> None:
     graph = layers()
     plan = planned(graph, 2, one_buffer(graph))
     for owners in plan.owners:
@@ -390,7 +388,7 @@ def test_each_call_tells_for_which_node_it_is() -> None:
         ]
 
 
-def test_what_brings_a_result_together_is_for_its_node() -> None:
+def test_gathering_a_result_belongs_to_its_node() -> None:
     rows = x()
     plan = planned(Graph(Sum(rows), Exp(rows)), 2, None)
     runs = [type(node).__name__ for (node, _), _ in groupby(plan.owners[0])]
@@ -399,25 +397,25 @@ def test_what_brings_a_result_together_is_for_its_node() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
-    ("large", "meets", "added"),
+    ("large", "barriers", "added"),
     [(27, 1, "-"), (26, 1, "----"), (13, 1, "----"), (12, 2, "wwww"), (8, 3, "vvww"), (3, 4, "vvbw"), (1, 5, "avbw")],
 )
-def test_large_gradients_are_added_up_as_soon_as_they_are_there(
-    dtype: str, large: int, meets: int, added: str, monkeypatch: pytest.MonkeyPatch
+def test_large_gradients_are_reduced_as_soon_as_they_are_complete(
+    dtype: str, large: int, barriers: int, added: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Small ones in one addition at the end; here are 2 + 8 + 4 + 12 elements."""
+    """Small ones are reduced in one addition at the end; here are 2 + 8 + 4 + 12 elements."""
     monkeypatch.setattr(lowering, "REDUCE_ALONE_MIN_SIZE", large)
     graph = of_dtype(layers(), dtype)
-    places = FlatDict(shapes(graph, Parameter), lambda size: np.zeros(size, dtype))
-    plan = planned(graph, 2, places, dtype)
+    targets = FlatDict(shapes(graph, Parameter), lambda size: np.zeros(size, dtype))
+    plan = planned(graph, 2, targets, dtype)
     for calls, owners in zip(plan.calls, plan.owners, strict=True):
         names = [name for (name, _), (_, direction) in zip(calls, owners, strict=True) if direction == "backward"]
-        assert names.count("barrier") == meets
+        assert names.count("barrier") == barriers
         leaves = [node for (name, _), (node, _) in zip(calls, owners, strict=True) if name == "add"]
         assert "".join("-" if n is None else n.name for n in leaves if n is None or isinstance(n, Leaf)) == added
 
 
-def test_the_memory_of_large_parts_serves_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_large_partial_gradients_is_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     for large in (2**20, 100):
         monkeypatch.setattr(lowering, "REDUCE_ALONE_MIN_SIZE", large)

@@ -1,4 +1,4 @@
-"""The memory plan: what is in use at once lies apart, and what isn't shares memory."""
+"""The memory plan: blocks with overlapping live ranges get disjoint offsets, the others share memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nl_nodes.compiler.lower.memory import ALIGNMENT, CHUNK, Block, Memory, assi
 from nl_nodes.runtime import Executor
 
 Use = tuple[int, int, int]
-"""Worker, number of its call, round."""
+"""A worker, the number of its call, and the round."""
 
 
 def used(memory: Memory, size: int, uses: Sequence[Use]) -> Block:
@@ -29,17 +29,17 @@ def used(memory: Memory, size: int, uses: Sequence[Use]) -> Block:
 
 
 def lines(*blocks: tuple[int, Sequence[Use]]) -> tuple[list[int], int]:
-    """Where blocks of so many cache lines come to lie, whatever their order in memory, and how many lines they take."""
+    """Return the offsets of blocks and the arena's size, in cache lines; they don't depend on the blocks' order."""
     memory = Memory()
     made = [used(memory, size * ALIGNMENT, uses) for size, uses in blocks]
-    places, end = assign_offsets(memory.blocks)
-    assert assign_offsets(memory.blocks[::-1]) == (places, end)
-    assert not any(place_ % ALIGNMENT for place_ in places.values())
-    return [places[block] // ALIGNMENT for block in made], end // ALIGNMENT
+    offsets, end = assign_offsets(memory.blocks)
+    assert assign_offsets(memory.blocks[::-1]) == (offsets, end)
+    assert not any(offset % ALIGNMENT for offset in offsets.values())
+    return [offsets[block] // ALIGNMENT for block in made], end // ALIGNMENT
 
 
 def during(first: int, last: int, worker: int = 0) -> list[Use]:
-    """The uses of what one worker needs from one call to another, in one round."""
+    """Return a worker's uses of a block from one call to another, in one round."""
     return [(worker, first, 0), (worker, last, 0)]
 
 
@@ -48,20 +48,20 @@ def in_rounds(first: int, last: int, *workers: int) -> list[Use]:
 
 
 def test_one_worker_reuses_memory_from_the_call_after_the_last_use() -> None:
-    places, end = lines(*((1, during(call, call + 1)) for call in range(10)))
-    assert places == [0, 1] * 5
+    offsets, end = lines(*((1, during(call, call + 1)) for call in range(10)))
+    assert offsets == [0, 1] * 5
     assert end == 2
-    often = [record_use for call in (0, 4, 8) for record_use in during(call, call)]
+    often = [use for call in (0, 4, 8) for use in during(call, call)]
     assert lines((1, often), (1, during(2, 3)), (1, during(5, 6)), (1, during(9, 9))) == ([0, 1, 1, 0], 2)
 
 
-def test_memory_passes_from_one_worker_to_another_at_a_barrier_alone() -> None:
+def test_workers_share_memory_only_across_a_barrier() -> None:
     assert lines((1, [(0, 0, 0)]), (1, [(1, 5, 0)]))[1] == 2
     assert lines((1, [(0, 0, 0)]), (1, [(1, 5, 1)]))[1] == 1
 
 
 @pytest.mark.parametrize("other", [(0, 1), (0,), (1,), (2,), (1, 2)])
-def test_what_several_workers_use_is_theirs_from_its_first_round_to_its_last(other: tuple[int, ...]) -> None:
+def test_a_block_of_several_workers_is_live_from_its_first_round_to_its_last(other: tuple[int, ...]) -> None:
     common = (1, in_rounds(2, 4, 0, 1))
     for first, last in ((0, 2), (2, 2), (3, 3), (0, 6), (4, 6)):
         assert lines(common, (1, in_rounds(first, last, *other)))[1] == 2
@@ -69,7 +69,7 @@ def test_what_several_workers_use_is_theirs_from_its_first_round_to_its_last(oth
         assert lines(common, (1, in_rounds(first, last, *other)))[1] == 1
 
 
-def test_a_block_comes_to_lie_in_the_lowest_gap_that_is_wide_enough() -> None:
+def test_a_block_gets_the_lowest_gap_that_is_wide_enough() -> None:
     wide, long = (4, during(0, 1)), (3, during(0, 9))
     three, two, one = (3, during(2, 3)), (2, during(5, 6)), (1, during(4, 5))
     assert lines(wide, long) == ([0, 4], 7)
@@ -80,7 +80,7 @@ def test_a_block_comes_to_lie_in_the_lowest_gap_that_is_wide_enough() -> None:
     assert lines((1, during(0, 9)), (2, during(0, 9)), (3, during(0, 9))) == ([5, 3, 0], 6)
 
 
-def test_in_one_place_after_another_come_the_large_the_long_and_the_early() -> None:
+def test_blocks_are_placed_by_size_then_length_then_start() -> None:
     order = [
         (3, in_rounds(3, 3, 0, 1)),
         (2, in_rounds(1, 6, 0, 1)),
@@ -97,17 +97,17 @@ def test_in_one_place_after_another_come_the_large_the_long_and_the_early() -> N
     assert lines(*order[::-1]) == (expected[::-1], 15)
 
 
-def test_what_lasts_shares_no_memory_used_or_not() -> None:
+def test_persistent_blocks_share_no_memory() -> None:
     memory = Memory()
     first, second = memory.allocate(ALIGNMENT + 1, persistent=True), memory.allocate(1, persistent=True)
-    passing = [used(memory, ALIGNMENT, during(0, 0)), used(memory, ALIGNMENT, during(1, 1))]
+    transient = [used(memory, ALIGNMENT, during(0, 0)), used(memory, ALIGNMENT, during(1, 1))]
     record_use(memory, 0, 5, 0, first.memory)
-    places, end = assign_offsets(memory.blocks)
-    assert [places[b] // ALIGNMENT for b in (first, second, *passing)] == [0, 2, 3, 3]
+    offsets, end = assign_offsets(memory.blocks)
+    assert [offsets[b] // ALIGNMENT for b in (first, second, *transient)] == [0, 2, 3, 3]
     assert end == 4 * ALIGNMENT
 
 
-def test_what_nothing_uses_or_lies_elsewhere_takes_no_memory() -> None:
+def test_unused_external_and_aliased_blocks_take_no_memory() -> None:
     memory = Memory()
     array = memory.external(np.zeros(100))
     moved = used(memory, 10 * ALIGNMENT, during(0, 0))
@@ -117,12 +117,12 @@ def test_what_nothing_uses_or_lies_elsewhere_takes_no_memory() -> None:
 
 
 def happens_before(a: Sequence[Use], b: Sequence[Use]) -> bool:
-    """Whether all of these uses are over before any of those begins, however fast each worker is."""
+    """Whether all uses `a` precede all uses `b`, however fast each worker is."""
     return all((w == v and n < m) or r < s for w, n, r in a for v, m, s in b)
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_blocks_that_share_memory_are_used_one_after_another(seed: int) -> None:
+def test_live_ranges_of_blocks_that_share_memory_are_disjoint(seed: int) -> None:
     rng = np.random.default_rng(seed)
     memory, uses = Memory(), {}
     rounds = [np.sort(rng.integers(0, 4, 12)) for _ in range(3)]
@@ -130,15 +130,15 @@ def test_blocks_that_share_memory_are_used_one_after_another(seed: int) -> None:
         calls = [(w, int(n)) for w in range(3) if rng.random() < 0.5 for n in np.unique(rng.integers(0, 12, 2))]
         chosen = [(w, n, int(rounds[w][n])) for w, n in calls]
         uses[used(memory, int(rng.integers(1, 4 * ALIGNMENT)), chosen)] = chosen
-    places, end = assign_offsets(memory.blocks)
-    assert set(places) == {block for block, chosen in uses.items() if chosen}
-    assert max(at + block.size for block, at in places.items()) <= end
-    for a, b in combinations(places, 2):
-        apart = places[a] + a.size <= places[b] or places[b] + b.size <= places[a]
-        assert apart or happens_before(uses[a], uses[b]) or happens_before(uses[b], uses[a])
+    offsets, end = assign_offsets(memory.blocks)
+    assert set(offsets) == {block for block, chosen in uses.items() if chosen}
+    assert max(at + block.size for block, at in offsets.items()) <= end
+    for a, b in combinations(offsets, 2):
+        disjoint = offsets[a] + a.size <= offsets[b] or offsets[b] + b.size <= offsets[a]
+        assert disjoint or happens_before(uses[a], uses[b]) or happens_before(uses[b], uses[a])
 
 
-def test_blocks_lie_apart_and_are_found_by_every_byte() -> None:
+def test_blocks_are_disjoint_and_found_by_every_byte() -> None:
     memory = Memory()
     blocks = [memory.allocate(size) for size in (0, 1, ALIGNMENT, ALIGNMENT + 1, 200)]
     assert [block.size for block in blocks] == [1, 1, ALIGNMENT, ALIGNMENT + 1, 200]
@@ -151,11 +151,11 @@ def test_blocks_lie_apart_and_are_found_by_every_byte() -> None:
 
 
 def beyond(block: Block) -> Any:
-    """The byte behind a block."""
+    """Return the byte after a block."""
     return np.lib.stride_tricks.as_strided(block.memory[-1:], (2,))[1:]
 
 
-def test_arrays_elsewhere_are_told_apart_byte_by_byte() -> None:
+def test_adjacent_external_arrays_are_different_blocks() -> None:
     bytes_ = mmap(-1, 4096)
     parts = [np.frombuffer(bytes_, np.uint8, 8, at) for at in (16, 0, 8)]
     for part in parts:
@@ -169,7 +169,7 @@ def test_arrays_elsewhere_are_told_apart_byte_by_byte() -> None:
     assert [memory.block(part).start for part in parts] == [part.ctypes.data for part in parts]
 
 
-def test_a_chunk_of_addresses_is_used_to_its_end_before_the_next_one() -> None:
+def test_address_space_is_used_up_before_more_is_mapped() -> None:
     memory = Memory()
     first = memory.allocate(CHUNK - ALIGNMENT)
     assert memory.allocate(ALIGNMENT).start == first.start + first.size
@@ -177,7 +177,7 @@ def test_a_chunk_of_addresses_is_used_to_its_end_before_the_next_one() -> None:
     assert large.size == CHUNK + 1
 
 
-def test_equal_constants_are_one_and_keep_their_place() -> None:
+def test_equal_constants_share_one_persistent_block() -> None:
     memory = Memory()
     one = memory.constant(np.arange(6.0))
     assert memory.constant(np.arange(6.0)) is one
@@ -188,7 +188,7 @@ def test_equal_constants_are_one_and_keep_their_place() -> None:
     assert [(a.shape, a.dtype) for a in found] == [(a.shape, a.dtype) for a in different]
 
 
-def test_views_of_one_array_lie_in_one_block_that_stays() -> None:
+def test_views_of_an_external_array_share_one_block() -> None:
     memory, whole = Memory(), np.zeros((4, 6), "float32")
     views = [whole[1:], whole[:, 2], whole.T, whole]
     assert all(memory.external(view) is view for view in views)
@@ -206,7 +206,7 @@ def test_views_of_one_array_lie_in_one_block_that_stays() -> None:
         np.array(2.0),
     ],
 )
-def test_an_array_in_any_order_is_one_block_from_its_first_byte_to_its_last(array: Any) -> None:
+def test_an_external_array_of_any_strides_is_one_block(array: Any) -> None:
     memory = Memory()
     assert memory.external(array) is array
     (block,) = memory.blocks
@@ -214,7 +214,7 @@ def test_an_array_in_any_order_is_one_block_from_its_first_byte_to_its_last(arra
     assert (block.start, block.start + block.size) == (begin, end)
 
 
-def test_an_empty_array_has_a_place_of_its_own() -> None:
+def test_an_empty_external_array_becomes_a_constant() -> None:
     memory = Memory()
     empty = memory.external(np.zeros((0, 3), "float32"))
     assert (empty.shape, empty.dtype) == ((0, 3), "float32")
@@ -232,17 +232,17 @@ def test_more_than_all_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         Arena(memory, Executor())
 
 
-def test_an_arena_gives_every_array_its_place() -> None:
+def test_an_arena_relocates_every_array() -> None:
     memory, executor, whole = Memory(), Executor(), np.arange(20.0)
     constant = memory.constant(np.arange(6.0).reshape(2, 3))
-    passing = used(memory, 100, during(0, 1))
+    transient = used(memory, 100, during(0, 1))
     moved = used(memory, 40, during(0, 1))
     moved.alias = memory.external(whole)[10:15]
     arena = Arena(memory, executor)
     assert arena.size == 3 * ALIGNMENT
     np.testing.assert_array_equal(arena.relocate(constant), np.arange(6.0).reshape(2, 3))
     np.testing.assert_array_equal(arena.relocate(constant[1, ::2]), [3.0, 5.0])
-    values = np.ndarray(12, "float64", passing.memory)
+    values = np.ndarray(12, "float64", transient.memory)
     name, (all_, part, number) = arena.relocate_call(("copyto", (values, values[3:9:2], 7)))
     all_[...] = np.arange(12)
     assert (name, number, part.tolist()) == ("copyto", 7, [3.0, 5.0, 7.0])
@@ -250,12 +250,12 @@ def test_an_arena_gives_every_array_its_place() -> None:
     arena.relocate(target[::-1])[...] = np.arange(5)
     assert whole[10:15].tolist() == [4.0, 3.0, 2.0, 1.0, 0.0]
     assert np.shares_memory(arena.relocate(whole[3:]), whole)
-    assert not np.shares_memory(arena.relocate(values), values)  # which only stands for it
+    assert not np.shares_memory(arena.relocate(values), values)  # a placeholder
     np.testing.assert_array_equal(arena.relocate(constant), np.arange(6.0).reshape(2, 3))
 
 
 def rounds_of(calls: Sequence[tuple[str, tuple[Any, ...]]]) -> list[list[tuple[Any, list[Any]]]]:
-    """Of each call between two barriers the array that it writes, and all its arrays."""
+    """Return for each round the array that each call writes, and all its arrays."""
     found: list[list[tuple[Any, list[Any]]]] = [[]]
     for name, args in calls:
         if name == "barrier":
@@ -272,8 +272,8 @@ def test_between_two_barriers_no_worker_touches_what_another_writes(options: dic
     lists = net.plan(True, 6).calls
     one, other = map(rounds_of, lists)
     assert len(one) == len(other) > 2
-    for mine, theirs in zip(one, other, strict=True):
-        for a, b in ((mine, theirs), (theirs, mine)):
+    for round_, other_round in zip(one, other, strict=True):
+        for a, b in ((round_, other_round), (other_round, round_)):
             touched = [array for _, arrays in b for array in arrays]
             assert not any(np.shares_memory(written, array) for written, _ in a for array in touched)
 

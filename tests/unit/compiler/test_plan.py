@@ -1,4 +1,4 @@
-"""The plan: who works, what it takes and gives, and when a graph is rewritten."""
+"""Plans: the number of workers, inputs and results, and when a graph is rewritten."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from nl_nodes import Add, Buffer, Constant, Dot, Exp, Graph, Input, Leaf, Mul, Node, Parameter, Sum
 from nl_nodes.compiler import Executor, Plan, compile_graph
 from nl_nodes.compiler.plan import lower
-from nl_nodes.node import NotShardable
+from nl_nodes.context import NotShardable
 from nl_nodes.nodes.arithmetic import Elementwise
 from nl_nodes.runtime import executor
 from nl_nodes.typing import Shape
@@ -20,7 +20,7 @@ X = frozenset({"x"})
 
 
 class Mixing(Elementwise, abstract=True):
-    """A node of which no worker can do a part."""
+    """A node that cannot be split over the batch."""
 
     def forward(self, ctx, *inputs):
         return inputs[0] * 1
@@ -37,14 +37,14 @@ def values(*shape: int) -> np.ndarray:
 
 
 def loss(kind: type[Node] = Exp, shape: Shape | None = None) -> Graph:
-    """A loss of two layers and more, with a buffer that it updates."""
+    """A loss with a second output and a buffer that it updates."""
     mean, w = Buffer(np.zeros(4), "mean"), Parameter(values(3, 4), "w")
     y = Add(Dot(Input("x", shape, gradient=False), w), Parameter(values(4), "b"))
     return Graph(Sum(kind(y)), y, updates={mean: Add(mean, Sum(y, 0))})
 
 
 def plan(
-    graph: Graph, feeds: Mapping[str, Any], who: Executor, samples: frozenset[str] = X, dtype: str = "float64"
+    graph: Graph, feeds: Mapping[str, Any], workers: Executor, batched: frozenset[str] = X, dtype: str = "float64"
 ) -> Plan:
     shapes = {name: (array.shape, dtype) for name, array in feeds.items()}
     grads = {
@@ -52,23 +52,23 @@ def plan(
         for name, leaf in graph.leaves.items()
         if leaf.trainable and leaf.name != "x"
     }
-    return compile_graph(graph, shapes, samples, grads, who)
+    return compile_graph(graph, shapes, batched, grads, workers)
 
 
 @pytest.mark.parametrize(
-    ("batch", "samples", "kind", "workers"),
+    ("batch", "batched", "kind", "workers"),
     [(5, X, Exp, 2), (2, X, Exp, 2), (1, X, Exp, 1), (5, frozenset(), Exp, 1), (5, X, Mixing, 1)],
 )
-def test_workers_share_the_samples_where_there_are_enough(batch: int, samples: Any, kind: Any, workers: int) -> None:
+def test_workers_share_a_batch_that_is_large_enough(batch: int, batched: Any, kind: Any, workers: int) -> None:
     graph, feeds, two = loss(kind), {"x": values(batch, 3)}, executor("threads", 2)
-    made = plan(graph, feeds, two, samples)
+    made = plan(graph, feeds, two, batched)
     assert len(made.calls) == len(made.owners) == workers
     assert all(made.calls)
     assert [len(calls) for calls in made.calls] == [len(owners) for owners in made.owners]
     check(made, graph, feeds)
 
 
-def test_the_input_with_the_fewest_samples_decides() -> None:
+def test_the_smallest_batch_of_all_inputs_decides() -> None:
     graph = Graph(Add(Sum(Input("x")), Sum(Input("y"))))
     for rows, workers in ((1, 1), (2, 2)):
         feeds = {"x": ((4, 3), "float64"), "y": ((rows, 3), "float64")}
@@ -76,7 +76,7 @@ def test_the_input_with_the_fewest_samples_decides() -> None:
 
 
 def check(made: Plan, graph: Graph, feeds: Mapping[str, Any]) -> None:
-    """What the plan gives is what the graph does."""
+    """Assert that a plan gives the results and gradients of the reference."""
     for pass_index in range(2):
         found = made.run(feeds, pass_index)
         expected = graph.forward(**feeds)
@@ -86,7 +86,7 @@ def check(made: Plan, graph: Graph, feeds: Mapping[str, Any]) -> None:
             np.testing.assert_allclose(made.grads[name], grad, rtol=1e-12)
 
 
-def test_a_buffers_new_value_is_stored_when_asked_for() -> None:
+def test_buffers_change_only_in_store_updates() -> None:
     graph = loss()
     (buffer,) = graph.updates
     made = plan(graph, {"x": values(5, 3)}, Executor())
@@ -99,7 +99,7 @@ def test_a_buffers_new_value_is_stored_when_asked_for() -> None:
 
 
 def test_memory_does_not_grow_with_the_length_of_a_chain() -> None:
-    """Of what each worker has its own, and of the sums that they add up together between barriers."""
+    """Neither that of each worker, nor that of all-reduced sums."""
     for link in (Exp, lambda x: Add(x, Sum(x))):
         for workers in (Executor(), executor("threads", 2)):
             sizes = []
@@ -111,7 +111,7 @@ def test_memory_does_not_grow_with_the_length_of_a_chain() -> None:
             assert sizes[0] == sizes[1]
 
 
-def test_results_are_the_callers_own() -> None:
+def test_results_are_copies() -> None:
     made = plan(loss(), {"x": values(5, 3)}, Executor())
     first = made.run({"x": values(5, 3)}, 0)
     before = [result.copy() for result in first]
@@ -119,7 +119,7 @@ def test_results_are_the_callers_own() -> None:
     assert all(map(np.array_equal, first, before))
 
 
-def test_inputs_of_another_floating_point_type_are_rounded_and_no_others_taken() -> None:
+def test_inputs_of_another_float_dtype_are_cast_and_complex_ones_refused() -> None:
     graph = Graph(Mul(Input("x"), Constant(np.float32(2))))
     made = compile_graph(graph, {"x": ((3,), "float32")}, X, None, Executor())
     (y,) = made.run({"x": values(3)}, 0)
@@ -128,14 +128,14 @@ def test_inputs_of_another_floating_point_type_are_rounded_and_no_others_taken()
         made.run({"x": values(3) * 1j}, 0)
 
 
-def test_another_list_may_run_in_place_of_the_plans_own() -> None:
-    alone, feeds = Executor(), {"x": values(5, 3)}
-    made = plan(loss(), feeds, alone)
+def test_other_loaded_calls_may_run_in_place_of_the_plans_own() -> None:
+    one_worker, feeds = Executor(), {"x": values(5, 3)}
+    made = plan(loss(), feeds, one_worker)
     loss_, y = made.run(feeds, 0)
-    assert [r.tolist() for r in made.run({"x": 0 * feeds["x"]}, 0, alone.load([[]]))] == [loss_, y.tolist()]
+    assert [r.tolist() for r in made.run({"x": 0 * feeds["x"]}, 0, one_worker.load([[]]))] == [loss_, y.tolist()]
 
 
-def test_graphs_are_rewritten_but_for_those_with_empty_arrays() -> None:
+def test_graphs_with_empty_arrays_are_not_rewritten() -> None:
     for rows, kinds in ((5, {"Affine", "Exp", "Sum", "Add"}), (0, {"Dot", "Exp", "Sum", "Add"})):
         graph, feeds = loss(shape=(rows, 3)), {"x": values(rows, 3)}
         made = plan(graph, feeds, Executor())

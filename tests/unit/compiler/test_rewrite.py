@@ -1,4 +1,4 @@
-"""Rewriting: rules apply until none fits, equal nodes become one, and the rest of the graph is left as it is."""
+"""Graph rewriting: rules apply until none matches, equal nodes are merged, and other nodes are left unchanged."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ X = Input("x", (2, 3))
 
 
 def kinds(*outputs: Node, stages: Any = RULES) -> list[str]:
-    """The operations of a rewritten graph, in order."""
+    """Return the node classes of a rewritten graph, in order."""
     return [type(node).__name__ for node in rewrite(Graph(*outputs), stages).order if node.inputs]
 
 
 def one_less(node: Node) -> Node | None:
-    """x + n as x + (n - 1), for n > 0."""
+    """Replace x + n by x + (n - 1), for n > 0."""
     match node:
         case AddConst(inputs=(x,), c=c) if c > 0:
             return AddConst(x, c - 1)
@@ -29,14 +29,14 @@ def one_less(node: Node) -> Node | None:
 
 
 def as_product(node: Node) -> Node | None:
-    """x + 0 as 1 x."""
+    """Replace x + 0 by 1 x."""
     match node:
         case AddConst(inputs=(x,), c=0):
             return MulConst(x, 1)
     return None
 
 
-def test_rewriting_comes_to_an_end() -> None:
+def test_rewriting_terminates() -> None:
     asked = []
 
     def less(node: Node) -> Node | None:
@@ -48,14 +48,14 @@ def test_rewriting_comes_to_an_end() -> None:
     assert len(asked) == 16  # four nodes, in three passes that change something and a last one
 
 
-def test_rules_apply_until_none_fits_and_each_stage_begins_where_the_one_before_ended() -> None:
+def test_rules_apply_until_none_matches_stage_by_stage() -> None:
     node = AddConst(Exp(AddConst(X, 3)), 5)
     assert kinds(node, stages=[[one_less], [as_product]]) == ["MulConst", "Exp", "MulConst"]
     assert kinds(node, stages=[[as_product, one_less]]) == ["MulConst", "Exp", "MulConst"]
     assert kinds(node, stages=[[as_product], [one_less]]) == ["AddConst", "Exp", "AddConst"]
 
 
-def test_what_no_rule_fits_is_left_as_it_is() -> None:
+def test_nodes_that_no_rule_matches_are_unchanged() -> None:
     w, mean = Parameter(np.ones((3, 4)), "w"), Buffer(np.zeros(4), "mean")
     y = Add(Dot(X, w), mean)
     graph = Graph(Sum(Exp(y)), y, updates={mean: Sum(y, 0)})
@@ -74,22 +74,22 @@ def test_outputs_and_updates_are_rewritten_too() -> None:
     assert found.outputs[0].inputs == found.updates[mean].inputs == (product,)
 
 
-class Setting(Elementwise, abstract=True):
-    """A node with one setting."""
+class WithAttribute(Elementwise, abstract=True):
+    """A node with one attribute."""
 
     def __init__(self, x: Node, setting: Any) -> None:
         self.setting = setting
         super().__init__(x)
 
 
-class Alike:
-    """Things whose text does not tell them apart."""
+class SameRepr:
+    """Objects with equal reprs."""
 
     def __repr__(self) -> str:
         return "alike"
 
 
-THING = Alike()
+OBJECT = SameRepr()
 F4, NAN = np.float32, float("nan")
 
 
@@ -108,13 +108,13 @@ F4, NAN = np.float32, float("nan")
         (np.arange(3), np.arange(3)),
         ((1, (2.0, None)), (1, (2.0, None))),
         ([1, np.arange(3)], [1, np.arange(3)]),
-        (THING, THING),
+        (OBJECT, OBJECT),
     ],
 )
-def test_equal_settings_make_equal_nodes_of_which_the_first_stays(one: Any, other: Any) -> None:
-    first, second = Setting(X, one), Setting(X, other)
+def test_nodes_with_equal_attributes_are_merged_into_the_first(one: Any, other: Any) -> None:
+    first, second = WithAttribute(X, one), WithAttribute(X, other)
     graph = rewrite(Graph(Mul(first, AddConst(second, 1))), [()])
-    assert [node for node in graph.order if isinstance(node, Setting)] == [first]
+    assert [node for node in graph.order if isinstance(node, WithAttribute)] == [first]
 
 
 @pytest.mark.parametrize(
@@ -136,14 +136,18 @@ def test_equal_settings_make_equal_nodes_of_which_the_first_stays(one: Any, othe
         ((1, 2), [1, 2]),
         ((1, 2), (1, 3)),
         ([1, 2], [1, 3]),
-        (Alike(), Alike()),
+        (SameRepr(), SameRepr()),
     ],
 )
-def test_nodes_with_different_settings_stay_two(one: Any, other: Any) -> None:
-    assert kinds(Mul(Setting(X, one), Setting(X, other)), stages=[()]) == ["Setting", "Setting", "Mul"]
+def test_nodes_with_different_attributes_are_not_merged(one: Any, other: Any) -> None:
+    assert kinds(Mul(WithAttribute(X, one), WithAttribute(X, other)), stages=[()]) == [
+        "WithAttribute",
+        "WithAttribute",
+        "Mul",
+    ]
 
 
-def test_equal_nodes_have_the_same_operation_and_inputs() -> None:
+def test_merged_nodes_have_the_same_class_and_inputs() -> None:
     y = Input("y", (2, 3))
     assert kinds(Add(Mul(X, y), Mul(X, y)), stages=[()]) == ["Mul", "Add"]
     assert kinds(Add(Mul(X, y), Mul(y, X)), stages=[()]) == ["Mul", "Mul", "Add"]
@@ -151,20 +155,20 @@ def test_equal_nodes_have_the_same_operation_and_inputs() -> None:
     assert kinds(Add(Exp(Exp(X)), Exp(Exp(X))), stages=[()]) == ["Exp", "Exp", "Add"]
 
 
-def test_leaves_stay_apart() -> None:
+def test_leaves_are_not_merged() -> None:
     one, two = Constant(np.ones(3)), Constant(np.full(3, 2.0))
     assert kinds(Add(Mul(X, one), Mul(X, two)), stages=[()]) == ["Mul", "Mul", "Add"]
 
 
 class Other(Add, abstract=True):
-    """An operation derived from one that the rules know."""
+    """A subclass of a node class that rules match."""
 
 
 class Another(Other, abstract=True):
-    """An operation derived from that."""
+    """A subclass of that."""
 
 
-def test_a_derived_operation_is_no_part_of_a_pattern_but_what_lies_after_it_may_be() -> None:
+def test_a_subclass_is_no_part_of_a_pattern_but_its_consumers_may_be() -> None:
     w, b = Parameter(np.ones((3, 4)), "w"), Parameter(np.ones(4), "b")
     assert kinds(Add(Dot(Add(X, X), w), b)) == ["Add", "Affine"]
     for kind in (Other, Another):
@@ -172,7 +176,7 @@ def test_a_derived_operation_is_no_part_of_a_pattern_but_what_lies_after_it_may_
         assert kinds(Add(Dot(kind(X, X), w), b)) == [kind.__name__, "Affine"]
 
 
-def test_a_node_that_a_rule_makes_belongs_to_the_layer_of_the_one_that_it_replaces() -> None:
+def test_a_replacement_has_the_path_of_the_node_that_it_replaces() -> None:
     node = Add(Dot(X, Parameter(np.ones((3, 4)), "w")), Parameter(np.ones(4), "b"))
     node.path = node.inputs[0].path = "Affine 1"
     fused = rewrite(Graph(node), RULES).outputs[0]

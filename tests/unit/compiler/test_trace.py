@@ -1,4 +1,4 @@
-"""Array operations, recorded on traced arrays and run afterwards, give what NumPy gives, in the same layout."""
+"""Operations on traced arrays, recorded and then run, give NumPy's values in NumPy's memory layout."""
 
 import gc
 import weakref
@@ -10,8 +10,9 @@ import pytest
 
 from nl_nodes.compiler.lower.arena import Arena
 from nl_nodes.compiler.lower.memory import Memory, record_use
-from nl_nodes.compiler.lower.trace import Call, Tape
+from nl_nodes.compiler.lower.trace import Tape
 from nl_nodes.runtime import Executor
+from nl_nodes.runtime.call import Call
 from nl_nodes.runtime.executor import execute
 
 rng = np.random.default_rng(0)
@@ -23,7 +24,7 @@ Function = Callable[..., Any]
 
 
 def replayed(function: Function, *arrays: np.ndarray) -> tuple[Any, list[Call]]:
-    """What a function of array functions and arrays gives, recorded and then run; and the calls of that."""
+    """Record a function of array functions and arrays, run its calls, and return its result and the calls."""
     memory, executor = Memory(), Executor()
     tape = Tape(memory)
     result = function(tape.xp, *map(tape.constant, arrays))
@@ -33,7 +34,7 @@ def replayed(function: Function, *arrays: np.ndarray) -> tuple[Any, list[Call]]:
                 record_use(memory, 0, number, 0, array)
     record_use(memory, 0, len(tape.calls), 0, result)
     arena = Arena(memory, executor)
-    execute(executor.steps([arena.relocate_call(call) for call in tape.calls]))
+    execute(executor.bind([arena.relocate_call(call) for call in tape.calls]))
     return arena.relocate(result), tape.calls
 
 
@@ -48,7 +49,7 @@ def added(x: np.ndarray, key: Any, value: Any) -> np.ndarray:
 
 
 def put(function: Function, *inputs: Any, out: np.ndarray) -> np.ndarray:
-    """What is in the array that a function was told to write to."""
+    """Return the array that a function wrote to."""
     function(*inputs, out=out)
     return out
 
@@ -58,7 +59,7 @@ def cleared(xp: Any, x: np.ndarray) -> np.ndarray:
     return x
 
 
-# The calls that an operation takes, the operation, and its arrays.
+# The number of calls of an operation, the operation, and its arrays.
 OPERATIONS: dict[str, tuple[int, Function, tuple[np.ndarray, ...]]] = {
     "sum of two": (1, lambda xp, x, y: x + y, (X, Y)),
     "sum of two, transposed": (1, lambda xp, x, y: x.T + y.T, (X, Y)),
@@ -103,7 +104,7 @@ OPERATIONS: dict[str, tuple[int, Function, tuple[np.ndarray, ...]]] = {
     "write nothing": (0, lambda xp, x, y: written(x, slice(0), y[:0]), (X, Y)),
     "add to a row": (1, lambda xp, x, y: added(x, 1, y[0]), (X, Y)),
     "add to an element": (1, lambda xp, x, y: added(x, (1, 2), y[0, 0]), (X, Y)),
-    # Of an array without elements, the last row begins behind the memory that it has.
+    # The last row of an empty array begins after its memory.
     "nothing in an empty array": (0, lambda xp, x: written(x, -1, x[-1]), (np.empty((3, 0)),)),
     "of an empty row": (1, lambda xp, x: xp.negative(x[-1]), (np.empty((3, 0)),)),
     "reshape": (0, lambda xp, x: x.reshape(2, -1), (X,)),
@@ -140,17 +141,17 @@ OPERATIONS: dict[str, tuple[int, Function, tuple[np.ndarray, ...]]] = {
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_recorded_operation_is_numpys(name: str) -> None:
+def test_a_recorded_operation_equals_numpys(name: str) -> None:
     calls, function, arrays = OPERATIONS[name]
-    found, made = replayed(function, *arrays)
+    found, calls_made = replayed(function, *arrays)
     expected = np.asarray(function(np, *(np.array(array, order="C") for array in arrays)))
     np.testing.assert_array_equal(found, expected)
     assert (found.shape, found.dtype, layout(found)) == (expected.shape, expected.dtype, layout(expected))
-    assert len(made) == calls
+    assert len(calls_made) == calls
 
 
 def layout(array: np.ndarray) -> list[int]:
-    """The strides that matter: those of axes with several elements, of an array that has any."""
+    """Return the strides that matter: those of axes with several elements, of an array that has any."""
     return [stride for stride, count in zip(array.strides, array.shape, strict=True) if count > 1 and array.size]
 
 
@@ -172,25 +173,25 @@ REFUSED: dict[str, Function] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_recorded_is_refused(name: str) -> None:
+def test_operations_that_cannot_be_recorded_raise(name: str) -> None:
     with pytest.raises(TypeError, match="record"):
         REFUSED[name](Tape(Memory()).constant(X))
 
 
-def test_what_numpy_refuses_to_write_is_refused() -> None:
+def test_shapes_that_numpy_cannot_broadcast_raise() -> None:
     with pytest.raises(ValueError, match="broadcast"):
         replayed(lambda xp, x: written(x, slice(1), x), X)
 
 
 @pytest.mark.parametrize("make", [lambda x: x.copy(), lambda x: x.astype("float32"), lambda x: x.reshape(12)])
-def test_a_copy_is_in_row_major_order(make: Function) -> None:
+def test_copies_are_row_major(make: Function) -> None:
     found, calls = replayed(lambda xp, x: make(x.T), X)
     np.testing.assert_array_equal(found, make(np.array(X.T, order="C")))
     assert found.flags.c_contiguous
     assert len(calls) == 1
 
 
-def test_a_constant_keeps_the_values_that_it_had() -> None:
+def test_a_constant_keeps_its_values_when_its_array_changes() -> None:
     row = ROW.copy()
 
     def product(xp: Any, x: Any) -> Any:
@@ -201,7 +202,7 @@ def test_a_constant_keeps_the_values_that_it_had() -> None:
     np.testing.assert_array_equal(replayed(product, X)[0], X * ROW)
 
 
-def test_each_call_has_the_owner_of_its_time() -> None:
+def test_each_call_has_the_owner_at_its_recording() -> None:
     tape = Tape(Memory())
     x = tape.constant(X)
     x + x

@@ -44,6 +44,12 @@ def test_readmes_example_prints_what_it_says() -> None:
     assert done.stdout == blocks(README, "text")[0], done.stderr
 
 
+def test_the_compilers_page_prints_what_it_says() -> None:
+    page = (ROOT / "packages/nl-nodes/src/nl_nodes/compiler/README.md").read_text()
+    done = python("print('---')\n".join(blocks(page, "python")))
+    assert done.stdout.split("---\n") == blocks(page, "text"), done.stderr
+
+
 def test_what_readme_names_exists() -> None:
     for script in re.findall(r"python (scripts/\w+\.py)", README):
         assert (ROOT / script).is_file(), script

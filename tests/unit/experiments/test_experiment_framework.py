@@ -17,7 +17,7 @@ from nl_training.config.variants import variant
 from nl_training.data import load
 from nl_training.experiments import gallery
 from nl_training.experiments.runner import metric_name, study
-from nl_training.experiments.train import few
+from nl_training.experiments.train import subset
 
 NAMES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
@@ -65,7 +65,7 @@ def test_no_experiment_needs_a_download_in_its_reduced_form() -> None:
     [
         (["experiment=apple"], "did you mean apples?"),
         (["reduced=true"], "reduced=true goes with an experiment"),
-        (["experiment.steps=3"], "choose experiment=NAME beside it"),
+        (["experiment.steps=3"], "add experiment=NAME"),
         (["experiment=descent", "experiment.stepz=3"], "experiment.steps?"),
         (["experiment=descent", "experiment.steps=0"], "experiment.steps=0 must be a whole number"),
         (["experiment=descent", "reduced=maybe"], "reduced=maybe must be true or false"),
@@ -82,7 +82,7 @@ def test_what_no_experiment_takes_is_refused(overrides: list[str], says: str) ->
 
 def test_a_sweep_over_experiments_takes_no_key_of_theirs() -> None:
     assert check(["experiment=descent", "experiment.steps=10,20"], multirun=True).experiment.steps == 10
-    with pytest.raises(UserError, match="run that one by itself"):
+    with pytest.raises(UserError, match="run that experiment alone"):
         check(["experiment=descent,optimizer_paths", "experiment.steps=10"], multirun=True)
 
 
@@ -119,10 +119,10 @@ def test_a_variant_that_cannot_be_meant_is_refused(changes: object, says: str) -
 
 def test_few_images_are_shared_evenly_among_the_classes() -> None:
     data = load("mnist5k", validation=0.0)
-    less = few(data, 300)
+    less = subset(data, 300)
     assert len(less.train) == 300
     assert np.bincount(less.train.t).tolist() == [30] * 10
-    assert few(data, 10**6) is data
+    assert subset(data, 10**6) is data
     assert less.test is data.test
 
 

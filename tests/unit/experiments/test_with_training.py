@@ -55,7 +55,7 @@ def test_regularization_narrows_the_gap(name: str, without: str, held: str) -> N
 
 
 def test_an_ancestral_variant_that_is_none_is_refused() -> None:
-    with pytest.raises(UserError, match=r"experiment.ancestral=dropout 0.3 is no variant"):
+    with pytest.raises(UserError, match=r"experiment.ancestral=dropout 0.3 is not a variant"):
         small("overfit_dropout", "experiment.ancestral='dropout 0.3'")
 
 

@@ -42,7 +42,7 @@ def test_every_optimizer_comes_down_the_valley() -> None:
 
 
 def test_what_is_no_optimizer_is_refused() -> None:
-    with pytest.raises(UserError, match=r"Adma is no optimizer: did you mean Adam\?"):
+    with pytest.raises(UserError, match=r"Adma is not an optimizer: did you mean Adam\?"):
         optimizer("Adma", 0.1)
     with pytest.raises(UserError, match="Adam=0 must be a number above 0"):
         small("optimizer_paths", "experiment.learning_rates.Adam=0")

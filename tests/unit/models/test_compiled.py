@@ -1,4 +1,4 @@
-"""The compiled network beside the reference: the same numbers, whoever runs it and however the batch falls."""
+"""The compiled network beside the reference: the same numbers for every executor and batch size."""
 
 import gc
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.fused_contract import pieces_of
+from support.fused_contract import chunks_of
 
 from nl_models import MODELS, build, cnn3
 from nl_models.network import BATCH_SIZES
@@ -63,9 +63,9 @@ def test_the_compiled_network_is_the_reference(name: str, form: dict) -> None:
 
 
 @pytest.mark.parametrize("name", ["cnn8", "vgg11"])
-def test_a_batch_in_pieces_of_which_the_last_is_smaller_is_the_reference(name: str) -> None:
+def test_a_batch_in_chunks_of_which_the_last_is_smaller_is_the_reference(name: str) -> None:
     expected = trained(network(name, compile=False))
-    with pieces_of(2):
+    with chunks_of(2):
         found = trained(network(name, workers="threads", threads=1))
     for key, value in expected.items():
         np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-12 * max(np.abs(value).max(), 1e-3), err_msg=key)
@@ -172,7 +172,7 @@ def test_steps_allocate_nothing_but_numpys_small_buffers() -> None:
 
 def test_workers_end_with_the_network() -> None:
     others = set(children())
-    net = network("mlp", workers="processes", threads=7)  # of which no other test has a team
+    net = network("mlp", workers="processes", threads=7)  # no other test has this executor
     net.step(X, T)
     own = set(children()) - others
     assert len(own) == parallel_workers(7) - 1
@@ -199,7 +199,7 @@ from nl_nodes import Device
 
 net = mlp(device=Device(workers="processes", threads=2))
 net.step(np.zeros((4, 1, 28, 28)), np.zeros(4, dtype=int))
-print(*[c.pid for c in net.device.team.children], flush=True)
+print(*[c.pid for c in net.device.executor.children], flush=True)
 """
 
 
@@ -244,7 +244,8 @@ def test_a_lost_worker_is_told(capfd) -> None:
 
 
 def children() -> list[int]:
-    found = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "workers.worker"], capture_output=True, text=True)
+    command = ["pgrep", "-P", str(os.getpid()), "-f", "runtime.worker_main"]
+    found = subprocess.run(command, capture_output=True, text=True)
     return [int(pid) for pid in found.stdout.split()]
 
 

@@ -50,7 +50,7 @@ def test_the_third_step_allocates_nothing(name: str, batch_norm: bool) -> None:
     net = build(name, batch_norm=batch_norm, device=Device(threads=1))
     rng = np.random.default_rng(0)
     x, t = rng.standard_normal((BATCH, 1, 28, 28)).astype("float32"), rng.integers(0, 10, BATCH)
-    # Where a call mixes types, NumPy converts so many numbers at a time, in memory of its own; they should not count.
+    # Where a call mixes types, NumPy converts a few numbers at a time, in memory of its own; they should not count.
     usual = np.setbufsize(16)
     tracemalloc.start()
     try:

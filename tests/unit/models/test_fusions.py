@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.patterns import PATTERNS, affine, agree, changed, convolution, norm, random, total, values, wired
+from support.patterns import PATTERNS, affine, agree, changed, convolution, norm, random, sum_of, values, wired
 
 from nl_layers import Layer, Pooling, Relu, Tanh
 from nl_nodes import (
@@ -53,7 +53,7 @@ BECOMES = {
     "two branches": f"{CONV} Conv Add Transpose",
     "affine on maps": f"{CONV} Affine",
     "rectified and pooled": f"{CONV}+relu+pool Transpose",
-    "normalised, rectified and pooled": f"{MEANS} Normalize+relu+pool+frame Conv Transpose",
+    "normalised, rectified and pooled": f"{MEANS} Normalize+relu+pool+out_pad Conv Transpose",
     "features, normalised and rectified": f"Reshape {MEANS} Normalize+relu Transpose Reshape Affine",
 }
 """The operations that the patterns become, those that others have taken up behind a plus."""
@@ -73,8 +73,8 @@ def operations(graph: Graph) -> str:
     """What computes something, in order, with what it does besides."""
     told = []
     for node in graph.order:
-        does = {"relu": False, "pool": False, "frame": NO_PADDING} | node.attributes
-        besides = [f"+{name}" for name in ("relu", "pool", "frame") if does[name] not in (False, NO_PADDING)]
+        does = {"relu": False, "pool": False, "out_pad": NO_PADDING} | node.attributes
+        besides = [f"+{name}" for name in ("relu", "pool", "out_pad") if does[name] not in (False, NO_PADDING)]
         told += [] if isinstance(node, Leaf) else ["".join([type(node).__name__, *besides])]
     return " ".join(told)
 
@@ -84,11 +84,11 @@ def joined() -> dict[str, tuple[tuple[int, ...], list[Layer], str]]:
     images, one = (4, 4, 6, 6), (4, 4, 1, 1)
     first, second, tiny = convolution(4, 4), convolution(4, 4), convolution(4, 4)
     return {
-        "a frame is written at once": (images, [first, Relu(), second], f"{CONV}+relu+frame Conv Transpose"),
-        "pooled into a frame": (images, [first, Pooling(2, 2), second], f"{CONV}+pool+frame Conv Transpose"),
-        "pooled alone, into a frame": (images, [Pooling(2, 2), second], "Transpose Pool+frame Conv Transpose"),
+        "a frame is written at once": (images, [first, Relu(), second], f"{CONV}+relu+out_pad Conv Transpose"),
+        "pooled into a frame": (images, [first, Pooling(2, 2), second], f"{CONV}+pool+out_pad Conv Transpose"),
+        "pooled alone, into a frame": (images, [Pooling(2, 2), second], "Transpose Pool+out_pad Conv Transpose"),
         "pooled twice": (images, [first, Pooling(2, 2), Pooling(2, 2)], f"{CONV}+pool Pool Transpose"),
-        "normalised in a frame": (images, [norm(4), first], f"{MEANS} Normalize+frame Conv Transpose"),
+        "normalised in a frame": (images, [norm(4), first], f"{MEANS} Normalize+out_pad Conv Transpose"),
         "rectified twice": (images, [first, Relu(), Relu()], f"{CONV}+relu ValueMask Transpose"),
         "rectified when pooled": (images, [first, Pooling(2, 2), Relu()], f"{CONV}+relu+pool Transpose"),
         "normalised maps": (images, [first, norm(4)], f"{CONV} ChannelMean ChannelVariance Normalize Transpose"),
@@ -101,7 +101,7 @@ def joined() -> dict[str, tuple[tuple[int, ...], list[Layer], str]]:
 @pytest.mark.parametrize("how", joined())
 def test_layers_come_together(how: str) -> None:
     shape, layers, expected = joined()[how]
-    graph = total(*wired(shape, *layers).outputs)
+    graph = sum_of(*wired(shape, *layers).outputs)
     rewritten = rewrite(graph, RULES)
     assert operations(rewritten) == f"{expected} Mul Sum"
     assert agree(values(rewritten), values(graph))
@@ -169,7 +169,7 @@ MOVES: dict[str, tuple[Node, str]] = {
 @pytest.mark.parametrize("how", MOVES)
 def test_moves_are_put_off_or_left_out(how: str) -> None:
     node, expected = MOVES[how]
-    graph = total(node)
+    graph = sum_of(node)
     rewritten = rewrite(graph, RULES)
     assert operations(rewritten) == f"{expected} Mul Sum"
     feeds = {name: random(*leaf.shape or ()) for name, leaf in graph.leaves.items() if isinstance(leaf, Input)}
@@ -184,9 +184,9 @@ def test_a_mean_of_no_elements_stays() -> None:
 @pytest.mark.parametrize("pattern", ["convolution, sizes alike", "batch norm of images, sizes alike"])
 def test_what_writes_into_a_frame_does_not_do_what_comes_after_it(pattern: str, over: Any, expected: str) -> None:
     (images,) = rewrite(PATTERNS[pattern](), RULES).outputs
-    graph = total(over(ZeroPad(images.inputs[0], (0, 2, 1, 1))))
+    graph = sum_of(over(ZeroPad(images.inputs[0], (0, 2, 1, 1))))
     rewritten = rewrite(graph, RULES)
-    assert operations(rewritten).endswith(f"+frame {expected} Mul Sum")
+    assert operations(rewritten).endswith(f"+out_pad {expected} Mul Sum")
     assert agree(values(rewritten), values(graph))
 
 
@@ -205,7 +205,7 @@ def test_the_mean_of_others_makes_no_variance(of: str) -> None:
     x = Input("x", shape)
     row, axes = ((1, -1, 1, 1), (0, 2, 3)) if len(shape) == 4 else ((1, -1), 0)
     apart = Add(x, MulConst(Reshape(ChannelMean(maps(x)), row), -1))
-    graph = total(Mean(Mul(apart, apart), axes, keepdims=True))
+    graph = sum_of(Mean(Mul(apart, apart), axes, keepdims=True))
     rewritten = rewrite(graph, RULES)
     assert "ChannelVariance" not in operations(rewritten)
     assert agree(values(rewritten), values(graph))
@@ -224,7 +224,7 @@ def test_what_is_no_label_of_log_softmax_stays(how: str) -> None:
     x, t = Input("x", shape), Input("t", (4,) if len(shape) == 2 else shape, gradient=False)
     shifted = Add(x, MulConst(Max(largest(x), -1, keepdims=True), -1))
     logs = Add(shifted, MulConst(Log(Sum(Exp(shifted), -1, keepdims=True)), -1))
-    graph = total(Sum(MaskedMul(OneHot(t, like(logs)), logs), 1))
+    graph = sum_of(Sum(MaskedMul(OneHot(t, like(logs)), logs), 1))
     rewritten = rewrite(graph, RULES)
     assert "LabelLogSoftmax" not in operations(rewritten)
     feeds = {"t": np.zeros(t.shape or (), int)} | ({"z": random(4, 4)} if "z" in graph.leaves else {})

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.patterns import PATTERNS, agree, changed, random, total, values
+from support.patterns import PATTERNS, agree, changed, random, sum_of, values
 
 from nl_nodes import (
     Add,
@@ -99,7 +99,7 @@ def of_kind(node: Node, kind: Callable[..., Node]) -> dict[Node, Node]:
 
 def near(graph: Graph) -> Iterator[tuple[str, Graph, list[np.ndarray]]]:
     """The graphs beside this one that can be run: what is different, and what they give."""
-    found = total(*graph.outputs)
+    found = sum_of(*graph.outputs)
     yield "nothing is changed", found, values(found)
     for what, make in changes(graph):
         try:
@@ -109,7 +109,7 @@ def near(graph: Graph) -> Iterator[tuple[str, Graph, list[np.ndarray]]]:
             continue
     for place, node in enumerate(graph.order):
         if node.shape is not None and not isinstance(node, Leaf):
-            found = total(*graph.outputs, node)
+            found = sum_of(*graph.outputs, node)
             yield f"node {place}, {node!r}, is used twice", found, values(found)
 
 

@@ -69,15 +69,15 @@ def test_bytes_are_those_read_and_written(plan: Plan) -> None:
     for direction in ("forward", "backward"):
         assert row_of(rows, "Dropout 7/MulConst", direction).bytes == 2 * N * 50 * 4
     # The images into their frame, and the mask: words of 8 bytes against a number, a byte each, one number for each.
-    assert row_of(rows, "Convolution 1/Frame", "forward").bytes == 2 * X.nbytes
+    assert row_of(rows, "Convolution 1/ZeroPad", "forward").bytes == 2 * X.nbytes
     assert row_of(rows, "Dropout 7/IndexMask", "backward").bytes == N * 50 * (4 + 1 + 4)
 
 
 def test_a_row_says_how_a_convolution_is_calculated(plan: Plan) -> None:
-    ways = {row.path: row.way for row in profiled(plan)}
-    assert ways["Convolution 1/Conv"] == "columns"
-    assert ways["Convolution 2/Conv"] == "winograd 4x4"
-    assert ways["Affine 7/Affine"] == ""
+    algorithms = {row.path: row.algorithm for row in profiled(plan)}
+    assert algorithms["Convolution 1/Conv"] == "im2col"
+    assert algorithms["Convolution 2/Conv"] == "winograd 4x4"
+    assert algorithms["Affine 7/Affine"] == ""
 
 
 def test_profiling_changes_no_bit(plan: Plan) -> None:

@@ -12,7 +12,7 @@ from nl_nodes.compiler.fused import Affine, Conv, Normalize, Pool
 from nl_nodes.compiler.fused.conv.filter_parallel import prefers_filter_parallel
 from nl_nodes.compiler.fused.conv.im2col import FEW_CHANNELS
 from nl_nodes.compiler.fused.conv.node import tiles_for
-from nl_nodes.node import WorkerGroup
+from nl_nodes.context import WorkerGroup
 
 SEEDS = range(30)
 
@@ -35,7 +35,7 @@ def test_the_random_networks_go_every_way() -> None:
         "stride 3",
     }
     kernels = {"1x1", "2x3", "3x3", "5x5", "7x7"}
-    epilogue = {f"{kind}, {what}" for kind in ("Conv", "Normalize") for what in ("relu", "pool", "frame")}
+    epilogue = {f"{kind}, {what}" for kind in ("Conv", "Normalize") for what in ("relu", "pool", "out_pad")}
     others = {"Pool", "Affine of maps", "Affine of rows", "Affine, relu", "Max", "IndexMask", "Tanh"}
     assert found == convolutions | kernels | epilogue | others
 
@@ -58,8 +58,8 @@ def ways(node: Node) -> Iterator[str]:
         yield f"{w[2]}x{w[3]}"
     if isinstance(node, Conv | Normalize):
         yield from (f"{kind}, {what}" for what in ("relu", "pool") if getattr(node, what))
-        if any(node.frame):
-            yield f"{kind}, frame"
+        if any(node.out_pad):
+            yield f"{kind}, out_pad"
     if isinstance(node, Affine):
         yield f"Affine of {'maps' if len(node.inputs[0].shape) == 4 else 'rows'}"
         if node.relu:

@@ -1,4 +1,4 @@
-"""Every node keeps to the contract in every case."""
+"""Every node fulfils the node contract in every case."""
 
 import pytest
 from support.contract import CHECKS, of_node

@@ -1,4 +1,4 @@
-"""What holds exactly at kinks and ties, and what no array has."""
+"""Conventions at kinks and ties, and refused shapes and settings."""
 
 from itertools import product
 
@@ -17,7 +17,7 @@ BELOW = np.nextafter(0.5, 0)
 
 
 def both(node: Node, x: object, dy: object = None, dtype: str = "float64") -> tuple[np.ndarray, np.ndarray]:
-    """A node's output and input gradient for the input x; dy counts 1, 2, 3, ... unless given."""
+    """Return a node's output and input gradient for the input x; dy is 1, 2, 3, ... unless given."""
     done = Graph(node).run(x=np.array(x, dtype))
     y = done.results[0]
     dy = np.arange(1, y.size + 1).reshape(y.shape) if dy is None else np.array(dy)

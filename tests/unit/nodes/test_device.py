@@ -1,4 +1,4 @@
-"""Devices: where their arrays and random words come from, who computes, and with how many threads."""
+"""Devices: their arrays, random words, workers and BLAS threads."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from support.forward_oracles import philox as block_of
 
 from nl_nodes import Device
 from nl_nodes.device import backend_of, backends
-from nl_nodes.device.cpu import philox
+from nl_nodes.philox import philox
 from nl_nodes.runtime import Executor, Processes, Threads
 
 SEEDS = [(0, 0, 0), (2**63 + 5, 3, 0), (7, 2**63 + 1, 1), (1, 2, 2**64 - 1)]
 
 
 def random_bits(seed: int, stream: int, counter: int, count: int) -> list[int]:
-    """The first words, from the formula: words 4b to 4b + 3 are those of block (b, counter)."""
+    """Return the first words by the definition: words 4b to 4b + 3 are block (b, counter)."""
     blocks = (block_of((b, counter, 0, 0), (seed, stream)) for b in range(-(-count // 4)))
     return [word for block in blocks for word in block][:count]
 

@@ -1,4 +1,4 @@
-"""The graph: each node once per pass, gradients accumulated, passes apart from each other, shapes told early."""
+"""The graph: one run of each node per pass, accumulated gradients, independent passes, inferred shapes."""
 
 import tracemalloc
 
@@ -176,14 +176,14 @@ def test_a_node_may_have_no_gradient_for_an_input_but_none_of_another_shape() ->
 
 
 class Witness(AddConst, abstract=True):
-    """Notes what the graph hands it, and what is kept for its backward."""
+    """Records what the graph passes to it and saves for its backward."""
 
     def forward(self, ctx, *inputs):
         self.given, self.ctx = inputs, ctx
         return super().forward(ctx, *inputs)
 
 
-def test_a_node_is_given_the_arrays_themselves_and_keeps_what_it_declares() -> None:
+def test_a_node_gets_the_arrays_themselves_and_saves_only_the_declared_ones() -> None:
     x, labels = np.ones((2, 3)), np.ones((2, 3))
     for saves, gradient in (((), True), (("inputs",), True), (("output",), True), (("inputs", "output"), False)):
         node = Witness(Input("x", gradient=gradient), 1)
@@ -191,9 +191,9 @@ def test_a_node_is_given_the_arrays_themselves_and_keeps_what_it_declares() -> N
         done = Graph(node, Input("labels")).run(x=x, labels=labels)
         assert node.given[0] is x
         assert (node.ctx.shapes, node.ctx.needs) == (((2, 3),), (gradient,))
-        assert node.ctx.group.global_batch(7) == 7  # it works alone
-        ctx = [name for name in ("inputs", "output") if hasattr(node.ctx, name)]
-        assert ctx == (list(saves) if gradient else [])
+        assert node.ctx.group.global_batch(7) == 7  # a single worker
+        saved = [name for name in ("inputs", "output") if hasattr(node.ctx, name)]
+        assert saved == (list(saves) if gradient else [])
         assert not any(np.shares_memory(y, given) for y, given in zip(done.results, (x, labels), strict=True))
 
 
@@ -306,14 +306,14 @@ def test_wrong_calls_are_refused_with_the_fix() -> None:
         Power(Input("a"), 0)
 
 
-def test_a_claim_reaches_down_to_what_another_has_claimed() -> None:
+def test_a_scope_ends_at_nodes_that_have_one() -> None:
     x = Input("x")
     below = Exp(x)
     middle = MulConst(below, 2)
     beside = AddConst(below, 1)
     top = Add(middle, beside)
     unread = iter([top])
-    assign_scope(unread, "")  # of many paths down to one node it would go each
+    assign_scope(unread, "")  # returns at once: it would follow every path down to a node
     assert list(unread) == [top]
     assign_scope([middle], "first")
     assign_scope([top], "second")

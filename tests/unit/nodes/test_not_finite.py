@@ -1,4 +1,4 @@
-"""Values that are not finite, or far out, in nodes; see support/not_finite.py."""
+"""Nodes on infinite, NaN and extreme values; see support/not_finite.py."""
 
 import warnings
 

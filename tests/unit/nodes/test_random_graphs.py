@@ -1,4 +1,4 @@
-"""Random graphs against a naive walk of the tree of paths, and how often each node runs."""
+"""Random graphs against a naive walk over all paths, and the number of runs of each node."""
 
 from collections.abc import Callable
 
@@ -49,7 +49,7 @@ RULES: dict[type[Node], Callable] = {
 
 
 def walk(node: Node, feeds: dict[str, np.ndarray], grads: dict[str, np.ndarray]) -> tuple[np.ndarray, Pull]:
-    """A node's value, and what adds its gradient to the leaves': every path is walked on its own."""
+    """Return a node's value and a function that adds its gradient to the leaves', path by path."""
     if isinstance(node, Input):
         return feeds[node.name], lambda dy: grads.__setitem__(node.name, grads[node.name] + dy)
     walked = [walk(n, feeds, grads) for n in node.inputs]
@@ -64,7 +64,7 @@ def walk(node: Node, feeds: dict[str, np.ndarray], grads: dict[str, np.ndarray])
 
 
 def folded(dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The sum over the axes along which a matrix was broadcast."""
+    """Return the sum over the axes along which a matrix was broadcast."""
     for axis in (0, 1):
         if shape[axis] < dy.shape[axis]:
             dy = dy.sum(axis, keepdims=True)
@@ -92,7 +92,7 @@ STEPS: dict[str, Callable[[Node, Node], Node]] = {
 
 @st.composite
 def graphs(draw) -> tuple[Graph, list[Counting]]:
-    """A graph of up to 12 steps on any of the nodes before, each counted; one or two outputs."""
+    """Draw a graph of up to 12 counted nodes, each on any earlier ones, with one or two outputs."""
     nodes: list[Node] = [Input(name, (3, 3)) for name in "xyz"[: draw(st.integers(1, 3))]]
     counted = []
     for _ in range(draw(st.integers(1, 12))):

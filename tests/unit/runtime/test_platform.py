@@ -1,4 +1,4 @@
-"""What a machine offers: its container's limits, and a system without the calls that Linux alone has."""
+"""Queries of the system: a container's limits, and systems without Linux's own calls."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tree(root: Path, groups: str, mounts: str, files: dict[str, str]) -> Path:
-    """A machine's files below a folder: `/proc/self`, and those of its control groups."""
+    """Create `/proc/self` and control group files below a folder."""
     for name, text in {"proc/self/cgroup": groups, "proc/self/mountinfo": mounts, **files}.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
 
 @pytest.fixture
 def without(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A system that lacks what macOS and Windows lack."""
+    """A system that lacks the calls that macOS and Windows lack."""
     for name in ("sched_getaffinity", "sched_setaffinity", "sched_yield", "memfd_create", "sysconf"):
         monkeypatch.delattr(os, name)
     monkeypatch.setattr(platform, "fcntl", None)
@@ -127,8 +127,8 @@ def test_a_system_that_tells_little(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert cpu_count(v2(tmp_path / "limited", "/a", a="200000 100000")) == 2
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert cpu_count(tmp_path) == 1
-    platform.bind([0])
-    platform.let_others_run()
+    platform.pin([0])
+    platform.yield_core()
     platform.sync_folder(tmp_path)
     with locked(tmp_path, wait=False), locked(tmp_path, wait=False):
         pass

@@ -1,4 +1,4 @@
-"""Executors: messages between processes, the memory that they share, the place where they meet, and their lists."""
+"""Executors: messages between processes, shared memory, the spin barrier, and call lists."""
 
 import json
 import os
@@ -14,20 +14,20 @@ import numpy as np
 import pytest
 
 from nl_nodes import DeviceError
-from nl_nodes.device.cpu import philox
+from nl_nodes.philox import philox
 from nl_nodes.platform import cores
 from nl_nodes.runtime import Executor, Processes, Threads, protocol, shared_memory
 from nl_nodes.runtime.executor import merge_calls, parallel_workers
 from nl_nodes.runtime.worker_main import Worker
 
-LINE = shared_memory.LINE_WORDS
-TEAM = sys.modules["nl_nodes.runtime.executor"]  # the package has a function of that name
-MEET = ("barrier", ())
+LINE_WORDS = shared_memory.LINE_WORDS
+EXECUTOR = sys.modules["nl_nodes.runtime.executor"]  # the package has a function of that name
+BARRIER = ("barrier", ())
 
 
 @pytest.fixture(scope="module")
 def processes() -> Processes:
-    """Shared by tests that leave them as they were; they take a second to start."""
+    """An executor that tests share and leave as it was; processes take a second to start."""
     return Processes(2)
 
 
@@ -50,7 +50,7 @@ def numbers(executor: Executor, count: int = 4) -> np.ndarray:
 
 
 def connection() -> tuple[socket.socket, socket.socket]:
-    """Its second end does not wait for ever for what does not come."""
+    """A pair of sockets, the second with a timeout."""
     here, there = socket.socketpair()
     there.settimeout(10)
     return here, there
@@ -111,7 +111,7 @@ def test_an_array_is_a_view_of_its_segment() -> None:
     assert np.shares_memory(found, memory)
 
 
-# Memory and meetings
+# Shared memory and the spin barrier
 
 
 def test_all_who_open_a_descriptor_see_the_same_cleared_memory() -> None:
@@ -124,78 +124,80 @@ def test_all_who_open_a_descriptor_see_the_same_cleared_memory() -> None:
     assert other[99] == 7
 
 
-def places(memory: np.ndarray, count: int) -> np.ndarray:
+def counters(memory: np.ndarray, count: int) -> np.ndarray:
     """Each worker's counter, at the beginning of a cache line of its own."""
-    return memory.view(np.int64).reshape(count, LINE)[:, 0]
+    return memory.view(np.int64).reshape(count, LINE_WORDS)[:, 0]
 
 
-def test_a_worker_that_meets_waits_for_each_of_the_others() -> None:
-    memory = np.zeros(shared_memory.counters(3), np.uint8)
-    came = places(memory, 3)
+def test_a_worker_at_a_barrier_waits_for_each_of_the_others() -> None:
+    memory = np.zeros(shared_memory.counter_bytes(3), np.uint8)
+    arrivals = counters(memory, 3)
     seen = []
 
-    def one_more_comes() -> None:
-        seen.append(came.tolist())
+    def another_arrives() -> None:
+        seen.append(arrivals.tolist())
         assert len(seen) < 10
-        came[0 if len(seen) % 2 else 2] = came[1]
+        arrivals[0 if len(seen) % 2 else 2] = arrivals[1]
 
-    spin_barrier = shared_memory.SpinBarrier(memory, 1, 3, one_more_comes, 1)
+    spin_barrier = shared_memory.SpinBarrier(memory, 1, 3, another_arrives, 1)
     spin_barrier.barrier()
     assert spin_barrier.arrivals == 1
     spin_barrier.barrier()
     spin_barrier.advance_to(7)
     assert seen == [[0, 1, 0], [1, 1, 0], [1, 2, 1], [2, 2, 1], [2, 7, 2], [7, 7, 2]]
-    came[:] = 9, 8, 9
-    spin_barrier.barrier()  # the others are further
-    assert came.tolist() == [9, 9, 9]
+    arrivals[:] = 9, 8, 9
+    spin_barrier.barrier()  # the others are ahead
+    assert arrivals.tolist() == [9, 9, 9]
     assert len(seen) == 6
 
 
 @pytest.mark.parametrize("spins", [1, 500, shared_memory.SPINS])
-def test_looking_lets_others_run_now_and_then(spins: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As often as was said; and after `SPINS` looks it asks whether the others live."""
-    memory = np.zeros(shared_memory.counters(2), np.uint8)
-    let, asked = [], []
+def test_polling_yields_the_core_and_checks_that_the_others_are_alive(
+    spins: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It yields every `spins` polls, and checks every `SPINS` polls."""
+    memory = np.zeros(shared_memory.counter_bytes(2), np.uint8)
+    yields, checks = [], []
 
-    def alive() -> None:
-        asked.append(len(let))
-        assert len(asked) < 5
-        places(memory, 2)[0] = len(asked) // 3
+    def check_alive() -> None:
+        checks.append(len(yields))
+        assert len(checks) < 5
+        counters(memory, 2)[0] = len(checks) // 3
 
-    monkeypatch.setattr(shared_memory, "let_others_run", lambda: let.append(None))
-    shared_memory.SpinBarrier(memory, 1, 2, alive, spins).barrier()
-    assert asked == [n * (shared_memory.SPINS // spins) for n in (1, 2, 3)]
+    monkeypatch.setattr(shared_memory, "yield_core", lambda: yields.append(None))
+    shared_memory.SpinBarrier(memory, 1, 2, check_alive, spins).barrier()
+    assert checks == [n * (shared_memory.SPINS // spins) for n in (1, 2, 3)]
 
 
-def test_workers_that_share_a_core_look_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_share_a_core_poll_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "cpu_count", lambda: 3)
-    assert [shared_memory.spins(count) for count in (2, 3, 4)] == [shared_memory.SPINS, shared_memory.SPINS, 1]
+    assert [shared_memory.spin_limit(count) for count in (2, 3, 4)] == [shared_memory.SPINS, shared_memory.SPINS, 1]
 
 
-# A worker process's side, in this one
+# A worker process's side, run in this process
 
 
 def test_a_worker_does_what_it_is_told() -> None:
     worker, mapped = Worker(1, 2), []
-    for number, size in ((5, shared_memory.counters(2)), (6, shared_memory.counters(2))):
+    for number, size in ((5, shared_memory.counter_bytes(2)), (6, shared_memory.counter_bytes(2))):
         descriptor, memory = shared_memory.create(size)
-        worker.take({"memory": size, "number": number}, descriptor)
+        worker.handle({"memory": size, "number": number}, descriptor)
         mapped.append(memory)
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(descriptor)
-    came, data = places(mapped[0], 2), mapped[1].view(np.float64)
+    arrivals, data = counters(mapped[0], 2), mapped[1].view(np.float64)
     data[:] = 2
-    came[0] = 1  # the other one has come already
+    arrivals[0] = 1  # the other worker has arrived already
     array = {"array": [6, 8, [2], [8], "<f8"]}
-    worker.take(
+    worker.handle(
         {"load": [["multiply", [array, 3.0, array]], ["random_bits", [7, 1, 0, words_at(6, 64)]]], "number": 9}, None
     )
-    worker.take({"run": 9, "pass": 4}, None)
-    assert came.tolist() == [1, 1]
+    worker.handle({"run": 9, "pass": 4}, None)
+    assert arrivals.tolist() == [1, 1]
     assert data[:4].tolist() == [2, 6, 6, 2]
     np.testing.assert_array_equal(mapped[1][64:96].view(np.uint64), philox(7, 1, 4, 4, 0))
-    worker.take({"free": "load", "number": 9}, None)
-    worker.take({"free": "memory", "number": 6}, None)
+    worker.handle({"free": "load", "number": 9}, None)
+    worker.handle({"free": "memory", "number": 6}, None)
     assert not worker.lists
     assert list(worker.segments) == [5]
 
@@ -208,7 +210,7 @@ def words_at(number: int, at: int) -> dict[str, Any]:
 
 
 def test_merged_lists_have_all_calls_between_the_same_barriers() -> None:
-    calls = [[(f"before {n}", ()), MEET, (f"behind {n}", ()), MEET] for n in range(3)]
+    calls = [[(f"before {n}", ()), BARRIER, (f"behind {n}", ()), BARRIER] for n in range(3)]
     names = [[name for name, _ in one] for one in merge_calls(calls, 2)]
     assert names == [
         ["before 0", "before 2", "barrier", "behind 0", "behind 2", "barrier"],
@@ -220,7 +222,7 @@ def test_merged_lists_have_all_calls_between_the_same_barriers() -> None:
 def test_there_are_no_more_workers_than_cores_but_two(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for available in (1, 2, 4):
-        monkeypatch.setattr(TEAM, "cpu_count", lambda: available)  # noqa: B023
+        monkeypatch.setattr(EXECUTOR, "cpu_count", lambda: available)  # noqa: B023
         found.append([parallel_workers(count) for count in (2, 3, 8)])
     assert found == [[2, 2, 2], [2, 2, 2], [2, 3, 4]]
 
@@ -254,8 +256,8 @@ def test_a_plan_for_one_worker_is_run_by_the_caller_alone(executor: Executor) ->
 
 def test_each_worker_runs_its_own_list_and_waits_at_the_barriers(two: Executor) -> None:
     a, b, total = (numbers(two) for _ in range(3))
-    first = [("multiply", (a, 2.0, a)), MEET, ("add", (a, b, total)), MEET, ("maximum", (total, 15.0, a))]
-    second = [("add", (b, 1.0, b)), MEET, MEET, ("subtract", (total, b, b))]
+    first = [("multiply", (a, 2.0, a)), BARRIER, ("add", (a, b, total)), BARRIER, ("maximum", (total, 15.0, a))]
+    second = [("add", (b, 1.0, b)), BARRIER, BARRIER, ("subtract", (total, b, b))]
     loaded = two.load([first, second])
     for _ in range(50):
         a[:], b[:], total[:] = [1, 2, 3, 4], [5, 6, 7, 8], 0
@@ -267,10 +269,10 @@ def test_each_worker_runs_its_own_list_and_waits_at_the_barriers(two: Executor) 
 
 @pytest.mark.parametrize("kind", [Threads, Processes])
 def test_more_lists_than_cores_are_run_by_fewer_workers(kind: type[Executor], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TEAM, "cpu_count", lambda: 1)
+    monkeypatch.setattr(EXECUTOR, "cpu_count", lambda: 1)
     executor = kind(5)
     own, neighbours = (numbers(executor, 5).reshape(5, 1) for _ in range(2))
-    lists = [[("copyto", (own[n], n + 1)), MEET, ("copyto", (neighbours[n], own[n - 1]))] for n in range(5)]
+    lists = [[("copyto", (own[n], n + 1)), BARRIER, ("copyto", (neighbours[n], own[n - 1]))] for n in range(5)]
     executor.run(executor.load(lists), 0)
     assert executor.count == 5
     assert neighbours.ravel().tolist() == [5, 1, 2, 3, 4]
@@ -298,8 +300,8 @@ def check_failure(executor: Executor, number: int) -> None:
     """Fail between two barriers, at which the other worker waits."""
     value, copies = (numbers(executor) for _ in range(2))
     lists = [
-        [MEET, MEET, ("copyto", (copies, value)), ("multiply", (copies, 1.0, copies))],
-        [("add", (value, 1.0, value)), MEET, MEET],
+        [BARRIER, BARRIER, ("copyto", (copies, value)), ("multiply", (copies, 1.0, copies))],
+        [("add", (value, 1.0, value)), BARRIER, BARRIER],
     ]
 
     def fail() -> None:
@@ -330,7 +332,7 @@ def test_a_worker_that_is_gone_is_told_whatever_is_asked_of_the_rest() -> None:
         assert cores() == free
 
 
-# What worker processes take, and give back
+# Resources of worker processes
 
 
 def test_a_worker_ends_with_its_connection_and_not_by_ctrl_c() -> None:
@@ -345,7 +347,7 @@ def test_a_worker_ends_with_its_connection_and_not_by_ctrl_c() -> None:
 
 @pytest.fixture
 def two_cores() -> Iterator[list[int]]:
-    """This process on two cores alone."""
+    """This process, pinned to two cores."""
     before = cores()
     if len(before) < 2:
         pytest.skip("needs two cores")
@@ -355,7 +357,7 @@ def two_cores() -> Iterator[list[int]]:
 
 
 def cores_during_a_pass(executor: Processes) -> tuple[list[int], set[int]]:
-    """Those of the caller and of the other worker."""
+    """Return the cores of the caller and of the other worker."""
     loaded, seen = executor.load([[], []]), []
     executor.run(loaded, 0)
     loaded.own.append((lambda: seen.append((cores(), os.sched_getaffinity(executor.children[0].pid))), ()))
@@ -380,8 +382,7 @@ def test_workers_with_a_quota_of_fewer_cores_run_where_they_may(
 
 
 def test_memory_and_lists_that_nothing_uses_are_given_back_by_all(processes: Processes) -> None:
-    """When memory or a list is asked for the next time."""
-    idle = processes.load([[], []])
+    idle = processes.load([[], []])  # workers free what is unused at the next request for memory or a list
     for more, ask in ((0, lambda: processes.load([[], []])), (1, lambda: processes.memory(1))):
         processes.run(idle, 0)
         before = [held(os.getpid()), held(processes.children[0].pid)]
@@ -393,22 +394,22 @@ def test_memory_and_lists_that_nothing_uses_are_given_back_by_all(processes: Pro
             processes.run(processes.load([[], [("copyto", (view, 2.0)) for view in views]]), 0)
             assert all((view == 2).all() for view in views)
             del memory, views
-        ctx = ask()
+        segments = ask()
         processes.run(idle, 0)
         expected = [(mappings + more, files + more) for mappings, files in before]
         assert [held(os.getpid()), held(processes.children[0].pid)] == expected
-        del ctx
+        del segments
 
 
 def held(pid: int) -> tuple[int, int]:
-    """How many mappings of shared memory, and open files, a process has."""
+    """Return the numbers of shared memory mappings and open files of a process."""
     process = Path(f"/proc/{pid}")
     return (process / "maps").read_text().count("memfd:nl-nodes"), len(list((process / "fd").iterdir()))
 
 
-def test_an_array_outside_of_the_workers_memory_is_refused(processes: Processes) -> None:
+def test_an_array_outside_of_shared_memory_is_refused(processes: Processes) -> None:
     inside = processes.memory(4096)
-    with pytest.raises(DeviceError, match="outside"):
+    with pytest.raises(DeviceError, match="not in shared memory"):
         processes.load([[], [("copyto", (np.zeros(4), 0))]])
     processes.run(processes.load([[], [("copyto", (inside[4095:], 3)), ("copyto", (processes.memory(0), 3))]]), 0)
     assert inside[4095] == 3

@@ -18,8 +18,9 @@ from support.scripts import Started, python
 from support.stores import empty_store
 from support.sweeps import watch
 
+from nl_training.commands.search import search
 from nl_training.config.cli import check
-from nl_training.search.search import AGAIN, search
+from nl_training.search.study import AGAIN
 from nl_training.tracking.parent_run import find
 from nl_training.tracking.store import Store
 

@@ -8,9 +8,9 @@ from optuna.samplers import RandomSampler
 from support.assertions import refused
 
 from nl_nodes import UserError
+from nl_training.commands.search import search
 from nl_training.commands.train import refuse_ignored
 from nl_training.config.cli import check
-from nl_training.search.search import search
 from nl_training.search.space import Dimension, dimension, read
 
 
@@ -44,7 +44,7 @@ def test_every_suggestion_is_an_override_that_the_config_takes() -> None:
         assert config.optimizer.lr == trial.params["optimizer.lr"]
         found.add((config.model.width, type(config.optimizer).__name__))
     assert len(found) > 10
-    assert {kind for _, kind in found} == {"SGD", "Adam"}
+    assert {kind for _, kind in found} == {"SGDConfig", "AdamConfig"}
 
 
 def test_the_command_line_takes_the_place_of_the_options_space() -> None:
@@ -60,7 +60,7 @@ def test_the_command_line_takes_the_place_of_the_options_space() -> None:
     [
         (["optimizer.lrr=interval(0.1,0.2)"], ["optimizer.lrr", "optimizer.lr?"]),
         (["optimizer.lr=interval(0,1)"], ["optimizer.lr=0.0", "above 0"]),
-        (["optimizer.lr=interval(1,0.1)"], ["optimizer.lr", "up"]),
+        (["optimizer.lr=interval(1,0.1)"], ["optimizer.lr", "LOW < HIGH"]),
         (["optimizer.lr=tag(log,interval(-1,1))"], ["optimizer.lr", "logarithmic"]),
         (["optimizer.lr=tag(lin,interval(0.1,1))"], ["tag"]),
         (["model.width=interval(8,64)"], ["model.width=8.0", "whole number"]),
@@ -70,7 +70,7 @@ def test_the_command_line_takes_the_place_of_the_options_space() -> None:
         (["search.trials=0"], ["search.trials=0", "1 or more"]),
         (["search.prune=maybe"], ["search.prune"]),
         (["search.trial=3"], ["search.trial", "search.trials?"]),
-        (["search.space=[]"], ["nothing is searched"]),
+        (["search.space=[]"], ["nothing to search"]),
         (["search.space=['optimizer.lr=0.1']"], ["optimizer.lr=0.1", "interval"]),
         (["search=null"], ["search=null", "tpe"]),
     ],

@@ -72,7 +72,7 @@ def test_a_flipped_bit_anywhere_is_refused(tmp_path) -> None:
         changed = bytearray(whole)
         changed[place] ^= 1 << RNG.randrange(8)
         path.write_bytes(changed)
-        assert "no whole checkpoint" in refusal(path)
+        assert "not an intact checkpoint" in refusal(path)
 
 
 def test_one_that_is_cut_short_or_longer_is_refused(tmp_path) -> None:
@@ -83,7 +83,7 @@ def test_one_that_is_cut_short_or_longer_is_refused(tmp_path) -> None:
         path.write_bytes(whole[:length])
         assert "checkpoint" in refusal(path)
     path.write_bytes(whole + b"\0")
-    assert "no whole checkpoint" in refusal(path)
+    assert "not an intact checkpoint" in refusal(path)
 
 
 def test_foreign_files_are_refused_and_nothing_of_them_is_run(tmp_path) -> None:
@@ -103,7 +103,7 @@ def test_foreign_files_are_refused_and_nothing_of_them_is_run(tmp_path) -> None:
 def test_a_right_checksum_on_something_else_is_refused(tmp_path, text: bytes) -> None:
     data = len(text).to_bytes(8, "little") + text
     (tmp_path / "a").write_bytes(data + sha256(data).digest())
-    assert "no checkpoint of this project" in refusal(tmp_path / "a")
+    assert "not a checkpoint of this project" in refusal(tmp_path / "a")
 
 
 @contextmanager

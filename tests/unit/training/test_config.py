@@ -111,7 +111,7 @@ def test_every_value_out_of_its_range_is_refused(found: tuple[str, type, Range])
         with pytest.raises(UserError) as error:
             resolve(cfg)
         assert f"{key}={_shown(value)} must be" in str(error.value)
-        assert interval.says in str(error.value)
+        assert interval.description in str(error.value)
     OmegaConf.update(cfg, key, good)
     resolve(cfg)
 

@@ -70,7 +70,7 @@ def test_the_home_folder_may_be_written_short(folder: Path, monkeypatch):
 def test_refuses_a_picture_that_is_no_picture(folder: Path):
     bad = folder / "dog" / "5.png"
     bad.write_text("I am no picture")
-    with refused(bad, "no picture"):
+    with refused(bad, "not a picture"):
         load("images", root=str(folder))
 
 
@@ -144,7 +144,7 @@ def test_refuses_what_no_model_of_pictures_takes(tmp_path: Path):
 def test_refuses_formats_whose_readers_run_programs(tmp_path: Path):
     path = tmp_path / "p.png"
     Image.fromarray(colour()).save(path, format="EPS")
-    with refused(path, "no picture"):
+    with refused(path, "not a picture"):
         read_image(path)
 
 

@@ -22,11 +22,11 @@ from nl_nodes.compiler import RULES, rewrite
 from nl_training.commands.draw import draw_run
 from nl_training.config.cli import check
 from nl_training.verification import verify
-from nl_training.viz.graph import Sketch, page, sketch_layer, sketch_network, svg
+from nl_training.viz.graph import Diagram, capture_layer, capture_network, page, svg
 from nl_training.viz.graph.diagram import NodeView
 from nl_training.viz.graph.layout import HEIGHT, WIDTH, lay_out
 from nl_training.viz.graph.node_info import formula, observe, statistics
-from nl_training.viz.graph.svg import duration, parts
+from nl_training.viz.graph.svg import duration, layout_input
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 NAMES = ("reference", "compiled")
@@ -39,10 +39,10 @@ FORMS = {
 
 
 @pytest.fixture(scope="module", params=FORMS)
-def drawn(request: pytest.FixtureRequest) -> tuple[Network, Sketch]:
+def drawn(request: pytest.FixtureRequest) -> tuple[Network, Diagram]:
     net = build(request.param, **FORMS[request.param])
     rng = np.random.default_rng(0)
-    return net, sketch_network(net, rng.standard_normal((3, 1, 28, 28)), rng.integers(0, 10, 3))
+    return net, capture_network(net, rng.standard_normal((3, 1, 28, 28)), rng.integers(0, 10, 3))
 
 
 def test_every_nodes_value_and_gradient_are_told() -> None:
@@ -99,34 +99,34 @@ def test_every_node_has_a_formula_to_tell(name: str) -> None:
     assert told.summary.endswith(".")
 
 
-def half(sketch: Sketch, name: str) -> list[NodeView]:
-    return [sketch.spots[n] for group in sketch.groups if group.half == name for n in group.spots]
+def views(diagram: Diagram, name: str) -> list[NodeView]:
+    return [diagram.nodes[n] for group in diagram.groups if group.graph == name for n in group.nodes]
 
 
-def test_a_sketch_holds_both_graphs_once(drawn: tuple[Network, Sketch]) -> None:
-    net, sketch = drawn
+def test_a_diagram_has_every_node_of_both_graphs_once(drawn: tuple[Network, Diagram]) -> None:
+    net, diagram = drawn
     reference = net.wire(3, train=True)
-    assert sorted(n for group in sketch.groups for n in group.spots) == list(range(len(sketch.spots)))
-    for own, graph in zip(sketch.halves, (reference, rewrite(reference, RULES)), strict=True):
-        spots, groups = half(sketch, own.name), [sketch.groups[n] for n in sketch.of(own)]
-        assert sorted(spot.kind for spot in spots) == sorted(type(node).__name__ for node in graph.order)
-        assert own.nodes == len(graph.order)
+    assert sorted(n for group in diagram.groups for n in group.nodes) == list(range(len(diagram.nodes)))
+    for own, graph in zip(diagram.graphs, (reference, rewrite(reference, RULES)), strict=True):
+        nodes, groups = views(diagram, own.name), [diagram.groups[n] for n in diagram.groups_of(own)]
+        assert sorted(node.kind for node in nodes) == sorted(type(node).__name__ for node in graph.order)
+        assert own.node_count == len(graph.order)
         assert sum(group.parameters for group in groups) == net.params.flat.size
-        assert sorted(s.stored for s in spots if s.stored) == sorted(net.state_dict().keys() - net.params.keys())
+        assert sorted(s.stored for s in nodes if s.stored) == sorted(net.state_dict().keys() - net.params.keys())
         before: set[int] = set()
         for group in groups:
-            assert {n for i in group.spots for n in sketch.spots[i].inputs} - set(group.spots) == before
+            assert {n for i in group.nodes for n in diagram.nodes[i].inputs} - set(group.nodes) == before
             before = {group.output}
-        loss = sketch.spots[groups[-1].output]
+        loss = diagram.nodes[groups[-1].output]
         assert (loss.shape, loss.gradient.mean) == ((), 1.0)
 
 
-def test_the_compiled_graph_tells_the_same_numbers(drawn: tuple[Network, Sketch]) -> None:
-    _, sketch = drawn
-    reference, compiled = ({s.label: s for s in half(sketch, name) if s.family == "leaves"} for name in NAMES)
+def test_the_compiled_graph_tells_the_same_numbers(drawn: tuple[Network, Diagram]) -> None:
+    _, diagram = drawn
+    reference, compiled = ({s.label: s for s in views(diagram, name) if s.family == "leaves"} for name in NAMES)
     assert {"x", "t", "W1"} < compiled.keys() <= reference.keys()
-    pairs = [(reference[name], spot) for name, spot in compiled.items()]
-    pairs.append((half(sketch, "reference")[-1], half(sketch, "compiled")[-1]))
+    pairs = [(reference[name], node) for name, node in compiled.items()]
+    pairs.append((views(diagram, "reference")[-1], views(diagram, "compiled")[-1]))
     assert sum(a.gradient is not None for a, _ in pairs) > 6
     for a, b in pairs:
         for one, other in ((a.value, b.value), (a.gradient, b.gradient)):
@@ -136,55 +136,59 @@ def test_the_compiled_graph_tells_the_same_numbers(drawn: tuple[Network, Sketch]
                 np.testing.assert_allclose(*told, rtol=0, atol=1e-4 * np.abs(told[0]).max())
 
 
-def test_kin_is_mutual_and_a_fused_node_has_all_that_it_does() -> None:
+def test_related_nodes_are_symmetric_and_a_fused_node_has_all_it_replaces() -> None:
     net = build("cnn3", width=8)
-    sketch = sketch_network(net, np.ones((2, 1, 28, 28)), np.array([0, 1]))
-    titles = {n: (group.half, group.title) for group in sketch.groups for n in group.spots}
-    for number, spot in enumerate(sketch.spots):
-        assert all(number in sketch.spots[n].related for n in spot.related)
-        assert all(titles[n][0] != titles[number][0] for n in spot.related)
+    diagram = capture_network(net, np.ones((2, 1, 28, 28)), np.array([0, 1]))
+    titles = {n: (group.graph, group.title) for group in diagram.groups for n in group.nodes}
+    for number, node in enumerate(diagram.nodes):
+        assert all(number in diagram.nodes[n].related for n in node.related)
+        assert all(titles[n][0] != titles[number][0] for n in node.related)
         assert (
-            not spot.related or spot.family != "leaves" or [sketch.spots[n].label for n in spot.related] == [spot.label]
+            not node.related
+            or node.family != "leaves"
+            or [diagram.nodes[n].label for n in node.related] == [node.label]
         )
-    (conv,) = [spot for spot in half(sketch, "compiled") if spot.label == "Conv+pool+relu"]
+    (conv,) = [node for node in views(diagram, "compiled") if node.label == "Conv+pool+relu"]
     assert {titles[n] for n in conv.related} == {("reference", t) for t in ("Convolution 1", "Relu 1", "Pooling 1")}
-    (mask,) = [spot for spot in half(sketch, "reference") if spot.kind == "ValueMask" and spot.shape[1:] == (4, 24, 24)]
-    assert [sketch.spots[n] for n in mask.related] == [conv]
-    padded = sketch_network(build("cnn8", width=4), np.ones((2, 1, 28, 28)), np.array([0, 1]))
-    frames = [spot for spot in padded.spots if spot.kind == "ZeroPad"]
-    assert [spot.related for spot in frames] == [()]
+    (mask,) = [
+        node for node in views(diagram, "reference") if node.kind == "ValueMask" and node.shape[1:] == (4, 24, 24)
+    ]
+    assert [diagram.nodes[n] for n in mask.related] == [conv]
+    padded = capture_network(build("cnn8", width=4), np.ones((2, 1, 28, 28)), np.array([0, 1]))
+    frames = [node for node in padded.nodes if node.kind == "ZeroPad"]
+    assert [node.related for node in frames] == [()]
 
 
 def test_every_node_tells_what_it_costs() -> None:
     net = build("cnn3", width=8)
-    sketch = sketch_network(net, np.ones((2, 1, 28, 28)), np.array([0, 1]))
-    for own in sketch.halves:
-        assert sum(spot.seconds for spot in half(sketch, own.name)) == pytest.approx(own.seconds)
-        assert max(sketch.shares[n] for number in sketch.of(own) for n in sketch.groups[number].spots) == 1
-    (product,) = [s for s in half(sketch, "reference") if s.kind == "Dot" and s.shape == (2, 100)]
+    diagram = capture_network(net, np.ones((2, 1, 28, 28)), np.array([0, 1]))
+    for own in diagram.graphs:
+        assert sum(node.seconds for node in views(diagram, own.name)) == pytest.approx(own.seconds)
+        assert max(diagram.shares[n] for number in diagram.groups_of(own) for n in diagram.groups[number].nodes) == 1
+    (product,) = [s for s in views(diagram, "reference") if s.kind == "Dot" and s.shape == (2, 100)]
     assert [(row.direction, row.flops) for row in product.costs] == [
         ("forward", 2 * 2 * 576 * 100),
         ("backward", 2 * (2 * 2 * 576 * 100)),
     ]
-    (conv,) = [s for s in half(sketch, "compiled") if s.kind == "Conv"]
-    assert [(row.direction, row.way) for row in conv.costs] == [("forward", "columns"), ("backward", "columns")]
+    (conv,) = [s for s in views(diagram, "compiled") if s.kind == "Conv"]
+    assert [(row.direction, row.algorithm) for row in conv.costs] == [("forward", "im2col"), ("backward", "im2col")]
     assert all(row.seconds > 0 and row.bytes > conv.bytes and row.calls > 1 for row in conv.costs)
 
 
 def test_a_gradient_within_anothers_is_none_and_says_why() -> None:
     net = build("cnn3", width=8, batch_norm="before_activation")
-    spots = {s.kind: s for s in half(sketch_network(net, np.ones((2, 1, 28, 28)), np.array([0, 1])), "compiled")}
+    nodes = {s.kind: s for s in views(capture_network(net, np.ones((2, 1, 28, 28)), np.array([0, 1])), "compiled")}
     for kind in ("ChannelMean", "ChannelVariance"):
-        assert spots[kind].gradient is None
-        assert "Already in the gradient" in spots[kind].unmoved
-    assert spots["Normalize"].gradient is not None
-    assert spots["Input"].unmoved == "None is asked for."
+        assert nodes[kind].gradient is None
+        assert "Already included in the gradient" in nodes[kind].no_gradient
+    assert nodes["Normalize"].gradient is not None
+    assert nodes["Input"].no_gradient == "Not required."
 
 
-def test_sketching_changes_nothing_of_the_network() -> None:
+def test_capturing_changes_nothing_of_the_network() -> None:
     net = build("cnn3", width=8, batch_norm="before_activation", dropout=0.5)
     before, passes = net.state_dict(), net.passes
-    sketch_network(net, np.ones((2, 1, 28, 28)), np.array([0, 1]))
+    capture_network(net, np.ones((2, 1, 28, 28)), np.array([0, 1]))
     after = net.state_dict()
     assert net.passes == passes
     assert all(np.array_equal(before[name], after[name]) for name in before)
@@ -193,9 +197,9 @@ def test_sketching_changes_nothing_of_the_network() -> None:
 def test_parameters_bear_the_certificates_residuals() -> None:
     net = build("mlp", hidden=(5,), input_shape=(1, 2, 2))
     certificate = verify(net, "warn", 60).certificate
-    sketch = sketch_network(net, np.ones((2, 1, 2, 2)), np.array([0, 1]), certificate)
+    diagram = capture_network(net, np.ones((2, 1, 2, 2)), np.array([0, 1]), certificate)
     for name, of in (("reference", " in the compiled graph"), ("compiled", "")):
-        told = {spot.label: spot.residual for spot in half(sketch, name) if spot.residual}
+        told = {node.label: node.residual for node in views(diagram, name) if node.residual}
         assert told.keys() == {"W1", "b1", "W2", "b2"}
         for verdict in certificate.tensors:
             assert told[verdict.name] == f"verified{of}, residual {verdict.residual:.1e}"
@@ -203,17 +207,17 @@ def test_parameters_bear_the_certificates_residuals() -> None:
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_layer_is_drawn_with_nothing_overlapping(name: str) -> None:
-    sketch = sketch_layer(name)
-    assert [group.half for group in sketch.groups] == list(NAMES)
+    diagram = capture_layer(name)
+    assert [group.graph for group in diagram.groups] == list(NAMES)
     for number in (0, 1):
-        check_layout(sketch, number)
-    assert all(spot.residual.startswith("verified") for spot in sketch.spots if spot.kind == "Parameter")
-    tree = ElementTree.fromstring(svg(sketch))
-    assert len([g for g in tree.iter(f"{SVG}g") if "data-node" in g.attrib]) == len(sketch.spots)
+        check_layout(diagram, number)
+    assert all(node.residual.startswith("verified") for node in diagram.nodes if node.kind == "Parameter")
+    tree = ElementTree.fromstring(svg(diagram))
+    assert len([g for g in tree.iter(f"{SVG}g") if "data-node" in g.attrib]) == len(diagram.nodes)
 
 
-def check_layout(sketch: Sketch, number: int) -> None:
-    plan = lay_out(*parts(sketch, number))
+def check_layout(diagram: Diagram, number: int) -> None:
+    plan = lay_out(*layout_input(diagram, number))
     nodes = [place for n, place in plan.places.items() if n >= 0]
     for (x0, y0), (x1, y1) in combinations(nodes, 2):
         assert abs(x0 - x1) >= WIDTH or abs(y0 - y1) >= HEIGHT
@@ -228,50 +232,50 @@ def check_layout(sketch: Sketch, number: int) -> None:
             assert not crossed or (ax == bx and all(abs(ax - px) > WIDTH / 2 for px in crossed))
 
 
-def test_a_networks_picture_is_whole_and_its_boxes_lie_apart(drawn: tuple[Network, Sketch]) -> None:
-    _, sketch = drawn
-    for number in range(len(sketch.groups)):
-        check_layout(sketch, number)
-    text = svg(sketch)
+def test_a_networks_picture_is_whole_and_its_boxes_lie_apart(drawn: tuple[Network, Diagram]) -> None:
+    _, diagram = drawn
+    for number in range(len(diagram.groups)):
+        check_layout(diagram, number)
+    text = svg(diagram)
     tree = ElementTree.fromstring(text)
-    assert len([g for g in tree.iter(f"{SVG}g") if "data-node" in g.attrib]) == len(sketch.spots)
-    assert len([p for p in tree.iter(f"{SVG}path") if p.get("class") == "link"]) == len(sketch.groups) - 2
+    assert len([g for g in tree.iter(f"{SVG}g") if "data-node" in g.attrib]) == len(diagram.nodes)
+    assert len([p for p in tree.iter(f"{SVG}path") if p.get("class") == "link"]) == len(diagram.groups) - 2
     boxes = []
     for g in tree.findall(f"{SVG}g"):
         x, y = map(float, re.findall(r"[\d.]+", g.attrib["transform"]))
         (box,) = [r for r in g.findall(f"{SVG}rect") if r.get("class") == "box"]
         boxes.append((x, y, x + float(box.attrib["width"]), y + float(box.attrib["height"])))
-    assert len(boxes) == len(sketch.groups)
+    assert len(boxes) == len(diagram.groups)
     for a, b in combinations(boxes, 2):
         assert a[2] < b[0] or b[2] < a[0] or a[3] < b[1] or b[3] < a[1]
-    assert text == svg(sketch)
-    heads = [t.text for t in tree.iter(f"{SVG}text") if t.get("class") == "half"]
-    assert heads == [f"{h.name}: {h.nodes} nodes, {duration(h.seconds)} a step" for h in sketch.halves]
-    middle = max(x1 for (_, _, x1, _), group in zip(boxes, sketch.groups, strict=True) if group.half == "reference")
-    assert all(box[0] > middle for box, group in zip(boxes, sketch.groups, strict=True) if group.half == "compiled")
+    assert text == svg(diagram)
+    heads = [t.text for t in tree.iter(f"{SVG}text") if t.get("class") == "graph-title"]
+    assert heads == [f"{h.name}: {h.node_count} nodes, {duration(h.seconds)} a step" for h in diagram.graphs]
+    middle = max(x1 for (_, _, x1, _), group in zip(boxes, diagram.groups, strict=True) if group.graph == "reference")
+    assert all(box[0] > middle for box, group in zip(boxes, diagram.groups, strict=True) if group.graph == "compiled")
 
 
-def test_the_pages_data_holds_both_graphs(drawn: tuple[Network, Sketch]) -> None:
-    _, sketch = drawn
-    found = re.search(r'<script type="application/json" id="facts">(.*?)</script>', page(sketch), re.DOTALL)
+def test_the_pages_data_holds_both_graphs(drawn: tuple[Network, Diagram]) -> None:
+    _, diagram = drawn
+    found = re.search(r'<script type="application/json" id="facts">(.*?)</script>', page(diagram), re.DOTALL)
     facts = json.loads(found[1])
-    assert [half["name"] for half in facts["halves"]] == list(NAMES)
-    assert [(group["half"], group["spots"]) for group in facts["groups"]] == [
-        (NAMES.index(group.half), list(group.spots)) for group in sketch.groups
+    assert [graph["name"] for graph in facts["graphs"]] == list(NAMES)
+    assert [(group["graph"], group["nodes"]) for group in facts["groups"]] == [
+        (NAMES.index(group.graph), list(group.nodes)) for group in diagram.groups
     ]
-    assert len(facts["spots"]) == len(sketch.spots)
-    for told, spot in zip(facts["spots"], sketch.spots, strict=True):
-        assert (told["label"], told["kin"]) == (spot.label, list(spot.related))
+    assert len(facts["nodes"]) == len(diagram.nodes)
+    for told, node in zip(facts["nodes"], diagram.nodes, strict=True):
+        assert (told["label"], told["related"]) == (node.label, list(node.related))
         assert {d: (c["seconds"], c["time"]) for d, c in told["costs"].items()} == {
-            row.direction: (row.seconds, duration(row.seconds)) for row in spot.costs
+            row.direction: (row.seconds, duration(row.seconds)) for row in node.costs
         }
-        assert told["way"] == (spot.costs[0].way if spot.costs else "")
-    fused = [spot for spot in facts["spots"] if spot["family"] == "fused"]
+        assert told["algorithm"] == (node.costs[0].algorithm if node.costs else "")
+    fused = [node for node in facts["nodes"] if node["family"] == "fused"]
     assert fused
-    assert all(spot["formula"]["forward"] and spot["formula"]["backward"] for spot in fused)
+    assert all(node["formula"]["forward"] and node["formula"]["backward"] for node in fused)
 
 
-def test_a_page_asks_for_nothing_outside(drawn: tuple[Network, Sketch]) -> None:
+def test_a_page_asks_for_nothing_outside(drawn: tuple[Network, Diagram]) -> None:
     text = page(drawn[1])
     assert set(re.findall(r"https?://[^\s\"'<]+", text)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"<(link|img|iframe|script[^>]+src)|@import|url\((?!#)", text)
@@ -280,8 +284,8 @@ def test_a_page_asks_for_nothing_outside(drawn: tuple[Network, Sketch]) -> None:
 
 
 def test_what_is_written_in_a_title_is_no_markup() -> None:
-    sketch = sketch_layer("Affine")
-    hostile = Sketch("<b>&", ("</script><i>",), sketch.halves, sketch.spots, sketch.groups)
+    diagram = capture_layer("Affine")
+    hostile = Diagram("<b>&", ("</script><i>",), diagram.graphs, diagram.nodes, diagram.groups)
     ElementTree.fromstring(svg(hostile))
     assert "<b>&" not in page(hostile)
     assert "</script><i>" not in page(hostile)
@@ -289,7 +293,7 @@ def test_what_is_written_in_a_title_is_no_markup() -> None:
 
 def test_a_layer_that_is_none() -> None:
     with refused("Afine", "Affine?"):
-        sketch_layer("Afine")
+        capture_layer("Afine")
 
 
 @pytest.mark.parametrize(
@@ -311,7 +315,7 @@ def test_the_script_draws(arguments: list[str], words: str, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [(["layer=Afine"], "Affine?"), (["layer=Affine", "model=mlp"], "alone"), (["model=mpl"], "mlp?")],
+    [(["layer=Afine"], "Affine?"), (["layer=Affine", "model=mlp"], "no other arguments"), (["model=mpl"], "mlp?")],
     ids=lambda value: str(value),
 )
 def test_the_script_tells_a_mistake_in_a_line(arguments: list[str], word: str) -> None:

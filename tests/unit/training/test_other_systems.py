@@ -22,16 +22,16 @@ from nl_models import build
 from nl_nodes import Device
 from nl_training.training.checkpoint import Checkpoints
 from nl_training.data import load
-from nl_training.training.trainer import Limits, Trainer
+from nl_training.training.trainer import Trainer, TrainOptions
 import nl_training.commands.train, nl_training.config.cli, nl_training.tracking.store
 data, states = load("digits"), []
 for compiled in (True, False):
     net = build("mlp", input_shape=data.input_shape, width=16, device=Device(threads=2, compile=compiled))
     with Checkpoints(sys.argv[1], every_steps=2) as checkpoints:
-        limits = Limits(epochs=1, batch_size=300)
+        limits = TrainOptions(epochs=1, batch_size=300)
         Trainer(net, SGD(0.1), Constant(), data, limits, checkpoints=checkpoints).run()
     states.append(net.params.flat.copy())
-print(type(Device(threads=2).team).__name__, np.allclose(*states, atol=1e-5), len(checkpoints.paths()) > 0)
+print(type(Device(threads=2).executor).__name__, np.allclose(*states, atol=1e-5), len(checkpoints.paths()) > 0)
 """
 
 

@@ -17,7 +17,7 @@ from nl_nodes import UserError
 from nl_training import paths
 from nl_training.config.cli import check, main, run_command
 from nl_training.config.schema import Config, TrackingConfig
-from nl_training.paths import leaving, output_folder, output_root
+from nl_training.paths import optional_output, output_folder, output_root
 from nl_training.tracking import MLflowTracker, Store, resume_command
 from nl_training.tracking.address import resolve_uri, sqlite_path, sqlite_uri
 from nl_training.tracking.artifacts import check_location, local_path
@@ -109,7 +109,7 @@ def test_a_place_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setenv(paths.OUTPUT, NOWHERE)
     with refused(NOWHERE, "NL_OUTPUT"):
         output_folder("outputs")
-    with leaving("pictures", "evaluate") as folder:
+    with optional_output("pictures", "evaluate") as folder:
         (folder / "picture.png").write_text("")
     said = capsys.readouterr()
     assert said.err.startswith(f"no pictures: {NOWHERE}")
@@ -220,7 +220,7 @@ def test_artifacts_that_were_left_behind(tables: Path, tmp_path: Path, capsys: p
     os.rename(old / "mlflow.db", new / "mlflow.db")
     capsys.readouterr()
     assert open_run(run_id, at(new)).run_id == run_id
-    assert "1 runs and models have theirs at the old place still" in capsys.readouterr().err
+    assert "1 runs and models still have theirs at the old location" in capsys.readouterr().err
     assert artifacts_of(store := new_store(tables, new), again := finished_run(store)) == (
         new / "mlruns" / again / "artifacts"
     )

@@ -7,9 +7,9 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from nl_training.tracking.sweep_plots import Child, comparison
 from nl_training.training.callbacks import EpochReport
 from nl_training.viz import plots
-from nl_training.viz.plots import Child
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -131,7 +131,7 @@ def test_the_comparison_has_the_best_on_top_and_shows_what_failed() -> None:
         Child("1: nan", "FAILED", None),
         Child("2: adam", "FINISHED", 0.75, ((10, 0.75),)),
     ]
-    figure = plots.comparison(children, "sweep lr")
+    figure = comparison(children, "sweep lr")
     bars, curves = figure.axes
     assert [label.get_text() for label in bars.get_yticklabels()] == ["1: nan", "0: sgd", "2: adam"]
     assert [bar.get_width() for bar in bars.patches] == [0.5, 0.75]
@@ -142,4 +142,4 @@ def test_the_comparison_has_the_best_on_top_and_shows_what_failed() -> None:
 
 
 def test_a_comparison_of_many_runs_is_drawn() -> None:
-    drawn(plots.comparison([Child(str(i), "FINISHED", i / 200, ((1, 0.5),)) for i in range(150)], "sweep"))
+    drawn(comparison([Child(str(i), "FINISHED", i / 200, ((1, 0.5),)) for i in range(150)], "sweep"))

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from support.assertions import refused
 
 from nl_training.config.cli import check
-from nl_training.config.quoting import quoted, read_override, readable, typed
+from nl_training.config.quoting import quote_text, quoted, read_override, shell_override
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_path_works_as_it_is_typed(folder: str) -> None:
 
 @pytest.mark.parametrize("folder", ["/a,b", "/사진,b", "glob(*)"])
 def test_what_may_be_several_values_is_told_how_to_write_as_one(folder: str) -> None:
-    written = typed("data.root", folder)
+    written = shell_override("data.root", folder)
     with refused(f"data.root={folder}", written):
         check([f"data.root={folder}"], multirun=False)
     assert check(shlex.split(written), multirun=False).data.root == folder
@@ -65,12 +65,12 @@ def test_what_is_no_value_at_all_is_told_so() -> None:
     ],
 )
 def test_what_hydra_reads_as_it_is_meant_stays(text: str) -> None:
-    assert readable(text) == text
+    assert quote_text(text) == text
 
 
 @given(st.text(st.sampled_from("""\\"'${}a가, =()[]#~"""), min_size=1, max_size=9))
 def test_a_quoted_value_is_the_value(value: str) -> None:
-    for written in (f"data.root={quoted(value)}", *shlex.split(typed("data.root", value))):
+    for written in (f"data.root={quoted(value)}", *shlex.split(shell_override("data.root", value))):
         override = read_override(written)
         assert override is not None
         assert OmegaConf.create({"root": override.value()}).root == value

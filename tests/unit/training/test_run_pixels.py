@@ -92,7 +92,7 @@ def accuracy(out: str) -> float:
 def test_a_run_records_how_its_pixels_look(client: MlflowClient, run_id: str) -> None:
     text = Path(client.download_artifacts(run_id, "weights/network.json")).read_text()
     assert PixelFormat.from_json(json.loads(text)["pixels"]) == PixelFormat(1, (8, 8), (0, 1), "dark")
-    assert client.get_run(run_id).data.tags["dataset.pixels"] == "1x8x8, pixels 0 to 1, dark ground"
+    assert client.get_run(run_id).data.tags["dataset.pixels"] == "1x8x8, pixels 0 to 1, dark background"
 
 
 def test_pictures_of_8_bits_are_as_good_as_the_test_images(script: Script, folder: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_scan_is_inverted_and_said(script: Script, folder: Path, monkeypatch: 
     files = pictures(Path(), invert=True)
     automatic = script("predict.py", *files)
     assert right(automatic) > 0.8
-    assert "taken inverted" in automatic
+    assert "inverted here" in automatic
     said = automatic.splitlines()[0]
     assert all(str(file) in said for file in files)
     asked = script("predict.py", "invert=yes", *files)
@@ -135,7 +135,7 @@ def test_evaluate_brings_other_arrays_to_the_runs(
     found = accuracy(script("evaluate.py", "data=images", f"data.root={folder}/other.npz"))
     assert own > 0.8
     assert found == pytest.approx(own, abs=0.03)
-    assert "brought to the run's 1x8x8, pixels 0 to 1" in caplog.text
+    assert "converted to the run's 1x8x8, pixels 0 to 1" in caplog.text
     assert ("inverted" in caplog.text) == invert
 
 
@@ -149,7 +149,7 @@ def test_the_served_model_refuses_pixels_of_another_range(run_id: str) -> None:
     pixels = (test.x / 16).astype(np.float32)
     assert (model.predict({"pixels": pixels}).argmax(axis=1) == test.t).mean() > 0.8
     for wrong in (pixels * 255, pixels - 1, pixels * np.float32(np.nan)):
-        with pytest.raises(MlflowException, match=r"pixels must be 0 to 1, given are \S+ to \S+$"):
+        with pytest.raises(MlflowException, match=r"pixels must be 0 to 1, got \S+ to \S+$"):
             model.predict({"pixels": wrong})
 
 

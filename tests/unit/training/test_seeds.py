@@ -40,8 +40,8 @@ def test_mean_spread_and_paired_differences(runs: list) -> None:
     assert other.mean == pytest.approx(0.93)
     assert other.spread == pytest.approx(0.02)  # of 0.91, 0.93, 0.95
     # On seeds 0 and 1 alone: 0.91 - 0.94 and 0.93 - 0.95.
-    assert other.less(best) == (pytest.approx(-0.025), pytest.approx(0.005), 2)
-    assert best.less(best) == (0.0, 0.0, 2)
+    assert other.difference(best) == (pytest.approx(-0.025), pytest.approx(0.005), 2)
+    assert best.difference(best) == (0.0, 0.0, 2)
     rows = table([best, other])
     assert rows["seeds"] == [2, 3]
     assert rows["paired difference"] == [0.0, pytest.approx(-0.025)]

@@ -114,4 +114,4 @@ def test_pixels_of_another_range_are_refused_with_the_range(served: str) -> None
     with pytest.raises(urllib.error.HTTPError) as caught:
         ask(served, 255 * np.ones((1, 1, 8, 8)))
     assert caught.value.code == 400
-    assert "pixels must be 0 to 16, given are 255 to 255" in caught.value.read().decode()
+    assert "pixels must be 0 to 16, got 255 to 255" in caught.value.read().decode()

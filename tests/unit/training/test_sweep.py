@@ -163,9 +163,9 @@ def test_a_sweep_killed_half_way_goes_on(folder: Path, client: MlflowClient, don
 
     nothing = sweep(folder, *options, "sweep.resume=latest", timeout=100)
     assert nothing.returncode == 1
-    assert "no sweep is left unfinished" in nothing.stderr
+    assert "has no unfinished sweep" in nothing.stderr
     other = sweep(folder, *options, f"sweep.resume={children[0].info.run_id}", timeout=100)
-    assert "is no sweep" in other.stderr
+    assert "is not a sweep" in other.stderr
 
 
 def test_jobs_in_processes_of_their_own_tell_what_failed(folder: Path, client: MlflowClient, done) -> None:
@@ -204,7 +204,7 @@ def test_latest_is_no_sweep_that_never_began(folder: Path, client: MlflowClient,
     never = client.create_run(store.experiment_id, tags=gone).info.run_id
     assert find(store, SWEEP, "latest").info.run_id == begun
     client.set_terminated(begun)
-    with refused("sweep.resume=latest", "no sweep is left unfinished"):
+    with refused("sweep.resume=latest", "has no unfinished sweep"):
         find(store, SWEEP, "latest")
     assert find(store, SWEEP, never).info.run_id == never  # who names it may have it
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from nl_training.terminal import alike, show_what_it_can
+from nl_training.terminal import replace_unencodable, to_ascii
 
 SAID = "seeds ± 0.0043 × │ — naïve x² 4.2 µs"
 
@@ -16,7 +16,7 @@ def printed(monkeypatch: pytest.MonkeyPatch, encoding: str, errors: str, text: s
     """What arrives behind a stdout of this encoding."""
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding, errors))
-    show_what_it_can()
+    replace_unencodable()
     print(text)
     table = Table("class", "accuracy", title=text)
     table.add_row("één", "1.0")
@@ -44,4 +44,4 @@ def test_utf_8_shows_all_and_what_is_no_character_too(monkeypatch: pytest.Monkey
 
 
 def test_what_reads_like_nothing_is_told_by_its_number() -> None:
-    assert alike("data.root=/사진 \N{COMBINING ACUTE ACCENT}") == "data.root=/\\uc0ac\\uc9c4 \\u0301"
+    assert to_ascii("data.root=/사진 \N{COMBINING ACUTE ACCENT}") == "data.root=/\\uc0ac\\uc9c4 \\u0301"

@@ -302,7 +302,7 @@ def test_only_points_that_a_checkpoint_covers_are_sent_and_again_doubles_none(st
     saved = buffer.state()
     buffer.add(4, {"a": 0.4})
     assert points(store, run_id) == []
-    buffer.cover(saved[1]["made"])
+    buffer.mark_saved(saved[1]["made"])
     buffer.add(5, {"a": 0.5})
     first = points(store, run_id)
     assert [step for step, _, _ in first] == [1, 2, 3]

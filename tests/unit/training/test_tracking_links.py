@@ -46,7 +46,8 @@ def test_the_hint_starts_the_ui_on_the_runs_store():
 
 
 def test_what_takes_long_to_import_is_imported_when_it_is_needed():
-    code = "import sys, nl_training.commands.train, nl_training.tracking.sweep_run; print({'mlflow', 'matplotlib'} & {*sys.modules})"
+    imports = "import sys, nl_training.commands.train, nl_training.tracking.sweep_run"
+    code = f"{imports}; print({{'mlflow', 'matplotlib'}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

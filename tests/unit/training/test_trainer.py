@@ -61,7 +61,7 @@ def test_every_image_is_used_once_an_epoch_in_another_order() -> None:
     np.testing.assert_array_equal(np.sort(first, axis=0), np.sort(second, axis=0))
 
 
-def test_observers_hear_in_order() -> None:
+def test_callbacks_are_called_in_order() -> None:
     made, recorder = trainer(max_steps=20, epochs=3)
     made.run()
     per_epoch = made.steps_per_epoch

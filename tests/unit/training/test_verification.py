@@ -11,7 +11,7 @@ import pytest
 from matplotlib.image import imread
 from mlflow import MlflowClient
 from support.assertions import refused
-from support.fused_contract import pieces_of
+from support.fused_contract import chunks_of
 from support.scripts import SCRIPTS, python, run_script
 from support.stores import empty_store
 
@@ -262,11 +262,11 @@ def test_a_plan_that_is_wrong_at_the_batch_that_trains_is_told(monkeypatch: pyte
         first, *others = parts(self, step)
         return [first, *(part for part in others if part.shape == first.shape)]
 
-    parts, whole = Winograd.parts, 2 * batch_of(model())
-    with pieces_of(batch_of(model())):
+    parts, whole = Winograd.chunks, 2 * batch_of(model())
+    with chunks_of(batch_of(model())):
         assert verify(model(), "strict", LONG, training=training(model(), whole, 1 + whole)).status == "verified"
         path_of(model()).unlink()
-        monkeypatch.setattr(Winograd, "parts", cut_short)
+        monkeypatch.setattr(Winograd, "chunks", cut_short)
         wrong = verify(model(), "warn", LONG, training=training(model(), 1 + whole))
         assert (wrong.status, wrong.cached) == ("failed", False)
         told = f"(plan, {1 + whole} images, random images, 2 workers)"

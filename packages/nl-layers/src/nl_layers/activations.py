@@ -10,13 +10,13 @@ from nl_nodes.cases import away, real
 
 
 class Relu(Layer):
-    """y = max(x, 0): a mask. Any shape; the gradient at 0 is 0, and NaN passes.
+    """y = max(x, 0). Any shape; the gradient at 0 is 0, and NaN propagates.
 
     Source: Nair and Hinton, Rectified Linear Units (2010); Deep Learning from Scratch, 5.5.1.
     """
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """X -> ValueMask."""
+        """x -> ValueMask."""
         return ValueMask(inputs[0])
 
     @classmethod
@@ -33,7 +33,7 @@ class Sigmoid(Layer):
     """
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """X -> Sigmoid."""
+        """x -> Sigmoid."""
         return nodes.Sigmoid(inputs[0])
 
     @classmethod
@@ -50,7 +50,7 @@ class Tanh(Layer):
     """
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """X -> Tanh."""
+        """x -> Tanh."""
         return nodes.Tanh(inputs[0])
 
     @classmethod
@@ -61,23 +61,23 @@ class Tanh(Layer):
 
 
 class Softmax(Layer):
-    """y = e^x / sum e^x over the last axis, shifted by its maximum so that it overflows nowhere. (N, K) or (K,).
+    """y = e^x / sum e^x over the last axis; x is shifted by its maximum to avoid overflow. (N, K) or (K,).
 
     Source: Deep Learning from Scratch, 3.5.
     """
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """X -> Max -> Add -> Exp -> Sum -> Reciprocal -> Mul."""
+        """x -> Max -> Add -> Exp -> Sum -> Reciprocal -> Mul."""
         e = Exp(shifted(inputs[0]))
         return Mul(e, Reciprocal(Sum(e, axis=-1, keepdims=True)))
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
-        """Rows and a single one."""
+        """A batch of rows, and one row alone."""
         yield LayerCase("rows", lambda draw: cls(), (real(3, 4),))
         yield LayerCase("vector", lambda draw: cls(), (real(5),))
 
 
 def shifted(x: Node) -> Node:
-    """X less its maximum over the last axis."""
+    """Return `x - max(x)` over the last axis."""
     return Add(x, MulConst(Max(x, axis=-1, keepdims=True), -1))

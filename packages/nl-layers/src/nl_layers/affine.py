@@ -15,7 +15,7 @@ class Affine(Layer):
 
     Args:
         weight: (in, out).
-        bias: (out,), or None for none.
+        bias: (out,), or None.
 
     x is (N, in) or (N, ...), which is flattened in NCHW order; y is (N, out).
 
@@ -35,7 +35,7 @@ class Affine(Layer):
             raise ShapeError(f"Affine: weight must be (in, out) and bias (out,), got {tuple(shape)} and {got}")
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """X -> Reshape -> Dot -> Add."""
+        """x -> Reshape -> Dot -> Add."""
         y = Dot(Reshape(inputs[0], (0, -1)), self.weight)
         return y if self.bias is None else Add(y, self.bias)
 

@@ -1,4 +1,4 @@
-"""Convolution and max pooling: images as matrices, then matrix work."""
+"""Convolution and max pooling, by im2col."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Convolution(Layer):
 
     Args:
         weight: (FN, C, FH, FW).
-        bias: (FN,), or None for none.
+        bias: (FN,), or None.
         stride: the step between windows.
-        pad: rows and columns of zeros on every side.
+        pad: zero padding on every side.
 
-    x is (N, C, H, W); y is (N, FN, OH, OW) with OH = floor((H + 2 pad - FH) / stride) + 1, OW alike.
+    x is (N, C, H, W); y is (N, FN, OH, OW) with OH = floor((H + 2 pad - FH) / stride) + 1, OW likewise.
 
     Raises:
         ShapeError: where x, weight and bias do not fit.
@@ -39,7 +39,7 @@ class Convolution(Layer):
             raise ShapeError(f"Convolution: weight must be (FN, C, FH, FW), bias (FN,), got {tuple(shape)} and {got}")
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """X -> Img2Matrix -> Dot with the weight as a matrix -> Add -> Transpose."""
+        """x -> Img2Matrix -> Dot with the weight as a matrix -> Add -> Transpose."""
         x = inputs[0]
         fn, c, fh, fw = self.weight.value.shape
         if x.shape is None or len(x.shape) != 4 or x.shape[1] != c:
@@ -52,7 +52,7 @@ class Convolution(Layer):
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
-        """Kernels, strides and pads, also where the stride does not divide."""
+        """Filter sizes, strides and padding, also with a remainder of the stride."""
         for fh, fw, stride, pad in ((3, 3, 1, 1), (3, 3, 1, 0), (2, 3, 2, 1), (1, 1, 1, 0), (5, 5, 1, 2), (3, 3, 3, 2)):
             yield LayerCase(
                 f"{fh}x{fw}, stride {stride}, pad {pad}",
@@ -67,20 +67,20 @@ class Convolution(Layer):
 
 
 class Pooling(Layer):
-    """y[n, c, i, j] = the maximum of x over a window; padding never wins, of ties the first in row-major order.
+    """y[n, c, i, j] = the maximum of x over a window.
 
-    NaN counts as larger than all.
+    Padding is never the maximum; of tied values the first in row-major order is. NaN counts as the largest value.
 
     Args:
         height: the window's rows.
         width: the window's columns.
         stride: the step between windows.
-        pad: rows and columns on every side that count as copies of the nearest pixel, which every window sees too.
+        pad: padding on every side with copies of the nearest pixel, which the window always contains too.
 
-    x is (N, C, H, W); y is (N, C, OH, OW) with OH = floor((H + 2 pad - height) / stride) + 1, OW alike.
+    x is (N, C, H, W); y is (N, C, OH, OW) with OH = floor((H + 2 pad - height) / stride) + 1, OW likewise.
 
     Raises:
-        UserError: where a window could lie wholly in the padding.
+        UserError: where a window could be wholly in the padding.
 
     Source: Deep Learning from Scratch, 7.3 and 7.4.4.
     """
@@ -92,14 +92,14 @@ class Pooling(Layer):
         self.height, self.width, self.stride, self.pad = height, width, stride, pad
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """X -> Img2Matrix -> Transpose -> Reshape -> Max -> Transpose."""
+        """x -> Img2Matrix -> Transpose -> Reshape -> Max -> Transpose."""
         windows = Img2Matrix(inputs[0], self.height, self.width, self.stride, self.pad, fill=None)
         taps = Reshape(Transpose(windows, (3, 1, 2, 0)), (0, 0, 0, -1, self.height * self.width))
         return Transpose(Max(taps, axis=4), (0, 3, 1, 2))
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
-        """Windows that touch, overlap, leave gaps and reach into the padding."""
+        """Adjacent, overlapping and spaced windows, with and without padding."""
         for h, w, stride, pad in ((2, 2, 2, 0), (3, 3, 2, 1), (2, 3, 1, 1), (2, 2, 3, 0), (3, 3, 1, 2)):
             yield LayerCase(
                 f"{h}x{w}, stride {stride}, pad {pad}",

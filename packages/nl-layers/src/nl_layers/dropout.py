@@ -11,14 +11,14 @@ from nl_nodes.cases import real
 
 
 class Dropout(Layer):
-    """Each element is dropped with probability `ratio` in training, and none in inference. Any shape.
+    """Zeroes each element with probability `ratio` in training; the identity in inference. Any shape.
 
     Args:
-        ratio: the share that is dropped, at least 0 and below 1.
-        inverted: scale what remains by 1 / (1 - ratio) in training (the default); False is the ancestors' form, which
-            scales by 1 - ratio in inference instead.
-        seed: what the masks are drawn from; the same seed, stream and pass give the same mask on every device.
-        stream: tells several dropouts of one network apart.
+        ratio: probability of dropping an element, at least 0 and below 1.
+        inverted: scale the remaining elements by 1 / (1 - ratio) in training (the default); False is the original form,
+            which scales by 1 - ratio in inference instead.
+        seed: seed of the masks; the same seed, stream and pass give the same mask on every device.
+        stream: distinguishes the dropouts of one network.
 
     Raises:
         UserError: for a ratio outside [0, 1).
@@ -33,7 +33,7 @@ class Dropout(Layer):
         self.ratio, self.inverted, self.seed, self.stream = ratio, inverted, seed, stream
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """X -> IndexMask -> MulConst."""
+        """x -> IndexMask -> MulConst."""
         x = inputs[0]
         if not mode.train:
             return x if self.inverted else MulConst(x, 1 - self.ratio)

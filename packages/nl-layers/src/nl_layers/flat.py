@@ -1,4 +1,4 @@
-"""A dictionary of arrays that lie in one buffer, so that what touches all of them is one operation."""
+"""Parameters as views of one flat buffer, so that one operation updates all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nl_nodes.typing import Array, Shape
 
 
 def decays(name: str) -> bool:
-    """Whether weight decay acts on a parameter of this name: on weights, not on biases, gammas and betas.
+    """Return whether weight decay applies to a parameter of this name: to weights, not to biases, gammas and betas.
 
     >>> [decays(name) for name in ("W1", "b1", "gamma2", "weight", "bias")]
     [True, False, False, True, False]
@@ -21,18 +21,18 @@ def decays(name: str) -> bool:
 
 
 class FlatDict(Params):
-    """Zeros of given shapes by name, as views of one buffer; those that decay lie first.
+    """A dictionary of arrays that are views of one buffer, decayed parameters first.
 
-    Setting an entry copies the values into the buffer; see `Params`.
+    Entries start as zeros; setting one copies the values into the buffer, see `Params`.
 
     Args:
-        shapes: the shape of each array; its order is the dictionary's.
-        zeros: makes so many zeros in a row.
+        shapes: shape by name; the dictionary has the same order.
+        zeros: allocates a 1-D array of `size` zeros.
     """
 
     def __init__(self, shapes: Mapping[str, Shape], zeros: Callable[[int], Array]) -> None:
         super().__init__(dict.fromkeys(shapes))
-        self._lay(shapes, zeros(sum(prod(shape) for shape in shapes.values())))
+        self._set_views(shapes, zeros(sum(prod(shape) for shape in shapes.values())))
 
     @property
     def flat(self) -> Array:
@@ -45,7 +45,7 @@ class FlatDict(Params):
 
     @property
     def decayed(self) -> Array:
-        """The part of the buffer on which weight decay acts; setting it copies the values in."""
+        """The part of the buffer that weight decay applies to; setting it copies the values in."""
         return self._decayed
 
     @decayed.setter
@@ -53,18 +53,17 @@ class FlatDict(Params):
         Params(decayed=self._decayed).update(decayed=values)
 
     def move(self, flat: Array) -> None:
-        """Let the arrays lie in another buffer, with the values that it holds."""
-        self._lay(self.shapes(), flat)
+        """Make the arrays views of another buffer, with the values of that buffer."""
+        self._set_views(self.shapes(), flat)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _flat, (self.shapes(), self.flat)
+        return _restore, (self.shapes(), self.flat)
 
     def shapes(self) -> dict[str, Shape]:
-        """The shape of each array."""
+        """Return the shape of each array."""
         return {name: tuple(array.shape) for name, array in self.items()}
 
-    def _lay(self, shapes: Mapping[str, Shape], flat: Array) -> None:
-        """Make every entry a view of the buffer."""
+    def _set_views(self, shapes: Mapping[str, Shape], flat: Array) -> None:
         self._flat = flat
         start = 0
         for name in sorted(shapes, key=lambda name: not decays(name)):
@@ -74,20 +73,20 @@ class FlatDict(Params):
         self._decayed = flat[: sum(prod(shape) for name, shape in shapes.items() if decays(name))]
 
 
-def _flat(shapes: Mapping[str, Shape], flat: Array) -> FlatDict:
-    """The flat dictionary of these values, in memory of its own."""
+def _restore(shapes: Mapping[str, Shape], flat: Array) -> FlatDict:
+    """Return an unpickled dictionary with its own copy of the buffer."""
     return FlatDict(shapes, lambda size: backend_of([flat]).xp.array(flat))
 
 
 def paired(params: Mapping[str, Array], grads: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
-    """Parameters beside their gradients: the two whole buffers when both are flat, else name by name."""
+    """Return pairs of parameter and gradient: the two whole buffers if both are flat, else name by name."""
     if isinstance(params, FlatDict) and isinstance(grads, FlatDict):
         return {"": (params.flat, grads.flat)}
     return {name: (param, grads[name]) for name, param in params.items()}
 
 
 def blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
-    """The same part of several arrays of one shape at a time, as large as their device likes best; flat ones only."""
+    """Yield corresponding slices of arrays of one shape, of the device's block size; only 1-D arrays are sliced."""
     size = backend_of(arrays).block
     if size is None or arrays[0].ndim != 1:
         yield arrays
@@ -97,7 +96,7 @@ def blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
 
 
 def decayed(params: Mapping[str, Array]) -> list[Array]:
-    """The arrays on which weight decay acts."""
+    """Return the arrays that weight decay applies to."""
     if isinstance(params, FlatDict):
         return [params.decayed]
     return [param for name, param in params.items() if decays(name)]

@@ -1,4 +1,4 @@
-"""Initial weights: normal values of a standard deviation that fits the layer."""
+"""Initial weights: normally distributed, with a standard deviation chosen for the layer."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from nl_nodes.typing import Array, Shape
 
 
 class Generator(Protocol):
-    """What the initializers draw from, such as `numpy.random.Generator`."""
+    """A random generator such as `numpy.random.Generator`."""
 
     def standard_normal(self, size: Shape) -> Array:
-        """Standard normal values."""
+        """Return standard normal values."""
 
 
 def std(init: str | float, fan_in: int) -> float:
-    """The standard deviation of a layer's initial weights.
+    """Return the standard deviation of a layer's initial weights.
 
     Args:
         init: "he" (sqrt(2 / fan_in), for ReLU), "xavier" (sqrt(1 / fan_in), for sigmoid and tanh), or the number.
-        fan_in: how many values each output of the layer sums.
+        fan_in: number of inputs of each output.
 
     Raises:
         UserError: for another name or a number that is not above 0.
@@ -42,5 +42,5 @@ def std(init: str | float, fan_in: int) -> float:
 
 
 def normal(rng: Generator, shape: Shape, fan_in: int, init: str | float = "he") -> Array:
-    """Normal float64 values of that shape and of `std(init, fan_in)`."""
+    """Return normal float64 values with standard deviation `std(init, fan_in)`."""
     return rng.standard_normal(shape) * std(init, fan_in)

@@ -1,4 +1,4 @@
-"""Labels of a batch, checked: classes as whole numbers, or rows of shares."""
+"""Validation of a batch's labels: class indices, or rows of target probabilities."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from nl_nodes.typing import Array, Shape
 
 
 def checked_labels(owner: str, t: Any, shape: Shape, largest: float | None = None) -> Array:
-    """Return the labels of predictions of this shape: int64 (N,), or rows in the predictions' shape.
+    """Return validated labels for predictions of this shape: int64 (N,), or rows in the predictions' shape.
 
-    Labels (N,) beside predictions (N, K) are classes: whole numbers from 0 to K - 1, of any integer or floating dtype.
-    Labels in the predictions' shape are rows of shares, one-hot or soft, and used as they are: as in PyTorch, a row
-    need not add up to 1. Labels (N,) beside one value each are targets from 0 to 1. They are checked on the device
-    where they are, which is asked for one number.
+    Labels (N,) for predictions (N, K) are class indices 0 to K - 1, of any integer or floating dtype. Labels in the
+    predictions' shape are rows of probabilities, one-hot or soft, and used unchanged: as in PyTorch, a row need not sum
+    to 1. Labels (N,) for predictions (N,) or (N, 1) are targets from 0 to 1. The check runs on the labels' device and
+    transfers one number to the host.
 
     Args:
         owner: the name of the loss or network, for errors.
         t: the labels.
         shape: the predictions' shape, (N, K) or (N,).
-        largest: the largest share of a row; None for any.
+        largest: upper bound of the values in a row; None for no bound.
 
     Raises:
         ShapeError: when t has another shape.
-        UserError: when a label is no number, a boolean, complex, not finite, a fraction of a class, or out of range.
+        UserError: when a label is not a number, boolean, complex, not finite, a fractional class, or out of range.
     """
     backend = backend_of([t])
     try:
@@ -42,29 +42,29 @@ def checked_labels(owner: str, t: Any, shape: Shape, largest: float | None = Non
         wanted = f"the numbers in rows of labels must be {top}"
     else:
         wanted = f"labels must be whole numbers from 0 to {shape[1] - 1}"
-    good = _in_rows(backend.xp, t, largest) if rows else _classes(backend.xp, t, shape[1])
+    good = _valid_rows(backend.xp, t, largest) if rows else _valid_classes(backend.xp, t, shape[1])
     if not good.all():
         worst = backend.host(t[~good]).ravel().tolist()[0]
         raise UserError(f"{owner}: {wanted}, got {worst!r:.40} ({t.dtype})")
     return t if rows else t.astype("int64")
 
 
-def _in_rows(xp: Any, t: Array, largest: float | None) -> Array:
-    """Which numbers may stand in a row."""
+def _valid_rows(xp: Any, t: Array, largest: float | None) -> Array:
+    """Return a mask of the valid values of rows."""
     if t.dtype.kind not in "iuf":
         return xp.zeros(t.shape, dtype=bool)
     good = xp.isfinite(t) & (t >= 0)
     return good if largest is None else good & (t <= largest)
 
 
-def _classes(xp: Any, t: Array, count: int) -> Array:
-    """Which labels are classes."""
+def _valid_classes(xp: Any, t: Array, count: int) -> Array:
+    """Return a mask of the valid class indices."""
     if t.dtype.kind not in "iuf":
         return xp.zeros(t.shape, dtype=bool)
-    t = t.astype("float64")  # in which every count has a place
+    t = t.astype("float64")  # represents every class index exactly
     return (t >= 0) & (t < count) & (t == xp.floor(t))
 
 
 def shape_of(x: Any) -> Shape:
-    """The shape of an array, or of nested lists of numbers."""
+    """Return the shape of an array, or of nested lists of numbers."""
     return tuple(x.shape if hasattr(x, "shape") else backend_of(()).array(x).shape)

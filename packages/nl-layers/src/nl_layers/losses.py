@@ -1,4 +1,4 @@
-"""Losses: the mean over a batch, with labels as whole numbers (N,) or rows (N, K), one-hot or soft."""
+"""Losses: the mean over a batch, with labels as class indices (N,) or rows (N, K), one-hot or soft."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ GRADIENTS = ("stable", "exact", "textbook")
 
 
 class Loss(Module, abstract=True):
-    """A loss wires predictions and labels to a number.
+    """Base of losses, which wire predictions and labels to a scalar.
 
     Attributes:
-        largest: the largest share in a row of labels, or None for any.
+        largest: upper bound of the values in a row of labels, or None.
     """
 
     feeds = ("x", "t")
     largest: float | None = None
 
     def forward(self, x: Array, t: Any) -> Array:
-        """The mean loss of predictions x (N, K) and labels t (N,) or (N, K).
+        """Return the mean loss of predictions x (N, K) and labels t (N,) or (N, K).
 
         Raises:
-            ShapeError, UserError: for other labels; see `nl_layers.labels.checked_labels`.
+            ShapeError, UserError: for invalid labels; see `nl_layers.labels.checked_labels`.
         """
         return self._forward((x, checked_labels(type(self).__name__, t, shape_of(x), self.largest)), train=True)
 
     def backward(self, dy: Any = 1) -> Array:
-        """The gradient of the predictions, times the upstream dy."""
+        """Return the gradient of the predictions, multiplied by the upstream gradient dy."""
         return self._backward(dy)
 
 
 class CrossEntropy(Loss):
-    """-mean over n of sum over k of t log(y + eta), of probabilities y (N, K); where t is 0, nothing.
+    """-mean over n of sum over k of t log(y + eta), of probabilities y (N, K); terms with t = 0 are 0.
 
     Args:
-        eta: keeps the logarithm finite.
+        eta: added to y, so that the logarithm is finite.
 
     Source: Deep Learning from Scratch, 4.2.2 and 4.2.4.
     """
@@ -75,22 +75,22 @@ class CrossEntropy(Loss):
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
-        """Whole-number labels and rows."""
+        """Class indices and rows."""
         yield LayerCase("integers", lambda draw: cls(), (unit(4, 3), labels(4, classes=3)))
         yield LayerCase("rows", lambda draw: cls(), (unit(4, 3), labels(4, 3, classes=2)))
 
 
 class SoftmaxWithLoss(Loss):
-    """The cross-entropy of softmax(x), x (N, K), in one of three forms that share their value up to eta.
+    """The cross-entropy of softmax(x), x (N, K), in one of three forms, equal in value up to eta.
 
     Args:
         gradient: "stable": -mean of log-softmax at the label, with its gradient (softmax(x) - t) / N;
-            "exact": log(softmax(x) + eta), with the gradient of just that, which dies where softmax(x) is below eta;
-            "textbook": that value with the gradient (softmax(x) - t) / N, which is not its own.
-        eta: what the last two add inside the logarithm.
+            "exact": log(softmax(x) + eta), with its exact gradient, which vanishes where softmax(x) is below eta;
+            "textbook": the same value with the gradient (softmax(x) - t) / N, which is not its own.
+        eta: added inside the logarithm by "exact" and "textbook".
 
     Raises:
-        UserError: for another gradient.
+        UserError: for another value of `gradient`.
 
     Source: Deep Learning from Scratch, 5.6.3 and appendix A.
     """
@@ -113,12 +113,12 @@ class SoftmaxWithLoss(Loss):
         exact = cross_entropy(Log(AddConst(Mul(e, Reciprocal(total)), self.eta)), t)
         if self.gradient == "exact":
             return exact
-        # The exact value, with the stable form's gradient: what is added to the value is 0 to the last bit.
+        # The exact value with the stable form's gradient: the added term is exactly 0.
         return Add(StopGradient(exact), Add(stable, MulConst(StopGradient(stable), -1)))
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
-        """Every form, on whole-number labels and rows."""
+        """Every form, on class indices and rows."""
         for gradient in GRADIENTS:
             for kind, t in (("integers", labels(4, classes=3)), ("rows", labels(4, 3, classes=2))):
                 yield LayerCase(
@@ -136,8 +136,8 @@ class SoftmaxWithLoss(Loss):
 class SigmoidWithLoss(Loss):
     """The binary cross-entropy of sigmoid(x): mean over n of sum over k of t log(1 + e^-x) + (1 - t) log(1 + e^x).
 
-    x is (N, K), (N, 1) or (N,); labels (N,) beside one value each are targets 0 or 1 (or between, where soft), else
-    classes.
+    x is (N, K), (N, 1) or (N,); labels (N,) for predictions (N,) or (N, 1) are targets 0 or 1, or soft ones between,
+    else class indices.
 
     Source: Deep Learning from Scratch 2, 4.2.3; the form from logits is elementary.
     """
@@ -145,17 +145,17 @@ class SigmoidWithLoss(Loss):
     largest = 1
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """(x, t) -> Softplus of -x and of x -> MaskedMul by OneHot and by its rest -> Add -> Sum -> Mean."""
+        """(x, t) -> Softplus of -x and of x -> MaskedMul by OneHot and by 1 - OneHot -> Add -> Sum -> Mean."""
         x = Reshape(inputs[0], (0, -1))
         t = OneHot(inputs[1], x)
-        # Not Softplus(x) - t x, whose two terms cancel where x is large and right.
+        # Not Softplus(x) - t x: its terms cancel where x is large and correct.
         ones = MaskedMul(t, Softplus(MulConst(x, -1)))
         zeros = MaskedMul(AddConst(MulConst(t, -1), 1), Softplus(x))
         return Mean(Sum(Add(ones, zeros), axis=-1))
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
-        """One value a sample, and several."""
+        """One value per sample, and several."""
         yield LayerCase("vector", lambda draw: cls(), (real(4), labels(4, classes=2)))
         yield LayerCase("one column", lambda draw: cls(), (real(4, 1), labels(4, classes=2)))
         yield LayerCase("classes", lambda draw: cls(), (real(4, 3), labels(4, classes=3)))
@@ -163,5 +163,5 @@ class SigmoidWithLoss(Loss):
 
 
 def cross_entropy(logs: Node, t: Node) -> Node:
-    """-mean over n of sum over k of t logs."""
+    """Return `-mean(sum(t * logs, axis=1))`."""
     return MulConst(Mean(Sum(MaskedMul(OneHot(t, logs), logs), axis=1)), -1)

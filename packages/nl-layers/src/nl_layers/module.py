@@ -1,4 +1,4 @@
-"""The base of every layer: it runs the graph that the layer wires."""
+"""The base class of layers and losses, which runs the graph that they wire."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nl_nodes.typing import Array, Shape
 
 @dataclass
 class Mode:
-    """How a graph is wired: to train or to infer, and which buffers it updates when it trains."""
+    """Wiring mode: training or inference, and the updates of buffers that training wiring collects."""
 
     train: bool
     updates: dict[Buffer, Node] = field(default_factory=dict)
@@ -29,12 +29,13 @@ class LayerCase:
     """One verification case of a layer or loss.
 
     Attributes:
-        label: what is special about it.
-        make: makes the layer; it is given a function that draws an array.
+        label: description.
+        make: builds the layer, given a function that draws an array.
         draws: how to draw each input.
-        train: which wiring.
+        train: training or inference wiring.
         zero: names of the inputs and parameters whose gradient is zero by construction.
-        surrogate: whether the gradient is, on purpose, not the value's own, so that differences of values say nothing.
+        surrogate: whether the gradient is deliberately not that of the value, so that numerical differentiation of the
+            value does not apply.
     """
 
     label: str
@@ -46,24 +47,24 @@ class LayerCase:
 
 
 class Module:
-    """What layers and losses share: parameters and buffers as attributes, `wire`, and the graph that it gives.
+    """Base of layers and losses: parameters and buffers as attributes, and the graph that `wire` defines.
 
     A subclass defines no formula of its own. Setting an attribute that holds a parameter or a running statistic
     (`layer.weight = array`) copies the values into it, as `params` does. Copies and unpickled layers are independent;
-    they have the weights, settings, running statistics and number of passes, but not the last pass, so that `backward`
+    they have the weights, settings, running statistics and number of passes, but not the last pass, so `backward`
     needs a `forward` first.
 
     Attributes:
-        feeds: the names of its inputs.
-        grads: the gradients of the last backward by parameter.
-        changes: how often a setting was changed, so that graphs wired before are known to be old.
+        feeds: names of the inputs.
+        grads: gradients of the last backward by parameter.
+        changes: number of changed settings; a graph wired at another number is stale.
     """
 
     registry: ClassVar[dict[str, type[Module]]] = {}
     feeds: ClassVar[tuple[str, ...]] = ("x",)
 
     def __init_subclass__(cls, *, abstract: bool = False) -> None:
-        """Enrol the subclass, so that verification finds it."""
+        """Register the subclass for verification."""
         if not abstract:
             Module.registry[cls.__name__] = cls
 
@@ -74,12 +75,12 @@ class Module:
         self.changes = 0
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """The output node for these input nodes, whose shapes are known."""
+        """Return the output node for input nodes of known shapes."""
         raise NotImplementedError
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
-        """The inputs on which this layer's gradient is verified; a layer without any fails the tests."""
+        """Yield the cases on which the gradient is verified; a layer without cases fails the tests."""
         return iter(())
 
     @property
@@ -102,31 +103,31 @@ class Module:
         self.params.assign(values)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        held = vars(self).get(name)
-        if isinstance(held, Parameter | Buffer) and not isinstance(value, Leaf):
-            Params({name: held.value})[name] = value
+        current = vars(self).get(name)
+        if isinstance(current, Parameter | Buffer) and not isinstance(value, Leaf):
+            Params({name: current.value})[name] = value
             return
-        if held is None and name in vars(self) and hasattr(value, "shape"):
+        if current is None and name in vars(self) and hasattr(value, "shape"):
             raise UserError(f"{type(self).__name__} was made without {name}: make a new one with it")
         if name in vars(self) and not (name.startswith("_") or name in ("grads", "changes")):
-            self._graph = None  # which was wired with what the attribute was before
+            self._graph = None  # wired with the previous value
             self.changes += 1
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_graph": None}  # which holds the last pass
+        return {**vars(self), "_graph": None}  # it holds the last pass
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         for leaf in (*self.parameters.values(), *self.buffers.values()):
-            # Unpickled arrays may be views of memory that is not theirs, or read-only.
+            # Unpickled arrays may be read-only, or views of borrowed memory.
             leaf.value = backend_of([leaf.value]).xp.array(leaf.value)
 
     def __copy__(self) -> Module:
         return deepcopy(self)
 
     def graph(self, shapes: tuple[Shape, ...], train: bool = True) -> Graph:
-        """A new graph of this layer alone, on inputs of these shapes; labels (`t`) have no gradient."""
+        """Return a new graph of this layer alone, on inputs of these shapes; labels (`t`) have no gradient."""
         mode = Mode(train)
         inputs = [Input(name, shape, gradient=name != "t") for name, shape in zip(self.feeds, shapes, strict=True)]
         return Graph(self.wire(*inputs, mode=mode), updates=mode.updates)
@@ -145,23 +146,23 @@ class Module:
     def _backward(self, dy: Any) -> Array:
         if self._graph is None:
             raise UserError(f"{type(self).__name__}.backward: run forward first")
-        found = self._graph[1].backward(dy)
-        self.grads = {name: found[leaf.name] for name, leaf in self.parameters.items()}
-        return found[self.feeds[0]]
+        grads = self._graph[1].backward(dy)
+        self.grads = {name: grads[leaf.name] for name, leaf in self.parameters.items()}
+        return grads[self.feeds[0]]
 
 
 class Layer(Module, abstract=True):
-    """A layer wires nodes from one input to one output."""
+    """Base of layers, which wire one input to one output."""
 
     def forward(self, x: Array, train: bool = True) -> Array:
-        """The layer's output.
+        """Return the layer's output.
 
         Args:
             x: the input, NCHW or (N, features).
-            train: the training wiring (batch statistics, dropout) or that of inference.
+            train: use the training wiring (batch statistics, dropout), else that of inference.
         """
         return self._forward((x,), train)
 
     def backward(self, dy: Array) -> Array:
-        """The input's gradient from the output's; the parameters' are then in `grads`."""
+        """Return the input's gradient for the output's; store the parameters' gradients in `grads`."""
         return self._backward(dy)

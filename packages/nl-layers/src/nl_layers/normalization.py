@@ -14,21 +14,21 @@ from nl_nodes.typing import Array
 class BatchNormalization(Layer):
     """y = gamma (x - mean) / sqrt(var + eps) + beta, per feature of (N, D) or per channel of (N, C, H, W).
 
-    Where D is that of the flattened (N, C, H, W), x is flattened first in NCHW order, as `Affine` does; y is (N, D).
+    If D is C H W, x (N, C, H, W) is flattened first in NCHW order, as in `Affine`; y is (N, D).
 
-    To train, mean and (biased) variance are the batch's, over all but the feature or channel axis, and the running
-    ones follow as r = momentum r + (1 - momentum) batch; to infer, the running ones are used. Before any training they
-    are 0 and 1. The variance is kept without eps.
+    Training uses the batch's mean and (biased) variance, over all axes but the feature or channel axis, and updates the
+    running statistics as r = momentum r + (1 - momentum) batch; inference uses the running statistics. They start at 0
+    and 1. The running variance does not include eps.
 
     Args:
         gamma: (D,) or (C,).
         beta: (D,) or (C,).
-        momentum: what remains of the running statistics at each pass.
-        eps: what is added to the variance.
+        momentum: decay of the running statistics at each pass.
+        eps: added to the variance.
 
     Raises:
-        ShapeError: where x, gamma and beta do not fit, and where there is one value per feature to train on: its
-            variance is 0, so that no gradient reaches x, and running_var would run to 0.
+        ShapeError: where x, gamma and beta do not fit, and in training on one value per feature: its variance is 0, so
+            no gradient reaches x, and running_var would decay to 0.
 
     Source: Ioffe and Szegedy, Batch Normalization (2015), algorithms 1 and 2; Deep Learning from Scratch, 6.3.
     """
@@ -45,7 +45,7 @@ class BatchNormalization(Layer):
             raise ShapeError(f"BatchNormalization: gamma and beta must both be (D,), got {shapes[0]} and {shapes[1]}")
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """X -> centre -> scale by Power -> Mul by gamma -> Add beta."""
+        """x -> centre -> scale by Power -> Mul by gamma -> Add beta."""
         x = inputs[0]
         features = self.gamma.value.shape[0]
         if x.shape is not None and len(x.shape) > 2 and x.shape[1] != features == prod(x.shape[1:]):
@@ -64,20 +64,20 @@ class BatchNormalization(Layer):
             mean = Mean(x, axes, keepdims=True)
             centred = Add(x, MulConst(mean, -1))
             var = Mean(Mul(centred, centred), axes, keepdims=True)
-            mode.updates[self.running_mean] = self._follow(self.running_mean, mean)
-            mode.updates[self.running_var] = self._follow(self.running_var, var)
+            mode.updates[self.running_mean] = self._moving_average(self.running_mean, mean)
+            mode.updates[self.running_var] = self._moving_average(self.running_var, var)
         else:
             centred = Add(x, MulConst(Reshape(self.running_mean, form), -1))
             var = Reshape(self.running_var, form)
         normal = Mul(centred, Power(AddConst(var, self.eps), -0.5))
         return Add(Mul(normal, Reshape(self.gamma, form)), Reshape(self.beta, form))
 
-    def _follow(self, running: Node, batch: Node) -> Node:
+    def _moving_average(self, running: Node, batch: Node) -> Node:
         return Add(MulConst(running, self.momentum), MulConst(Reshape(batch, (-1,)), 1 - self.momentum))
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
-        """Features, images and what is flattened, in training and in inference."""
+        """Features, images and flattened images, in training and in inference."""
         for train in (True, False):
             kind = "train" if train else "infer"
             yield LayerCase(

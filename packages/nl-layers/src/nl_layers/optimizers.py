@@ -1,7 +1,7 @@
-"""Optimizers: each changes parameters in place from their gradients.
+"""Optimizers, which update parameters in place from their gradients.
 
-Every one keeps its state by parameter name and takes any dictionaries of arrays; given a network's own, it works on
-the whole buffer at once. `lr` may be changed between steps, as a schedule does.
+Each keeps its state by parameter name and takes any dictionaries of arrays; with those of a network it updates the
+whole buffer at once. `lr` may be changed between steps, as schedules do.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Arrays = Mapping[str, Array]
 
 
 class Optimizer:
-    """Base: runs `step` on each parameter, or on a part of it, with its gradient and its state.
+    """Base of optimizers: calls `step` on each parameter, or on blocks of it, with its gradient and state.
 
     Args:
         lr: the learning rate, above 0.
 
     Attributes:
-        state: per parameter, the arrays that `slots` names.
-        steps: how many updates were made.
+        state: the arrays named by `slots`, by parameter.
+        steps: number of updates so far.
     """
 
     slots: tuple[str, ...] = ()
@@ -36,18 +36,18 @@ class Optimizer:
         self.steps = 0
 
     def update(self, params: Arrays, grads: Arrays) -> None:
-        """Make one step: change every array of `params`, in place, by its gradient in `grads`."""
+        """Update every array of `params` in place from its gradient in `grads`."""
         self.steps += 1
         for name, (param, grad) in paired(params, grads).items():
             if name not in self.state:
                 zeros = backend_of([param]).xp.zeros_like
                 self.state[name] = {slot: zeros(param) for slot in self.slots}
-            ctx = (self.state[name][slot] for slot in self.slots)  # by name: a state read from a file has any order
-            for part, part_grad, *state in blocks(param, grad, *ctx):
-                self.step(part, part_grad, **dict(zip(self.slots, state, strict=True)))
+            slots = (self.state[name][slot] for slot in self.slots)  # by name: a loaded state may have any order
+            for block, block_grad, *state in blocks(param, grad, *slots):
+                self.step(block, block_grad, **dict(zip(self.slots, state, strict=True)))
 
     def step(self, param: Array, grad: Array, **state: Array) -> None:
-        """Change a parameter, value by value, and its state in place."""
+        """Update a parameter and its state in place, elementwise."""
         raise NotImplementedError
 
     def __copy__(self) -> Optimizer:
@@ -55,31 +55,31 @@ class Optimizer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        # Unpickled arrays may be read-only views of memory that is not theirs.
+        # Unpickled arrays may be read-only, or views of borrowed memory.
         self.state = {name: {slot: array.copy() for slot, array in slots.items()} for name, slots in self.state.items()}
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of all that `state` holds, each as `parameter/slot`; `steps` belongs to it."""
-        held = ((f"{name}/{slot}", array) for name, slots in self.state.items() for slot, array in slots.items())
-        return {key: array.copy() for key, array in held}
+        """Return copies of the arrays of `state`, keyed `parameter/slot`; `steps` is saved separately."""
+        arrays = ((f"{name}/{slot}", array) for name, slots in self.state.items() for slot, array in slots.items())
+        return {key: array.copy() for key, array in arrays}
 
     def load_state_dict(self, state: Arrays, steps: int) -> None:
-        """Go on from what `state_dict` gave, with arrays on the parameters' device, after so many steps.
+        """Restore the result of `state_dict`, as arrays on the parameters' device, and the number of steps.
 
         Raises:
-            UserError: when it is the state of another optimizer; nothing is changed then.
+            UserError: for the state of another optimizer; nothing is changed then.
         """
-        found: dict[str, dict[str, Array]] = {}
+        loaded: dict[str, dict[str, Array]] = {}
         for key, array in state.items():
             name, _, slot = key.rpartition("/")
-            found.setdefault(name, {})[slot] = array.copy()
-        for name, slots in found.items():
+            loaded.setdefault(name, {})[slot] = array.copy()
+        for name, slots in loaded.items():
             if slots.keys() != set(self.slots):
                 raise UserError(
                     f"{type(self).__name__} keeps {', '.join(self.slots) or 'nothing'} of each parameter; "
                     f"this state has {', '.join(sorted(slots))} of {name!r}"
                 )
-        self.state, self.steps = found, steps
+        self.state, self.steps = loaded, steps
 
 
 class SGD(Optimizer):
@@ -95,7 +95,6 @@ class SGD(Optimizer):
     """
 
     def step(self, param: Array, grad: Array, **state: Array) -> None:
-        """One step."""
         param -= self.lr * grad
 
 
@@ -112,7 +111,6 @@ class Momentum(Optimizer):
         self.momentum = momentum
 
     def step(self, param: Array, grad: Array, **state: Array) -> None:
-        """One step."""
         v = state["velocity"]
         v *= self.momentum
         v -= self.lr * grad
@@ -120,14 +118,13 @@ class Momentum(Optimizer):
 
 
 class Nesterov(Momentum):
-    """p <- p + m^2 v - (1 + m) lr g; v <- m v - lr g: Nesterov's gradient, p being the point that looks ahead.
+    """p <- p + m^2 v - (1 + m) lr g; v <- m v - lr g: Nesterov's momentum, with p the look-ahead point.
 
     Source: Sutskever et al., On the Importance of Initialization and Momentum (2013); Bengio et al., Advances in
     Optimizing Recurrent Networks (2013), equation 7.
     """
 
     def step(self, param: Array, grad: Array, **state: Array) -> None:
-        """One step."""
         v, m = state["velocity"], self.momentum
         param += m * m * v - (1 + m) * self.lr * grad
         v *= m
@@ -147,7 +144,6 @@ class AdaGrad(Optimizer):
         self.eps = eps
 
     def step(self, param: Array, grad: Array, **state: Array) -> None:
-        """One step."""
         h = state["square_sum"]
         h += grad * grad
         param -= self.lr * grad / (backend_of([param]).xp.sqrt(h) + self.eps)
@@ -166,7 +162,6 @@ class RMSprop(Optimizer):
         self.decay, self.eps = decay, eps
 
     def step(self, param: Array, grad: Array, **state: Array) -> None:
-        """One step."""
         h = state["square_mean"]
         h *= self.decay
         h += (1 - self.decay) * grad * grad
@@ -176,7 +171,7 @@ class RMSprop(Optimizer):
 class Adam(Optimizer):
     """m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; p <- p - lr m' / (sqrt(v') + eps).
 
-    m' = m / (1 - b1^t) and v' = v / (1 - b2^t) correct the start at zero, t being the number of steps.
+    m' = m / (1 - b1^t) and v' = v / (1 - b2^t), with t the number of steps, correct the bias of the start at zero.
 
     Source: Kingma and Ba, Adam (2015), algorithm 1.
     """
@@ -188,7 +183,6 @@ class Adam(Optimizer):
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
     def step(self, param: Array, grad: Array, **state: Array) -> None:
-        """One step."""
         m, v = state["mean"], state["square_mean"]
         m *= self.beta1
         m += (1 - self.beta1) * grad
@@ -199,9 +193,9 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam whose weights W also shrink by lr weight_decay W at each step, apart from the gradient.
+    """Adam with decoupled weight decay: weights W shrink by lr weight_decay W at each step.
 
-    Biases, gammas and betas do not shrink.
+    Biases, gammas and betas are not decayed.
 
     Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (2019), algorithm 2.
     """
@@ -213,7 +207,7 @@ class AdamW(Adam):
         self.weight_decay = weight_decay
 
     def update(self, params: Arrays, grads: Arrays) -> None:
-        """Shrink the weights, then make Adam's step."""
+        """Decay the weights, then apply Adam's update."""
         for param in decayed(params):
             param *= 1 - self.lr * self.weight_decay
         super().update(params, grads)

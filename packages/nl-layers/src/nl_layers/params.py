@@ -1,4 +1,4 @@
-"""Parameters or gradients by name, whose values are set by copying them in."""
+"""Dictionaries of parameters or gradients; setting an entry copies the values into its array."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from nl_nodes.typing import Array
 
 
 class Params(dict[str, Array]):
-    """A dictionary of live arrays: setting an entry copies the values into its array.
+    """A dictionary of live arrays with a fixed set of names; setting an entry copies the values into its array.
 
-    Its names, and the arrays' shapes and dtypes, never change. Real numbers are converted to the array's dtype. A
-    change of several entries is made wholly or not at all. `copy` gives independent arrays in a plain dictionary.
+    Names, shapes and dtypes never change. Real numbers are converted to the array's dtype. An update of several entries
+    is atomic. `copy` returns independent arrays in a plain dictionary.
 
     Raises:
         ShapeError: when values of another shape are set.
-        UserError: when the values are no numbers that the dtype can stand for (complex ones beside a real dtype,
-            fractions beside integers), for a name that is not there, and for every way to remove a name.
+        UserError: for values that the dtype cannot represent (complex as real, fractions as integers) or that are not
+            numbers, for an unknown name, and for every removal.
 
     >>> import numpy as np
     >>> weight = np.zeros(2)
@@ -38,17 +38,17 @@ class Params(dict[str, Array]):
 
     def update(self, *others: Any, **named: Any) -> None:
         """Set the named entries; the arguments are those of `dict.update`."""
-        fitting = {
-            name: self._fitting(name, values)
+        converted = {
+            name: self._convert(name, values)
             for name, values in _mapping(*others, **named).items()
-            if values is not self.get(name)  # as in what `params[name] -= step` ends in
+            if values is not self.get(name)  # `params[name] -= step` sets the same array
         }
         with DeferSignals():
-            for name, values in fitting.items():
+            for name, values in converted.items():
                 self[name][...] = values
 
     def assign(self, others: Any) -> None:
-        """Set every entry; raises `UserError` where one is missing."""
+        """Set every entry; raise `UserError` where one is missing."""
         others = _mapping(others)
         missing = [name for name in self if name not in others]
         if missing:
@@ -56,13 +56,13 @@ class Params(dict[str, Array]):
         self.update(others)
 
     def setdefault(self, name: str, default: Any = None) -> Array:
-        """The entry's array."""
+        """Return the entry's array; a new name raises `UserError`."""
         if name not in self:
             raise self._unknown(name)
         return self[name]
 
     def copy(self) -> dict[str, Array]:
-        """Independent copies of the arrays by name."""
+        """Return independent copies of the arrays by name."""
         return {name: array.copy() for name, array in self.items()}
 
     __copy__ = copy
@@ -78,15 +78,15 @@ class Params(dict[str, Array]):
 
     pop = popitem = clear = _refuse_removal
 
-    def _fitting(self, name: str, values: Any) -> Array:
-        """A copy of the values with the shape and dtype of the entry, on its device."""
+    def _convert(self, name: str, values: Any) -> Array:
+        """Return a copy of the values with the shape and dtype of the entry, on its device."""
         if name not in self:
             raise self._unknown(name)
         target, backend = self[name], backend_of([self[name]])
         try:
             array = values if backend.owns(values) else backend.array(backend_of([values]).host(values))
         except (TypeError, ValueError):
-            raise UserError(f"{name}: needs an array of shape {target.shape}, got {_shown(values)}") from None
+            raise UserError(f"{name}: needs an array of shape {target.shape}, got {_type_names(values)}") from None
         if not backend.xp.can_cast(array.dtype, target.dtype, "same_kind"):
             raise UserError(f"{name}: values of {array.dtype} cannot become {target.dtype}: convert them first")
         if array.shape != target.shape:
@@ -98,12 +98,11 @@ class Params(dict[str, Array]):
 
 
 def _mapping(*others: Any, **named: Any) -> Mapping[str, Any]:
-    """What `dict` makes of these arguments."""
     try:
         return dict(*others, **named)
     except (TypeError, ValueError):
-        raise UserError(f"params are set from a dictionary of arrays by name, got {_shown(*others)}") from None
+        raise UserError(f"params are set from a dictionary of arrays by name, got {_type_names(*others)}") from None
 
 
-def _shown(*values: Any) -> str:
+def _type_names(*values: Any) -> str:
     return " and ".join(type(value).__name__ for value in values)

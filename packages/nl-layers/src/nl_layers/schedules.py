@@ -1,4 +1,4 @@
-"""Learning-rate schedules: what the learning rate is multiplied by as training goes on."""
+"""Learning-rate schedules: factors of the learning rate over training."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Protocol
 
 
 class Schedule(Protocol):
-    """A schedule gives the factor at a time, both in epochs and with fractions."""
+    """A factor of the learning rate as a function of the epoch, which may be fractional."""
 
     def factor(self, epoch: float, epochs: float) -> float:
-        """The factor after `epoch` of `epochs` epochs."""
+        """Return the factor after `epoch` of `epochs` epochs."""
 
 
 @dataclass(frozen=True)
 class Constant:
-    """The learning rate as it is."""
+    """A constant learning rate."""
 
     def factor(self, epoch: float, epochs: float) -> float:
-        """1."""
+        """Return 1."""
         return 1.0
 
 
 @dataclass(frozen=True)
 class Step:
-    """Multiplied by `gamma` every `every` epochs.
+    """Decay by `gamma` every `every` epochs.
 
     >>> Step(every=2, gamma=0.1).factor(3.5, 10)
     0.1
@@ -35,13 +35,13 @@ class Step:
     gamma: float = 0.1
 
     def factor(self, epoch: float, epochs: float) -> float:
-        """Gamma to the number of whole periods."""
+        """Return `gamma ** (epoch // every)`."""
         return self.gamma ** int(epoch / self.every)
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """A linear warm-up, then half a cosine from 1 down to `final`.
+    """Linear warm-up, then half a cosine from 1 down to `final`.
 
     Source: Loshchilov and Hutter, SGDR (2017), equation 5; Goyal et al., Accurate, Large Minibatch SGD (2017), 2.2.
 
@@ -53,7 +53,7 @@ class Cosine:
     final: float = 0.0
 
     def factor(self, epoch: float, epochs: float) -> float:
-        """The factor; the warm-up starts above 0, so that no step is lost."""
+        """Return the factor; the warm-up starts above 0, so that the first step has an effect."""
         warmup = min(self.warmup, epochs / 2)
         if epoch < warmup:
             return max(epoch / warmup, 0.01)

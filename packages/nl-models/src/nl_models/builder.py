@@ -1,4 +1,4 @@
-"""From a plan such as [Conv(64), Pool(), Dense(100)] to the layers of a network."""
+"""Builds a network from an architecture such as [ConvSpec(64), PoolSpec(), DenseSpec(100)]."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POSITIONS = ("before_activation", "before_affine", "after_activation")
 
 @dataclass(frozen=True)
 class ConvSpec:
-    """A convolution to `filters` channels, its activation behind it."""
+    """A convolution to `filters` channels, followed by the activation."""
 
     filters: int
     size: int = 3
@@ -32,12 +32,12 @@ class ConvSpec:
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """Max pooling of 2x2 windows that touch."""
+    """Max pooling of 2x2 windows with stride 2."""
 
 
 @dataclass(frozen=True)
 class DenseSpec:
-    """An affine layer to `features`, its activation behind it."""
+    """An affine layer to `features`, followed by the activation."""
 
     features: int
 
@@ -47,7 +47,7 @@ Architecture = Sequence[ConvSpec | PoolSpec | DenseSpec]
 
 @dataclass(frozen=True)
 class Options:
-    """What all networks share; see `nl_models.vgg16` for the meaning of each."""
+    """Options of every network, described in `nl_models.zoo`."""
 
     input_shape: Shape = (1, 28, 28)
     classes: int = 10
@@ -58,7 +58,7 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what no network can be made of."""
+        """Validate the options."""
         if self.activation not in ACTIVATIONS:
             raise UserError(f"activation={self.activation}: use one of {', '.join(ACTIVATIONS)}")
         if self.batch_norm is not False and self.position not in POSITIONS:
@@ -70,18 +70,21 @@ class Options:
 
     @property
     def position(self) -> bool | str:
-        """Where batch normalisation stands; False for nowhere."""
+        """Position of batch normalisation, or False for none."""
         return "before_activation" if self.batch_norm is True else self.batch_norm
 
 
-def assemble(name: str, plan: Architecture, options: Options, device: Device | None, spec: dict[str, Any]) -> Network:
-    """The network of a plan; the last affine layer, to the classes, is added here."""
+def assemble(
+    name: str, architecture: Architecture, options: Options, device: Device | None, spec: dict[str, Any]
+) -> Network:
+    """Return the network of an architecture, with a last affine layer to the classes."""
     device = device or Device("cpu")
     builder = NetworkBuilder(name, options)
-    for part in plan:
-        builder.add(part, images=any(isinstance(p, ConvSpec) for p in plan))
+    images = any(isinstance(layer, ConvSpec) for layer in architecture)
+    for layer in architecture:
+        builder.add(layer, images=images)
     builder.logits()
-    # Weights and gradients; the first weights are drawn in float64, which is no more.
+    # Weights and gradients; drawing the initial weights in float64 takes no more.
     refuse_beyond_memory(
         2 * np.dtype(device.dtype).itemsize * builder.parameters,
         f"{name} with its {Decimal(builder.parameters):.4g} parameters",
@@ -93,11 +96,11 @@ def assemble(name: str, plan: Architecture, options: Options, device: Device | N
 
 
 class NetworkBuilder:
-    """Grows a network layer by layer, following the shape and numbering the layers that have weights.
+    """Appends layers, tracks the output shape and numbers the layers that have weights.
 
     Attributes:
-        layers: what makes each layer, to be called in this order, and its number.
-        parameters: how many parameters the layers have together.
+        layers: a factory for each layer, to be called in this order, and the layer's number.
+        parameters: total number of parameters.
     """
 
     def __init__(self, name: str, options: Options) -> None:
@@ -109,46 +112,50 @@ class NetworkBuilder:
         self.shape = options.input_shape
         self.number = 0
 
-    def add(self, part: ConvSpec | PoolSpec | DenseSpec, images: bool) -> None:
-        """Add one part of a plan; in a net on images, batch norm stands at convolutions only."""
-        if isinstance(part, PoolSpec):
+    def add(self, spec: ConvSpec | PoolSpec | DenseSpec, images: bool) -> None:
+        """Append a layer with activation and options; with `images`, only convolutions get batch norm."""
+        if isinstance(spec, PoolSpec):
             self.pool()
             return
-        position = self.options.position if isinstance(part, ConvSpec) or not images else False
+        position = self.options.position if isinstance(spec, ConvSpec) or not images else False
         self.number += 1
         if position == "before_affine":
             self.normalise(images)
-        if isinstance(part, ConvSpec):
-            self.convolution(part, bias=position != "before_activation")
+        if isinstance(spec, ConvSpec):
+            self.convolution(spec, bias=position != "before_activation")
         else:
-            self.affine(part.features, bias=position != "before_activation")
+            self.affine(spec.features, bias=position != "before_activation")
         if position == "before_activation":
             self.normalise(images)
         self.layers.append((ACTIVATIONS[self.options.activation], self.number))
         if position == "after_activation":
             self.normalise(images)
-        if isinstance(part, DenseSpec) and self.options.dropout:
+        if isinstance(spec, DenseSpec) and self.options.dropout:
             stream = self.number
             self.layers.append((lambda: Dropout(self.options.dropout, seed=self.options.seed, stream=stream), stream))
 
-    def convolution(self, part: ConvSpec, bias: bool) -> None:
-        """A convolution with fresh weights."""
+    def convolution(self, spec: ConvSpec, bias: bool) -> None:
+        """Append a convolution."""
         if len(self.shape) != 3:
             raise ShapeError(f"{self.name}: a convolution needs an input shape (C, H, W), got {self.shape}")
         c, h, w = self.shape
-        weight = (part.filters, c, part.size, part.size)
-        self.weigh(weight, part.filters, bias, lambda w, b: Convolution(w, b, pad=part.pad), c * part.size * part.size)
-        grow = 2 * part.pad - part.size + 1
-        self.follow((part.filters, h + grow, w + grow), f"a {part.size}x{part.size} convolution (pad {part.pad})")
+        weight = (spec.filters, c, spec.size, spec.size)
+        self.weighted(
+            weight, spec.filters, bias, lambda w, b: Convolution(w, b, pad=spec.pad), c * spec.size * spec.size
+        )
+        growth = 2 * spec.pad - spec.size + 1
+        self.set_shape(
+            (spec.filters, h + growth, w + growth), f"a {spec.size}x{spec.size} convolution (pad {spec.pad})"
+        )
 
     def affine(self, features: int, bias: bool) -> None:
-        """An affine layer with fresh weights."""
+        """Append an affine layer."""
         fan_in = prod(self.shape)
-        self.weigh((fan_in, features), features, bias, Affine, fan_in)
+        self.weighted((fan_in, features), features, bias, Affine, fan_in)
         self.shape = (features,)
 
-    def weigh(self, shape: Shape, outputs: int, bias: bool, make: Callable[..., Layer], fan_in: int) -> None:
-        """A layer of fresh weights of this shape, with a bias for each of its outputs or none."""
+    def weighted(self, shape: Shape, outputs: int, bias: bool, make: Callable[..., Layer], fan_in: int) -> None:
+        """Append a layer with a new weight of this shape and, with `bias`, a bias per output."""
         self.parameters += prod(shape) + outputs * bias
 
         def layer() -> Layer:
@@ -158,27 +165,27 @@ class NetworkBuilder:
         self.layers.append((layer, self.number))
 
     def logits(self) -> None:
-        """The last affine layer, to the classes."""
+        """Append the last affine layer, to the classes."""
         self.number += 1
         self.affine(self.options.classes, bias=True)
 
     def normalise(self, images: bool) -> None:
-        """Batch normalisation of the shape so far: per channel in a net on images, else per feature."""
+        """Append batch normalisation, per channel with `images`, else per feature."""
         features = self.shape[0] if images else prod(self.shape)
         self.parameters += 2 * features
         self.layers.append((lambda: BatchNormalization(np.ones(features), np.zeros(features)), self.number))
 
     def pool(self) -> None:
-        """Max pooling of 2x2 windows."""
+        """Append max pooling of 2x2 windows."""
         c, h, w = self.shape
         self.layers.append((lambda: Pooling(2, 2, stride=2), self.number))
-        self.follow((c, h // 2, w // 2), "2x2 max pooling")
+        self.set_shape((c, h // 2, w // 2), "2x2 max pooling")
 
-    def follow(self, shape: Shape, what: str) -> None:
-        """Go on with this shape, unless it is empty."""
+    def set_shape(self, shape: Shape, layer: str) -> None:
+        """Set the output shape of the layer appended last; raise `ShapeError` if it is empty."""
         if min(shape) < 1:
             raise ShapeError(
-                f"{self.name}: {what} after layer {self.number} turns {self.shape} into the empty {shape}; "
+                f"{self.name}: {layer} after layer {self.number} turns {self.shape} into the empty {shape}; "
                 f"the input shape {self.options.input_shape} is too small for this model"
             )
         self.shape = shape

@@ -1,7 +1,7 @@
-"""Networks in a forked process: the child's have memory of their own, with the values at the fork.
+"""Gives networks in a forked child their own memory, with the values at the fork.
 
-A network's arrays may lie in memory that worker processes share with its process. A child would share it too, so they
-are copied before the fork: after it, parent and workers go on at once.
+A network's arrays may be in memory shared with worker processes, and a child would share it too. They are copied before
+the fork, because parent and workers may change them right after it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FORKING = Lock()  # one fork at a time
 
 
 def prepare_for_forks(net: Network) -> None:
-    """Let every later fork of this process give its child a network of its own in this one's place."""
+    """Register a network, so that every later fork gives the child an independent copy."""
     _NETWORKS.add(net)
 
 

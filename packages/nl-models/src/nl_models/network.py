@@ -1,4 +1,4 @@
-"""A network: layers wired into one graph, with its parameters in one buffer."""
+"""`Network`: layers wired into one graph, with the parameters in one buffer."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from nl_nodes.node import assign_scope
 from nl_nodes.signals import DeferSignals
 from nl_nodes.typing import Array, Shape
 
-# Evaluation goes through a set in pieces, so that its memory does not grow with the set.
+# Evaluation runs in batches of this size, so that its memory does not grow with the data set.
 EVAL_BATCH = 256
 
 BATCH_SIZES = 8
-"""The number of batch sizes, to train and to infer, whose graphs are kept."""
+"""Size of the cache of graphs and plans, keyed by mode and batch size."""
 
-# What a copy of a network makes anew; the layers hold the values.
-NOT_COPIED = {"_params", "_grads", "_graphs", "_plans", "_forked", "_wired", "_lock", "_holder", "_several"}
+# Attributes that a copy creates anew; the layers hold the values.
+NOT_COPIED = {"_params", "_grads", "_graphs", "_plans", "_forked", "_wired", "_lock", "_grads_owner", "_copy_grads"}
 
 
 @dataclass(frozen=True)
 class TrainOutput:
-    """What one training pass gives; the gradients are valid until the same thread's next.
+    """The results of a training pass; the gradients are valid until the same thread's next call.
 
     Attributes:
-        loss: the batch's mean loss, without penalty.
+        loss: mean loss of the batch, without the penalty.
         logits: (N, classes), in training mode.
-        grads: the gradients by parameter.
+        grads: gradients by parameter name.
     """
 
     loss: Array
@@ -46,23 +46,22 @@ class TrainOutput:
 
 
 class Network:
-    """Layers in a row, ending in logits and a loss.
+    """A sequence of layers that ends in logits and a loss.
 
-    Made by `mlp`, `cnn3`, `cnn8`, `vgg11`, `vgg16` or `build`. Any number of threads may call it; its passes run one
-    after another, and a signal such as Ctrl-C is handled before or after a pass, not inside. Copies (`copy`,
-    `deepcopy`, `pickle`) have the weights, settings, running statistics and number of passes, and share nothing with
-    the original. Nor does a network in a forked process, where arrays taken before the fork are no longer the
-    network's.
+    Created by `mlp`, `cnn3`, `cnn8`, `vgg11`, `vgg16` or `build`. Thread-safe: passes run one at a time, and a signal
+    such as Ctrl-C is handled before or after a pass. Copies (`copy`, `deepcopy`, `pickle`) have the weights, settings,
+    running statistics and number of passes, and share no memory with the original. Nor does a network in a forked
+    process; arrays taken from it before the fork are stale there.
 
     Args:
-        layers: each layer with the number that its parameters bear.
-        spec: how `build` makes this network again.
-        device: where it computes; its dtype is the network's.
-        loss: the loss on the logits.
+        layers: pairs of a layer and the number in its parameters' names.
+        spec: arguments of `build` that create this network again.
+        device: device of the network, which sets its dtype.
+        loss: loss on the logits.
 
     Attributes:
-        params: W1, b1, gamma1, ... as live views of one buffer; what is set is copied into it (see `nl_layers.Params`).
-        passes: how many training passes were made, which dropout's masks depend on; set it to replay.
+        params: W1, b1, gamma1, ... as live views of one buffer; set values are copied into it (see `nl_layers.Params`).
+        passes: number of training passes so far, which dropout masks depend on; set it to replay a pass.
     """
 
     def __init__(
@@ -86,24 +85,24 @@ class Network:
         self.wire(1, train=False)
 
     def _prepare(self) -> None:
-        """Make what no copy shares: memory for all arrays, and what runs on it."""
+        """Allocate the arrays and create the state that copies do not share."""
         shapes = {name: tuple(leaf.value.shape) for name, leaf in self._parameters.items()}
         self._params, self._grads = FlatDict(shapes, self.device.zeros), FlatDict(shapes, self.device.zeros)
         for name, leaf in self._parameters.items():
             self._params[name] = leaf.value
-        statistics = [self._placed(buffer.value) for buffer in self._buffers.values()]
+        statistics = [self._shared_copy(buffer.value) for buffer in self._buffers.values()]
         self._lock = RLock()
-        self._use([self._params.flat, self._grads.flat, *statistics])
+        self._set_arrays([self._params.flat, self._grads.flat, *statistics])
         self._forked = False
         self._wired = self._wiring()
         prepare_for_forks(self)
 
     def _arrays(self) -> list[Array]:
-        """Where parameters, gradients and running statistics lie."""
+        """Return the buffers of parameters and gradients, and the running statistics."""
         return [self._params.flat, self._grads.flat, *(buffer.value for buffer in self._buffers.values())]
 
-    def _use(self, arrays: Sequence[Array]) -> None:
-        """Let parameters, gradients and running statistics lie in these arrays, which hold their values."""
+    def _set_arrays(self, arrays: Sequence[Array]) -> None:
+        """Use these arrays, with their values, for parameters, gradients and running statistics."""
         self._params.move(arrays[0])
         self._grads.move(arrays[1])
         for name, leaf in self._parameters.items():
@@ -112,47 +111,47 @@ class Network:
             buffer.value = array
         self._graphs: RecentlyUsed[tuple[bool, int, bool], Graph] = RecentlyUsed(BATCH_SIZES)
         self._plans: RecentlyUsed[tuple[bool, int, bool], Plan] = RecentlyUsed(BATCH_SIZES)
-        self._holder: Thread | None = None  # the thread that was given the gradients' buffer
-        self._several = False  # whether another one has called since
+        self._grads_owner: Thread | None = None  # the thread that uses the gradients' buffer
+        self._copy_grads = False  # whether a second thread has called since
 
-    def _placed(self, array: Array) -> Array:
-        """A copy of the array on this device, where all workers see it."""
-        placed = self.device.zeros(array.size).reshape(array.shape)
-        placed[...] = self.device.array(backend_of([array]).host(array))
-        return placed
+    def _shared_copy(self, array: Array) -> Array:
+        """Return a copy of the array in memory of this device that all workers share."""
+        copy = self.device.zeros(array.size).reshape(array.shape)
+        copy[...] = self.device.array(backend_of([array]).host(array))
+        return copy
 
     def copies_for_fork(self) -> list[Array]:
-        """Copies of all arrays for `leave_parent`; none where no memory is shared."""
+        """Return copies of all arrays for `leave_parent`; none if no memory is shared."""
         return [array.copy() for array in self._arrays()] if self.device.compiles else []
 
     def leave_parent(self, copies: Sequence[Array]) -> None:
-        """In a forked child: use these copies in place of memory that the parent and its workers change."""
-        self._lock = RLock()  # a thread that is not here may hold the other
+        """In a forked child, replace the memory shared with the parent by these copies."""
+        self._lock = RLock()  # a thread of the parent may hold the old one
         if copies:
-            self._use(copies)
+            self._set_arrays(copies)
             self._forked = True
 
-    def _settle(self) -> None:
-        """After a fork: move to memory that this process's own workers see. Not at once: many a fork needs none."""
+    def _share_after_fork(self) -> None:
+        """After a fork, move the arrays to memory shared with this process's workers; lazily, as few need it."""
         if self._forked:
             self._forked = False
-            self._use([self._placed(array) for array in self._arrays()])
+            self._set_arrays([self._shared_copy(array) for array in self._arrays()])
 
     def _wiring(self) -> tuple[Any, ...]:
         return (*self.layers, self.loss_layer, sum(layer.changes for layer in (*self.layers, self.loss_layer)))
 
-    def _follow_changes(self) -> None:
-        """Forget graphs and plans where the loss, a layer or a setting of one was changed after they were made.
+    def _discard_stale(self) -> None:
+        """Discard graphs and plans if the loss, a layer or a setting has changed since they were created.
 
         Raises:
-            UserError: where a parameter was replaced by another one.
+            UserError: where a `Parameter` was replaced.
         """
         wiring = self._wiring()
         if wiring == self._wired:
             return
-        held = {*self._parameters.values(), *self._buffers.values()}
+        leaves = {*self._parameters.values(), *self._buffers.values()}
         for layer in self.layers:
-            if not held.issuperset((*layer.parameters.values(), *layer.buffers.values())):
+            if not leaves.issuperset((*layer.parameters.values(), *layer.buffers.values())):
                 kind = type(layer).__name__
                 raise UserError(f"{self.name}: {kind} has a new Parameter: set its values, or build a new network")
         self._graphs.clear()
@@ -170,21 +169,21 @@ class Network:
         return deepcopy(self)
 
     def on(self, device: Device) -> Network:
-        """An independent copy on another device, in that device's dtype."""
-        made: Network = object.__new__(type(self))
-        made.__setstate__({**deepcopy({**self.__getstate__(), "device": None}), "device": device})
-        return made
+        """Return an independent copy on another device, in its dtype."""
+        copy: Network = object.__new__(type(self))
+        copy.__setstate__({**deepcopy({**self.__getstate__(), "device": None}), "device": device})
+        return copy
 
     def wire(self, batch: int, train: bool, *, rows: bool = False) -> Graph:
-        """The graph for a batch: (loss, logits) to train, (logits,) to infer.
+        """Return the graph for a batch: (loss, logits) in training, (logits,) in inference.
 
         Args:
-            batch: how many images.
-            train: the training wiring, or that of inference.
-            rows: whether the labels are rows (N, classes) in place of whole numbers (N,).
+            batch: number of images.
+            train: use the training wiring, else that of inference.
+            rows: whether the labels are rows (N, classes) instead of class indices (N,).
 
         Raises:
-            ShapeError: where the input shape does not fit the layers, with the layer's number.
+            ShapeError: where the input shape does not fit a layer; the message names the layer.
         """
         mode = Mode(train)
         logits = self._logits(Input("x", (batch, *self.input_shape), gradient=False), mode)
@@ -211,7 +210,7 @@ class Network:
     @property
     def params(self) -> FlatDict:
         """The parameters by name, as live views of one buffer."""
-        self._settle()
+        self._share_after_fork()
         return self._params
 
     @params.setter
@@ -219,35 +218,36 @@ class Network:
         self.params.assign(values)
 
     def predict(self, x: Any) -> Array:
-        """The logits (N, classes) of images x (N, C, H, W), in inference mode."""
+        """Return the logits (N, classes) of images x (N, C, H, W), in inference mode."""
         x = self._images(x)
-        with self._lock:  # no training pass between two pieces
-            pieces = [self._infer(x[i : i + EVAL_BATCH]) for i in range(0, len(x), EVAL_BATCH)]
-        if not pieces:
+        with self._lock:  # no training pass between two batches
+            batches = [self._infer(x[i : i + EVAL_BATCH]) for i in range(0, len(x), EVAL_BATCH)]
+        if not batches:
             return self.device.xp.zeros((0, self.classes), dtype=self.device.dtype)
-        return pieces[0] if len(pieces) == 1 else self.device.xp.concatenate(pieces)
+        return batches[0] if len(batches) == 1 else self.device.xp.concatenate(batches)
 
     def loss(self, x: Any, t: Any) -> float:
-        """The mean loss of images x with labels t, in inference mode."""
+        """Return the mean loss of images x with labels t, in inference mode."""
         return self.evaluate(x, t)[0]
 
     def accuracy(self, x: Any, t: Any) -> float:
-        """The share of images x whose largest logit is at the label t, in inference mode."""
+        """Return the fraction of images x whose largest logit is at the label t, in inference mode."""
         return self.evaluate(x, t)[1]
 
     def evaluate(self, x: Any, t: Any) -> tuple[float, float]:
-        """Mean loss and accuracy of images x with labels t, in inference mode."""
+        """Return mean loss and accuracy of images x with labels t, in inference mode."""
         if not len(x):
             raise UserError(f"{self.name}: cannot evaluate on no images")
         logits, labels = self.predict(x), self._labels(t, len(x))
-        graph = self.loss_layer.graph((tuple(logits.shape), tuple(labels.shape)))  # one of its own, for this thread
+        graph = self.loss_layer.graph((tuple(logits.shape), tuple(labels.shape)))  # a new graph, for this thread
         loss = float(graph.forward(x=logits, t=labels))
         return loss, self.count_correct(logits, labels) / len(x)
 
     def count_correct(self, logits: Array, t: Any) -> int:
-        """How many rows of logits (N, classes) have their largest value where the label t has it.
+        """Return the number of rows of logits (N, classes) whose argmax is that of the label t.
 
-        Of one logit each, beside a loss of sigmoids: how many are above 0 where the target is above a half.
+        With one logit per row and `SigmoidWithLoss`, a row is correct if its logit is above 0 just when its target is
+        above 0.5.
         """
         t = self._labels(t, len(logits))
         if self.classes == 1 and isinstance(self.loss_layer, SigmoidWithLoss):
@@ -255,32 +255,32 @@ class Network:
         return int((logits.argmax(axis=1) == (t if t.ndim == 1 else t.argmax(axis=1))).sum())
 
     def gradient(self, x: Any, t: Any) -> FlatDict:
-        """The loss's gradient by parameter in training mode, valid until the same thread's next call."""
+        """Return the loss's gradient by parameter in training mode, valid until the same thread's next call."""
         return self.step(x, t).grads
 
     def step(self, x: Any, t: Any) -> TrainOutput:
-        """One training pass, forward and backward, on images x (N, C, H, W) with labels t.
+        """Run a training pass, forward and backward, on images x (N, C, H, W) with labels t.
 
-        Labels are whole numbers (N,), or rows (N, classes), one-hot or soft; see `nl_layers.labels.checked_labels`.
+        Labels are class indices (N,), or rows (N, classes), one-hot or soft; see `nl_layers.labels.checked_labels`.
         """
         x = self._images(x)
         if not len(x):
             raise UserError(f"{self.name}: cannot train on a batch of no images")
         t = self._labels(t, len(x))
         with self._lock, DeferSignals(), self.device.limits():
-            self._lend_gradients()
+            self._assign_gradients()
             loss, logits = self._train(x, t)
-            return TrainOutput(loss, logits, self._copy_gradients() if self._several else self._grads)
+            return TrainOutput(loss, logits, self._copy_gradients() if self._copy_grads else self._grads)
 
-    def _lend_gradients(self) -> None:
-        """Let the buffer's gradients be the calling thread's; once a second one calls, all are given copies.
+    def _assign_gradients(self) -> None:
+        """Give the gradients' buffer to the calling thread; once a second thread calls, return copies to all.
 
-        The first thread keeps the buffer that it was given, which no pass writes to from then on.
+        The first thread keeps its buffer, which no pass writes to from then on.
         """
-        if self._holder is None:
-            self._holder = current_thread()
-        elif self._holder is not current_thread() and not self._several:
-            self._several = True
+        if self._grads_owner is None:
+            self._grads_owner = current_thread()
+        elif self._grads_owner is not current_thread() and not self._copy_grads:
+            self._copy_grads = True
             self._grads = FlatDict(self._grads.shapes(), self.device.zeros)
             self._plans.clear()
 
@@ -299,24 +299,24 @@ class Network:
         return grads
 
     def _pass(self, train: bool, feeds: dict[str, Array]) -> tuple[Array, ...]:
-        self._follow_changes()
+        self._discard_stale()
         return (self._compiled if self.device.compiles else self._reference)(train, feeds)
 
     def _reference(self, train: bool, feeds: dict[str, Array]) -> tuple[Array, ...]:
-        """One pass node by node."""
+        """Run a pass node by node."""
         key = (train, len(feeds["x"]), train and feeds["t"].ndim == 2)
         graph = self._graphs.get_or_make(key, lambda: self.wire(key[1], train, rows=key[2]))
         graph.passes = self.passes
-        done = graph.run(**feeds)
+        result = graph.run(**feeds)
         if train:
-            self._store(done, done.results[0])
+            self._store(result, result.results[0])
             one = self.device.xp.ones((), dtype=self.device.dtype)
-            for name, grad in done.backward(one).items():
+            for name, grad in result.backward(one).items():
                 self._grads[name][...] = grad
-        return done.results
+        return result.results
 
     def _compiled(self, train: bool, feeds: dict[str, Array]) -> tuple[Array, ...]:
-        """One pass by the plan for this many images."""
+        """Run a pass with the plan for this batch size."""
         key = (train, len(feeds["x"]), train and feeds["t"].ndim == 2)
         plan = self._plans.get_or_make(key, lambda: self.plan(train, key[1], rows=key[2]))
         results = plan.run(feeds, self.passes)
@@ -327,18 +327,18 @@ class Network:
         return results
 
     def plan(self, train: bool, batch: int, *, rows: bool = False) -> Plan:
-        """The compiled graph for a batch; the arguments are those of `wire`."""
+        """Return the compiled graph for a batch; the arguments are those of `wire`."""
         shapes: dict[str, tuple[Shape, Any]] = {"x": ((batch, *self.input_shape), self.device.dtype)}
         if train:
             shapes["t"] = (self._label_shape(batch, rows), self.device.dtype if rows else "int64")
-        self._settle()
+        self._share_after_fork()
         graph = self.wire(batch, train, rows=rows)
         return compile_graph(graph, shapes, frozenset(shapes), self._grads if train else None, self.device.executor)
 
-    def _store(self, done: Pass | Plan, loss: Array) -> None:
-        """Update the running statistics, unless one bad batch would spoil them."""
+    def _store(self, run: Pass | Plan, loss: Array) -> None:
+        """Update the running statistics, unless the loss is not finite."""
         if self.device.xp.isfinite(loss):
-            done.store_updates()
+            run.store_updates()
 
     def _images(self, x: Any) -> Array:
         x = self.device.array(x)
@@ -347,18 +347,18 @@ class Network:
         return x
 
     def _labels(self, t: Any, count: int) -> Array:
-        """Labels as whole numbers (N,), int64, or rows (N, classes) in the network's dtype; see `checked_labels`."""
+        """Return labels as int64 (N,), or rows (N, classes) in the network's dtype; see `checked_labels`."""
         t = checked_labels(self.name, t, (count, self.classes), self.loss_layer.largest)
         return self.device.labels(t) if t.ndim == 1 else self.device.array(t)
 
     def state_dict(self) -> dict[str, Any]:
-        """Host copies of all parameters and running statistics by name."""
+        """Return host copies of all parameters and running statistics by name."""
         leaves = {**self._parameters, **self._buffers}
         with self._lock:
             return {name: self.device.host(leaf.value).copy() for name, leaf in leaves.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take all parameters and running statistics from arrays by name.
+        """Copy all parameters and running statistics from arrays by name.
 
         Raises:
             UserError: when a name is missing or unknown, or a shape differs; nothing is changed then.
@@ -374,7 +374,7 @@ class Network:
         save_state(self.state_dict(), path)
 
     def load(self, path: str | Path) -> None:
-        """Read what `save` wrote; raises `UserError` for a file that is missing, corrupt or of another model."""
+        """Read a file written by `save`; raise `UserError` if it is missing, corrupt or of another model."""
         self.load_state_dict(load_state(path))
 
     def __repr__(self) -> str:
@@ -383,7 +383,7 @@ class Network:
 
 
 def name_leaves(layers: Sequence[tuple[Layer, int]]) -> tuple[dict[str, Parameter], dict[str, Buffer]]:
-    """The layers' leaves under their names in the network: W, b, gamma, beta and running statistics, with numbers."""
+    """Name the layers' leaves W1, b1, gamma1, ... by the layers' numbers; return parameters and buffers by name."""
     short = {"weight": "W", "bias": "b"}
     parameters: dict[str, Parameter] = {}
     buffers: dict[str, Buffer] = {}

@@ -1,7 +1,6 @@
-"""A network as an ONNX model, for other runtimes: a translation of its layers in their inference form.
+"""Export of networks in inference form to ONNX.
 
-ONNX has an operator for each of our layers, so the model that comes out is as short as the network is. A layer of your
-own is taught with `translate.register`.
+Each layer translates to one ONNX operator, or two. Register your own layer with `translate.register`.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from nl_models.network import Network
 from nl_nodes import Buffer, Input, Parameter, UserError
 from nl_nodes.typing import Array, Shape
 
-# Old enough for runtimes of 2022 on; no operator needed here has changed since.
+# Supported by runtimes from 2022 on; the operators used here have not changed since.
 OPSET, IR_VERSION = 17, 8
 
 
 class Translation:
-    """An ONNX graph that grows operator by operator, from "x" to "logits".
+    """A chain of ONNX operators under construction, from "x" to "logits".
 
     Args:
-        host: brings an array to the host.
+        host: copies an array to the host.
     """
 
     def __init__(self, host: Callable[[Array], Any]) -> None:
@@ -35,12 +34,12 @@ class Translation:
         self._last = "x"
 
     def add(self, operator: str, *leaves: Parameter | Buffer | None, **attributes: Any) -> None:
-        """Append an operator on what was added last.
+        """Append an operator on the previous output.
 
         Args:
-            operator: its name in ONNX.
-            leaves: its further inputs, whose arrays the model will hold; None for one that is left out.
-            attributes: its attributes in ONNX.
+            operator: ONNX operator name.
+            leaves: further inputs, stored in the model; None for an absent one.
+            attributes: ONNX attributes.
         """
         from onnx import helper
 
@@ -50,7 +49,7 @@ class Translation:
         self._last = name
 
     def scale(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Append (x - mean) / std, with one number of each for each channel."""
+        """Append (x - mean) / std, with a mean and a std per channel."""
         from onnx import TensorProto, helper
 
         for operator, name, values in (("Sub", "mean", mean), ("Div", "std", std)):
@@ -65,7 +64,7 @@ class Translation:
         return leaf.name
 
     def end(self) -> None:
-        """Name the last operator's output as the model's."""
+        """Name the last operator's output "logits"."""
         self.nodes[-1].output[0] = "logits"
 
 
@@ -74,14 +73,14 @@ def translate(layer: Layer, graph: Translation, shape: Shape) -> None:
     """Append a layer's inference form to an ONNX graph.
 
     Args:
-        layer: what is translated.
-        graph: where to.
-        shape: of the layer's input, with 1 for the batch.
+        layer: layer to translate.
+        graph: graph to append to.
+        shape: shape of the layer's input, with batch size 1.
 
     Raises:
-        UserError: for a kind of layer that was never taught.
+        UserError: for a layer without a registered translation.
     """
-    raise UserError(f"{type(layer).__name__} has no ONNX form yet: teach it with nl_models.onnx.translate.register")
+    raise UserError(f"{type(layer).__name__} has no ONNX form: add one with nl_models.onnx.translate.register")
 
 
 @translate.register
@@ -103,7 +102,7 @@ def _(layer: Pooling, graph: Translation, shape: Shape) -> None:
 
 @translate.register
 def _(layer: BatchNormalization, graph: Translation, shape: Shape) -> None:
-    if layer.gamma.shape != shape[1:2]:  # one gamma a feature of flattened images
+    if layer.gamma.shape != shape[1:2]:  # one gamma per feature of flattened images
         _flatten(graph, shape)
     leaves = (layer.gamma, layer.beta, layer.running_mean, layer.running_var)
     graph.add("BatchNormalization", *leaves, epsilon=layer.eps)
@@ -112,7 +111,7 @@ def _(layer: BatchNormalization, graph: Translation, shape: Shape) -> None:
 @translate.register
 def _(layer: Dropout, graph: Translation, shape: Shape) -> None:
     if not layer.inverted:
-        raise UserError("Dropout(inverted=False) has no ONNX form: only inverted dropout is nothing in inference")
+        raise UserError("Dropout(inverted=False) has no ONNX form: only inverted dropout is the identity in inference")
 
 
 @translate.register(Relu)
@@ -131,13 +130,13 @@ Scaling = tuple[Sequence[float], Sequence[float]]
 
 
 def to_onnx(net: Network, notes: Mapping[str, str] | None = None, scaling: Scaling | None = None) -> Any:
-    """A network in inference form as an `onnx.ModelProto`: images x (N, C, H, W) in, logits (N, classes) out.
+    """Return a network in inference form as an `onnx.ModelProto` from images x (N, C, H, W) to logits (N, classes).
 
     Args:
-        net: what is translated; the model holds copies of its weights, in float32 whatever its own dtype.
-        notes: text by name that the model carries as metadata.
-        scaling: mean and standard deviation of each channel, which the model then applies: it takes raw pixels. None
-            makes one that takes what the network takes.
+        net: network to export; the model holds copies of its weights, always in float32.
+        notes: metadata of the model.
+        scaling: mean and standard deviation per channel, applied by the model, which then takes raw pixels; None for a
+            model with the network's own input.
 
     Raises:
         UserError: where the package onnx is missing, or a layer has no ONNX form.
@@ -171,7 +170,7 @@ def to_onnx(net: Network, notes: Mapping[str, str] | None = None, scaling: Scali
 def save_onnx(
     net: Network, path: str | Path, notes: Mapping[str, str] | None = None, scaling: Scaling | None = None
 ) -> None:
-    """Write `to_onnx(net, notes, scaling)` to a file, aside first, so that a half-written file never has its name."""
+    """Write `to_onnx(net, notes, scaling)` to a file atomically."""
     model, path = to_onnx(net, notes, scaling), Path(path)
     aside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:

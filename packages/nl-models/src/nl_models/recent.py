@@ -1,4 +1,4 @@
-"""A cache of bounded size."""
+"""A least-recently-used cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Value = TypeVar("Value")
 
 
 class RecentlyUsed(OrderedDict[Key, Value]):
-    """The `size` values that were used last, by key.
+    """A dictionary of the `size` most recently used entries.
 
     >>> squares = RecentlyUsed(2)
     >>> [squares.get_or_make(n, lambda n=n: n * n) for n in (2, 3, 2, 4)], list(squares)
@@ -23,7 +23,7 @@ class RecentlyUsed(OrderedDict[Key, Value]):
         self.size = size
 
     def get_or_make(self, key: Key, make: Callable[[], Value]) -> Value:
-        """The value of a key, made where it is not there; the one used longest ago then goes, before."""
+        """Return the value of a key; create a missing one, after the least recently used entry is removed."""
         if key in self:
             self.move_to_end(key)
         else:

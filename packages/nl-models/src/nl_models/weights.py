@@ -1,4 +1,4 @@
-"""Weights in files: safetensors, which hold names, shapes and numbers and can run nothing."""
+"""Weight files in safetensors format, which holds named arrays and no code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nl_nodes.typing import Shape
 
 
 def save_state(state: Mapping[str, Any], path: str | Path) -> None:
-    """Write host arrays by name to a safetensors file, aside first, so that a half-written file never has its name."""
+    """Write host arrays by name to a safetensors file atomically."""
     from safetensors.numpy import save
 
     path = Path(path)
@@ -30,7 +30,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
     """Read host arrays by name from a safetensors file.
 
     Raises:
-        UserError: when the file is missing or is not whole.
+        UserError: when the file is missing or incomplete.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -45,7 +45,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
 
 
 def check_state(model: str, shapes: Mapping[str, Shape], state: Mapping[str, Any]) -> None:
-    """Raise `UserError` where a state's names, shapes or kinds of numbers are not the model's."""
+    """Raise `UserError` where a state's names, shapes or kinds of dtype differ from the model's."""
     missing, unknown = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
     if missing or unknown:
         what = f"lack {missing[0]}" if missing else f"hold {unknown[0]}, which it has not"

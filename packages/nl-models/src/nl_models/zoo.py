@@ -1,16 +1,16 @@
-"""The networks of Node_Layer_Network and of the textbook.
+"""The networks of Node_Layer_Network and of the textbook, Deep Learning from Scratch.
 
-All share these arguments:
+Common arguments:
 
     input_shape: (C, H, W) of the images.
-    classes: how many logits.
-    width: the scale of the layers; 64 (100 for the MLP) is the ancestor's.
+    classes: number of logits.
+    width: scale of the layers; Node_Layer_Network has 64 (100 in the MLP).
     activation: "relu", "sigmoid" or "tanh".
     init: "he", "xavier" or a standard deviation.
     batch_norm: False, "before_activation" (also True), "before_affine" or "after_activation".
-    dropout: the share dropped behind the activation of each hidden affine layer.
-    seed: what weights and dropout masks are drawn from.
-    device: where it computes; None is `Device("cpu")`.
+    dropout: dropout ratio after the activation of each hidden affine layer.
+    seed: seed of weights and dropout masks.
+    device: device of the network; None is `Device("cpu")`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from nl_models.network import Network
 from nl_nodes import Device, UserError
 from nl_nodes.typing import Shape
 
-NetworkBuilder = Callable[..., Network]
+ModelFunction = Callable[..., Network]
+"""A function that builds a network from the common arguments and its own."""
 
 
 def mlp(
@@ -40,8 +41,8 @@ def mlp(
     Source: Node_Layer_Network, MLP; Deep Learning from Scratch, 6.2.4.
     """
     widths = list(hidden) if hidden is not None else [width] * 4
-    plan: Architecture = [DenseSpec(n) for n in widths]
-    return _network("mlp", plan, {"width": width, "hidden": widths}, input_shape, classes, device, options)
+    architecture: Architecture = [DenseSpec(n) for n in widths]
+    return _network("mlp", architecture, {"width": width, "hidden": widths}, input_shape, classes, device, options)
 
 
 def cnn3(
@@ -51,8 +52,8 @@ def cnn3(
 
     Source: Node_Layer_Network, CNN; Deep Learning from Scratch, 7.5.
     """
-    plan: Architecture = [ConvSpec(width // 2, 5, 0), PoolSpec(), DenseSpec(100)]
-    return _network("cnn3", plan, {"width": width}, input_shape, classes, device, options)
+    architecture: Architecture = [ConvSpec(width // 2, 5, 0), PoolSpec(), DenseSpec(100)]
+    return _network("cnn3", architecture, {"width": width}, input_shape, classes, device, options)
 
 
 def simple_convnet(
@@ -62,8 +63,8 @@ def simple_convnet(
 
     Source: Deep Learning from Scratch, 7.5.
     """
-    plan: Architecture = [ConvSpec(width, 5, 0), PoolSpec(), DenseSpec(100)]
-    return _network("simple_convnet", plan, {"width": width}, input_shape, classes, device, options)
+    architecture: Architecture = [ConvSpec(width, 5, 0), PoolSpec(), DenseSpec(100)]
+    return _network("simple_convnet", architecture, {"width": width}, input_shape, classes, device, options)
 
 
 def cnn8(
@@ -74,7 +75,7 @@ def cnn8(
     Source: Node_Layer_Network, CNN; Deep Learning from Scratch, 8.1.1.
     """
     a, b, c = width // 4, width // 2, width
-    plan: Architecture = [
+    architecture: Architecture = [
         ConvSpec(a),
         ConvSpec(a),
         PoolSpec(),
@@ -86,7 +87,7 @@ def cnn8(
         PoolSpec(),
         DenseSpec(50),
     ]
-    return _network("cnn8", plan, {"width": width}, input_shape, classes, device, options)
+    return _network("cnn8", architecture, {"width": width}, input_shape, classes, device, options)
 
 
 def vgg11(
@@ -97,7 +98,7 @@ def vgg11(
     Source: Simonyan and Zisserman, VGG (2015), table 1 A; the second convolution's padding is Node_Layer_Network's.
     """
     w = width
-    plan: Architecture = [
+    architecture: Architecture = [
         ConvSpec(w), PoolSpec(),
         ConvSpec(2 * w, pad=2), PoolSpec(),
         *[ConvSpec(4 * w)] * 2, PoolSpec(),
@@ -105,7 +106,7 @@ def vgg11(
         *[ConvSpec(8 * w)] * 2, PoolSpec(),
         DenseSpec(w * w), DenseSpec(4 * w),
     ]  # fmt: skip
-    return _network("vgg11", plan, {"width": width}, input_shape, classes, device, options)
+    return _network("vgg11", architecture, {"width": width}, input_shape, classes, device, options)
 
 
 def vgg16(
@@ -116,7 +117,7 @@ def vgg16(
     Source: Simonyan and Zisserman, VGG (2015), table 1 D; the fourth convolution's padding is Node_Layer_Network's.
     """
     w = width
-    plan: Architecture = [
+    architecture: Architecture = [
         *[ConvSpec(w)] * 2, PoolSpec(),
         ConvSpec(2 * w), ConvSpec(2 * w, pad=2), PoolSpec(),
         *[ConvSpec(4 * w)] * 3, PoolSpec(),
@@ -124,14 +125,14 @@ def vgg16(
         *[ConvSpec(8 * w)] * 3, PoolSpec(),
         DenseSpec(w * w), DenseSpec(4 * w),
     ]  # fmt: skip
-    return _network("vgg16", plan, {"width": width}, input_shape, classes, device, options)
+    return _network("vgg16", architecture, {"width": width}, input_shape, classes, device, options)
 
 
-MODELS: dict[str, NetworkBuilder] = {f.__name__: f for f in (mlp, cnn3, simple_convnet, cnn8, vgg11, vgg16)}
+MODELS: dict[str, ModelFunction] = {f.__name__: f for f in (mlp, cnn3, simple_convnet, cnn8, vgg11, vgg16)}
 
 
 def build(name: str, device: Device | None = None, **options: Any) -> Network:
-    """The network of that name; `net.spec` holds what makes the same again.
+    """Return the network of this name; `build(**net.spec)` creates the same again.
 
     >>> build("mlp", hidden=(5,), input_shape=(1, 2, 2), classes=3)
     mlp(input (1, 2, 2), 3 classes, 43 parameters)
@@ -146,7 +147,7 @@ def build(name: str, device: Device | None = None, **options: Any) -> Network:
 
 def _network(
     name: str,
-    plan: Architecture,
+    architecture: Architecture,
     extra: dict[str, Any],
     input_shape: Shape,
     classes: int,
@@ -155,4 +156,4 @@ def _network(
 ) -> Network:
     if extra["width"] < 4:
         raise UserError(f"width={extra['width']}: must be 4 or more")
-    return assemble(name, plan, Options(tuple(input_shape), classes, **options), device, extra)
+    return assemble(name, architecture, Options(tuple(input_shape), classes, **options), device, extra)

@@ -1,10 +1,11 @@
-"""Nodes, the graph that runs them forward and backward, and the verification of every gradient."""
+"""Nodes, the graph that runs them forward and backward, the compiler, and the verification of every gradient."""
 
 from nl_nodes.compiler import Plan, compile_graph
+from nl_nodes.context import Context
 from nl_nodes.device import Backend, Device, backend_of
 from nl_nodes.errors import DeviceError, ShapeError, UserError
 from nl_nodes.graph import Graph, Pass
-from nl_nodes.node import Context, Node
+from nl_nodes.node import Node
 from nl_nodes.nodes import (
     Add,
     AddConst,

@@ -1,4 +1,4 @@
-"""Cases: the inputs on which a node, layer or loss is verified, declared beside it."""
+"""Cases: the inputs on which a node, layer or loss is verified."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from nl_nodes.typing import Shape
 class Draw:
     """How to draw one input: its shape and the values on which the operation is smooth.
 
-    `domain` is one of "real" (standard normal), "positive" (0.5 to 2), "distinct" (all values well apart, so that no
-    maximum is nearly tied), "away" (at least 0.1 from `point`, so that no kink is near), "labels" (integers below
-    `classes`), "unit" (0.1 to 0.9).
+    `domain` is one of "real" (standard normal), "positive" (0.5 to 2), "distinct" (all values at least 0.1 apart, so
+    that no maximum is nearly tied), "away" (at least 0.1 from `point`, where there may be a kink), "labels" (integers
+    below `classes`), "unit" (0.1 to 0.9).
     """
 
     shape: Shape
@@ -29,12 +29,12 @@ class Case:
     """One verification case.
 
     Attributes:
-        label: what is special about it.
-        build: makes the output node from the input nodes.
+        label: a short description.
+        build: returns the output node for the input nodes.
         draws: how to draw each input; "labels" inputs have no gradient.
-        linear: whether the output is linear in all inputs together, so that the adjoint is exact.
-        zero: numbers of the inputs whose gradient is zero by construction.
-        surrogate: whether the gradient is, on purpose, not the value's own, so that differences of values say nothing.
+        linear: whether the output is linear in all inputs jointly, so that the adjoint test is exact.
+        zero: indices of the inputs whose gradient is zero by construction.
+        surrogate: whether the gradient is deliberately not the derivative, so that finite differences cannot check it.
     """
 
     label: str
@@ -46,30 +46,30 @@ class Case:
 
 
 def real(*shape: int) -> Draw:
-    """Standard normal values."""
+    """Draw standard normal values."""
     return Draw(shape)
 
 
 def positive(*shape: int) -> Draw:
-    """Values from 0.5 to 2."""
+    """Draw values from 0.5 to 2."""
     return Draw(shape, "positive")
 
 
 def distinct(*shape: int) -> Draw:
-    """Values that all differ by 0.1 and more."""
+    """Draw values that differ by at least 0.1."""
     return Draw(shape, "distinct")
 
 
 def away(*shape: int, point: float = 0.0) -> Draw:
-    """Normal values at least 0.1 from `point`."""
+    """Draw normal values at least 0.1 from `point`."""
     return Draw(shape, "away", point=point)
 
 
 def unit(*shape: int) -> Draw:
-    """Values from 0.1 to 0.9, such as probabilities."""
+    """Draw values from 0.1 to 0.9, such as probabilities."""
     return Draw(shape, "unit")
 
 
 def labels(*shape: int, classes: int) -> Draw:
-    """Integer labels from 0 to classes - 1; no gradient."""
+    """Draw integer labels from 0 to `classes - 1`, which have no gradient."""
     return Draw(shape, "labels", classes=classes)

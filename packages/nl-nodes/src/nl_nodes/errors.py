@@ -1,15 +1,15 @@
-"""Errors that a user can act on: one line that names the thing and the fix."""
+"""Errors that a user can act on, each with a message of one line that names the cause and the fix."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """What the user gave cannot be used; the message is one line that says what and how to mend it."""
+    """Invalid input from the user."""
 
 
 class ShapeError(UserError, ValueError):
-    """Shapes that don't fit together; the message holds every shape involved."""
+    """Shapes that don't fit together; the message has every shape involved."""
 
 
 class DeviceError(UserError):
-    """A device that is not there or cannot do what is asked."""
+    """A device that is missing or lacks a feature."""

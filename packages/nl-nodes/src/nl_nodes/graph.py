@@ -1,4 +1,4 @@
-"""The graph: nodes in an order in which each runs once forward and once backward per pass."""
+"""Graphs of nodes, and passes that run them forward and backward."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from nl_nodes.context import Context, WorkerGroup
 from nl_nodes.device.backend import backend_of
 from nl_nodes.errors import ShapeError, UserError
-from nl_nodes.node import Context, Node, WorkerGroup
+from nl_nodes.node import Node
 from nl_nodes.nodes.leaves import Buffer, Constant, Input, Leaf, Parameter
 from nl_nodes.shapes import unbroadcast
 from nl_nodes.typing import Array, Shape
 
 
 class Graph:
-    """The directed acyclic graph that ends in some outputs.
+    """The directed acyclic graph of all nodes that some outputs depend on.
 
     Args:
         outputs: the nodes whose arrays `forward` returns.
-        updates: new values for buffers, computed with each `forward` and stored when it is done.
+        updates: nodes that compute new values of buffers, stored after each `forward`.
 
     Attributes:
-        order: every node, each after its inputs.
-        leaves: the fed and held arrays by name.
-        passes: the index of the next pass, which random nodes use; set it to replay a pass.
+        order: all nodes in topological order.
+        leaves: inputs, parameters and buffers by name.
+        needs: the nodes whose gradient is wanted.
+        passes: the index of the next pass, which seeds random nodes; set it to replay a pass.
 
     Raises:
         UserError: when two leaves share a name.
@@ -49,10 +51,10 @@ class Graph:
         self._last: Pass | None = None
 
     def forward(self, **feeds: Any) -> Any:
-        """Run every node once; return the output, or a tuple where there are several.
+        """Run every node once and return the output, or a tuple of several.
 
         Args:
-            feeds: an array for each input by name; a parameter's or buffer's name replaces its value in this pass.
+            feeds: each input's array by name; a parameter or buffer that is named has this value in this pass.
         """
         self._last = self.run(**feeds)
         self._last.store_updates()
@@ -61,22 +63,22 @@ class Graph:
         return values[0] if len(values) == 1 else values
 
     def backward(self, *dys: Any) -> dict[str, Array]:
-        """The gradients of the last forward pass by leaf name; see `Pass.backward`."""
+        """Return the gradients of the last forward pass by leaf name; see `Pass.backward`."""
         if self._last is None:
             raise UserError("Graph.backward: run forward first")
         return self._last.backward(*dys)
 
     def run(self, **feeds: Any) -> Pass:
-        """One forward pass on its own, which changes neither buffers nor other passes."""
+        """Run one forward pass without storing buffers or counting the pass."""
         return Pass(self, feeds)
 
     def shapes(self, feeds: Mapping[str, Shape]) -> dict[Node, Shape]:
-        """Every node's output shape for inputs of these shapes, without running."""
+        """Infer every node's output shape for inputs of these shapes."""
         shapes: dict[Node, Shape] = {}
         for node in self.order:
             if isinstance(node, Leaf):
                 fed = node.name in feeds and not isinstance(node, Constant)
-                shapes[node] = feeds[node.name] if fed else _held(node).shape
+                shapes[node] = feeds[node.name] if fed else _leaf_value(node).shape
             else:
                 shapes[node] = node.infer(*[shapes[n] for n in node.inputs])
         return shapes
@@ -91,26 +93,26 @@ class Graph:
         return leaves
 
     def _trainable(self) -> set[Node]:
-        """The nodes below which a gradient is wanted."""
+        """Return the nodes that a trainable leaf reaches, so that they need a gradient."""
         found: set[Node] = set()
         for node in self.order:
-            below = any(n in found for n in node.inputs) and not node.constant
-            if below or (isinstance(node, Leaf) and node.trainable):
+            reached = any(n in found for n in node.inputs) and not node.constant
+            if reached or (isinstance(node, Leaf) and node.trainable):
                 found.add(node)
         return found
 
     def _count_uses(self) -> Counter[Node]:
-        """How often each node's array is used in a pass; results and updates are used at its end."""
+        """Count the uses of each node's array in a pass, results and updates included."""
         uses = Counter(n for node in self.order for n in node.inputs)
         uses.update((*self.outputs, *self.updates.values()))
         return uses
 
 
 class Pass:
-    """One forward pass of a graph and what its backward needs.
+    """One forward pass of a graph, with the state for its backward pass.
 
     Attributes:
-        results: the outputs' arrays, the caller's own.
+        results: copies of the outputs' arrays.
         updates: the new values of the buffers.
     """
 
@@ -125,7 +127,7 @@ class Pass:
         self._contexts: dict[Node, Context] = {}
         self._shapes: dict[Node, Shape] = {}
         values = self._run(feeds)
-        # Copies: what is handed out must alias neither an input nor what backward keeps.
+        # Copies: results must alias neither inputs nor arrays saved for backward.
         self.results = tuple(values[node].copy() for node in graph.outputs)
         self.updates = {buffer: values[node] for buffer, node in graph.updates.items()}
 
@@ -148,7 +150,7 @@ class Pass:
 
     def _leaf(self, leaf: Leaf, feeds: Mapping[str, Any]) -> Array:
         fed = leaf.name in feeds and not isinstance(leaf, Constant)
-        array = self.backend.array(feeds[leaf.name] if fed else _held(leaf))
+        array = self.backend.array(feeds[leaf.name] if fed else _leaf_value(leaf))
         if leaf.shape is not None and tuple(array.shape) != leaf.shape:
             raise ShapeError(f"{leaf!r} must have shape {leaf.shape}, got {tuple(array.shape)}")
         return array
@@ -183,10 +185,10 @@ class Pass:
             buffer.value[...] = value
 
     def backward(self, *dys: Any) -> dict[str, Array]:
-        """The gradients of inputs and parameters by name, new arrays each time.
+        """Return the gradients of inputs and parameters by name, as new arrays.
 
         Args:
-            dys: the upstream gradient of each output, in the outputs' order; None, or leaving it out, for none.
+            dys: the upstream gradient of each output, in order; None or a missing one counts as zero.
         """
         grads = self._seed(dys)
         for node in reversed(self.graph.order):
@@ -217,28 +219,28 @@ class Pass:
             _accumulate(grads, n, dx)
 
     def _leaf_gradient(self, leaf: Leaf, grads: dict[Node, Array]) -> Array:
-        # A copy: what comes back must alias neither the upstream gradient nor another leaf's.
+        # A copy: a gradient must alias neither the upstream gradient nor another leaf's.
         if leaf in grads:
             return grads[leaf].copy()
         return self.backend.xp.zeros(self._shapes[leaf], dtype=self.results[0].dtype)
 
 
 def topological_order(outputs: Iterable[Node]) -> tuple[Node, ...]:
-    """Every node from which an output can be reached, each after its inputs, found without recursion."""
+    """Return all nodes that the outputs depend on, each after its inputs, without recursion."""
     order: dict[Node, None] = {}
     for output in outputs:
         stack = [output]
         while stack:
             node = stack[-1]
-            waiting = [n for n in node.inputs if n not in order]
-            if waiting:
-                stack.extend(reversed(waiting))
+            pending = [n for n in node.inputs if n not in order]
+            if pending:
+                stack.extend(reversed(pending))
             else:
                 order[stack.pop()] = None
     return tuple(order)
 
 
-def _held(leaf: Leaf) -> Array:
+def _leaf_value(leaf: Leaf) -> Array:
     if leaf.value is None:
         raise UserError(f"the graph's input {leaf.name!r} is not fed")
     return leaf.value

@@ -1,6 +1,6 @@
-"""What this machine and its system offer: cores, memory, locks. The only place that asks.
+"""Queries of the operating system: cores, memory, locks.
 
-A system that lacks a call (macOS, Windows) gets what is nearest, or nothing where nothing stands for it.
+Where a system lacks a call (macOS, Windows), the nearest substitute is used, or the call has no effect.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB")
 
 
 def cores() -> list[int]:
-    """The numbers of the cores on which this process may run; empty where the system binds none."""
+    """Return the cores on which this process may run; empty where the system has no CPU affinity."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
-def bind(numbers: Sequence[int]) -> None:
-    """Let this thread run on these cores alone, where the system can."""
+def pin(numbers: Sequence[int]) -> None:
+    """Pin this thread to these cores, where the system has CPU affinity."""
     if numbers and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, numbers)
 
 
-def let_others_run() -> None:
-    """Give this thread's core to others that wait for it."""
+def yield_core() -> None:
+    """Let other threads that wait for this thread's core run."""
     if hasattr(os, "sched_yield"):
         os.sched_yield()
     else:
@@ -46,12 +46,12 @@ def let_others_run() -> None:
 
 
 def cpu_count(root: Path = ROOT) -> int:
-    """How many cores this process has: those it may run on, as far as its container's CPU quota goes.
+    """Return the number of cores of this process: those it may run on, limited by its container's CPU quota.
 
-    A part of a core counts as none: a worker on it would be stopped while the others wait for it.
+    A fraction of a core is rounded down: a worker on it would be throttled while the others wait.
 
     Args:
-        root: the folder under which `proc` and the control groups are found.
+        root: the folder that contains `proc` and the control groups.
     """
     quotas = [quota for folder in _control_groups(root, "cpu") if (quota := _quota(folder)) is not None]
     return max(1, int(min([len(cores()) or os.cpu_count() or 1, *quotas])))
@@ -59,7 +59,7 @@ def cpu_count(root: Path = ROOT) -> int:
 
 @cache
 def memory(root: Path = ROOT) -> int | None:
-    """How many bytes this process can have: the machine's memory, or its container's limit; None where untold."""
+    """Return the bytes of memory of this machine or its container's limit; None where unknown."""
     limits = [limit for folder in _control_groups(root, "memory") if (limit := _memory_limit(folder)) is not None]
     with suppress(AttributeError, ValueError, OSError):
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -67,16 +67,18 @@ def memory(root: Path = ROOT) -> int | None:
 
 
 def refuse_beyond_memory(needed: int, what: str, fix: str) -> None:
-    """Raise a `UserError` where something needs more bytes than this process can have: `what` needs so many, `fix`."""
-    most = memory()
-    if most is not None and needed > most:
-        raise UserError(f"{what} needs {told_bytes(needed)} of memory, of which there are {told_bytes(most)}: {fix}")
+    """Raise a `UserError` that names `what` and `fix` where `needed` bytes exceed this process's memory."""
+    available = memory()
+    if available is not None and needed > available:
+        raise UserError(
+            f"{what} needs {format_bytes(needed)} of memory, of which there are {format_bytes(available)}: {fix}"
+        )
 
 
-def told_bytes(count: int) -> str:
-    """A number of bytes in the unit that suits it.
+def format_bytes(count: int) -> str:
+    """Format a number of bytes in the largest fitting unit.
 
-    >>> told_bytes(3 * 2**39)
+    >>> format_bytes(3 * 2**39)
     '1.5 TiB'
     """
     power = min(max(count.bit_length() - 1, 0) // 10, len(UNITS) - 1)
@@ -84,16 +86,16 @@ def told_bytes(count: int) -> str:
 
 
 def can_share_memory() -> bool:
-    """Whether processes can see the same memory: behind a file descriptor, sent over a socket."""
+    """Return whether processes can share memory by sending its file descriptor over a socket."""
     return hasattr(os, "memfd_create") and hasattr(socket, "send_fds") and hasattr(socket, "AF_UNIX")
 
 
 @contextmanager
 def locked(folder: Path, wait: bool) -> Iterator[None]:
-    """Hold a folder that other processes hold by this function too; where there are no such locks, nobody is kept out.
+    """Lock a folder against other processes that use this function; no effect on systems without file locks.
 
     Raises:
-        BlockingIOError: where another process has it and `wait` is false.
+        BlockingIOError: where another process holds the lock and `wait` is false.
     """
     if fcntl is None:
         yield
@@ -107,7 +109,7 @@ def locked(folder: Path, wait: bool) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's names to the disk, where the system opens folders."""
+    """Flush a folder's entries to disk, where the system can open folders."""
     if fcntl is None:
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -118,11 +120,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def _control_groups(root: Path, controller: str) -> Iterator[Path]:
-    """The folders of the control groups, of both versions, that this process is in, its own and those above it.
+    """Yield the folders of this process's control groups and their ancestors, of cgroup versions 1 and 2.
 
     Source: the Linux manual, cgroups(7) and proc_pid_mountinfo(5).
     """
-    own: dict[str, str] = {}  # the group's path by controller; that of version 2, which has one tree, by ""
+    own: dict[str, str] = {}  # the group's path by controller; version 2 has a single hierarchy, ""
     for line in _lines(root / "proc/self/cgroup"):
         controllers, _, path = line.partition(":")[2].partition(":")
         own.update(dict.fromkeys(controllers.split(","), path))
@@ -133,14 +135,14 @@ def _control_groups(root: Path, controller: str) -> Iterator[Path]:
         if of not in own or (of and of not in system.split(" ")[-1].split(",")) or len(fields) < 5:
             continue
         top, mounted = fields[3], root / fields[4].lstrip("/")
-        # In a container that sees its host's paths, they may lead out of what is mounted there: then all is at its top.
+        # A container that sees its host's paths may lack the group's below the mount: then the mount is the group.
         group = PurePosixPath(own[of])
         inside = group.relative_to(top) if group.is_relative_to(top) else PurePosixPath()
         yield from (mounted / step for step in (inside, *inside.parents) if ".." not in step.parts)
 
 
 def _quota(folder: Path) -> float | None:
-    """How many cores a control group may use, None for no limit."""
+    """Return the CPU quota of a control group in cores, None for no limit."""
     found = _numbers(folder / "cpu.max") or [
         *_numbers(folder / "cpu.cfs_quota_us"),
         *_numbers(folder / "cpu.cfs_period_us"),
@@ -154,7 +156,7 @@ def _memory_limit(folder: Path) -> int | None:
 
 
 def _numbers(path: Path) -> list[int]:
-    """The whole numbers in a file; none where there is no such file, or it says "max"."""
+    """Return the integers in a file; none where it is missing or says "max"."""
     words = " ".join(_lines(path)).split()
     return [int(word) for word in words] if all(re.fullmatch(r"-?\d+", word) for word in words) else []
 

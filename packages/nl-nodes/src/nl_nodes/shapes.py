@@ -1,4 +1,4 @@
-"""Shapes and axes: the small arithmetic that nodes share."""
+"""Shape and axis arithmetic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nl_nodes.typing import Array, Axis, Shape
 
 
 def normalise(axis: Axis, ndim: int) -> tuple[int, ...]:
-    """The axes as sorted non-negative numbers; None means all.
+    """Return the axes as sorted non-negative indices; None means all.
 
     >>> normalise((-1, 0), 3)
     (0, 2)
@@ -24,7 +24,7 @@ def normalise(axis: Axis, ndim: int) -> tuple[int, ...]:
 
 
 def reduced(shape: Shape, axes: tuple[int, ...], keepdims: bool) -> Shape:
-    """The shape after a reduction over these (normalised) axes.
+    """Return the shape after a reduction over these (normalised) axes.
 
     >>> reduced((2, 3, 4), (0, 2), keepdims=True)
     (1, 3, 1)
@@ -35,7 +35,7 @@ def reduced(shape: Shape, axes: tuple[int, ...], keepdims: bool) -> Shape:
 
 
 def broadcast(*shapes: Shape) -> Shape:
-    """The common shape of a broadcast; raises ValueError where there is none.
+    """Return the broadcast shape; raise `ValueError` where there is none.
 
     >>> broadcast((4, 1), (3,))
     (4, 3)
@@ -53,7 +53,7 @@ def _common(sizes: tuple[int, ...]) -> int:
 
 
 def unbroadcast(array: Array, shape: Shape) -> Array:
-    """Sum a gradient of a broadcast shape back to the shape that was broadcast."""
+    """Sum a gradient of a broadcast shape to the shape before broadcasting."""
     if array.shape == shape:
         return array
     lead = array.ndim - len(shape)
@@ -62,5 +62,5 @@ def unbroadcast(array: Array, shape: Shape) -> Array:
 
 
 def size(shape: Shape) -> int:
-    """The number of elements."""
+    """Return the number of elements."""
     return math.prod(shape)

@@ -1,8 +1,8 @@
-"""Deferred signals: a section of code that no signal handler cuts in two."""
+"""Deferral of signal handlers over a section of code."""
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # `signal` without its conversion to enums, which takes ten times as long
+import _signal  # type: ignore[import-not-found]  # `signal` without its conversion to enums, ten times as fast
 import os
 import signal
 import threading
@@ -15,16 +15,16 @@ SIGNALS = tuple(
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGUSR1", "SIGUSR2", "SIGBREAK")
     if hasattr(signal, name)
 )
-"""The signals whose handlers may raise an exception, as far as they are there."""
+"""The signals of this system whose handlers may raise an exception."""
 
 Handler = Callable[[int, FrameType | None], Any]
 
 
 class DeferSignals:
-    """A `with` block after which Python's signal handlers run, instead of inside it.
+    """A `with` block that defers Python's signal handlers to its end.
 
-    So Ctrl-C finds the block's work finished or, where it comes before, not begun. Python runs handlers in the main
-    thread alone; in other threads, and inside another such block, this does nothing.
+    Ctrl-C can therefore not interrupt the block half-way. Python runs handlers only in the main thread; in other
+    threads, and inside another such block, this does nothing.
 
     >>> import signal
     >>> try:
@@ -49,7 +49,7 @@ class DeferSignals:
                 original = handler.handler if isinstance(handler, _Deferrable) else handler
                 _signal.signal(number, _Deferrable(original))
                 self._handlers[number] = original
-        # Last: a signal that comes earlier ends the entering, and the handlers left behind do what the originals do.
+        # Last: a signal before this line aborts `__enter__`, and the installed handlers then act as the originals.
         DeferSignals.active = bool(self._handlers)
 
     def __exit__(
@@ -65,7 +65,7 @@ class DeferSignals:
 
 
 class _Deferrable:
-    """A signal handler that waits while signals are deferred, and does what the original does at any other time."""
+    """A signal handler that is deferred inside the block and calls the original outside of it."""
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
@@ -78,7 +78,7 @@ class _Deferrable:
 
 
 def _run_pending() -> None:
-    """Run the handlers of all signals that came, also where one of them raises."""
+    """Run the handlers of all deferred signals, even if one of them raises."""
     if DeferSignals.pending:
         number, (handler, frame) = DeferSignals.pending.popitem()
         try:
@@ -87,11 +87,11 @@ def _run_pending() -> None:
             _run_pending()
 
 
-def _run_handlers_again() -> None:
-    """In a forked child: the thread that deferred signals is not here."""
+def _reset_after_fork() -> None:
+    """Stop deferring in a forked child, which lacks the thread that deferred the signals."""
     DeferSignals.active = False
     DeferSignals.pending.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_run_handlers_again)
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,4 +1,4 @@
-"""Where things lie: the repository, the folder of all output, the user's cache folder for data sets."""
+"""Paths: the repository root, the output folder, the user's cache folder for data sets."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from nl_nodes import UserError
 
 ROOT = Path(__file__).resolve().parents[4]
-OUTPUT = "NL_OUTPUT"  # the variable that names another folder for all output
+OUTPUT = "NL_OUTPUT"  # environment variable: another folder for all output
 
 
 def cache_folder() -> Path:
-    """The user's cache folder of this project (`$XDG_CACHE_HOME/node-layer-network`); it need not exist yet."""
+    """Return this project's folder in the user's cache (`$XDG_CACHE_HOME/node-layer-network`); it may not exist yet."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "node-layer-network"
 
 
 def output_root() -> Path:
-    """The folder that all output goes to.
+    """Return the folder for all output.
 
-    That is `$NL_OUTPUT`, else the repository's root, else, where the packages are installed without a repository, the
-    working directory.
+    This is `$NL_OUTPUT` if set, else the repository root, or the working directory if the packages are installed
+    without a repository.
     """
     given = os.environ.get(OUTPUT)
     if given:
@@ -35,10 +35,10 @@ def output_root() -> Path:
 
 
 def output_folder(*names: str) -> Path:
-    """The output root's folder of that name, made where it is missing.
+    """Return a subfolder of the output root, creating it if needed.
 
     Raises:
-        UserError: when it cannot be written.
+        UserError: if it is not writable.
     """
     folder = output_root().joinpath(*names)
     try:
@@ -49,8 +49,8 @@ def output_folder(*names: str) -> Path:
 
 
 @contextmanager
-def leaving(what: str, *names: str) -> Iterator[Path]:
-    """A folder for what a script leaves beside its result; where no output can be written it is said to be missing."""
+def optional_output(what: str, *names: str) -> Iterator[Path]:
+    """Yield a folder for a script's extra files; without a writable output folder, warn and discard the files."""
     try:
         folder = output_folder("outputs", *names)
     except UserError as error:
@@ -63,12 +63,12 @@ def leaving(what: str, *names: str) -> Iterator[Path]:
 
 
 def make_writable(folder: Path) -> None:
-    """Make a folder where it is missing, and write to it; raises `OSError` when that fails."""
+    """Create a folder if needed and write a test file to it; raise `OSError` if that fails."""
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(dir=folder):  # permission bits do not tell of read-only file systems, nor bind root
+    with TemporaryFile(dir=folder):  # permission bits say nothing about read-only file systems, and do not limit root
         pass
 
 
-@cache  # so that a relative path means the same folder after the process changed its working directory
+@cache  # so that a relative path keeps its meaning if the working directory changes
 def _absolute(path: str) -> Path:
     return Path(path).expanduser().absolute()

@@ -1,4 +1,4 @@
-"""What a terminal or pipe can show: characters that its encoding lacks give way to others that read alike."""
+"""Output to terminals and pipes with a limited encoding: unencodable characters become similar ASCII."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import io
 import sys
 from unicodedata import normalize
 
-HANDLER = "nl-alike"
-ALIKE = {"±": "+/-", "×": "x", "÷": "/", "µ": "u", "μ": "u", "→": "->", "≤": "<=", "≥": ">=", "λ": "lambda"} | {
+HANDLER = "nl-ascii"
+ASCII_FORMS = {"±": "+/-", "×": "x", "÷": "/", "µ": "u", "μ": "u", "→": "->", "≤": "<=", "≥": ">=", "λ": "lambda"} | {
     **dict.fromkeys("–—−─━╴╶╸╺═", "-"),
     **dict.fromkeys("│┃║", "|"),
     **dict.fromkeys("┌┐└┘├┤┬┴┼┏┓┗┛┡┩╇╈╋┳┻┣┫╭╮╰╯", "+"),
@@ -17,30 +17,30 @@ ALIKE = {"±": "+/-", "×": "x", "÷": "/", "µ": "u", "μ": "u", "→": "->", "
 }  # fmt: skip
 
 
-def show_what_it_can() -> None:
-    """Let the standard streams of this process replace what they cannot encode, where they would raise."""
+def replace_unencodable() -> None:
+    """Make the standard streams replace characters that they cannot encode instead of raising."""
     codecs.register_error(HANDLER, _replace)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=HANDLER)
 
 
-def alike(text: str) -> str:
-    """The text in ASCII: as it reads where that is known, without its accents, else as escapes.
+def to_ascii(text: str) -> str:
+    """Return text in ASCII: similar characters where listed, accents stripped, escapes otherwise.
 
-    >>> alike("0.95 ± 0.01 é")
+    >>> to_ascii("0.95 ± 0.01 é")
     '0.95 +/- 0.01 e'
     """
-    return "".join(map(_alike, text))
+    return "".join(map(_character_to_ascii, text))
 
 
-def _alike(character: str) -> str:
-    if character in ALIKE:
-        return ALIKE[character]
+def _character_to_ascii(character: str) -> str:
+    if character in ASCII_FORMS:
+        return ASCII_FORMS[character]
     plain = normalize("NFKD", character).encode("ascii", "ignore")
     return (plain or character.encode("ascii", "backslashreplace")).decode()
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
-    return alike(error.object[error.start : error.end]), error.end
+    return to_ascii(error.object[error.start : error.end]), error.end

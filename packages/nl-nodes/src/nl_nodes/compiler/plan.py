@@ -1,4 +1,4 @@
-"""The plan: a graph for one shape of inputs as flat lists of calls on prebuilt views of one arena."""
+"""The plan: a graph compiled to flat lists of calls on preallocated arrays, for one shape of inputs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from nl_nodes.compiler.lower.lower import Lowering
 from nl_nodes.compiler.lower.memory import record_use
 from nl_nodes.compiler.rewrite.engine import rewrite
 from nl_nodes.compiler.rewrite.rules import RULES
+from nl_nodes.context import NotShardable
 from nl_nodes.errors import DeviceError
 from nl_nodes.graph import Graph
-from nl_nodes.node import NotShardable
 from nl_nodes.runtime import Executor
 from nl_nodes.shapes import size
 from nl_nodes.signals import DeferSignals
@@ -24,19 +24,19 @@ from nl_nodes.typing import Shape
 
 
 class Plan:
-    """A graph, compiled for inputs of one shape.
+    """A graph compiled for inputs of one shape: lowered, its memory planned, and its calls bound to one arena.
 
     Args:
-        graph: what is run.
+        graph: the graph, rewritten by the rules or not.
         feeds: shape and dtype of each input.
-        samples: the inputs whose first axis is that of the samples, which the workers share.
-        gradients: arrays that take the leaves' gradients, where those are wanted; the upstream gradient is 1.
-        team: who does the work.
+        batched: the inputs whose first axis is the batch axis, which the workers share.
+        gradients: arrays that receive the leaves' gradients, where those are wanted; the upstream gradient is 1.
+        executor: runs the calls.
 
     Attributes:
-        graph: what is run.
-        calls: each worker's calls; run in order, they are the pass.
-        owners: for which node each of them is, and in which direction.
+        graph: the graph.
+        calls: each worker's calls, in order.
+        owners: the node and direction of each call.
         size: bytes of the arena.
         grads: the leaves' gradients, valid until the next pass.
     """
@@ -51,43 +51,41 @@ class Plan:
     ) -> None:
         self.executor, self.graph = executor, graph
         lowered = lower(graph, feeds, batched, gradients, executor.count)
-        for worker, tape in enumerate(lowered.tapes):
-            rounds = accumulate(name == "barrier" for name, _ in tape.calls)
-            for number, ((_, args), round_) in enumerate(zip(tape.calls, rounds, strict=True)):
-                for array in args:
-                    if isinstance(array, np.ndarray):
-                        record_use(lowered.memory, worker, number, round_, array)
-        arena = Arena(lowered.memory, executor)
+        arena = plan_memory(lowered, executor)
         self.size = arena.size
+        self._relocate(lowered, arena)
+
+    def _relocate(self, lowered: Lowering, arena: Arena) -> None:
+        """Relocate all arrays to the arena, and load the calls into the executor."""
         self.calls = [[arena.relocate_call(call) for call in tape.calls] for tape in lowered.tapes]
         self.owners = [tape.owners for tape in lowered.tapes]
-        self._loaded = executor.load(self.calls)
+        self._loaded = self.executor.load(self.calls)
         self._inputs = {name: arena.relocate(array) for name, array in lowered.inputs.items()}
         self._results = tuple(arena.relocate(array) for array in lowered.results)
         self._updates = {buffer: arena.relocate(array) for buffer, array in lowered.updates.items()}
         self.grads = {name: arena.relocate(array) for name, array in lowered.grads.items()}
 
     def run(self, feeds: Mapping[str, Any], pass_index: int, loaded: Any = None) -> tuple[Any, ...]:
-        """One pass; the results are the caller's own, the gradients stay valid until the next pass.
+        """Run one pass and return copies of the results; `grads` is valid until the next pass.
 
         Args:
             feeds: an array for each input.
-            pass_index: which pass this is, for random nodes.
-            loaded: what the team runs in place of the plan's own lists, such as these with clocks in them.
+            pass_index: the number of the pass, for random nodes.
+            loaded: calls, loaded by the executor, to run in place of the plan's own, such as these with clocks.
 
         Raises:
-            DeviceError: in a fork of the process that compiled it, whose workers and memory it uses.
+            DeviceError: in a fork of the process that compiled the plan: workers and memory are that process's.
         """
         if self.executor.process != os.getpid():
             raise DeviceError("this plan belongs to the process that forked this one: compile the graph again")
         with self.executor.lock, DeferSignals():
-            for name, place_ in self._inputs.items():
-                np.copyto(place_, feeds[name])
+            for name, array in self._inputs.items():
+                np.copyto(array, feeds[name])
             self.executor.run(self._loaded if loaded is None else loaded, pass_index)
             return tuple(result.copy() for result in self._results)
 
     def store_updates(self) -> None:
-        """Write the new values of the buffers."""
+        """Write the new values into the buffers."""
         for buffer, value in self._updates.items():
             buffer.value[...] = value
 
@@ -99,10 +97,9 @@ def compile_graph(
     gradients: Mapping[str, Any] | None,
     executor: Executor,
 ) -> Plan:
-    """The plan of a graph that the rules have rewritten; the arguments are those of `Plan`.
+    """Rewrite a graph and return its plan; the arguments are those of `Plan`.
 
-    Where an array is empty there is nothing to gain, and a rule may count on a first sample or channel: such a graph is
-    run as it is.
+    A graph with an empty array is not rewritten: nothing is gained, and rules may assume a first sample or channel.
     """
     shapes = graph.shapes({name: shape for name, (shape, _) in feeds.items()}).values()
     return Plan(rewrite(graph, RULES) if all(map(size, shapes)) else graph, feeds, batched, gradients, executor)
@@ -115,9 +112,20 @@ def lower(
     gradients: Mapping[str, Any] | None,
     workers: int,
 ) -> Lowering:
-    """The recording for all workers, or for one where the samples are too few or cannot be shared."""
+    """Lower a graph for all workers, or for one where the batch is smaller than their number or cannot be split."""
     batch = min((feeds[name][0][0] for name in batched), default=0)
     try:
         return Lowering(graph, feeds, batched, workers if batch >= workers else 1, gradients)
     except NotShardable:
         return Lowering(graph, feeds, batched, 1, gradients)
+
+
+def plan_memory(lowered: Lowering, executor: Executor) -> Arena:
+    """Record the live range of every block, then lay the blocks out in an arena."""
+    for worker, tape in enumerate(lowered.tapes):
+        rounds = accumulate(name == "barrier" for name, _ in tape.calls)
+        for number, ((_, args), round_) in enumerate(zip(tape.calls, rounds, strict=True)):
+            for array in args:
+                if isinstance(array, np.ndarray):
+                    record_use(lowered.memory, worker, number, round_, array)
+    return Arena(lowered.memory, executor)

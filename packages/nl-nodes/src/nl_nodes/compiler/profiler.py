@@ -1,8 +1,7 @@
-"""What each node of a graph costs, forward and backward: time, floating-point operations and bytes.
+"""The profiler: time, floating-point operations and bytes of each node, forward and backward.
 
-A plan is a list of calls, each of them recorded for some node; to profile it, the same list runs with a clock between
-one node's calls and the next one's. So what is measured is the step itself, by all its workers, and costs nothing when
-nobody asks.
+A plan is profiled by running its own calls with a clock call between those of one node and the next: the step itself
+is measured, on all workers, and a plan that is not profiled pays nothing.
 """
 
 from __future__ import annotations
@@ -20,30 +19,31 @@ import numpy as np
 from nl_nodes.compiler.fused import Conv
 from nl_nodes.compiler.fused.conv.node import tiles_for
 from nl_nodes.compiler.lower.lower import Lowering
-from nl_nodes.compiler.lower.trace import Call, Owner
+from nl_nodes.compiler.lower.trace import Owner
 from nl_nodes.compiler.plan import Plan
 from nl_nodes.graph import Graph, Pass
 from nl_nodes.node import Node
 from nl_nodes.nodes.leaves import Leaf
+from nl_nodes.runtime.call import Call
 from nl_nodes.typing import Array
 
 MOVES = ("copyto", "random_bits", "barrier")
-"""Calls that compute nothing with floating-point numbers."""
+"""Calls without floating-point operations."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one node costs in one direction.
+    """The cost of one node in one direction.
 
     Attributes:
-        path: its layer, what it is there, and a number where a layer has several: "Convolution 3/Conv".
-        kind: the node's class; of what the workers do to add up their gradients, "Total".
+        path: its layer and class, and a number where a layer has several: "Convolution 3/Conv".
+        kind: the node's class; "Total" for the reduction of gradients over the workers.
         direction: "forward" or "backward".
-        seconds: of a worker, the mean of all; so all rows together make the step, waiting for each other included.
-        flops: floating-point operations of all workers: 2 m n k of a matrix product, else one for each element.
-        bytes: read and written by all workers' calls, whether or not they came from a cache.
+        seconds: mean over the workers; all rows add up to the step, barriers included.
+        flops: floating-point operations of all workers: 2 m n k for a matrix product, else one per element.
+        bytes: read and written by the calls of all workers, cached or not.
         calls: of all workers.
-        way: how a convolution is calculated, else empty.
+        algorithm: the algorithm of a convolution, else empty.
     """
 
     path: str
@@ -53,46 +53,45 @@ class Row:
     flops: int
     bytes: int
     calls: int
-    way: str = ""
+    algorithm: str = ""
 
 
 Sums = dict[Owner, Any]
 
 
 def profile(plan: Plan, feeds: Mapping[str, Any], pass_index: int = 0, repeats: int = 5) -> list[Row]:
-    """What each node of a plan costs that has any calls, in the order of the graph.
+    """Return the cost of each node of a plan that has any calls, in the order of the graph.
 
     Args:
-        plan: what runs; its results and gradients are then those of this pass.
+        plan: the plan; its results and gradients become those of this pass.
         feeds: an array for each input.
-        pass_index: which pass this is, for random nodes.
-        repeats: how often it is run, after once for nothing; the median counts.
+        pass_index: the number of the pass, for random nodes.
+        repeats: timed runs, after one warm-up; their median counts.
     """
-    runs = [[(owner, len(list(calls))) for owner, calls in groupby(owners)] for owners in plan.owners]
-    stamps = [plan.executor.memory(8 * (len(one) + 1)).view(np.float64) for one in runs]
-    loaded = plan.executor.load([_clocked(*one) for one in zip(plan.calls, runs, stamps, strict=True)])
+    segments = [[(owner, len(list(calls))) for owner, calls in groupby(owners)] for owners in plan.owners]
+    stamps = [plan.executor.memory(8 * (len(of_worker) + 1)).view(np.float64) for of_worker in segments]
+    loaded = plan.executor.load(list(map(_clocked, plan.calls, segments, stamps)))
     times = []
     for _ in range(repeats + 1):
         plan.run(feeds, pass_index, loaded)
-        times.append([np.diff(one) for one in stamps])
+        times.append([np.diff(of_worker) for of_worker in stamps])
     seconds: Sums = defaultdict(float)
-    for worker, one in enumerate(runs):
-        for number, (owner, _) in enumerate(one):
-            seconds[owner] += float(np.median([run[worker][number] for run in times[1:]])) / len(runs)
+    for worker, of_worker in enumerate(segments):
+        for number, (owner, _) in enumerate(of_worker):
+            seconds[owner] += float(np.median([run[worker][number] for run in times[1:]])) / len(segments)
     return _rows(plan.graph, seconds, _costs(plan.calls, plan.owners))
 
 
 def profile_reference(graph: Graph, feeds: Mapping[str, Any], repeats: int = 5) -> list[Row]:
-    """What each node of a graph costs in the reference execution, the upstream gradient being 1.
+    """Return the cost of each node of a graph in the reference execution, for an upstream gradient of 1.
 
-    The operations and bytes are those of the node's own lines as a plan of this very graph would record them; what
-    NumPy does for memory is in the time.
+    Operations and bytes are those of a plan of the graph without rewriting; the time includes NumPy's allocations.
     """
     times = []
     for _ in range(repeats + 1):
-        done = _TimedPass(graph, feeds)
-        done.backward(done.backend.xp.ones(done.results[0].shape, dtype=done.results[0].dtype))
-        times.append(done.seconds)
+        timed = _TimedPass(graph, feeds)
+        timed.backward(timed.backend.xp.ones(timed.results[0].shape, dtype=timed.results[0].dtype))
+        times.append(timed.seconds)
     shapes = {name: (array.shape, array.dtype) for name, array in feeds.items()}
     tape = Lowering(graph, shapes, frozenset(), 1, {}).tapes[0]
     costs = _costs([tape.calls], [tape.owners])
@@ -100,7 +99,7 @@ def profile_reference(graph: Graph, feeds: Mapping[str, Any], repeats: int = 5) 
 
 
 def cost(call: Call) -> tuple[int, int]:
-    """The floating-point operations of one call and the bytes that it reads and writes."""
+    """Return the floating-point operations of a call, and the bytes that it reads and writes."""
     name, args = call
     moved = sum(_touched(a) for a in args if isinstance(a, np.ndarray))
     if name in MOVES:
@@ -111,7 +110,7 @@ def cost(call: Call) -> tuple[int, int]:
 
 
 class _TimedPass(Pass):
-    """A pass of the reference that takes each node's time."""
+    """A pass of the reference that times each node."""
 
     def __init__(self, graph: Graph, feeds: Mapping[str, Any]) -> None:
         self.seconds: dict[Owner, float] = {}
@@ -129,25 +128,25 @@ class _TimedPass(Pass):
         self.seconds[node, "backward"] = perf_counter() - begun
 
 
-def _clocked(calls: Sequence[Call], runs: Sequence[tuple[Owner, int]], stamps: Any) -> list[Call]:
-    """The calls with a look at the clock before each run of one owner's, and at the end."""
-    found: list[Call] = []
-    at = 0
-    for number, (_, count) in enumerate(runs):
-        found += [("clock", (stamps[number : number + 1],)), *calls[at : at + count]]
-        at += count
-    return [*found, ("clock", (stamps[len(runs) :],))]
+def _clocked(calls: Sequence[Call], segments: Sequence[tuple[Owner, int]], stamps: Any) -> list[Call]:
+    """Insert a clock call before each segment of one owner's calls, and at the end."""
+    clocked: list[Call] = []
+    start = 0
+    for number, (_, count) in enumerate(segments):
+        clocked += [("clock", (stamps[number : number + 1],)), *calls[start : start + count]]
+        start += count
+    return [*clocked, ("clock", (stamps[len(segments) :],))]
 
 
 def _costs(calls: Sequence[Sequence[Call]], owners: Sequence[Sequence[Owner]]) -> Sums:
-    """Operations, bytes and calls of each owner, of all workers."""
-    found: Sums = defaultdict(lambda: (0, 0, 0))
-    for one, whose in zip(calls, owners, strict=True):
-        for call, owner in zip(one, whose, strict=True):
-            flops, moved, count = found[owner]
-            more, bytes_ = cost(call)
-            found[owner] = (flops + more, moved + bytes_, count + 1)
-    return found
+    """Return operations, bytes and calls of each owner, summed over the workers."""
+    costs: Sums = defaultdict(lambda: (0, 0, 0))
+    for worker_calls, worker_owners in zip(calls, owners, strict=True):
+        for call, owner in zip(worker_calls, worker_owners, strict=True):
+            flops, moved, count = costs[owner]
+            call_flops, call_moved = cost(call)
+            costs[owner] = (flops + call_flops, moved + call_moved, count + 1)
+    return costs
 
 
 def _rows(graph: Graph, seconds: Mapping[Owner, float], costs: Sums) -> list[Row]:
@@ -158,32 +157,32 @@ def _rows(graph: Graph, seconds: Mapping[Owner, float], costs: Sums) -> list[Row
                 kind = "Total" if node is None else type(node).__name__
                 flops, moved, calls = costs[node, direction]
                 time = seconds[node, direction]
-                rows.append(Row(paths[node], kind, direction, time, flops, moved, calls, _way(node)))
+                rows.append(Row(paths[node], kind, direction, time, flops, moved, calls, _algorithm(node)))
     return rows
 
 
 def names(graph: Graph) -> dict[Node | None, str]:
-    """What each node is called: a leaf by its name, others by layer and kind; of the same, the second with a 2."""
-    found: dict[Node | None, str] = {None: "gradients of all workers"}
-    seen: Counter[str] = Counter()
+    """Return a unique name for each node: a leaf's own, else layer and class, numbered from the second on."""
+    unique: dict[Node | None, str] = {None: "gradients of all workers"}
+    counts: Counter[str] = Counter()
     for node in graph.order:
         name = node.name if isinstance(node, Leaf) else "/".join(filter(None, (node.path, type(node).__name__)))
-        seen[name] += 1
-        found[node] = name if seen[name] == 1 else f"{name} {seen[name]}"
-    return found
+        counts[name] += 1
+        unique[node] = name if counts[name] == 1 else f"{name} {counts[name]}"
+    return unique
 
 
-def _way(node: Node | None) -> str:
+def _algorithm(node: Node | None) -> str:
     if not isinstance(node, Conv):
         return ""
     kernels = node.inputs[1].shape
-    assert kernels is not None  # the rule that made it has seen it
+    assert kernels is not None  # the rule that made the node requires it
     tiles = tiles_for(node.size, kernels, node.pad, node.stride)
-    return "columns" if tiles is None else tiles.name
+    return "im2col" if tiles is None else tiles.name
 
 
 def _touched(array: Any) -> int:
-    """Bytes of an array; along an axis on which it stands still, it is read once."""
+    """Return the bytes that an array spans; a broadcast axis (stride 0) is read once."""
     count = 1
     for n, stride in zip(array.shape, array.strides, strict=True):
         count *= n if stride else 1

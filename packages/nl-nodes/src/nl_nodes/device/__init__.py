@@ -1,4 +1,4 @@
-"""Where arrays live and who computes with them."""
+"""Devices: array libraries, precision and workers."""
 
 from nl_nodes.device.backend import Backend, backend_of, backends
 from nl_nodes.device.device import Device

@@ -1,4 +1,4 @@
-"""A backend is an array library: NumPy on the CPU, CuPy on a GPU. All that differs between them is behind it."""
+"""Backends: array libraries behind one interface, NumPy on the CPU and CuPy on a GPU."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from nl_nodes.typing import Array, Namespace
 
 
 class Backend(ABC):
-    """An array library with what its arrays are, how they come and go, and where its random words come from.
+    """An array library: its functions, conversion to and from its arrays, and its random generator.
 
     Attributes:
-        xp: its module of array functions.
-        block: how many values to work on at a time, so that what is made of them stays in a cache; None for all.
+        xp: the module of array functions.
+        block: the number of values to process at a time so that temporaries fit in a cache; None for all.
     """
 
     xp: Namespace
@@ -23,33 +23,36 @@ class Backend(ABC):
 
     @abstractmethod
     def owns(self, value: Any) -> bool:
-        """Whether the value is an array of this backend."""
+        """Return whether the value is an array of this backend."""
 
     @abstractmethod
     def array(self, value: Any, dtype: Any = None) -> Array:
-        """The value as an array of this backend: itself where it fits, else a copy, as of host arrays and numbers."""
+        """Convert a value to an array of this backend; an array that already fits is not copied."""
 
     @abstractmethod
     def host(self, array: Array) -> Any:
-        """The array as a `numpy.ndarray`."""
+        """Convert an array to a `numpy.ndarray`."""
 
     @abstractmethod
     def random_bits(self, seed: int, stream: int, counter: int, count: int) -> Array:
-        """`count` words, uint64, of Philox4x64-10 with key (seed, stream): words 4b to 4b + 3 of block (b, counter)."""
+        """Return `count` uint64 words of Philox4x64-10.
+
+        The key is (seed, stream); words 4b to 4b + 3 are the block at counter (b, counter).
+        """
 
     def use_tf32(self, wanted: bool) -> None:
-        """Whether float32 products may be of factors rounded to TF32, 10 bits in place of 23, which only a GPU has."""
+        """Allow or forbid rounding the factors of float32 products to TF32 (10 bits of mantissa), on a GPU only."""
         if wanted:
             raise DeviceError("device.tf32=true is for a GPU: leave it out, or use device=gpu")
 
 
 def backends() -> dict[str, Backend]:
-    """The backends in use, by the name of their device; a new one adds itself."""
+    """Return the registered backends by device name."""
     return _BACKENDS
 
 
 def backend_of(values: Iterable[Any]) -> Backend:
-    """The backend that owns these arrays; plain numbers and lists belong to all, alone to NumPy."""
+    """Return the backend that owns these arrays; NumPy's where there are only numbers and lists."""
     values = list(values)
     found = {name for name, backend in _BACKENDS.items() if any(backend.owns(value) for value in values)}
     if len(found) > 1:
@@ -58,7 +61,7 @@ def backend_of(values: Iterable[Any]) -> Backend:
 
 
 def backend(name: str, index: int = 0) -> Backend:
-    """The backend of a device by name; raises `DeviceError` when it is not there."""
+    """Return the backend of a device; raise `DeviceError` where it is unavailable."""
     if name == "gpu" and name not in _BACKENDS:
         from nl_nodes.device.gpu import CupyBackend
 

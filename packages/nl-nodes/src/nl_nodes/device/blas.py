@@ -1,4 +1,4 @@
-"""The number of BLAS threads, which is one setting of the whole process."""
+"""The number of BLAS threads, a setting of the whole process."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from threadpoolctl import ThreadpoolController
 
 
 class BlasThreads:
-    """A `with` block in which BLAS uses `limit` threads at most.
+    """A `with` block in which BLAS uses at most `limit` threads.
 
-    Of the limits that several threads hold at once the smallest counts; when the last is released, BLAS has the number
-    of threads that it had before the first.
+    Of the limits of several threads at once the smallest applies; releasing the last restores the original number.
     """
 
     _lock: ClassVar[Lock] = Lock()
@@ -46,8 +45,8 @@ class BlasThreads:
             library.set_num_threads(min([before, *cls._limits]))
 
 
-def _release_all() -> None:
-    """In a forked child: whoever holds a limit, or the lock, is not here."""
+def _reset_after_fork() -> None:
+    """Reset the limits and the lock in a forked child, which lacks the threads that hold them."""
     BlasThreads._lock = Lock()
     if BlasThreads._limits:
         BlasThreads._limits.clear()
@@ -55,17 +54,17 @@ def _release_all() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_release_all)
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 @cache
 def _libraries() -> list[Any]:
-    """The BLAS libraries of the process; finding them takes milliseconds."""
+    """Return the BLAS libraries of the process; cached, as the search takes milliseconds."""
     found: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
     return found
 
 
 def blas_versions() -> list[str]:
-    """Name, version and kernel of NumPy's own BLAS, such as "openblas 0.3.30 SkylakeX"; others may be loaded or not."""
+    """Return name, version and kernel of NumPy's BLAS, such as "openblas 0.3.30 SkylakeX"."""
     own = [lib for lib in _libraries() if any(part.startswith("numpy") for part in Path(lib.filepath).parts)]
     return [f"{lib.internal_api} {lib.version} {getattr(lib, 'architecture', None)}" for lib in own]

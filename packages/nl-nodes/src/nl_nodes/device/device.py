@@ -1,41 +1,39 @@
-"""The device of a network: where it computes, in what precision, and how."""
+"""The device of a network: backend, precision and workers."""
 
 from __future__ import annotations
 
 import os
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from nl_nodes.device import cpu as _cpu
 from nl_nodes.device.backend import backend
 from nl_nodes.device.blas import BlasThreads
+from nl_nodes.device.cpu import NumpyBackend
 from nl_nodes.errors import DeviceError, UserError
 from nl_nodes.platform import can_share_memory, cpu_count
+from nl_nodes.runtime import Executor, executor
 from nl_nodes.typing import Array, Namespace
-
-if TYPE_CHECKING:
-    from nl_nodes.runtime import Executor
 
 DTYPES = ("float32", "float64")
 WORKERS = ("auto", "threads", "processes")
 
 
 class Device:
-    """Where a network computes, in what precision, and how.
+    """The backend, precision and workers of a network.
 
     Args:
         name: "cpu" (NumPy) or "gpu" (CuPy).
         dtype: "float32" to train, "float64" to verify.
-        compile: run the compiled form of a graph; False runs the reference, node by node.
-        threads: how many threads compute, None for as many as there are cores, within a container's CPU quota.
-        workers: whether these are "threads" or "processes"; "auto" decides.
-        index: which GPU.
+        compile: run compiled plans; False runs the reference, node by node.
+        threads: the number of workers; None for one for each core, within a container's CPU quota.
+        workers: "threads", "processes", or "auto": processes where they can share memory.
+        index: the index of the GPU.
         tf32: whether a GPU may round float32 products to TF32.
 
     Raises:
-        DeviceError: when the device is not there, or has no TF32 where that is asked for.
+        DeviceError: where the device is unavailable or lacks TF32.
 
     >>> Device("cpu").array([1, 2]).dtype
     dtype('float32')
@@ -66,16 +64,13 @@ class Device:
 
     @property
     def compiles(self) -> bool:
-        """Whether graphs run compiled here: asked for, and on NumPy."""
-        return self.compile and isinstance(self.backend, _cpu.NumpyBackend)
+        """Whether graphs are compiled: where `compile` is set, and on NumPy."""
+        return self.compile and isinstance(self.backend, NumpyBackend)
 
     @property
     def executor(self) -> Executor:
-        """Who runs compiled graphs; made when first asked for, and anew after a fork."""
+        """The executor of compiled graphs, created on first use and again after a fork."""
         if self._executor is None or self._executor.process != os.getpid():
-            # Late: the compiler knows nodes, and those know the device's backends.
-            from nl_nodes.runtime import executor
-
             kind, shares = self.workers, can_share_memory()
             if kind == "processes" and not shares:
                 raise DeviceError("device.workers=processes: processes share no memory on this system: use threads")
@@ -85,35 +80,35 @@ class Device:
         return self._executor
 
     def zeros(self, size: int) -> Array:
-        """So many zeros, which every worker sees."""
+        """Return `size` zeros, in memory that all workers share."""
         if self.compiles:
             return self.executor.memory(size * np.dtype(self.dtype).itemsize).view(self.dtype)
         return self.xp.zeros(size, dtype=self.dtype)
 
     @property
     def xp(self) -> Namespace:
-        """The module with this device's array functions."""
+        """The module of the device's array functions."""
         return self.backend.xp
 
     def array(self, value: Any) -> Array:
-        """The value as an array of this device and dtype."""
+        """Convert a value to an array of this device and dtype."""
         return self.backend.array(value, self.dtype)
 
     def labels(self, value: Any) -> Array:
-        """Labels as an array of this device, in their own dtype."""
+        """Convert labels to an array of this device in their own dtype."""
         return self.backend.array(value)
 
     def host(self, array: Array) -> Any:
-        """The array as a `numpy.ndarray`."""
+        """Convert an array to a `numpy.ndarray`."""
         return self.backend.host(array)
 
     def finite(self, *arrays: Array) -> bool:
-        """Whether all values of these arrays are finite."""
-        # A finite sum of squares implies finite values, and BLAS takes it in a third of the time.
+        """Return whether all values of these arrays are finite."""
+        # A finite sum of squares implies finite values, at a third of the cost.
         return all(isfinite(self.xp.vdot(a, a)) or bool(self.xp.isfinite(a).all()) for a in arrays)
 
     def limits(self) -> BlasThreads:
-        """Hold BLAS to `threads` threads inside a `with` block, or to one where graphs run compiled, on workers."""
+        """Return a `with` block that limits BLAS to `threads` threads, or to one where workers run plans."""
         return BlasThreads(1 if self.compiles else self.threads or self._cores)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""CuPy on an NVIDIA GPU."""
+"""The CuPy backend."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from nl_nodes.device.backend import Backend
 from nl_nodes.errors import DeviceError
 from nl_nodes.typing import Array
 
-TF32_SINCE = 80  # compute capability 8.0
+TF32_MIN_CAPABILITY = 80  # 8.0
 DEFAULT_MATH, TF32_MATH = 0, 3  # of cublasMath_t
 INSTALL = "pip install './packages/nl-nodes[cuda12]' (or [cuda13])"
 
 
 class CupyBackend(Backend):
-    """A GPU's memory and CuPy's functions."""
+    """CuPy arrays on an NVIDIA GPU."""
 
     def __init__(self, index: int = 0) -> None:
         try:
@@ -30,33 +30,33 @@ class CupyBackend(Backend):
             raise DeviceError(f"device.index={index}: this machine has GPUs 0 to {count - 1}")
         cupy.cuda.Device(index).use()
         self.xp = cupy
-        self._words = cupy.RawKernel(PHILOX, "words")
+        self._philox = cupy.RawKernel(PHILOX, "words")
 
     def owns(self, value: Any) -> bool:
-        """Whether the value is a CuPy array."""
+        """Return whether the value is a CuPy array."""
         return isinstance(value, self.xp.ndarray)
 
     def array(self, value: Any, dtype: Any = None) -> Array:
-        """The value on the GPU."""
+        """Convert a value to an array on the GPU."""
         return self.xp.asarray(value, dtype=dtype)
 
     def host(self, array: Array) -> Any:
-        """A copy on the host."""
+        """Copy an array to the host."""
         return self.xp.asnumpy(array)
 
     def use_tf32(self, wanted: bool) -> None:
-        """Tell cuBLAS, for all products of this thread on this GPU, until another `Device` is made."""
+        """Set cuBLAS's math mode for this thread on this GPU, until another `Device` is made."""
         device = self.xp.cuda.Device()
-        if wanted and int(device.compute_capability) < TF32_SINCE:
-            raise DeviceError("device.tf32=true: this GPU has no TF32, which began with Ampere: leave it out")
+        if wanted and int(device.compute_capability) < TF32_MIN_CAPABILITY:
+            raise DeviceError("device.tf32=true: this GPU has no TF32 (Ampere and later have): leave it out")
         self.xp.cuda.cublas.setMathMode(device.cublas_handle, TF32_MATH if wanted else DEFAULT_MATH)
 
     def random_bits(self, seed: int, stream: int, counter: int, count: int) -> Array:
-        """The words, from a kernel that computes each block from its number alone."""
+        """Return random words of a kernel that computes each block independently."""
         out = self.xp.empty(-(-count // 4) * 4, dtype=self.xp.uint64)
         blocks, u64 = out.size // 4, self.xp.uint64
         if blocks:
-            self._words((-(-blocks // 256),), (256,), (out, u64(blocks), u64(seed), u64(stream), u64(counter)))
+            self._philox((-(-blocks // 256),), (256,), (out, u64(blocks), u64(seed), u64(stream), u64(counter)))
         return out[:count]
 
 

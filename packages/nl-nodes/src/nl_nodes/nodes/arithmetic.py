@@ -1,18 +1,19 @@
-"""Sums, products and powers, element by element."""
+"""Elementwise sums, products and powers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from nl_nodes.cases import Case, positive, real
+from nl_nodes.context import Context, NotShardable
 from nl_nodes.errors import UserError
-from nl_nodes.node import Context, Node, NotShardable
+from nl_nodes.node import Node
 from nl_nodes.shapes import broadcast
 from nl_nodes.typing import Array, Shape
 
 
 class Pairwise(Node, abstract=True):
-    """Base of the nodes that take two arrays and broadcast them; the graph reduces their gradients."""
+    """Base class of binary nodes with broadcasting; the graph reduces their gradients."""
 
     broadcasts = True
 
@@ -20,27 +21,28 @@ class Pairwise(Node, abstract=True):
         super().__init__(a, b)
 
     def infer(self, *shapes: Shape) -> Shape:
-        """The broadcast shape."""
+        """Return the broadcast shape."""
         try:
             return broadcast(*shapes)
         except ValueError:
             raise self.misfit("shapes do not broadcast", *shapes) from None
 
     def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
-        """The inputs' own, where they agree from the right and nothing else is spread over it."""
-        ends = {axis - len(shape) for shape, axis in zip(shapes, axes, strict=True) if axis is not None}
-        end = min(ends)
-        spread = (shape[end] for shape, axis in zip(shapes, axes, strict=True) if axis is None and len(shape) >= -end)
-        if len(ends) > 1 or any(n != 1 for n in spread):
+        """Return the inputs' common batch axis, from the right, along which the others must have size 1."""
+        found = {axis - len(shape) for shape, axis in zip(shapes, axes, strict=True) if axis is not None}
+        axis = min(found)
+        others = (shape[axis] for shape, own in zip(shapes, axes, strict=True) if own is None and len(shape) >= -axis)
+        if len(found) > 1 or any(n != 1 for n in others):
             raise NotShardable(type(self).__name__)
-        return end + max(map(len, shapes))
+        return axis + max(map(len, shapes))
 
 
 class Elementwise(Node, abstract=True):
-    """Base of the nodes that keep their one input's shape; an element of the output depends on that of the input alone.
+    """Base class of unary elementwise nodes: an output element depends on the input element in its place alone.
 
     Attributes:
-        by_place: whether it depends on where the element lies too, so that an input in another order is another one.
+        position_dependent: whether it also depends on the element's index, so that the node does not commute with a
+            reordering of the input.
     """
 
     def __init__(self, x: Node) -> None:
@@ -48,40 +50,40 @@ class Elementwise(Node, abstract=True):
 
     @property
     def position_dependent(self) -> bool:
-        """True where a setting is an array, which has numbers for places."""
+        """True where a setting is an array, with a value for each index."""
         return any(getattr(value, "shape", ()) for value in self.attributes.values())
 
     def infer(self, *shapes: Shape) -> Shape:
-        """The input's shape."""
+        """Return the input's shape."""
         return shapes[0]
 
     def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
-        """The input's, unless its place says what happens to a sample."""
+        """Return the input's batch axis, unless the node is position dependent."""
         if self.position_dependent:
             raise NotShardable(type(self).__name__)
         return axes[0]
 
 
 class Add(Pairwise):
-    """y = a + b.
+    """`y = a + b`.
 
     Forward: y = a + b, broadcast. Backward: da = dy, db = dy, each summed over its broadcast axes.
-    Shapes: a, b broadcastable; y their common shape. Keeps: nothing. Kinks: none.
+    Shapes: a, b broadcastable; y their common shape. Saves: nothing. Kinks: none.
     Errors: `ShapeError` where the shapes do not broadcast. Source: Deep Learning from Scratch, 5.4.2.
     """
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """A + b."""
+        """Return `a + b`."""
         a, b = inputs
         return a + b
 
     def backward(self, ctx: Context, dy: Array) -> tuple[Array, Array]:
-        """Dy for both."""
+        """Return `dy` for both inputs."""
         return dy, dy
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Equal shapes and every kind of broadcast."""
+        """Yield equal shapes and every kind of broadcast."""
         yield Case("equal shapes", cls, (real(3, 4), real(3, 4)), linear=True)
         yield Case("row", cls, (real(3, 4), real(4)), linear=True)
         yield Case("column", cls, (real(3, 1), real(3, 4)), linear=True)
@@ -93,28 +95,28 @@ class Add(Pairwise):
 
 
 class Mul(Pairwise):
-    """y = a b, element by element.
+    """`y = a * b`, element by element.
 
     Forward: y = a * b, broadcast. Backward: da = dy * b, db = dy * a, each summed over its broadcast axes.
-    Shapes: a, b broadcastable; y their common shape. Keeps: inputs. Kinks: none.
+    Shapes: a, b broadcastable; y their common shape. Saves: inputs. Kinks: none.
     Errors: `ShapeError` where the shapes do not broadcast. Source: Deep Learning from Scratch, 5.4.1.
     """
 
     saves = ("inputs",)
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """A * b."""
+        """Return `a * b`."""
         a, b = inputs
         return a * b
 
     def backward(self, ctx: Context, dy: Array) -> tuple[Array | None, Array | None]:
-        """Dy times the other factor."""
+        """Return `dy * b` and `dy * a`."""
         a, b = ctx.inputs
         return (dy * b if ctx.needs[0] else None), (dy * a if ctx.needs[1] else None)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Equal shapes and every kind of broadcast."""
+        """Yield equal shapes and every kind of broadcast."""
         yield Case("equal shapes", cls, (real(3, 4), real(3, 4)))
         yield Case("row", cls, (real(3, 4), real(4)))
         yield Case("column", cls, (real(3, 1), real(3, 4)))
@@ -124,10 +126,10 @@ class Mul(Pairwise):
 
 
 class MaskedMul(Pairwise):
-    """y = a b, and 0 where a = 0, whatever b is: a label's share of a value, by the convention 0 log 0 = 0.
+    """`y = a * b`, and 0 where `a = 0` even if b is not finite, as for `p * log(q)` with `0 * log(0) = 0`.
 
     Forward: y = a * b where a != 0, else 0, broadcast. Backward: da = dy * b, db = dy * a, each summed over its
-    broadcast axes. Shapes: a, b broadcastable; y their common shape. Keeps: inputs. Kinks: none.
+    broadcast axes. Shapes: a, b broadcastable; y their common shape. Saves: inputs. Kinks: none.
     Errors: `ShapeError` where the shapes do not broadcast.
     Source: Cover and Thomas, Elements of Information Theory (2006), 2.1.
     """
@@ -135,27 +137,27 @@ class MaskedMul(Pairwise):
     saves = ("inputs",)
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """A * b, or 0 where a = 0."""
+        """Return `a * b`, or 0 where `a = 0`."""
         a, b = inputs
         return a * ctx.xp.where(a != 0, b, 0)
 
     def backward(self, ctx: Context, dy: Array) -> tuple[Array | None, Array | None]:
-        """Dy times the other factor."""
+        """Return `dy * b` and `dy * a`."""
         a, b = ctx.inputs
         return (dy * b if ctx.needs[0] else None), (dy * a if ctx.needs[1] else None)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Equal shapes and a broadcast; a of zeros."""
+        """Yield equal shapes, a broadcast, and zeros for a."""
         yield Case("equal shapes", cls, (real(3, 4), real(3, 4)))
         yield Case("row", cls, (real(3, 4), real(4)))
         yield Case("zeros", lambda a, b: cls(MulConst(a, 0), b), (real(5), real(5)), linear=True, zero=(0, 1))
 
 
 class AddConst(Elementwise):
-    """y = x + c for a number c.
+    """`y = x + c` for a number c.
 
-    Forward: y = x + c. Backward: dx = dy. Shapes: y has x's. Keeps: nothing. Kinks: none.
+    Forward: y = x + c. Backward: dx = dy. Shapes: y has x's. Saves: nothing. Kinks: none.
     Errors: none. Source: Deep Learning from Scratch, 5.4.2.
     """
 
@@ -164,24 +166,24 @@ class AddConst(Elementwise):
         super().__init__(x)
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """X + c."""
+        """Return `x + c`."""
         return inputs[0] + self.c
 
     def backward(self, ctx: Context, dy: Array) -> Array:
-        """Dy."""
+        """Return `dy`."""
         return dy
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Both signs."""
+        """Yield both signs."""
         yield Case("positive", lambda x: cls(x, 1.5), (real(3, 4),))
         yield Case("negative", lambda x: cls(x, -2), (real(5),))
 
 
 class MulConst(Elementwise):
-    """y = c x for a number c.
+    """`y = c * x` for a number c.
 
-    Forward: y = c * x. Backward: dx = c * dy. Shapes: y has x's. Keeps: nothing. Kinks: none.
+    Forward: y = c * x. Backward: dx = c * dy. Shapes: y has x's. Saves: nothing. Kinks: none.
     Errors: none. Source: Deep Learning from Scratch, 5.4.1.
     """
 
@@ -190,51 +192,51 @@ class MulConst(Elementwise):
         super().__init__(x)
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """C * x."""
+        """Return `c * x`."""
         return inputs[0] * self.c
 
     def backward(self, ctx: Context, dy: Array) -> Array:
-        """C * dy."""
+        """Return `c * dy`."""
         return dy * self.c
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Both signs and zero."""
+        """Yield both signs and zero."""
         yield Case("positive", lambda x: cls(x, 0.75), (real(3, 4),))
         yield Case("negative", lambda x: cls(x, -2), (real(5),), linear=True)
         yield Case("zero", lambda x: cls(x, 0), (real(5),), linear=True, zero=(0,))
 
 
 class Reciprocal(Elementwise):
-    """y = 1 / x.
+    """`y = 1 / x`.
 
-    Forward: y = 1 / x. Backward: dx = -dy * y^2. Shapes: y has x's. Keeps: output.
+    Forward: y = 1 / x. Backward: dx = -dy * y^2. Shapes: y has x's. Saves: output.
     Kinks: none; x = 0 is outside the domain. Errors: none. Source: Deep Learning from Scratch, 5.5.2.
     """
 
     saves = ("output",)
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """1 / x."""
+        """Return `1 / x`."""
         return 1 / inputs[0]
 
     def backward(self, ctx: Context, dy: Array) -> Array:
-        """-dy * y^2."""
+        """Return `-dy * y^2`."""
         return -(dy * ctx.output * ctx.output)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Positive and negative values."""
+        """Yield positive and negative values."""
         yield Case("positive", cls, (positive(3, 4),))
         yield Case("negative", lambda x: cls(MulConst(x, -1)), (positive(5),))
 
 
 class Power(Elementwise):
-    """y = x^p for a number p.
+    """`y = x ** p` for a number p.
 
-    Forward: y = x ** p. Backward: dx = dy * p * x ** (p - 1). Shapes: y has x's. Keeps: inputs.
-    Kinks: none on the domain: any x for a whole p >= 1, else x > 0 (x != 0 for a whole negative p).
-    Errors: `UserError` for p = 0, whose gradient has no use and is undefined at 0.
+    Forward: y = x ** p. Backward: dx = dy * p * x ** (p - 1). Shapes: y has x's. Saves: inputs.
+    Kinks: none on the domain: any x for an integer p >= 1, else x > 0 (x != 0 for a negative integer p).
+    Errors: `UserError` for p = 0, a constant, whose gradient is undefined at 0.
     Source: elementary calculus.
     """
 
@@ -247,17 +249,17 @@ class Power(Elementwise):
         super().__init__(x)
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """X ** p."""
+        """Return `x ** p`."""
         return inputs[0] ** self.p
 
     def backward(self, ctx: Context, dy: Array) -> Array:
-        """Dy * p * x ** (p - 1)."""
+        """Return `dy * p * x ** (p - 1)`."""
         return dy * self.p * ctx.inputs[0] ** (self.p - 1)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Whole, negative and fractional powers."""
-        for whole in (1, 2, 3):
-            yield Case(f"p = {whole}", lambda x, p=whole: cls(x, p), (real(3, 4),))
-        for broken in (-0.5, 0.5, -1, 2.5):
-            yield Case(f"p = {broken}", lambda x, p=broken: cls(x, p), (positive(3, 4),))
+        """Yield integer, negative and fractional powers."""
+        for integer in (1, 2, 3):
+            yield Case(f"p = {integer}", lambda x, p=integer: cls(x, p), (real(3, 4),))
+        for other in (-0.5, 0.5, -1, 2.5):
+            yield Case(f"p = {other}", lambda x, p=other: cls(x, p), (positive(3, 4),))

@@ -1,116 +1,116 @@
-"""Functions of one variable, element by element."""
+"""Elementwise functions of one variable."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from nl_nodes.cases import Case, positive, real
-from nl_nodes.node import Context
+from nl_nodes.context import Context
 from nl_nodes.nodes.arithmetic import Elementwise, MulConst
 from nl_nodes.typing import Array
 
 
 class Exp(Elementwise):
-    """y = e^x.
+    """`y = exp(x)`.
 
-    Forward: y = exp(x). Backward: dx = dy * y. Shapes: y has x's. Keeps: output. Kinks: none.
+    Forward: y = exp(x). Backward: dx = dy * y. Shapes: y has x's. Saves: output. Kinks: none.
     Errors: none (x above about 88 in float32, 709 in float64, overflows). Source: Deep Learning from Scratch, 5.5.2.
     """
 
     saves = ("output",)
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """exp(x)."""
+        """Return `exp(x)`."""
         return ctx.xp.exp(inputs[0])
 
     def backward(self, ctx: Context, dy: Array) -> Array:
-        """Dy * y."""
+        """Return `dy * y`."""
         return dy * ctx.output
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Normal values."""
+        """Yield normal values."""
         yield Case("matrix", cls, (real(3, 4),))
         yield Case("scalar", cls, (real(),))
 
 
 class Log(Elementwise):
-    """y = ln x.
+    """`y = log(x)`, the natural logarithm.
 
-    Forward: y = log(x). Backward: dx = dy / x. Shapes: y has x's. Keeps: inputs.
+    Forward: y = log(x). Backward: dx = dy / x. Shapes: y has x's. Saves: inputs.
     Kinks: none; x <= 0 is outside the domain. Errors: none. Source: Deep Learning from Scratch, appendix A.
     """
 
     saves = ("inputs",)
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """log(x)."""
+        """Return `log(x)`."""
         return ctx.xp.log(inputs[0])
 
     def backward(self, ctx: Context, dy: Array) -> Array:
-        """Dy / x."""
+        """Return `dy / x`."""
         return dy / ctx.inputs[0]
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Positive values."""
+        """Yield positive values."""
         yield Case("matrix", cls, (positive(3, 4),))
         yield Case("scalar", cls, (positive(),))
 
 
 class Tanh(Elementwise):
-    """y = tanh x, finite for every finite x.
+    """`y = tanh(x)`, finite for every finite x.
 
-    Forward: y = tanh(x). Backward: dx = dy * (1 - y^2). Shapes: y has x's. Keeps: output. Kinks: none.
+    Forward: y = tanh(x). Backward: dx = dy * (1 - y^2). Shapes: y has x's. Saves: output. Kinks: none.
     Errors: none. Source: elementary calculus.
     """
 
     saves = ("output",)
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """tanh(x)."""
+        """Return `tanh(x)`."""
         return ctx.xp.tanh(inputs[0])
 
     def backward(self, ctx: Context, dy: Array) -> Array:
-        """Dy * (1 - y^2)."""
+        """Return `dy * (1 - y^2)`."""
         return dy * (1 - ctx.output * ctx.output)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Normal and large values."""
+        """Yield normal and large values."""
         yield Case("matrix", cls, (real(3, 4),))
         yield Case("steep", lambda x: cls(MulConst(x, 3)), (real(5),))
 
 
 class Sigmoid(Elementwise):
-    """y = 1 / (1 + e^-x), without overflow, and to full relative precision where y is small.
+    """`y = 1 / (1 + exp(-x))` without overflow, to full relative precision where y is small.
 
-    Forward: y = exp(min(x, 0)) / (1 + exp(-|x|)). Backward: dx = dy * y * (1 - y). Shapes: y has x's. Keeps: output.
+    Forward: y = exp(min(x, 0)) / (1 + exp(-|x|)). Backward: dx = dy * y * (1 - y). Shapes: y has x's. Saves: output.
     Kinks: none (both branches agree at 0). Errors: none. Source: Deep Learning from Scratch, 5.5.2.
     """
 
     saves = ("output",)
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """1 / (1 + exp(-x))."""
+        """Return `1 / (1 + exp(-x))`."""
         return _sigmoid(ctx, inputs[0])
 
     def backward(self, ctx: Context, dy: Array) -> Array:
-        """Dy * y * (1 - y)."""
+        """Return `dy * y * (1 - y)`."""
         return dy * ctx.output * (1 - ctx.output)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Normal and large values, and zero, where the branches meet."""
+        """Yield normal and large values, and zero, where the branches join."""
         yield Case("matrix", cls, (real(3, 4),))
         yield Case("steep", lambda x: cls(MulConst(x, 10)), (real(7),))
         yield Case("zero", lambda x: cls(MulConst(x, 0)), (real(3),), zero=(0,))
 
 
 class Softplus(Elementwise):
-    """y = ln(1 + e^x), without overflow.
+    """`y = log(1 + exp(x))` without overflow.
 
-    Forward: y = max(x, 0) + log1p(exp(-|x|)). Backward: dx = dy * sigmoid(x). Shapes: y has x's. Keeps: inputs.
+    Forward: y = max(x, 0) + log1p(exp(-|x|)). Backward: dx = dy * sigmoid(x). Shapes: y has x's. Saves: inputs.
     Kinks: none (both branches agree at 0). Errors: none.
     Source: Glorot, Bordes and Bengio, Deep Sparse Rectifier Neural Networks (2011), section 3.
     """
@@ -118,26 +118,26 @@ class Softplus(Elementwise):
     saves = ("inputs",)
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """log(1 + exp(x))."""
+        """Return `log(1 + exp(x))`."""
         x, xp = inputs[0], ctx.xp
         return xp.maximum(x, 0) + xp.log1p(xp.exp(-xp.maximum(x, -x)))
 
     def backward(self, ctx: Context, dy: Array) -> Array:
-        """Dy * sigmoid(x)."""
+        """Return `dy * sigmoid(x)`."""
         return dy * _sigmoid(ctx, ctx.inputs[0])
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Normal and large values, and zero, where the branches meet."""
+        """Yield normal and large values, and zero, where the branches join."""
         yield Case("matrix", cls, (real(3, 4),))
         yield Case("large", lambda x: cls(MulConst(x, 20)), (real(7),))
         yield Case("zero", lambda x: cls(MulConst(x, 0)), (real(3),), zero=(0,))
 
 
 def _sigmoid(ctx: Context, x: Array) -> Array:
-    """1 / (1 + exp(-x)), the exponents never above 0.
+    """Return `1 / (1 + exp(-x))`, computed with exponents of at most 0.
 
-    Of complex numbers, which NumPy orders by real part and then by imaginary part, both maxima choose one branch alike.
+    NumPy orders complex numbers by real, then imaginary part, so both maxima choose the same branch.
     """
     xp = ctx.xp
     return xp.exp(-xp.maximum(-x, 0)) / (1 + xp.exp(-xp.maximum(x, -x)))

@@ -1,23 +1,24 @@
-"""Images as matrices: the node that turns convolution and pooling into matrix work."""
+"""Im2col, which turns convolution and pooling into matrix operations."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from nl_nodes.cases import Case, real
+from nl_nodes.context import Context, NotShardable
 from nl_nodes.errors import UserError
-from nl_nodes.node import Context, Node, NotShardable
+from nl_nodes.node import Node
 from nl_nodes.typing import Array, Shape
 
 
 class Img2Matrix(Node):
-    """y = the windows of an image, each a column (im2col).
+    """The windows of an image as the columns of a matrix (im2col).
 
     Forward: y[(c, a, b), i, j, n] = xp[n, c, i s + a, j s + b], xp being x padded by `pad` on all sides with the number
-    `fill`, or with copies of the nearest pixel where that is None: down a column the channels, then the window's rows,
-    then its columns. Backward: dx = the sum, for each pixel, of dy at all the places it was copied to.
-    Shapes: x (N, C, H, W), y (C FH FW, OH, OW, N) with OH = floor((H + 2 pad - FH) / stride) + 1, OW alike.
-    Keeps: nothing. Kinks: none.
+    `fill`, or with the nearest pixel where that is None: a column runs over channels, then the window's rows, then its
+    columns. Backward: dx = for each pixel the sum of dy over its copies.
+    Shapes: x (N, C, H, W), y (C FH FW, OH, OW, N) with OH = floor((H + 2 pad - FH) / stride) + 1, OW likewise.
+    Saves: nothing. Kinks: none.
     Errors: `ShapeError` for an x without four axes or smaller than the window; `UserError` for a window or stride
     below 1 or a negative pad. Source: Deep Learning from Scratch, 7.4.2.
     """
@@ -34,7 +35,7 @@ class Img2Matrix(Node):
         super().__init__(x)
 
     def infer(self, *shapes: Shape) -> Shape:
-        """(C FH FW, OH, OW, N)."""
+        """Return `(C FH FW, OH, OW, N)`."""
         shape = shapes[0]
         if len(shape) != 4:
             raise self.misfit("needs images (N, C, H, W)", shape)
@@ -47,40 +48,40 @@ class Img2Matrix(Node):
         return (c * self.height * self.width, oh, ow, n)
 
     def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
-        """The images', which become the last axis."""
+        """Return the last axis, which the images' axis becomes."""
         if axes[0] != 0:
             raise NotShardable(type(self).__name__)
         return 3
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """The windows, each a column."""
+        """Return the windows as columns."""
         n, c, h, w = inputs[0].shape
         shape = self.infer(inputs[0].shape)
         p = self.pad
-        # The images lie innermost: what is copied, here and below, are runs of whole batches.
+        # The batch is the innermost axis, so that copies here and below move contiguous runs of whole batches.
         padded = ctx.xp.empty((c, h + 2 * p, w + 2 * p, n), dtype=inputs[0].dtype)
         padded[:, p : p + h, p : p + w] = inputs[0].transpose((1, 2, 3, 0))
-        for _, beyond, edge in self._edges(padded):
-            beyond[...] = edge if self.fill is None else self.fill
+        for _, padding, edge in self._edges(padded):
+            padding[...] = edge if self.fill is None else self.fill
         y = ctx.xp.empty((c, self.height * self.width, *shape[1:]), dtype=padded.dtype)
-        for tap, seen in enumerate(self._seen(padded, shape)):
-            y[:, tap] = seen
+        for tap, pixels in enumerate(self._taps(padded, shape)):
+            y[:, tap] = pixels
         return y.reshape(shape)
 
     def backward(self, ctx: Context, dy: Array) -> Array:
-        """Each pixel's sum over its copies."""
+        """Return for each pixel the sum of `dy` over its copies."""
         n, c, h, w = ctx.shapes[0]
         p = self.pad
         columns = dy.reshape((c, self.height * self.width, *dy.shape[1:]))
         padded = ctx.xp.zeros((c, h + 2 * p, w + 2 * p, n), dtype=dy.dtype)
-        for tap, seen in enumerate(self._seen(padded, dy.shape)):
-            seen += columns[:, tap]
-        for axis, beyond, edge in reversed(self._edges(padded)) if self.fill is None else ():
-            edge += beyond.sum(axis=axis, keepdims=True)
+        for tap, pixels in enumerate(self._taps(padded, dy.shape)):
+            pixels += columns[:, tap]
+        for axis, padding, edge in reversed(self._edges(padded)) if self.fill is None else ():
+            edge += padding.sum(axis=axis, keepdims=True)
         return padded[:, p : p + h, p : p + w].transpose((3, 0, 1, 2))
 
     def _edges(self, padded: Array) -> list[tuple[int, Array, Array]]:
-        """The padding on each side: along which axis, what lies beyond the edge, and the edge."""
+        """Return for each side its axis and views of the padding and of the edge pixels next to it."""
         p = self.pad
         sides = [
             (1, padded[:, :p], padded[:, p : p + 1]),
@@ -90,8 +91,8 @@ class Img2Matrix(Node):
         ]
         return sides if p else []
 
-    def _seen(self, padded: Array, shape: Shape) -> Iterator[Array]:
-        """For each place in the window, row by row, the view of the pixels that all windows see there."""
+    def _taps(self, padded: Array, shape: Shape) -> Iterator[Array]:
+        """Yield for each position in the window, row by row, a view of the pixels there in all windows."""
         s = self.stride
         _, oh, ow, _ = shape
         for a in range(self.height):
@@ -100,7 +101,7 @@ class Img2Matrix(Node):
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Windows, strides and pads, also where the stride does not divide."""
+        """Yield windows, strides and pads, including strides that do not divide the image."""
         for fh, fw, s, p in ((3, 3, 1, 0), (3, 3, 1, 1), (2, 2, 2, 0), (2, 3, 1, 2), (3, 2, 2, 1), (1, 1, 1, 0)):
             label = f"{fh}x{fw}, stride {s}, pad {p}"
             yield Case(label, lambda x, a=(fh, fw, s, p): cls(x, *a), (real(2, 3, 5, 4),), linear=True)

@@ -1,4 +1,4 @@
-"""Leaves: where arrays enter a graph."""
+"""Leaves: the inputs, parameters, buffers and constants of a graph."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from nl_nodes.typing import Array, Shape
 
 
 class Leaf(Node, abstract=True):
-    """A node without inputs; its array is fed by name, or its own `value`.
+    """Base class of nodes without inputs, whose array is fed by name or is their own `value`.
 
     Attributes:
-        name: the name under which it is fed and its gradient is returned.
-        value: its array, or None when it must be fed.
+        name: the key of its array in feeds and of its gradient.
+        value: its array, or None where it must be fed.
         trainable: whether a gradient is wanted.
     """
 
@@ -28,11 +28,11 @@ class Leaf(Node, abstract=True):
 
 
 class Input(Leaf, abstract=True):
-    """An array fed on each pass.
+    """An array fed in each pass.
 
     Args:
         name: the keyword under which `Graph.forward` takes it.
-        shape: its shape, if known; then every node on it knows its shape when it is made.
+        shape: its shape, if known; then shapes are inferred as nodes are created.
         gradient: whether `Graph.backward` returns its gradient.
     """
 
@@ -41,11 +41,11 @@ class Input(Leaf, abstract=True):
 
 
 class Parameter(Leaf, abstract=True):
-    """A trained array, held by reference: what changes `value` in place changes the next pass.
+    """A trainable array, held by reference: in-place changes of `value` take effect in the next pass.
 
     Args:
         value: the array.
-        name: the name under which its gradient is returned.
+        name: the key of its gradient.
     """
 
     def __init__(self, value: Array, name: str = "parameter") -> None:
@@ -53,11 +53,11 @@ class Parameter(Leaf, abstract=True):
 
 
 class Buffer(Leaf, abstract=True):
-    """An array that a pass may update but that has no gradient, such as a running mean.
+    """An array without gradient that a pass may update, such as a running mean.
 
     Args:
         value: the array, updated in place.
-        name: the name under which it is saved.
+        name: the key under which it is saved.
     """
 
     def __init__(self, value: Array, name: str) -> None:
@@ -65,12 +65,12 @@ class Buffer(Leaf, abstract=True):
 
     @classmethod
     def filled(cls, number: float, like: Array, name: str) -> Buffer:
-        """A buffer of one number everywhere, with the shape, dtype and device of another array."""
+        """Return a buffer filled with `number`, with the shape, dtype and device of `like`."""
         return cls(backend_of([like]).xp.full_like(like, number), name)
 
 
 class Constant(Leaf, abstract=True):
-    """An array that never changes and has no gradient.
+    """An array without gradient that never changes.
 
     Args:
         value: the array.

@@ -1,4 +1,4 @@
-"""Nodes that let some elements through and stop the rest."""
+"""Masks of elements and of gradients: ReLU, dropout, stop-gradient."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from nl_nodes.cases import Case, away, real
+from nl_nodes.context import Context, NotShardable
 from nl_nodes.errors import UserError
-from nl_nodes.node import Context, Node, NotShardable
+from nl_nodes.node import Node
 from nl_nodes.nodes.arithmetic import Add, Elementwise, MulConst
 from nl_nodes.shapes import size
 from nl_nodes.typing import Array, Shape
@@ -16,10 +17,10 @@ WORDS = 2**64
 
 
 class ValueMask(Elementwise):
-    """y = 0 where x <= threshold, else x; with threshold 0 the rectifier (ReLU).
+    """`y = 0` where `x <= threshold`, else x; ReLU for threshold 0.
 
     Forward: y = x where not x <= threshold, else 0, compared by real part, so that NaN passes. Backward: dx = dy there,
-    else 0, whatever dy is. Shapes: y has x's. Keeps: mask.
+    else 0, even if dy is not finite. Shapes: y has x's. Saves: saved, the mask.
     Kinks: at x = threshold the output and the gradient are 0.
     Errors: none. Source: Deep Learning from Scratch, 5.5.1.
     """
@@ -31,33 +32,33 @@ class ValueMask(Elementwise):
         super().__init__(x)
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """X, or 0 up to the threshold."""
+        """Return `x`, or 0 up to the threshold."""
         x = inputs[0]
         ctx.saved = ~(x.real <= self.threshold)
         # Not x * mask: -inf * 0 is NaN.
         return ctx.xp.maximum(x, self.threshold) * ctx.saved
 
     def backward(self, ctx: Context, dy: Array) -> Array:
-        """Dy, or 0 up to the threshold."""
+        """Return `dy`, or 0 up to the threshold."""
         return ctx.xp.where(ctx.saved, dy, 0)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Both sides of the kink."""
+        """Yield both sides of the kink."""
         yield Case("rectifier", cls, (away(3, 4),))
         yield Case("threshold 0.5", lambda x: cls(x, 0.5), (away(3, 4, point=0.5),))
         yield Case("nothing passes", lambda x: cls(x, 1e6), (real(3),), zero=(0,))
 
 
 class IndexMask(Elementwise):
-    """y = x with a random share of its elements set to 0, the same for everybody who asks in one pass.
+    """Dropout without rescaling, deterministic in (seed, stream, pass index).
 
-    Element i of pass p is dropped when word i of the counter-based generator Philox4x64-10, with key (seed, stream)
-    and counter p, is below ratio * 2^64: an integer comparison, equal on every device and for every split of the
-    work, and replayed by the pass index alone.
+    Element i is set to 0 in pass p where word i of the counter-based generator Philox4x64-10, with key (seed, stream)
+    and counter p, is below ratio * 2^64: an integer comparison, with the same result on every device and for every
+    number of workers, which the pass index alone reproduces.
 
-    Forward: y = x * (word >= ratio * 2^64). Backward: dx = dy * the same mask. Shapes: y has x's. Keeps: mask.
-    Kinks: none. Errors: `UserError` for a ratio outside [0, 1).
+    Forward: y = x * (word >= ratio * 2^64). Backward: dx = dy * the same mask. Shapes: y has x's.
+    Saves: saved, the mask. Kinks: none. Errors: `UserError` for a ratio outside [0, 1).
     Source: Srivastava et al., Dropout (2014), section 4; Salmon et al., Parallel Random Numbers (2011), section 3.3.
     """
 
@@ -73,52 +74,52 @@ class IndexMask(Elementwise):
 
     @property
     def position_dependent(self) -> bool:
-        """True: the words are counted over the elements in their order."""
+        """True: element i uses word i."""
         return True
 
     def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
-        """The first axis: the words are counted from the first sample on."""
+        """Return the first axis: a worker's words start at its first sample."""
         if axes[0] != 0:
             raise NotShardable(type(self).__name__)
         return 0
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """X * mask."""
+        """Return `x * mask`."""
         x = inputs[0]
         words = ctx.random_bits(self.seed, self.stream, ctx.pass_index, size(x.shape))
         ctx.saved = (words >= int(Fraction(self.ratio) * WORDS)).reshape(x.shape)
         return x * ctx.saved
 
     def backward(self, ctx: Context, dy: Array) -> Array:
-        """Dy * mask."""
+        """Return `dy * mask`."""
         return dy * ctx.saved
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Some ratios."""
+        """Yield several ratios, and a word equal to its threshold."""
         yield Case("half", lambda x: cls(x, 0.5, seed=3), (real(4, 5),))
         yield Case("none", lambda x: cls(x, 0.0), (real(4, 5),))
-        # Word 1 of this stream is ratio * 2^64 to the bit, and stays.
+        # Word 1 of this stream equals ratio * 2^64 exactly: its element is kept.
         yield Case("on the limit", lambda x: cls(x, 8809539400576710656 / 2**64, seed=402), (real(20),))
         yield Case("scaled", lambda x: MulConst(cls(x, 0.3, seed=1, stream=2), 2), (real(4, 5),))
 
 
 class StopGradient(Elementwise):
-    """y = x, a constant to whoever differentiates.
+    """`y = x`, treated as a constant in differentiation.
 
-    Forward: y = x, of a complex x the real part, so that a complex step sees the constant too. Backward: none.
-    Shapes: y has x's. Keeps: nothing. Kinks: none. Errors: none.
+    Forward: y = x, the real part of a complex x, so that a complex step sees a constant too. Backward: none.
+    Shapes: y has x's. Saves: nothing. Kinks: none. Errors: none.
     Source: Chen and He, Exploring Simple Siamese Representation Learning (2021), section 3.
     """
 
     constant = True
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """X."""
+        """Return `x`."""
         return inputs[0].real.astype(inputs[0].dtype)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Alone, where nothing passes back, and beside a path that differentiates."""
+        """Yield the node alone, and beside a path that has a gradient."""
         yield Case("alone", cls, (real(3),), zero=(0,), surrogate=True)
         yield Case("beside", lambda x: Add(MulConst(x, 3), cls(x)), (real(3),), surrogate=True)

@@ -1,22 +1,23 @@
-"""Nodes that only rearrange: the same numbers in another shape or order."""
+"""Nodes that change the shape or the order of the axes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from nl_nodes.cases import Case, real
+from nl_nodes.context import Context, NotShardable
 from nl_nodes.errors import ShapeError
-from nl_nodes.node import Context, Node, NotShardable
+from nl_nodes.node import Node
 from nl_nodes.shapes import normalise, size
 from nl_nodes.typing import Array, Shape
 
 
 class Reshape(Node):
-    """y = x in another shape, read in row-major order.
+    """Another shape, with the elements in row-major order.
 
-    Forward: y = reshape(x, shape), where 0 keeps the input's axis of that place and one -1 is what is left (the rule
-    of ONNX), so that one graph serves every batch size. Backward: dx = reshape(dy, x's shape).
-    Shapes: as said. Keeps: nothing. Kinks: none. Errors: `ShapeError` where the numbers of elements differ.
+    Forward: y = reshape(x, shape), where 0 copies the input's axis and one -1 is inferred (as in ONNX), so
+    that one graph serves every batch size. Backward: dx = reshape(dy, x's shape).
+    Shapes: y has `shape`. Saves: nothing. Kinks: none. Errors: `ShapeError` where the numbers of elements differ.
     Source: ONNX operators, Reshape.
     """
 
@@ -25,47 +26,47 @@ class Reshape(Node):
         super().__init__(x)
 
     def infer(self, *shapes: Shape) -> Shape:
-        """The target with its 0 and -1 filled in."""
+        """Return the target shape with 0 and -1 resolved."""
         shape = shapes[0]
         if self.target.count(-1) > 1 or any(n < -1 or (n == 0 and i >= len(shape)) for i, n in enumerate(self.target)):
             raise self.misfit(f"cannot become {self.target}", shape)
         filled = [shape[i] if n == 0 else n for i, n in enumerate(self.target)]
         if -1 in filled:
-            ctx = {i for i, n in enumerate(self.target) if n == 0}
-            left = size(tuple(n for i, n in enumerate(shape) if i not in ctx))
-            given = size(tuple(n for i, n in enumerate(filled) if n != -1 and i not in ctx))
+            copied = {i for i, n in enumerate(self.target) if n == 0}
+            left = size(tuple(n for i, n in enumerate(shape) if i not in copied))
+            given = size(tuple(n for i, n in enumerate(filled) if n != -1 and i not in copied))
             filled[filled.index(-1)] = left // given
         if size(tuple(filled)) != size(shape):
             raise self.misfit(f"cannot become {self.target}", shape)
         return tuple(filled)
 
     def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
-        """The first axis, if that stays; other reshapes are not followed."""
+        """Return the first axis where the reshape leaves it unchanged."""
         if axes[0] != 0 or self.infer(shapes[0])[:1] != shapes[0][:1] or self.target[0] not in (0, -1):
             raise NotShardable(type(self).__name__)
         return 0
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """reshape(x, shape)."""
+        """Return `reshape(x, shape)`."""
         return inputs[0].reshape(self.infer(inputs[0].shape))
 
     def backward(self, ctx: Context, dy: Array) -> Array:
-        """reshape(dy, x's shape)."""
+        """Return `dy` in x's shape."""
         return dy.reshape(ctx.shapes[0])
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Every form of target."""
+        """Yield every form of target shape."""
         for target in ((6, 4), (-1,), (0, -1), (0, 0, 2, -1), (1, 24), (-1, 0)):
             yield Case(f"to {target}", lambda x, s=target: cls(x, s), (real(2, 3, 4),), linear=True)
         yield Case("empty batch", lambda x: cls(x, (0, -1)), (real(0, 3, 4),), linear=True, zero=(0,))
 
 
 class Transpose(Node):
-    """y = x with its axes in another order.
+    """The axes in another order.
 
     Forward: y = transpose(x, axes). Backward: dx = transpose(dy, inverse of axes). Shapes: y's axis i is x's axis
-    axes[i]. Keeps: nothing. Kinks: none. Errors: `ShapeError` where axes is no permutation of x's axes.
+    axes[i]. Saves: nothing. Kinks: none. Errors: `ShapeError` where axes is not a permutation of x's axes.
     Source: Deep Learning from Scratch, 7.4.3.
     """
 
@@ -74,41 +75,41 @@ class Transpose(Node):
         super().__init__(x)
 
     def infer(self, *shapes: Shape) -> Shape:
-        """The permuted shape."""
+        """Return the permuted shape."""
         shape = shapes[0]
         try:
             fits = len(normalise(self.axes, len(shape))) == len(shape)
         except ShapeError:
             fits = False
         if not fits:
-            raise self.misfit(f"axes {self.axes} are no permutation", shape)
+            raise self.misfit(f"axes {self.axes} are not a permutation", shape)
         return tuple(shape[a] for a in self.axes)
 
     def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
-        """Where the input's goes."""
+        """Return the input's batch axis in the output."""
         return [a % len(self.axes) for a in self.axes].index(axes[0] or 0)
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """transpose(x, axes)."""
+        """Return `transpose(x, axes)`."""
         return inputs[0].transpose(self.axes)
 
     def backward(self, ctx: Context, dy: Array) -> Array:
-        """transpose(dy, inverse of axes)."""
+        """Return `dy` with the axes in x's order."""
         axes = [a % len(self.axes) for a in self.axes]
         return dy.transpose([axes.index(i) for i in range(len(axes))])
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Permutations that are and are not their own inverse."""
+        """Yield permutations, some of them their own inverse."""
         for axes in ((1, 2, 0), (0, 2, 1), (2, 0, 1), (-1, 0, 1)):
             yield Case(f"axes {axes}", lambda x, a=axes: cls(x, a), (real(2, 3, 4),), linear=True)
         yield Case("four axes", lambda x: cls(x, (0, 3, 1, 2)), (real(2, 3, 4, 5),), linear=True)
 
 
 class T(Node):
-    """y = x with all its axes reversed; of a matrix, the transpose.
+    """All axes reversed; the transpose of a matrix.
 
-    Forward: y = x.T. Backward: dx = dy.T. Shapes: y's are x's reversed. Keeps: nothing. Kinks: none. Errors: none.
+    Forward: y = x.T. Backward: dx = dy.T. Shapes: y's are x's reversed. Saves: nothing. Kinks: none. Errors: none.
     Source: Deep Learning from Scratch, 5.6.1.
     """
 
@@ -116,23 +117,23 @@ class T(Node):
         super().__init__(x)
 
     def infer(self, *shapes: Shape) -> Shape:
-        """The reversed shape."""
+        """Return the reversed shape."""
         return shapes[0][::-1]
 
     def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
-        """The input's, from the other end."""
+        """Return the input's batch axis, counted from the other end."""
         return len(shapes[0]) - 1 - (axes[0] or 0)
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """X.T."""
+        """Return `x.T`."""
         return inputs[0].T
 
     def backward(self, ctx: Context, dy: Array) -> Array:
-        """Dy.T."""
+        """Return `dy.T`."""
         return dy.T
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """A matrix and more axes."""
+        """Yield a matrix and an array of three axes."""
         yield Case("matrix", cls, (real(3, 4),), linear=True)
         yield Case("three axes", cls, (real(2, 3, 4),), linear=True)

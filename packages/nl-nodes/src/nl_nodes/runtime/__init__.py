@@ -1,4 +1,4 @@
-"""Who runs a plan's calls: exchangeable, since each worker has a list of its own and all meet where it says so."""
+"""Executors, which run a plan's calls: on the calling thread, on threads, or on processes with shared memory."""
 
 import os
 from threading import Lock
@@ -16,7 +16,7 @@ _LOCK = Lock()
 
 
 def executor(kind: str, count: int) -> Executor:
-    """The team of so many "threads" or "processes"; whoever asks for the same while one is complete shares it."""
+    """Return an executor of `count` "threads" or "processes", shared with other callers while all its workers run."""
     if count == 1:
         return Executor()
     with _LOCK, DeferSignals():
@@ -26,8 +26,8 @@ def executor(kind: str, count: int) -> Executor:
         return found
 
 
-def _abandon_executors() -> None:
-    """In a forked child: the teams are the parent's, and so may be the thread that holds the lock."""
+def _reset_after_fork() -> None:
+    """Forget the parent's executors in a forked child, and the lock that one of its threads may hold."""
     global _LOCK
     _LOCK = Lock()
     for found in list(_EXECUTORS.values()):
@@ -36,4 +36,4 @@ def _abandon_executors() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_executors)
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,4 +1,4 @@
-"""One worker, and what all kinds of workers share."""
+"""The base class of executors, which runs plans on the calling thread, and the functions that they share."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from nl_nodes.compiler.lower.trace import Call
-from nl_nodes.device.cpu import philox
+from nl_nodes.philox import philox
 from nl_nodes.platform import cpu_count
+from nl_nodes.runtime.call import BoundCall, Call
 from nl_nodes.runtime.shared_memory import open_memory
-
-BoundCall = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 class Executor:
-    """The calling thread alone.
+    """The executor of one worker, the calling thread.
 
     Attributes:
-        count: how many workers a plan is recorded for.
-        lock: held while a plan runs or is loaded, by one thread at a time.
-        process: the process that it belongs to.
+        count: the number of workers that plans are lowered for.
+        lock: held by the thread that loads or runs a plan.
+        process: the id of the process that owns it.
+        pass_index: the index of the current pass, for random words.
     """
 
     count = 1
@@ -34,89 +33,93 @@ class Executor:
         self.pass_index = 0
 
     def memory(self, size: int) -> Any:
-        """So many bytes, cleared, that all workers see; pages of their own, which go back when they are let go."""
+        """Allocate `size` zero bytes on pages of their own, shared by all workers and freed with the last reference."""
         return open_memory(-1, size)
 
     def load(self, calls: Sequence[Sequence[Call]]) -> Any:
-        """Make each worker's calls ready to run."""
-        return [self.steps(one) for one in calls]
+        """Bind each worker's calls; return the argument of `run`."""
+        return [self.bind(worker_calls) for worker_calls in calls]
 
     def run(self, loaded: Any, pass_index: int) -> None:
-        """Run what was loaded, once; the caller holds the lock."""
+        """Run loaded calls once; the caller holds the lock."""
         self.pass_index = pass_index
         execute(loaded[0])
 
     def barrier(self) -> None:
-        """Wait for the others."""
+        """Wait until all workers have reached this call."""
 
     @property
     def complete(self) -> bool:
-        """Whether all workers are there."""
+        """Whether all workers are running."""
         return True
 
     def close(self) -> None:
-        """Let the workers go."""
+        """Stop the workers."""
 
     def abandon(self) -> None:
-        """Leave the workers to the process that has forked this one."""
+        """Leave the workers to the parent, in a forked process."""
 
-    def steps(self, calls: Sequence[Call]) -> list[BoundCall]:
-        """The functions behind the names."""
-        own: dict[str, Callable[..., Any]] = {"barrier": self.barrier, "random_bits": self._words, "clock": _clock}
-        return [(own.get(name) or function(name), args) for name, args in calls]
+    def bind(self, calls: Sequence[Call]) -> list[BoundCall]:
+        """Resolve the names of the calls to functions."""
+        special: dict[str, Callable[..., Any]] = {
+            "barrier": self.barrier,
+            "random_bits": self._random_bits,
+            "clock": _clock,
+        }
+        return [(special.get(name) or function(name), args) for name, args in calls]
 
-    def _words(self, seed: int, stream: int, start: int, target: Any) -> None:
+    def _random_bits(self, seed: int, stream: int, start: int, target: Any) -> None:
         target[...] = philox(seed, stream, self.pass_index, target.size, start)
 
 
-def execute(steps: Sequence[BoundCall]) -> None:
-    """Run a list, without NumPy's warnings: in a network the reference computes what is not finite, and warns."""
+def execute(calls: Sequence[BoundCall]) -> None:
+    """Run calls in order, without NumPy's warnings: the reference repeats a pass that is not finite, and warns."""
     with np.errstate(all="ignore"):
-        for call, args in steps:
-            call(*args)
+        for function, args in calls:
+            function(*args)
 
 
 def parallel_workers(count: int) -> int:
-    """The threads or processes for so many workers: no more than there are cores, as those that wait slow the others.
+    """Return the number of threads or processes for `count` workers: at most one for each core, but at least two.
 
-    Two where two are asked for, also on one core.
+    Spinning at a barrier on a shared core slows the other workers down.
     """
     return min(count, max(2, cpu_count()))
 
 
 def merge_calls(calls: Sequence[Sequence[Call]], count: int) -> list[list[Call]]:
-    """The lists of several workers as those of fewer: up to each barrier one worker's calls, then the next one's."""
-    return [_interleaved(calls[number::count]) for number in range(min(count, len(calls)))]
+    """Merge several workers' calls into `count` lists; between two barriers one worker's calls follow another's."""
+    return [_interleave(calls[number::count]) for number in range(min(count, len(calls)))]
 
 
-def _interleaved(calls: Sequence[Sequence[Call]]) -> list[Call]:
-    found: list[Call] = []
-    rest = [iter(one) for one in calls]
-    while rest:
-        rounds = [_until_barrier(one) for one in rest]
-        found += [call for ours, _ in rounds for call in ours]
-        if not rounds[0][1]:
+def _interleave(calls: Sequence[Sequence[Call]]) -> list[Call]:
+    merged: list[Call] = []
+    remaining = [iter(worker_calls) for worker_calls in calls]
+    while remaining:
+        sections = [_until_barrier(one) for one in remaining]
+        merged += [call for section, _ in sections for call in section]
+        if not sections[0][1]:
             break
-        found.append(("barrier", ()))
-    return found
+        merged.append(("barrier", ()))
+    return merged
 
 
 def _until_barrier(calls: Iterator[Call]) -> tuple[list[Call], bool]:
-    """The calls up to the next barrier, and whether there is one; all workers have as many."""
-    found: list[Call] = []
+    """Return the calls up to the next barrier, and whether there is one; all workers have equally many."""
+    section: list[Call] = []
     for call in calls:
         if call[0] == "barrier":
-            return found, True
-        found.append(call)
-    return found, False
+            return section, True
+        section.append(call)
+    return section, False
 
 
-def _clock(place: Any) -> None:
-    place[0] = perf_counter()
+def _clock(out: Any) -> None:
+    out[0] = perf_counter()
 
 
 def function(name: str) -> Callable[..., Any]:
-    """The function of a call's name: "multiply", "add.reduce", "copyto"."""
+    """Return NumPy's function of this name, such as "multiply", "add.reduce", "copyto"."""
     if name == "maximum":
         return _maximum
     found: Any = np
@@ -126,4 +129,4 @@ def function(name: str) -> Callable[..., Any]:
 
 
 def _maximum(a: Any, b: Any, out: Any) -> None:
-    np.maximum(a, b, out=out)  # of this function NumPy wants the output by name
+    np.maximum(a, b, out=out)  # NumPy warns where this function's output is positional

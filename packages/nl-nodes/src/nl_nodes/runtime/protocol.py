@@ -1,4 +1,4 @@
-"""What the processes of a team say to each other: JSON, with a file descriptor beside it where memory is meant."""
+"""Messages between the processes of an executor: JSON, with the file descriptor of shared memory attached."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEAD = struct.Struct("=Q")
 
 
 def send(link: socket.socket, message: dict[str, Any], descriptor: int | None = None) -> None:
-    """Send a message."""
+    """Send a message, with a file descriptor where one is given."""
     body = json.dumps(message).encode()
     head = HEAD.pack(len(body))
     if descriptor is None:
@@ -24,33 +24,33 @@ def send(link: socket.socket, message: dict[str, Any], descriptor: int | None = 
 
 
 def receive(link: socket.socket) -> tuple[dict[str, Any], int | None]:
-    """The next message; raises `EOFError` when the other end is gone."""
+    """Receive a message and its file descriptor; raise `EOFError` where the other end has closed."""
     head, descriptors, _, _ = socket.recv_fds(link, HEAD.size, 1)
-    head += _exactly(link, HEAD.size - len(head))
-    body = _exactly(link, HEAD.unpack(head)[0])
+    head += _receive_exactly(link, HEAD.size - len(head))
+    body = _receive_exactly(link, HEAD.unpack(head)[0])
     return json.loads(body), (descriptors[0] if descriptors else None)
 
 
-def _exactly(link: socket.socket, count: int) -> bytearray:
+def _receive_exactly(link: socket.socket, count: int) -> bytearray:
     body = bytearray(count)
-    rest = memoryview(body)
-    while rest:
-        received = link.recv_into(rest)
+    remaining = memoryview(body)
+    while remaining:
+        received = link.recv_into(remaining)
         if not received:
             raise EOFError
-        rest = rest[received:]
+        remaining = remaining[received:]
     return body
 
 
 def encode(value: Any) -> Any:
-    """An argument that is no array, as JSON."""
+    """Encode an argument that is not an array as JSON."""
     if isinstance(value, np.generic):
         return {"scalar": [value.dtype.str, value.item()]}
     return {"axes": list(value)} if isinstance(value, tuple) else value
 
 
 def decode(value: Any, segments: dict[int, Any]) -> Any:
-    """The argument; arrays are views of the segments."""
+    """Decode an argument; arrays are views of the memory segments."""
     if not isinstance(value, dict):
         return value
     if "scalar" in value:
@@ -58,5 +58,5 @@ def decode(value: Any, segments: dict[int, Any]) -> Any:
         return np.dtype(dtype).type(number)
     if "axes" in value:
         return tuple(value["axes"])
-    number, at, shape, strides, dtype = value["array"]
-    return np.ndarray(shape, np.dtype(dtype), segments[number], at, strides)
+    number, offset, shape, strides, dtype = value["array"]
+    return np.ndarray(shape, np.dtype(dtype), segments[number], offset, strides)

@@ -1,4 +1,4 @@
-"""Memory that several processes see, and a place in it where they meet."""
+"""Shared memory, and a barrier in it."""
 
 from __future__ import annotations
 
@@ -9,70 +9,76 @@ from typing import Any
 
 import numpy as np
 
-from nl_nodes.platform import cpu_count, let_others_run
+from nl_nodes.platform import cpu_count, yield_core
 
 LINE_WORDS = 8
-"""Numbers of 8 bytes in a cache line: each worker's counter has a line of its own."""
+"""Words of 8 bytes in a cache line; each worker's counter has its own line, to avoid false sharing."""
 
 SPINS = 2000
-"""How often to look before letting others run; where workers share a core, once."""
+"""Polls of a spin barrier before it yields the core."""
 
 
 def create(size: int) -> tuple[int, Any]:
-    """New cleared memory: its file descriptor and its bytes."""
+    """Allocate zeroed shared memory; return its file descriptor and its bytes."""
     descriptor = os.memfd_create("nl-nodes")
     os.ftruncate(descriptor, max(size, 1))
     return descriptor, open_memory(descriptor, size)
 
 
 def open_memory(descriptor: int, size: int) -> Any:
-    """The bytes behind a file descriptor; behind -1 new cleared ones of this process alone."""
+    """Map the memory of a file descriptor; for -1 allocate zeroed memory of this process alone."""
     return np.frombuffer(mmap.mmap(descriptor, max(size, 1)), np.uint8, size)
 
 
 class SpinBarrier:
-    """Counters in shared memory: a worker counts up its own, then looks until the others have come as far.
+    """A barrier on counters in shared memory: a worker increments its own and polls until the others' are as high.
 
-    Looking is a loop, which within a step is shorter than any sleep; when it takes long, others are let run, and
-    `alive` is asked, which raises when somebody is gone.
+    Polling has less latency than sleeping.
+
+    Args:
+        memory: `counter_bytes(count)` bytes of shared memory.
+        number: this worker.
+        count: the number of workers.
+        check_alive: called from time to time while polling; raises where a worker has ended.
+        spins: polls before the core is yielded.
     """
 
-    def __init__(self, memory: Any, number: int, count: int, alive: Callable[[], None], spins: int) -> None:
-        # A view of plain numbers: NumPy's own indexing costs several times as much.
+    def __init__(self, memory: Any, number: int, count: int, check_alive: Callable[[], None], spins: int) -> None:
+        # A memoryview, whose indexing costs a fraction of NumPy's.
         self._counters = memoryview(memory).cast("q")
-        self._mine = number * LINE_WORDS
+        self._own = number * LINE_WORDS
         self._others = [n * LINE_WORDS for n in range(count) if n != number]
-        self._alive = alive
+        self._check_alive = check_alive
         self._spins = spins
 
     @property
     def arrivals(self) -> int:
-        """How often this worker has come."""
-        return self._counters[self._mine]
+        """This worker's counter."""
+        return self._counters[self._own]
 
     def barrier(self) -> None:
-        """Wait for the others."""
+        """Wait until all workers have reached this call."""
         self.advance_to(self.arrivals + 1)
 
     def advance_to(self, arrivals: int) -> None:
-        """Come as often as that at once, and wait until the others have."""
+        """Set this worker's counter and wait until the others' are as high."""
         counters = self._counters
-        counters[self._mine] = arrivals
+        counters[self._own] = arrivals
         for other in self._others:
-            looks = 0
+            polls = 0
             while counters[other] < arrivals:
-                looks += 1
-                if not looks % self._spins:
-                    let_others_run()
-                if not looks % SPINS:
-                    self._alive()
+                polls += 1
+                if not polls % self._spins:
+                    yield_core()
+                if not polls % SPINS:
+                    self._check_alive()
 
 
-def spins(count: int) -> int:
-    """How often each of so many workers looks before it lets others run; to be asked before one is bound to a core."""
+def spin_limit(count: int) -> int:
+    """Return the polls before a worker yields: 1 where workers share a core. Call it before pinning."""
     return SPINS if cpu_count() >= count else 1
 
 
-def counters(count: int) -> int:
-    """Bytes that a meeting of so many needs."""
+def counter_bytes(count: int) -> int:
+    """Return the size of the counters of `count` workers."""
     return count * LINE_WORDS * 8

@@ -1,4 +1,4 @@
-"""Threads: NumPy and BLAS let go of the interpreter, so several run at once."""
+"""Worker threads, which run in parallel where NumPy and BLAS release the interpreter lock."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from threading import Barrier, BrokenBarrierError, Thread
 from typing import Any
 from weakref import finalize
 
-from nl_nodes.compiler.lower.trace import Call
-from nl_nodes.runtime.executor import BoundCall, Executor, execute, merge_calls, parallel_workers
+from nl_nodes.runtime.call import BoundCall, Call
+from nl_nodes.runtime.executor import Executor, execute, merge_calls, parallel_workers
 
 
 class Threads(Executor):
-    """The calling thread and others beside it."""
+    """The executor on the calling thread and further threads."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -23,11 +23,11 @@ class Threads(Executor):
             Thread(target=_work, args=(self._shared, number), daemon=True).start()
 
     def load(self, calls: Sequence[Sequence[Call]]) -> Any:
-        """Make each thread's calls ready to run."""
+        """Bind each thread's calls; return the argument of `run`."""
         return super().load(merge_calls(calls, parallel_workers(self.count)))
 
     def run(self, loaded: Any, pass_index: int) -> None:
-        """Run what was loaded, the first list on this thread."""
+        """Run loaded calls once, the first worker's on this thread."""
         if len(loaded) == 1:
             super().run(loaded, pass_index)
             return
@@ -42,25 +42,26 @@ class Threads(Executor):
 
     @property
     def complete(self) -> bool:
-        """Whether all threads wait for the next pass."""
+        """Whether all threads are running."""
         return not self._shared.gate.broken
 
     def abandon(self) -> None:
-        """Leave the workers to the process that has forked this one; here there are no such threads."""
+        """Leave the workers to the parent, in a forked process, which has no copies of these threads."""
         self.close.detach()  # type: ignore[attr-defined]
 
     def barrier(self) -> None:
-        """Wait for the others."""
+        """Wait until all workers have reached this call."""
         self._shared.barrier.wait()
 
 
 class _Shared:
-    """What the threads know; not the team itself, which they must not keep alive.
+    """State shared by the threads, apart from the executor, which they must not keep alive.
 
     Attributes:
-        gate: where all wait between two passes.
-        barrier: where they wait within one; broken when one of them fails.
-        failure: what one of them failed with.
+        gate: the barrier before and after a pass.
+        barrier: the barrier within a pass, broken where a thread fails.
+        loaded: each thread's calls.
+        failure: the exception of a failed thread.
     """
 
     def __init__(self, count: int) -> None:
@@ -69,7 +70,7 @@ class _Shared:
         self.failure: BaseException | None = None
 
     def run(self, number: int) -> None:
-        """Run one worker's list; where it fails, let the others leave the pass too."""
+        """Run one worker's calls; where they fail, break the barrier so that the others leave the pass too."""
         try:
             execute(self.loaded[number])
         except BrokenBarrierError:

@@ -8,30 +8,31 @@ import socket
 import sys
 from typing import Any
 
-from nl_nodes.platform import bind
+from nl_nodes.platform import pin
 from nl_nodes.runtime import protocol, shared_memory
-from nl_nodes.runtime.executor import BoundCall, Executor
+from nl_nodes.runtime.call import BoundCall
+from nl_nodes.runtime.executor import Executor
 
 
 class Worker(Executor):
-    """What this process knows: the memory, and the lists that it was sent."""
+    """The executor in a worker process: shared memory segments and call lists by number."""
 
     def __init__(self, number: int, count: int) -> None:
         super().__init__()
-        self.number, self.count, self.spins = number, count, shared_memory.spins(count)
+        self.number, self.count, self.spins = number, count, shared_memory.spin_limit(count)
         self.segments: dict[int, Any] = {}
         self.lists: dict[int, list[BoundCall]] = {}
         self.spin_barrier: shared_memory.SpinBarrier | None = None
         self._parent = os.getppid()
 
-    def take(self, message: dict[str, Any], descriptor: int | None) -> None:
-        """Do what a message says."""
+    def handle(self, message: dict[str, Any], descriptor: int | None) -> None:
+        """Handle one message: run or load calls, map or free memory."""
         if "run" in message:
             self.run([self.lists[message["run"]]], message["pass"])
             self.barrier()
         elif "load" in message:
             calls = [(name, tuple(protocol.decode(a, self.segments) for a in args)) for name, args in message["load"]]
-            self.lists[message["number"]] = self.steps(calls)
+            self.lists[message["number"]] = self.bind(calls)
         elif "free" in message:
             del {"memory": self.segments, "load": self.lists}[message["free"]][message["number"]]
         else:
@@ -39,28 +40,30 @@ class Worker(Executor):
             memory = self.segments[message["number"]] = shared_memory.open_memory(descriptor, message["memory"])
             os.close(descriptor)
             if self.spin_barrier is None:
-                self.spin_barrier = shared_memory.SpinBarrier(memory, self.number, self.count, self._alive, self.spins)
+                self.spin_barrier = shared_memory.SpinBarrier(
+                    memory, self.number, self.count, self._check_alive, self.spins
+                )
 
     def barrier(self) -> None:
-        """Wait for the others."""
+        """Wait until all workers have reached this call."""
         assert self.spin_barrier is not None
         self.spin_barrier.barrier()
 
-    def _alive(self) -> None:
+    def _check_alive(self) -> None:
         if os.getppid() != self._parent:
             raise EOFError
 
 
 def main(link: int, number: int, count: int, core: int | None = None) -> None:
-    """Serve until the other end is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to end
+    """Handle messages until the other end closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C
     worker = Worker(number, count)
     if core is not None:
-        bind([core])
+        pin([core])
     with socket.socket(fileno=link) as connection:
         while True:
             try:
-                worker.take(*protocol.receive(connection))
+                worker.handle(*protocol.receive(connection))
             except (EOFError, ConnectionError):
                 return
 

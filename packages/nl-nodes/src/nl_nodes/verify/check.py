@@ -68,7 +68,7 @@ def check_gradients(
     rng: np.random.Generator,
     draws: int = 2,
 ) -> list[Residual]:
-    """The residual of each gradient given, wherever it comes from, along so many random directions of its own.
+    """Return the residual of each given gradient along `draws` random directions of its own.
 
     All directions but the last have components of +1 and -1, so that no single wrong element is missed; the last is
     Gaussian, so that several cannot cancel.

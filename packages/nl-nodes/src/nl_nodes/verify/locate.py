@@ -20,7 +20,7 @@ from nl_nodes.verify.sampling import upstream
 from nl_nodes.verify.subgraph import node_values
 
 TOLERANCE = 1e-10
-# An input of up to so many elements is gone through one by one; in a larger one a wrong element is found by halving.
+# Elements up to which an input is checked one by one; in a larger one a wrong element is found by bisection.
 ONE_BY_ONE = 2048
 
 
@@ -91,17 +91,17 @@ def first_wrong(graph: Graph, feeds: Mapping[str, Any], seed: int = 0) -> Fault 
 def _check(graph: Graph, node: Node, place: int, values: Mapping[Node, Any], seed: int) -> Fault | None:
     wanted = [i for i, n in enumerate(node.inputs) if n in graph.needs and i not in node.grad_included_in_first]
     rng = np.random.default_rng((seed, place))
-    alone = Alone(graph, node, values, wanted, upstream(rng, values[node].shape))
+    alone = IsolatedNode(graph, node, values, wanted, upstream(rng, values[node].shape))
     for residual in sample_check(alone.graph, alone.feeds, alone.dy, rng):
         if not residual.value <= TOLERANCE and not alone.rounds(residual):
             number = int(residual.name)
-            worst = Alone(graph, node, values, [number], alone.dy).worst(residual, rng)
+            worst = IsolatedNode(graph, node, values, [number], alone.dy).worst(residual, rng)
             shapes = tuple(tuple(values[n].shape) for n in node.inputs)
             return Fault(node, place, number, worst, shapes, str(values[node].dtype), seed)
     return None
 
 
-class Alone:
+class IsolatedNode:
     """A node of a graph on inputs of its own, named by their numbers.
 
     Args:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from nl_nodes.context import Context
 from nl_nodes.graph import Graph, Pass
-from nl_nodes.node import Context, Node
+from nl_nodes.node import Node
 
 # No step is too small for the complex step, since nothing is subtracted; but where derivatives are large, as through
 # many batch norms of constant maps, a larger one would not stay small.

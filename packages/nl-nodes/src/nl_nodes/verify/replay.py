@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nl_nodes.compiler.lower.lower import Lowering
-from nl_nodes.compiler.lower.trace import Call
+from nl_nodes.runtime.call import Call
 
 
 class Replay:

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from nl_nodes.context import Context
 from nl_nodes.graph import Graph, Pass
-from nl_nodes.node import Context, Node
+from nl_nodes.node import Node
 from nl_nodes.nodes.leaves import Leaf
 
 ROUGH = 2.0**-26

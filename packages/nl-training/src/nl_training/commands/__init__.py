@@ -1,1 +1,1 @@
-"""What the scripts do, one module a script."""
+"""The commands behind the scripts, one module per script."""

@@ -1,4 +1,4 @@
-"""What draw does and prints: a layer, a config's network or a logged run's, as files to open."""
+"""The draw command: the node graph of a layer, a config's network or a logged run, as SVG and HTML."""
 
 from __future__ import annotations
 
@@ -12,24 +12,21 @@ from nl_training.data import Dataset
 from nl_training.paths import output_folder
 from nl_training.training.progress_bar import CertificateBar
 from nl_training.verification import verify
-from nl_training.viz.graph import Sketch, page, sketch_layer, sketch_network, svg
-from nl_training.viz.graph.svg import told
+from nl_training.viz.graph import Diagram, capture_layer, capture_training, page, svg
+from nl_training.viz.graph.svg import heading
 
 if TYPE_CHECKING:
-    from nl_nodes.verify import Certificate
     from nl_training.config.schema import Config
-
-IMAGES = 8
 
 
 def draw_layer(name: str) -> None:
-    """Draw a layer or loss alone."""
+    """Draw a single layer or loss."""
     folder = output_folder("outputs", "drawings")
-    _save(sketch_layer(name), folder / name)
+    _save(capture_layer(name), folder / name)
 
 
 def draw_config(config: Config) -> None:
-    """Draw a config's network with its first weights, on images of its data."""
+    """Draw a config's network with its initial weights, on images of its data."""
     folder = output_folder("outputs", "drawings")
     data = build.dataset(config)
     net = build.network(config, data, build.device(config))
@@ -49,21 +46,15 @@ def draw_run(run_id: str, config: Config) -> None:
     _save(_verified(run.net, data, config), folder / f"{run.net.name}-{run.run_id}")
 
 
-def draw_training(net: Network, data: Dataset, certificate: Certificate | None) -> Sketch:
-    """A network on the first training images of its data."""
-    part = data.train
-    return sketch_network(net, part.x[:IMAGES], part.t[:IMAGES], certificate, f"images of {data.name}")
-
-
-def _verified(net: Network, data: Dataset, config: Config) -> Sketch:
+def _verified(net: Network, data: Dataset, config: Config) -> Diagram:
     with CertificateBar() as bar:
         outcome = verify(net, config.verify.mode, config.verify.max_seconds, bar.advance)
-    return draw_training(net, data, outcome.certificate)
+    return capture_training(net, data, outcome.certificate)
 
 
-def _save(sketch: Sketch, path: Path) -> None:
-    """Write a page and a picture, each to `path` with its ending, and print what they show."""
-    for ending, text in ((".svg", svg(sketch)), (".html", page(sketch))):
-        Path(f"{path}{ending}").write_text(text, encoding="utf-8")
-    print("\n".join([sketch.title, *(f"  {line}" for line in [*sketch.lines, *map(told, sketch.halves)])]))
+def _save(diagram: Diagram, path: Path) -> None:
+    """Write an SVG and an HTML page to `path` plus suffix, and print a summary."""
+    for suffix, text in ((".svg", svg(diagram)), (".html", page(diagram))):
+        Path(f"{path}{suffix}").write_text(text, encoding="utf-8")
+    print("\n".join([diagram.title, *(f"  {line}" for line in [*diagram.lines, *map(heading, diagram.graphs)])]))
     print(f"page     {path}.html\npicture  {path}.svg")

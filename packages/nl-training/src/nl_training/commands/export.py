@@ -1,4 +1,4 @@
-"""What export does and prints: a logged run's network as an ONNX file, kept with the run."""
+"""The export command: a logged run's network as an ONNX file, stored with the run."""
 
 from __future__ import annotations
 
@@ -19,18 +19,23 @@ if TYPE_CHECKING:
 def export(run_id: str, config: Config) -> None:
     """Write a run's network with its best weights to `outputs/export` and log it as the run's `export/model.onnx`.
 
-    The model takes raw pixels in the range of the run's data: their mean and standard deviation are built in. How these
-    pixels look and the names of the classes are the model's metadata, as JSON.
+    The model's input is raw pixels in the range of the run's data; normalization is built in. The pixel format and the
+    class names are stored as JSON in the model's metadata.
     """
     run = open_run(run_id, config.tracking)
     path = output_folder("outputs", "export", run.run_id) / "model.onnx"
-    scaling = run.normalization
-    notes = {
+    normalization = run.normalization
+    metadata = {
         "input": "raw pixels; mean and standard deviation are built in",
         "pixels": run.pixels and asdict(run.pixels),
         "classes": list(run.classes),
     }
-    save_onnx(run.net, path, {name: json.dumps(value) for name, value in notes.items()}, (scaling.mean, scaling.std))
+    save_onnx(
+        run.net,
+        path,
+        {name: json.dumps(value) for name, value in metadata.items()},
+        (normalization.mean, normalization.std),
+    )
     store = Store.of(config.tracking, write=False)
     try:
         store.client.log_artifact(run.run_id, str(path), "export")

@@ -1,4 +1,4 @@
-"""What gradcheck does and prints: every tensor of a network on real images, and where one is wrong, the node."""
+"""The gradcheck command: verify each parameter's gradient on real images, and locate the node of a wrong one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nl_nodes import UserError
 from nl_nodes.verify import Certificate, Verdict, first_wrong
 from nl_training.config import build
 from nl_training.data import Dataset
-from nl_training.paths import leaving
+from nl_training.paths import optional_output
 from nl_training.training.progress_bar import CertificateBar
 from nl_training.verification import certify_network, training_graph, twin
 from nl_training.viz import plots
@@ -28,11 +28,11 @@ COLORS = {"verified": "green", "failed": "bold red"}
 
 
 def gradcheck(config: Config, command: str) -> bool:
-    """Verify every parameter's gradient of a config's network on real images, print it, tell whether all hold.
+    """Verify the gradients of a config's network on real images, print the verdicts and return whether all hold.
 
     Args:
-        config: the network, its device and its data.
-        command: what was typed, to be told as the way to see a failure again.
+        config: the config with the network, its device and its data.
+        command: the command line, printed as the way to reproduce a failure.
     """
     data = build.dataset(config)
     net = build.network(config, data, build.device(config))
@@ -40,7 +40,7 @@ def gradcheck(config: Config, command: str) -> bool:
 
 
 def gradcheck_run(run_id: str, config: Config, command: str) -> bool:
-    """The same for a logged run: its config, its data, its best weights."""
+    """Verify the gradients of a logged run's network: its config, its data, its best weights."""
     from nl_training.config.resolve import resolve
     from nl_training.tracking.logged_run import open_run
 
@@ -53,7 +53,7 @@ def gradcheck_run(run_id: str, config: Config, command: str) -> bool:
 
 
 def check(net: Network, data: Dataset, seed: int, command: str, run_id: str = "") -> bool:
-    """Verify a network's gradients on a data set's first images; print a table, leave a picture."""
+    """Verify a network's gradients on the first images of a data set; print a table, save a figure."""
     feeds = _images(data)
     console = Console()
     with CertificateBar(console) as bar:
@@ -66,7 +66,7 @@ def check(net: Network, data: Dataset, seed: int, command: str, run_id: str = ""
         highlight=False,
     )
     name = run_id or f"{net.name}-{certificate.fingerprint[:12]}"
-    with leaving("picture and certificate", "gradcheck", name) as folder:
+    with optional_output("picture and certificate", "gradcheck", name) as folder:
         certificate.save(folder / "certificate.json")
         plots.residuals(certificate, f"{net.name} {run_id}".strip()).savefig(folder / "residuals.png")
     if certificate.failed:
@@ -75,19 +75,19 @@ def check(net: Network, data: Dataset, seed: int, command: str, run_id: str = ""
 
 
 def failure(net: Network, certificate: Certificate, feeds: Mapping[str, Any], command: str) -> str:
-    """What is wrong: each tensor with both its values, and the node nearest to the output that is to blame."""
+    """Describe a failure: each wrong tensor with both values, and the wrong node nearest to the output."""
     lines = []
     for verdict in certificate.tensors:
         if not verdict.holds:
-            lines += _wrong(verdict)
+            lines += _describe(verdict)
     fault = first_wrong(training_graph(twin(net), len(feeds["x"])), feeds, certificate.seed)
     if fault is not None:
         return "\n".join([*lines, fault.report(command)])
-    blame = "each node's own backward is right: look at how gradients are added up, or at a node at its kink"
-    return "\n".join([*lines, blame, f"  reproduce  {command}"])
+    hint = "each node's own backward is right: check how gradients are added up, or a node at its kink"
+    return "\n".join([*lines, hint, f"  reproduce  {command}"])
 
 
-def _wrong(verdict: Verdict) -> list[str]:
+def _describe(verdict: Verdict) -> list[str]:
     head = f"{verdict.verdict}: the gradient of {verdict.name} {verdict.shape}"
     return [
         f"{head}, in a random direction",
@@ -97,7 +97,7 @@ def _wrong(verdict: Verdict) -> list[str]:
 
 
 def _images(data: Dataset) -> dict[str, Any]:
-    """The first training images, from the start again where there are too few."""
+    """Return the first training images, repeated if there are too few."""
     index = np.arange(IMAGES) % len(data.train)
     return {"x": data.train.x[index].astype(np.float64), "t": data.train.t[index]}
 

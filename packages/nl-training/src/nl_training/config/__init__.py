@@ -1,1 +1,1 @@
-"""The typed config: what the files in `conf/` may hold, and the command line that composes them."""
+"""Typed config: the schema of the files in `conf/`, and the command line that composes them."""

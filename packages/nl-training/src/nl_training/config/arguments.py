@@ -1,4 +1,4 @@
-"""The command line as Hydra's flags and overrides, which may stand in any order."""
+"""Parser of the command line: Hydra's flags and overrides, in any order."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ SHORT = {
     "-sc": "--shell-completion",
 }  # fmt: skip
 COMPLETION = "--shell-completion"
-# What each flag that takes a word may be followed by; None for any word. Flags that bring other config files are no
-# flags of the scripts.
-WORDS = {
+# Valid values of each flag that takes one; None for any. Hydra's flags for other config files are left out.
+VALUES = {
     "--cfg": ("job", "hydra", "all"),
     "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
     "--package": None,
@@ -27,11 +26,11 @@ FLAGS = {*HELP, *MODES, "--resolve", "--package"}
 
 @dataclass(frozen=True)
 class Arguments:
-    """A command line.
+    """A parsed command line.
 
     Attributes:
-        flags: the word of each flag by its long name, "" where it takes none.
-        overrides: the rest.
+        flags: the value of each flag by its long name, "" if it takes none.
+        overrides: the other arguments.
     """
 
     flags: dict[str, str]
@@ -39,24 +38,24 @@ class Arguments:
 
     @property
     def multirun(self) -> bool:
-        """Whether it asks for a sweep."""
+        """Whether it starts a sweep."""
         return "--multirun" in self.flags
 
     @property
     def runs(self) -> bool:
-        """Whether it runs the task; else it only shows something."""
+        """Whether it runs the task, rather than only showing help or the config."""
         return self.flags.keys() <= {"--run", "--multirun"}
 
     def ordered(self) -> list[str]:
-        """The same with the flags first, the only order that Hydra's parser takes."""
-        return [f"{flag}={word}" if word else flag for flag, word in self.flags.items()] + self.overrides
+        """Return the arguments with the flags first, the only order that Hydra's parser accepts."""
+        return [f"{flag}={value}" if value else flag for flag, value in self.flags.items()] + self.overrides
 
 
 def split(arguments: Sequence[str]) -> Arguments:
-    """Tell flags from overrides.
+    """Split arguments into flags and overrides.
 
     Raises:
-        UserError: for a flag that is none, that lacks its word, or that does not go with another.
+        UserError: on an unknown flag, a flag without its value, or flags that exclude each other.
     """
     flags: dict[str, str] = {}
     overrides: list[str] = []
@@ -66,37 +65,37 @@ def split(arguments: Sequence[str]) -> Arguments:
         if not text.startswith("-"):
             overrides.append(text)
             continue
-        given, equals, word = text.partition("=")
+        given, equals, value = text.partition("=")
         flag = SHORT.get(given, given)
         if flag == COMPLETION:
             return Arguments({flag: ""}, [*overrides, *left])
         if flag not in FLAGS:
-            raise UserError(f"{given} is no flag of this script: {near(given, FLAGS | SHORT.keys())}")
-        flags[flag] = _word(flag, given, word if equals else None, left)
-    return _fitting(flags, overrides)
+            raise UserError(f"{given} is not a flag of this script: {near(given, FLAGS | SHORT.keys())}")
+        flags[flag] = _value(flag, given, value if equals else None, left)
+    return _check_combination(flags, overrides)
 
 
-def _word(flag: str, given: str, word: str | None, left: list[str]) -> str:
-    """The word of a flag: what stands behind its `=`, or the next argument."""
-    if flag not in WORDS:
-        if word is not None:
-            raise UserError(f"{given} takes no value: leave ={word} out")
+def _value(flag: str, given: str, value: str | None, left: list[str]) -> str:
+    """Return the value of a flag: the text after its `=`, or the next argument."""
+    if flag not in VALUES:
+        if value is not None:
+            raise UserError(f"{given} takes no value: leave ={value} out")
         return ""
-    known = WORDS[flag]
-    if word is None:
+    known = VALUES[flag]
+    if value is None:
         if flag == "--info" and (not left or "=" in left[0] or left[0].startswith("-")):
             return "all"
-        word = left.pop(0) if left else ""
+        value = left.pop(0) if left else ""
     if known is None:
-        if not word or word.startswith("-"):
+        if not value or value.startswith("-"):
             raise UserError(f"{given} takes the part of the config to show, such as {given} model")
-    elif word not in known:
-        raise UserError(f"{given} {word}: {near(word, known)}")
-    return word
+    elif value not in known:
+        raise UserError(f"{given} {value}: {near(value, known)}")
+    return value
 
 
-def _fitting(flags: dict[str, str], overrides: list[str]) -> Arguments:
-    """Refuse flags that do not go together; a flag that shows help wins over all others."""
+def _check_combination(flags: dict[str, str], overrides: list[str]) -> Arguments:
+    """Reject flags that exclude each other; a help flag overrides all others."""
     for flag in HELP:
         if flag in flags:  # Hydra's own help and its version depend on no override
             return Arguments({flag: ""}, overrides if flag == "--help" and "--multirun" not in flags else [])

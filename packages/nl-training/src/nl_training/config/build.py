@@ -1,8 +1,10 @@
-"""The objects that a config names: the only place that instantiates."""
+"""Builders of the objects that a config describes; nothing else calls Hydra's `instantiate`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
@@ -13,37 +15,41 @@ if TYPE_CHECKING:
     from nl_models import Network
     from nl_nodes import Device
     from nl_training.config.schema import Config
-    from nl_training.data import Dataset
+    from nl_training.data import Dataset, EpochBatches
+    from nl_training.training.callbacks import Callback
+    from nl_training.training.checkpoint import Checkpoints
+    from nl_training.training.trainer import Trainer
+    from nl_training.verification import Training
 
 
 def optimizer(cfg: Any) -> Optimizer:
-    """The optimizer of a checked config."""
-    made: Optimizer = instantiate(cfg.optimizer)
-    return made
+    """Build the optimizer of a validated config."""
+    built: Optimizer = instantiate(cfg.optimizer)
+    return built
 
 
 def schedule(cfg: Any) -> Schedule:
-    """The schedule of a checked config."""
-    made: Schedule = instantiate(cfg.schedule)
-    return made
+    """Build the learning rate schedule of a validated config."""
+    built: Schedule = instantiate(cfg.schedule)
+    return built
 
 
 def device(config: Config) -> Device:
-    """The device of a config; raises `DeviceError` when it is not there."""
+    """Build the device of a config; raise `DeviceError` if it is not available."""
     from nl_nodes import Device
 
     return Device(**asdict(config.device))
 
 
 def dataset(config: Config) -> Dataset:
-    """The data set of a config."""
+    """Load the data set of a config."""
     from nl_training.data import load
 
     return load(**asdict(config.data), seed=config.seed)
 
 
 def network(config: Config, data: Dataset, device: Device) -> Network:
-    """The network of a config, fitting a data set."""
+    """Build the network of a config with the input shape and classes of a data set."""
     from nl_models import build
 
     regularization = config.regularization
@@ -56,3 +62,36 @@ def network(config: Config, data: Dataset, device: Device) -> Network:
         seed=config.seed,
         device=device,
     )
+
+
+def trainer(
+    config: Config,
+    cfg: Any,
+    net: Network,
+    data: Dataset,
+    callbacks: Sequence[Callback],
+    checkpoints: Checkpoints | None = None,
+) -> Trainer:
+    """Build the trainer of a config; `cfg` is the same config as Hydra composed it."""
+    from nl_training.training.trainer import Trainer, TrainOptions
+
+    t, built = config.trainer, optimizer(cfg)
+    options = TrainOptions(t.epochs, t.batch_size, t.max_steps, t.target_accuracy, t.on_nan)
+    decay = _weight_decay(config, built)
+    return Trainer(net, built, schedule(cfg), data, options, decay, config.seed, callbacks, checkpoints)
+
+
+def training(config: Config, cfg: Any, data: Dataset, epoch: EpochBatches) -> Training:
+    """Describe the training of a config for its verification."""
+    from nl_training.verification import Training
+
+    built, t = optimizer(cfg), config.trainer
+    evaluated = frozenset(len(split) for split in (data.validation, data.test) if split)
+    epochs = min(t.epochs, (t.max_steps or inf) / epoch.count)
+    decay = _weight_decay(config, built)
+    return Training(data.train, frozenset(epoch.sizes), evaluated, epochs, built, schedule(cfg), decay)
+
+
+def _weight_decay(config: Config, optimizer: Optimizer) -> float:
+    """Return the coefficient of weight decay; 0 for an optimizer with its own (AdamW)."""
+    return 0.0 if hasattr(optimizer, "weight_decay") else config.regularization.weight_decay

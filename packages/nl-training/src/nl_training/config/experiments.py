@@ -1,4 +1,4 @@
-"""What a file in `conf/experiment/` may hold under the key `experiment`: the same for all, and each study's own."""
+"""Schema of the key `experiment` in `conf/experiment/`: the common keys, and those of each study."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Changes = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """The keys of every experiment.
+    """Keys that every experiment has.
 
     Attributes:
-        name: its file's.
-        study: the function that runs it, of `nl_training.experiments`; "training" is an ordinary training.
-        title: what it is, in a few words.
-        source: where the figure or number that it reproduces comes from.
-        see: what to see in its result, and what differs from the source.
-        small: a config that is laid over this one by `reduced=true`: a look in seconds.
+        name: the file's name without suffix.
+        study: the module in `nl_training.experiments.studies` that runs it; "training" is an ordinary training.
+        title: a short title.
+        source: the origin of the figure or number that it reproduces.
+        see: what the result shows, and how it differs from the source.
+        small: overrides that `reduced=true` merges over this config, for a run of seconds.
     """
 
     name: str
@@ -34,10 +34,10 @@ class ExperimentConfig:
 
 @dataclass(frozen=True)
 class ComparisonConfig(ExperimentConfig):
-    """Trainings that differ in a few keys.
+    """Several trainings that differ in a few keys.
 
     Attributes:
-        variants: by label, the keys that one changes, such as `{optimizer: sgd, optimizer.lr: 0.1}`.
+        variants: overrides by label, such as `{optimizer: sgd, optimizer.lr: 0.1}`.
     """
 
     variants: Mapping[str, Changes]
@@ -48,8 +48,8 @@ class OverfittingConfig(ComparisonConfig):
     """A comparison on few images.
 
     Attributes:
-        images: how many of the training images are used.
-        ancestral: the variant that is trained once more, with the ancestors' scaling of dropout; null for none.
+        images: number of training images used.
+        ancestral: the variant to train again with the original projects' scaling of dropout; null for none.
     """
 
     images: Count
@@ -58,7 +58,7 @@ class OverfittingConfig(ComparisonConfig):
 
 @dataclass(frozen=True)
 class BatchNormGridConfig(ExperimentConfig):
-    """Batch norm at many weight scales; `scales` are standard deviations of the initial weights."""
+    """Batch norm for a range of initial weights; `scales` are their standard deviations."""
 
     images: Count
     scales: tuple[Positive, ...]
@@ -66,12 +66,12 @@ class BatchNormGridConfig(ExperimentConfig):
 
 @dataclass(frozen=True)
 class SearchConfig(ExperimentConfig):
-    """A random search; the logarithms of what is drawn are uniform within these bounds.
+    """A random search that samples log-uniformly within these bounds.
 
     Attributes:
-        images: how many of the training images are used.
-        draws: how many trainings.
-        shown: how many of the best are drawn.
+        images: number of training images used.
+        draws: number of trainings.
+        shown: number of the best trainings to plot.
     """
 
     images: Count
@@ -85,7 +85,7 @@ class SearchConfig(ExperimentConfig):
 
 @dataclass(frozen=True)
 class OptimizerPathsConfig(ExperimentConfig):
-    """Optimizers on a valley; `learning_rates` by the optimizer's class."""
+    """Optimizer paths in a narrow valley; `learning_rates` by class name of the optimizer."""
 
     start_x: float
     start_y: float
@@ -95,7 +95,7 @@ class OptimizerPathsConfig(ExperimentConfig):
 
 @dataclass(frozen=True)
 class DescentConfig(ExperimentConfig):
-    """Gradient descent on x^2 + y^2."""
+    """Gradient descent on `x^2 + y^2`."""
 
     start_x: float
     start_y: float
@@ -105,7 +105,7 @@ class DescentConfig(ExperimentConfig):
 
 @dataclass(frozen=True)
 class ActivationsConfig(ExperimentConfig):
-    """Activations of deep layers; `inits` are he, xavier or standard deviations."""
+    """Histograms of activations by layer; `inits` are he, xavier or standard deviations."""
 
     layers: Count
     width: Count
@@ -116,7 +116,7 @@ class ActivationsConfig(ExperimentConfig):
 
 @dataclass(frozen=True)
 class ApplesConfig(ExperimentConfig):
-    """Shopping as a graph of nodes: two kinds of fruit, their counts and prices, and the tax."""
+    """A shopping bill as a graph of nodes: counts and prices of two kinds of fruit, and the tax."""
 
     apples: NotNegative
     apple_price: NotNegative
@@ -127,7 +127,7 @@ class ApplesConfig(ExperimentConfig):
 
 @dataclass(frozen=True)
 class OfImagesConfig(ExperimentConfig):
-    """A study on so many images."""
+    """A study on `images` images."""
 
     images: Count
 

@@ -1,4 +1,4 @@
-"""Where jobs write: the folder of Hydra's output, and what went wrong in them, for the process that started them."""
+"""Folders for Hydra's output, and the errors of jobs, collected for the process that started them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from nl_training.paths import output_folder
 
 @dataclass(frozen=True)
 class Failures:
-    """Lines in a file, since jobs may run in processes of their own; it is there once something has failed.
+    """Error messages of jobs, kept in a file because jobs may run in other processes.
 
     Attributes:
-        path: the file.
+        path: the file; it exists once a job has failed.
     """
 
     path: Path
 
     def add(self, text: str, job: int | None) -> None:
-        """Note what the user can mend, and tell it at once where other jobs of a sweep still go on."""
+        """Record a user error; in a sweep, also print it at once, since other jobs may still run."""
         if job is not None:
             text = f"job {job}: {text}"
             print(f"error: {text}", file=sys.stderr, flush=True)
@@ -33,7 +33,7 @@ class Failures:
             file.write(f"{text}\n")
 
     def take(self) -> list[str]:
-        """All that was noted; the file is gone then."""
+        """Return all recorded errors and delete the file."""
         if not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8").splitlines()
@@ -42,25 +42,25 @@ class Failures:
 
 
 @contextmanager
-def kept_folder() -> Iterator[tuple[Failures, list[str]]]:
-    """The output folder, where Hydra keeps what it writes of each job.
+def permanent_folder() -> Iterator[tuple[Failures, list[str]]]:
+    """Let Hydra write to its configured folders.
 
     Yields:
-        The jobs' failures, and the overrides by which Hydra writes there: none.
+        The jobs' failures, and the overrides that direct Hydra's output: none.
 
     Raises:
-        UserError: when the folder cannot be written.
+        UserError: if the output folder is not writable.
     """
     failures = Failures(output_folder("outputs") / f"failures-{uuid4()}.txt")
     try:
         yield failures, []
     finally:
-        failures.take()  # of a sweep that was stopped: the file must not stay
+        failures.take()  # deletes the file of an interrupted sweep
 
 
 @contextmanager
-def passing_folder() -> Iterator[tuple[Failures, list[str]]]:
-    """The same with a folder that is taken away again, for jobs that log nothing."""
+def temporary_folder() -> Iterator[tuple[Failures, list[str]]]:
+    """Let Hydra write to a temporary folder, for jobs that log nothing; yields as `permanent_folder` does."""
     with TemporaryDirectory() as name:
         folder = quoted(name)
         yield Failures(Path(name) / "failures.txt"), [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]

@@ -1,4 +1,4 @@
-"""Launchers of sweeps that are extras: what one lacks is told in a line, and its jobs end with who waits for them."""
+"""Optional launchers of sweeps: requirements checked up front, jobs ended with the sweep."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ PACKAGES = {"ray": RAY, "submitit_local": SUBMITIT, "submitit_slurm": SUBMITIT}
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",  # else what two jobs say alike is shown once
-    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # else a SIGTERM, which ends a sweep well, prints a stack and aborts
-    "SUBMITIT_LOG_LEVEL": "ERROR",  # where SLURM keeps no accounts, it warns at every look
+    "RAY_DEDUP_LOGS": "0",  # else equal lines of two jobs are printed once
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # else SIGTERM, which ends a sweep cleanly, aborts with a stack trace
+    "SUBMITIT_LOG_LEVEL": "ERROR",  # without SLURM accounting it warns at every poll
 }
 
 
 def launcher(overrides: Sequence[str]) -> AbstractContextManager[None]:
-    """What to hold while the jobs of the chosen launcher run; its variables that the user hasn't set are set.
+    """Return a context for the jobs of the chosen launcher; set its environment variables that the user has not set.
 
     Raises:
-        UserError: where it is not installed, or has no cluster.
+        UserError: if the launcher is not installed, or has no cluster.
     """
     name = _chosen(overrides)
     package = PACKAGES.get(name)
@@ -53,7 +53,7 @@ def launcher(overrides: Sequence[str]) -> AbstractContextManager[None]:
 
 
 def on_other_machines(overrides: Sequence[str]) -> bool:
-    """Whether the jobs of the chosen launcher may run where only a shared folder is the same."""
+    """Return whether the chosen launcher may run jobs on machines that share only a folder."""
     return _chosen(overrides) == "submitit_slurm"
 
 
@@ -64,7 +64,7 @@ def _chosen(overrides: Sequence[str]) -> str:
 
 @contextmanager
 def _ray(overrides: Sequence[str]) -> Iterator[None]:
-    """Ray is started here, where its handler of SIGTERM gives way to ours again; its workers end with the sweep."""
+    """Start Ray and restore our SIGTERM handler, which Ray replaces; stop its workers after the sweep."""
     import ray
 
     ours = signal.getsignal(signal.SIGTERM)
@@ -93,8 +93,8 @@ def _ray_options(overrides: Sequence[str]) -> dict[str, Any]:
 
 @contextmanager
 def _slurm() -> Iterator[None]:
-    """SLURM's jobs outlive an interrupted wait: they are cancelled, and close their runs before the sweep's is."""
-    from nl_training.tracking.interrupts import status_of
+    """Cancel the sweep's SLURM jobs if it is interrupted, and wait until they have closed their runs."""
+    from nl_training.interrupts import status_of
 
     name = os.environ["SBATCH_JOB_NAME"] = f"sweep-{uuid4()}"
     try:

@@ -1,4 +1,4 @@
-"""Values that stand on the command line as text: which of them Hydra reads otherwise, and how those are written."""
+"""Quoting of text values on the command line that Hydra's grammar would not read as plain text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nl_training.config.schema import Config
 
 
 def read_override(text: str) -> Override | None:
-    """An override as Hydra reads it, None where it cannot."""
+    """Return an override as Hydra parses it, None if it cannot."""
     try:
         (override,) = OverridesParser.create().parse_overrides([text])
     except (HydraException, OverrideParseException):
@@ -23,10 +23,10 @@ def read_override(text: str) -> Override | None:
     return override
 
 
-def readable(text: str) -> str:
-    """An override whose key takes text, such as a path, with the value quoted where Hydra reads no text there.
+def quote_text(text: str) -> str:
+    """Return an override with its value quoted if the key takes text, such as a path, and Hydra would misread it.
 
-    What may be meant as several values, with a comma in it, stays as it is.
+    A value with a comma, which may be a list of values, is not changed.
     """
     key, _, value = text.partition("=")
     if not value or not takes_text(key):
@@ -40,7 +40,7 @@ def readable(text: str) -> str:
 
 
 def takes_text(key: str) -> bool:
-    """Whether a key of the config takes any text."""
+    """Return whether a config key takes arbitrary text."""
     group, _, name = key.partition(".")
     kind = get_type_hints(Config).get(group)
     hint = get_type_hints(kind).get(name) if is_dataclass(kind) else None
@@ -48,20 +48,20 @@ def takes_text(key: str) -> bool:
 
 
 def quoted(value: str) -> str:
-    """A value as Hydra's grammar has it in quotes.
+    """Return a value quoted by Hydra's grammar.
 
     >>> print(quoted('a,b'), quoted('a"b'))
     "a,b" "a\\"b"
     """
-    # Backslashes mean themselves but for those before a quotation mark, the end, or the `${` of an interpolation.
+    # Backslashes are literal except before a quotation mark, the end, or the `${` of an interpolation.
     value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     return '"' + re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + (m[2] and f"\\{m[2]}"), value) + '"'
 
 
-def typed(key: str, value: str) -> str:
-    """An override as it is typed into a shell, in quotes where it needs them.
+def shell_override(key: str, value: str) -> str:
+    """Return an override as it is typed into a shell, quoted if needed.
 
-    >>> print(typed("data.root", "/a"), typed("data.root", "/a,b"))
+    >>> print(shell_override("data.root", "/a"), shell_override("data.root", "/a,b"))
     data.root=/a 'data.root="/a,b"'
     """
     override = read_override(f"{key}={value}")

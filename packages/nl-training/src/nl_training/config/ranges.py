@@ -1,4 +1,4 @@
-"""Ranges that numbers of a config must lie in."""
+"""Types of numeric config values with their valid ranges."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Annotated
 
 @dataclass(frozen=True)
 class Range:
-    """A range that a number must lie in, and how to say it."""
+    """An interval of valid values, with the description that error messages use."""
 
-    says: str
+    description: str
     above: float = float("-inf")
     at_least: float = float("-inf")
     below: float = float("inf")
     at_most: float = float("inf")
 
-    def holds(self, value: float) -> bool:
-        """Whether the value lies in it; NaN lies in none."""
+    def contains(self, value: float) -> bool:
+        """Return whether the interval contains `value`; false for NaN."""
         return self.at_least <= value <= self.at_most and self.above < value < self.below
 
 

@@ -1,4 +1,4 @@
-"""From Hydra's composed config to a checked one: every key known, every value of its type and in its range."""
+"""Validation of Hydra's composed config against the schema: known keys, correct types, values in range."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nl_training.config.schema import TARGETS, Config, DataConfig, ImagesConfig,
 
 
 def resolve(cfg: DictConfig) -> Config:
-    """The checked config; raises `UserError` with the key, its value and what it must be."""
+    """Return the validated config; raise `UserError` with the key, its value and the valid values."""
     try:
         plain = OmegaConf.to_container(reduced(cfg), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -31,20 +31,20 @@ def resolve(cfg: DictConfig) -> Config:
 
 
 def reduced(cfg: DictConfig) -> DictConfig:
-    """The config with the values of `experiment.small` laid over it, where `reduced` asks for these; else as it is."""
+    """Return the config with `experiment.small` merged over it if `reduced` is set; unchanged otherwise."""
     if cfg.reduced is not True:
         return cfg
     if cfg.experiment is None:
         raise UserError("reduced=true goes with an experiment: add experiment=NAME")
-    whole = cfg.copy()
-    OmegaConf.set_struct(whole, False)  # a key that does not belong is found when the config is checked
-    merged = OmegaConf.merge(whole, cfg.experiment.small)
+    extensible = cfg.copy()
+    OmegaConf.set_struct(extensible, False)  # validation finds unknown keys later
+    merged = OmegaConf.merge(extensible, cfg.experiment.small)
     assert isinstance(merged, DictConfig)
     return merged
 
 
 def near(word: str, known: Iterable[str]) -> str:
-    """A hint at the known word that is meant, or at all of them."""
+    """Return a hint that names the closest known word, or all of them if none is close."""
     known = sorted(known)
     match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {match[0]}?" if match else f"it may be {', '.join(known)}"
@@ -85,26 +85,26 @@ def _object(kind: type, values: Any, path: str) -> Any:
 def _value(hint: Any, value: Any, path: str) -> Any:
     if get_origin(hint) in (Union, types.UnionType) and path not in TARGETS:
         groups = [h for h in get_args(hint) if dataclasses.is_dataclass(h)]
-        hint = groups[0] if groups and value is not None else hint  # a group that may be left out
+        hint = groups[0] if groups and value is not None else hint  # an optional group
     if dataclasses.is_dataclass(hint) or path in TARGETS:
         return _object(hint, value, path)
     if path == "experiment":
         return None if value is None else _object(ExperimentConfig, value, path)
     fits, found = _fit(hint, value)
     if not fits:
-        raise UserError(f"{path}={_shown(value)} must be {_says(hint)}")
+        raise UserError(f"{path}={_shown(value)} must be {_describe(hint)}")
     return found
 
 
 def _fit(hint: Any, value: Any) -> tuple[bool, Any]:
-    """Whether a value fits a type, and the value as that type."""
+    """Return whether a value has the type `hint`, and the value converted to it."""
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         return next((fit for fit in (_fit(h, value) for h in get_args(hint)) if fit[0]), (False, None))
     if origin is Annotated:
         base, interval = get_args(hint)
         fits, found = _fit(base, value)
-        return fits and isinstance(interval, Range) and interval.holds(found), found
+        return fits and isinstance(interval, Range) and interval.contains(found), found
     if origin is Literal:
         return value in get_args(hint) and not isinstance(value, bool), value
     if origin is tuple:
@@ -123,21 +123,21 @@ def _fit(hint: Any, value: Any) -> tuple[bool, Any]:
     return type(value) is hint, value
 
 
-def _says(hint: Any) -> str:
-    """A type in words."""
+def _describe(hint: Any) -> str:
+    """Return a type in words."""
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(_says(h) for h in get_args(hint))
+        return " or ".join(_describe(h) for h in get_args(hint))
     if origin is Annotated:
         interval = get_args(hint)[1]
         assert isinstance(interval, Range)
-        return interval.says
+        return interval.description
     if origin is Literal:
         return ", ".join(get_args(hint)[:-1]) + f" or {get_args(hint)[-1]}" if get_args(hint)[1:] else get_args(hint)[0]
     if origin is tuple:
         kinds = get_args(hint)
         count = "" if kinds[-1] is Ellipsis else f"{len(kinds)} numbers, "
-        return f"a list of {count}of which each is {_says(kinds[0])}"
+        return f"a list of {count}of which each is {_describe(kinds[0])}"
     if origin is Mapping:
         return "a group of keys"
     return {types.NoneType: "null", bool: "true or false", str: "text"}.get(hint, str(hint))

@@ -1,6 +1,6 @@
-"""What a config may hold: every group's keys with their types and ranges, and nothing else.
+"""Schema of the config: the keys of every group, with types and ranges.
 
-The files in `conf/` hold the same keys with their defaults and comments; a test keeps the two alike.
+The files in `conf/` give the same keys with defaults and comments; a test compares the two.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nl_training.config.ranges import (
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """conf/model."""
+    """Schema of conf/model."""
 
     name: str
     width: Width
@@ -34,42 +34,42 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class MlpConfig(ModelConfig):
-    """conf/model/mlp.yaml and the textbook's forms of it."""
+    """Schema of conf/model/mlp.yaml and the textbook's variants."""
 
     hidden: tuple[Count, ...] | None
 
 
 @dataclass(frozen=True)
 class SGDConfig:
-    """conf/optimizer/sgd.yaml; every optimizer has its key."""
+    """Schema of conf/optimizer/sgd.yaml; every optimizer has this key."""
 
     lr: Positive
 
 
 @dataclass(frozen=True)
 class MomentumConfig(SGDConfig):
-    """conf/optimizer/momentum.yaml and nesterov.yaml."""
+    """Schema of conf/optimizer/momentum.yaml and nesterov.yaml."""
 
     momentum: Share
 
 
 @dataclass(frozen=True)
 class AdaGradConfig(SGDConfig):
-    """conf/optimizer/adagrad.yaml."""
+    """Schema of conf/optimizer/adagrad.yaml."""
 
     eps: Positive
 
 
 @dataclass(frozen=True)
 class RMSpropConfig(AdaGradConfig):
-    """conf/optimizer/rmsprop.yaml."""
+    """Schema of conf/optimizer/rmsprop.yaml."""
 
     decay: Share
 
 
 @dataclass(frozen=True)
 class AdamConfig(AdaGradConfig):
-    """conf/optimizer/adam.yaml."""
+    """Schema of conf/optimizer/adam.yaml."""
 
     beta1: Share
     beta2: Share
@@ -77,14 +77,14 @@ class AdamConfig(AdaGradConfig):
 
 @dataclass(frozen=True)
 class AdamWConfig(AdamConfig):
-    """conf/optimizer/adamw.yaml."""
+    """Schema of conf/optimizer/adamw.yaml."""
 
     weight_decay: NotNegative
 
 
 @dataclass(frozen=True)
 class CosineConfig:
-    """conf/schedule/cosine.yaml."""
+    """Schema of conf/schedule/cosine.yaml."""
 
     warmup: NotNegative
     final: Fraction
@@ -92,12 +92,12 @@ class CosineConfig:
 
 @dataclass(frozen=True)
 class ConstantConfig:
-    """conf/schedule/constant.yaml."""
+    """Schema of conf/schedule/constant.yaml."""
 
 
 @dataclass(frozen=True)
 class StepConfig:
-    """conf/schedule/step.yaml."""
+    """Schema of conf/schedule/step.yaml."""
 
     every: Positive
     gamma: PositiveFraction
@@ -105,7 +105,7 @@ class StepConfig:
 
 @dataclass(frozen=True)
 class RegularizationConfig:
-    """conf/regularization."""
+    """Schema of conf/regularization."""
 
     weight_decay: NotNegative
     dropout: Share
@@ -114,7 +114,7 @@ class RegularizationConfig:
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """conf/device."""
+    """Schema of conf/device."""
 
     name: Literal["cpu", "gpu"]
     dtype: Literal["float32", "float64"]
@@ -127,7 +127,7 @@ class DeviceConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """conf/data."""
+    """Schema of conf/data."""
 
     name: str
     root: str | None
@@ -137,14 +137,14 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ImagesConfig(DataConfig):
-    """conf/data/images.yaml."""
+    """Schema of conf/data/images.yaml."""
 
-    size: tuple[Count, Count] | None = None  # a default: runs before this key lack it
+    size: tuple[Count, Count] | None = None  # has a default because configs of older runs lack this key
 
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """conf/trainer."""
+    """Schema of conf/trainer."""
 
     epochs: Count
     batch_size: Count
@@ -158,7 +158,7 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """conf/tracking."""
+    """Schema of conf/tracking."""
 
     enabled: bool
     uri: str | None
@@ -168,7 +168,7 @@ class TrackingConfig:
 
 @dataclass(frozen=True)
 class VerifyConfig:
-    """conf/verify."""
+    """Schema of conf/verify."""
 
     mode: Literal["warn", "strict", "off"]
     max_seconds: Positive
@@ -177,14 +177,14 @@ class VerifyConfig:
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """The key `sweep`."""
+    """Schema of the key `sweep`."""
 
     resume: str | None
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """conf/search."""
+    """Schema of conf/search."""
 
     sampler: Literal["tpe", "random"]
     trials: Count
@@ -197,7 +197,7 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run."""
+    """The config of one run."""
 
     model: ModelConfig
     optimizer: SGDConfig
@@ -216,7 +216,7 @@ class Config:
     search: SearchConfig | None
 
 
-# What `_target_` may be, and the keys that its option then has.
+# Valid values of `_target_` by group, with the schema of each.
 TARGETS: dict[str, dict[str, type]] = {
     "optimizer": {
         "nl_layers.optimizers.SGD": SGDConfig,

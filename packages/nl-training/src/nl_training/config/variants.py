@@ -1,4 +1,4 @@
-"""Variants of a config: the same run with a few keys changed."""
+"""Variants of a config: the same run with a few keys overridden."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ CONF = ROOT / "conf"
 
 
 def variant(cfg: DictConfig, changes: Mapping[str, Any]) -> tuple[Config, DictConfig]:
-    """The config with some keys changed, checked.
+    """Return a config with some keys overridden, validated and as composed.
 
     Args:
         cfg: a composed config.
-        changes: values by key, such as `{"model": "vgg16", "model.width": 16}`: a group takes an option.
+        changes: values by key, such as `{"model": "vgg16", "model.width": 16}`; the value of a group is an option.
 
     Raises:
-        UserError: for an unknown group option or key, or a value out of its range.
+        UserError: on an unknown option or key, or a value out of range.
     """
     if not isinstance(changes, Mapping):
         raise UserError(f"a variant must be a group of keys, such as {{optimizer.lr: 0.1}}, not {changes}")
-    made = copy.deepcopy(cfg)
+    changed = copy.deepcopy(cfg)
     for key, value in changes.items():
         if (CONF / key).is_dir():
-            made[key] = _option(key, str(value))
+            changed[key] = _option(key, str(value))
             continue
         try:
-            OmegaConf.update(made, key, value)
+            OmegaConf.update(changed, key, value)
         except OmegaConfBaseException:
             group = key.partition(".")[0]
-            known = [f"{group}.{name}" for name in made.get(group) or ()]
+            known = [f"{group}.{name}" for name in changed.get(group) or ()]
             raise UserError(f"{key}={value}: {key} is unknown: {near(key, known)}") from None
-    return resolve(made), made
+    return resolve(changed), changed
 
 
 def _option(group: str, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Image data sets: read, verified, split, normalised, and cut into batches. Knows neither Hydra nor MLflow."""
+"""Image data sets: reading, verification, splits, normalisation and batches. Uses neither Hydra nor MLflow."""
 
 from nl_training.data.batches import EpochBatches, batches, epoch_order
 from nl_training.data.catalog import NAMES, load, load_test

@@ -1,4 +1,4 @@
-"""Batches of a split: each image once an epoch, in an order that can be rebuilt from (seed, epoch)."""
+"""Batches of a split: each image once per epoch, in an order that depends only on (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EpochBatches:
-    """How an epoch's images are cut into batches.
+    """Number and size of the batches of an epoch.
 
     Attributes:
-        images: how many are trained on: all, or all but one.
-        batch_size: how many a batch has; the last may be smaller.
-        note: what a user should know of that, "" for nothing.
+        images: number of images used per epoch: all, or all but one.
+        batch_size: images per batch; the last may be smaller.
+        note: a message for the user about the batches, "" for none.
     """
 
     images: int
@@ -33,10 +33,10 @@ class EpochBatches:
 
     @classmethod
     def of(cls, net: Network, images: int, batch_size: int) -> EpochBatches:
-        """The batches of a network's epoch; a last one of a single image is left out where batch norm fails on it.
+        """Return the batches of an epoch, without a last batch of one image if batch norm cannot normalise it.
 
         Raises:
-            ShapeError: where all batches are of a single image and batch norm fails on these.
+            ShapeError: if every batch is a single image and batch norm cannot normalise it.
         """
         always = min(images, batch_size) == 1
         if images % batch_size != 1 and not always:
@@ -54,19 +54,19 @@ class EpochBatches:
 
     @property
     def count(self) -> int:
-        """How many batches there are."""
+        """Number of batches."""
         return -(-self.images // self.batch_size)
 
     @property
     def sizes(self) -> set[int]:
-        """How many images they have."""
+        """Batch sizes that occur."""
         return {min(self.images, self.batch_size), self.images % self.batch_size} - {0}
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """The order in which an epoch takes its `n` images; depends on nothing but the arguments.
+    """Return the permutation of `n` images for an epoch, deterministic in the arguments.
 
-    The spawn key keeps the stream apart from that of a plain `default_rng(seed)`, which others draw from.
+    The spawn key makes the stream independent of `default_rng(seed)`, which is used elsewhere.
     """
     sequence = np.random.SeedSequence(seed, spawn_key=(epoch,))
     return np.random.default_rng(sequence).permutation(n)
@@ -75,11 +75,11 @@ def epoch_order(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 def batches(
     split: Split, batch_size: int, order: npt.NDArray[np.int64] | None = None
 ) -> Iterator[tuple[Array, Labels]]:
-    """Yield (x, t) batches of the images in `order`, of all as they lie (views) when that is None.
+    """Yield batches (x, t) of the images in `order`; without it, of all images in stored order, as views.
 
-    The last may be smaller.
+    The last batch may be smaller.
     """
     for first in range(0, len(split) if order is None else len(order), batch_size):
-        part = slice(first, first + batch_size)
-        index = part if order is None else order[part]
+        span = slice(first, first + batch_size)
+        index = span if order is None else order[span]
         yield split.x[index], split.t[index]

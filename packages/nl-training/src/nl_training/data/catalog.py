@@ -1,4 +1,4 @@
-"""Data sets by name: from raw images to the normalised parts of a training."""
+"""Data sets by name: raw images to normalised training, validation and test splits."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def load(
     dtype: str = "float32",
     size: tuple[int, int] | None = None,
 ) -> Dataset:
-    """The data set `name`, ready for training.
+    """Load data set `name` for training.
 
-    `root` is the folder (or, for `images`, also the `.npz`) where the data are. `validation` is the share of the
-    training images, stratified and drawn with `seed`, that picks the best weights; 0 takes none. Where the data have a
-    validation part of their own, that is taken for any other share. With `normalize` each channel has mean 0 and
-    standard deviation 1 over the training part; without, pixels whose range begins at 0 are scaled to 0..1. The test
-    images never depend on `seed`. `size` (H, W) resizes the pictures of `images`. Raises `UserError` on whatever is
-    missing, broken or out of range.
+    `root` is the folder of the data (for `images` also an `.npz`). `validation` is the share of training images,
+    stratified and drawn with `seed`, held out to choose the best weights; 0 for none. A validation split of the data's
+    own is used instead for any share above 0. With `normalize` each channel has mean 0 and standard deviation 1 over
+    the training split; without, pixels whose range starts at 0 are scaled to 0..1. The test images never depend on
+    `seed`. `size` (H, W) resizes the pictures of `images`. Raises `UserError` on missing or broken data, or arguments
+    out of range.
     """
     if not 0 <= validation < 1:
         raise UserError(f"data.validation={validation} must be at least 0 and below 1")
     source = read_source(name, root, size)
-    _say_untrained(source)
+    _warn_missing_classes(source)
     train, held = source.train, source.validation if validation else None
     if source.validation is None:
         train, held = _hold_out(source.train, validation, seed)
@@ -69,18 +69,17 @@ def load(
 def load_test(
     name: str, root: str | None, size: tuple[int, int] | None, pixels: PixelFormat | None, scale: Normalization
 ) -> tuple[Split, tuple[str, ...]]:
-    """The test images of data set `name` as a run takes them, and the names of the classes.
+    """Load the test images of data set `name`, converted to a run's pixel format, and the class names.
 
     Args:
-        name: as in `load`, `root` too.
-        root: where the data are.
-        size: (H, W) to resize pictures to, where `pixels` is None.
-        pixels: how the run's raw images look: those of the data set are brought to that, with a warning that says so.
-            None takes them as they are.
+        name: as in `load`.
+        root: as in `load`.
+        size: (H, W) to resize pictures to if `pixels` is None.
+        pixels: the run's pixel format; images of another format are converted, with a warning. None for no conversion.
         scale: the run's normalisation.
 
     Raises:
-        UserError: as in `load`; where the channels cannot be brought to the run's.
+        UserError: as in `load`, and if the channels cannot be converted.
     """
     source = read_source(name, root, pixels.size if pixels else size, pixels.matte if pixels else None)
     x = source.test.x
@@ -90,13 +89,13 @@ def load_test(
         invert = opposite and pixels.invertible
         if opposite or (found.shape, found.range) != (pixels.shape, pixels.range):
             how = ", inverted" if invert else ""
-            log.warning("data=%s is %s; it is brought to the run's %s%s", name, found, pixels, how)
+            log.warning("data=%s is %s; it is converted to the run's %s%s", name, found, pixels, how)
         x = pixels.adapt(x, source.range, invert)
     return _normalized(Split(x, source.test.t), scale, "float32"), source.classes
 
 
 def read_source(name: str, root: str | None, size: tuple[int, int] | None = None, matte: int | None = None) -> Source:
-    """The raw images of data set `name`, in a folder composited on `matte`; arguments and errors as in `load`."""
+    """Read the raw images of data set `name`, pictures of a folder composited on `matte`; otherwise as `load`."""
     if name in _EMBEDDED:
         if root is not None:
             raise UserError(f"data={name} comes with the installation and takes no data.root; leave {root} out")
@@ -116,11 +115,11 @@ def read_source(name: str, root: str | None, size: tuple[int, int] | None = None
         raise UserError(f"data.root={root} cannot be read ({reason(error)})") from error
 
 
-def _say_untrained(source: Source) -> None:
-    """Warn of classes that the training part has no image of."""
-    there = np.bincount(source.train.t, minlength=len(source.classes)) > 0
-    if not there.all():
-        missing = ", ".join(name for name, found in zip(source.classes, there, strict=True) if not found)
+def _warn_missing_classes(source: Source) -> None:
+    """Warn about classes without training images."""
+    present = np.bincount(source.train.t, minlength=len(source.classes)) > 0
+    if not present.all():
+        missing = ", ".join(name for name, found in zip(source.classes, present, strict=True) if not found)
         log.warning("no training image is of class %s, which only other parts have: it cannot be learnt", missing)
 
 

@@ -1,4 +1,4 @@
-"""What a data set is: raw images as a source gives them, and the normalised parts that a network learns from."""
+"""Types of data sets: raw images as read, and the normalised splits for training."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from nl_training.data.pixels import EIGHT_BITS, Array, PixelFormat, Range
 
 Labels = npt.NDArray[np.int64]
 
-_CHUNK = 1024  # images taken at once where a float64 copy of them all would be large
+_CHUNK = 1024  # images per chunk, so that float64 copies stay small
 
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a data set: images `x` (N, C, H, W) and their labels `t` (N,), int64."""
+    """One split of a data set: images `x` (N, C, H, W) and their labels `t` (N,), int64."""
 
     x: Array
     t: Labels
@@ -30,14 +30,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Normalization:
-    """Maps raw pixels to what the network sees: (x - mean) / std, one mean and std per channel, in raw pixel units."""
+    """The network's input scaling, `(x - mean) / std`: one mean and std per channel, in raw pixel units."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     @classmethod
     def fit(cls, x: Array) -> Normalization:
-        """The mean and standard deviation of each channel of `x` (N, C, H, W); a constant channel is only centred."""
+        """Fit to the channels of `x` (N, C, H, W); the std of a constant channel is 1."""
         mean = x.mean(axis=(0, 2, 3), dtype=np.float64)
         squares = np.zeros_like(mean)
         for start in range(0, len(x), _CHUNK):
@@ -48,11 +48,11 @@ class Normalization:
 
     @classmethod
     def scaling(cls, largest: float, channels: int) -> Normalization:
-        """Only divides, so that the `largest` pixel value becomes 1."""
+        """Return a scaling that only divides by `largest`."""
         return cls((0.0,) * channels, (largest,) * channels)
 
     def apply(self, x: npt.ArrayLike, dtype: str = "float32") -> Array:
-        """Normalise raw images (..., C, H, W); a new array of `dtype`. `ShapeError` where C is another."""
+        """Return raw images (..., C, H, W) normalised, as a new array of `dtype`; `ShapeError` if C differs."""
         raw = np.asarray(x)
         if raw.ndim < 3 or raw.shape[-3] != len(self.mean):
             raise ShapeError(f"images (..., C, H, W) of {len(self.mean)} channels are expected, given {raw.shape}")
@@ -64,11 +64,11 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set ready for training; all images are normalised with figures of the training part alone.
+    """A data set ready for training; all images are normalised with statistics of the training split.
 
-    `digest` is the SHA-256 of the raw images, labels and class names: the same whatever the seed, the validation
-    part and the normalisation. `validation` is None when no validation part was asked for. `pixels` is how the raw
-    images look, None where that is not known.
+    `digest` is the SHA-256 of the raw images, labels and class names, independent of the seed, the validation split
+    and the normalisation. `validation` is None without a validation split. `pixels` is the format of the raw images,
+    None if unknown.
     """
 
     name: str
@@ -89,9 +89,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """Raw images as read, before a validation part is taken out of `train` if it is not there already.
+    """Raw images as read, before a validation split is taken out of `train`.
 
-    `range` is that of the pixels, and `matte` the grey that transparent pictures were composited on.
+    `range` is the pixel range, `matte` the grey on which transparent pictures were composited, `validation` a split of
+    the data's own.
     """
 
     train: Split
@@ -103,11 +104,11 @@ class Source:
 
     @property
     def pixels(self) -> PixelFormat:
-        """How the images look."""
+        """Pixel format of the images."""
         return PixelFormat.of(self.train.x, self.range, self.matte)
 
     def digest(self) -> str:
-        """SHA-256 of all that is read: images, labels, their shapes and types, and the class names."""
+        """Return the SHA-256 of images, labels, their shapes and dtypes, and the class names."""
         sha = hashlib.sha256(repr(self.classes).encode())
         for part in (self.train, self.test, self.validation):
             for array in (part.x, part.t) if part else ():

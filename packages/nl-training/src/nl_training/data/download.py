@@ -1,4 +1,4 @@
-"""Downloads: from the first mirror that gives the true file, written aside and then put in place in one step."""
+"""Downloads from a list of mirrors, verified and renamed into place atomically."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _CHUNK = 2**16
 
 
 def download(target: Path, urls: Sequence[str], limit: int, verify: Callable[[Path], object]) -> None:
-    """Fetch `target` from the first of `urls` that gives at most `limit` bytes which `verify` accepts.
+    """Download `target` from the first of `urls` whose file has at most `limit` bytes and passes `verify`.
 
-    `verify` gets the path of the file written aside and raises `UserError` on a wrong one. Processes that fetch the
-    same file at once don't disturb each other: each writes its own, and the last to finish is in place. Raises
-    `UserError` with the last mirror's reason where none gives the file.
+    `verify` is called with the path of a temporary file and raises `UserError` on a wrong file. Concurrent downloads
+    of one file are safe: each process writes its own temporary file, and the last rename wins. Raises `UserError` with
+    the last mirror's error if all fail.
     """
     why = "no mirror is known"
     for url in urls:

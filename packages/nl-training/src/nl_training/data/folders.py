@@ -1,4 +1,4 @@
-"""A folder of pictures as a data set: one folder for each class, in one piece or below train/, test/ and val/."""
+"""Data sets from folders of pictures: one folder per class, optionally below train/, test/ and val/."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from nl_nodes import UserError
 from nl_training.data.dataset import Source, Split
 from nl_training.data.files import MAX_BYTES
-from nl_training.data.images import decode, fitting_matte, flattened, readable, shows_on
+from nl_training.data.images import decode, fitting_matte, flattened, readable_formats, shows_on
 from nl_training.data.splits import train_and_test
 
 log = logging.getLogger(__name__)
@@ -26,22 +26,21 @@ _PART_OF = {
 
 
 def load_folder(root: Path, size: tuple[int, int] | None = None, matte: int | None = None) -> Source:
-    """The pictures below `root`, one folder for each class, folders within it counted towards it.
+    """Read the pictures below `root`, one folder per class, with subfolders.
 
-    A root that holds nothing but train/, test/ and perhaps val/ (training, testing, valid, validation; in any case) is
-    taken as split so; another is split here, always alike. Hidden files are passed over; other files that are no
-    pictures, or lie in no class's folder, are left out with a warning that counts them. Transparent pictures are all
-    composited on one ground.
+    A root with only train/, test/ and perhaps val/ (or training, testing, valid, validation; in any case) is already
+    split; otherwise a fixed split is made here. Hidden files are ignored; files that are not pictures, or outside the
+    class folders, are skipped with a warning. All transparent pictures are composited on one background.
 
     Args:
         root: the folder.
-        size: (H, W) to resize every picture to; None keeps their size, which must be the same then.
-        matte: the grey for transparent pictures; where it is None or hides one, white or black is taken, as it fits
-            most of them.
+        size: (H, W) to resize every picture to; None requires pictures of one size.
+        matte: the grey for transparent pictures; if None, or if a picture would be invisible on it, white or black,
+            whichever suits most of them.
 
     Raises:
-        UserError: where there are no two classes, a class has no pictures, sizes differ, or a transparent picture
-            shows nothing on the ground that all have.
+        UserError: if there are fewer than two classes, a class has no pictures, sizes differ, or a transparent picture
+            is invisible on the common background.
     """
     parts = _parts(root)
     classes = sorted({folder.name for part in parts.values() for folder in _folders(part)})
@@ -56,7 +55,7 @@ def load_folder(root: Path, size: tuple[int, int] | None = None, matte: int | No
             paths += pictures
             labels += [classes.index(folder.name)] * len(pictures)
         ends.append(len(paths))
-    _say_left_out(root, paths)
+    _warn_skipped(root, paths)
     x, matte = _read_all(paths, size, matte)
     t = np.array(labels, np.int64)
     if len(parts) == 1:
@@ -67,7 +66,7 @@ def load_folder(root: Path, size: tuple[int, int] | None = None, matte: int | No
 
 
 def _parts(root: Path) -> dict[str, Path]:
-    """The folders of the parts by name, or the root alone."""
+    """Return the folders of the splits by name, or the root alone."""
     folders = _folders(root)
     parts = {_PART_OF[folder.name.lower()]: folder for folder in folders if folder.name.lower() in _PART_OF}
     if not parts or len(parts) < len(folders):
@@ -84,25 +83,25 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """The pictures of a class's folder and the folders within it."""
-    pictures = [path for path in _files(folder) if path.suffix.lower() in readable()]
+    """Return the pictures of a class's folder and its subfolders."""
+    pictures = [path for path in _files(folder) if path.suffix.lower() in readable_formats()]
     if not pictures:
         raise UserError(f"class folder {folder} holds no pictures (PNG, JPEG, TIFF, ...); add some or remove it")
     return pictures
 
 
 def _files(root: Path) -> list[Path]:
-    """All files below a folder that are not hidden, in order."""
+    """Return all files below a folder that are not hidden, sorted."""
     found = (path for path in root.rglob("*") if not any(map(_hidden, path.relative_to(root).parts)))
     return sorted(path for path in found if not path.is_dir())
 
 
 def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"  # what macOS adds to an archive
+    return name.startswith(".") or name == "__MACOSX"  # added to archives by macOS
 
 
-def _say_left_out(root: Path, taken: Iterable[Path]) -> None:
-    known = set(taken)
+def _warn_skipped(root: Path, used: Iterable[Path]) -> None:
+    known = set(used)
     others = [str(path.relative_to(root)) for path in _files(root) if path not in known]
     if others:
         some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
@@ -112,7 +111,7 @@ def _say_left_out(root: Path, taken: Iterable[Path]) -> None:
 def _read_all(
     paths: Sequence[Path], size: tuple[int, int] | None, matte: int | None
 ) -> tuple[npt.NDArray[np.uint8], int | None]:
-    """All pictures as (N, C, H, W), colour where any of them is, and the ground of those that are transparent."""
+    """Return all pictures as (N, C, H, W), in colour if any is, and the matte if any is transparent."""
     images: list[Image.Image] = []
     for path in paths:
         image = decode(path, size=size)
@@ -125,15 +124,15 @@ def _read_all(
         images.append(image)
         if image.width * image.height * len(image.getbands()) * len(images) > MAX_BYTES:
             raise UserError(f"the pictures take more than {MAX_BYTES:,} bytes; make them smaller by data.size")
-    ground = matte
-    if ground is None or not all(shows_on(image, ground) for image in images):
-        ground = fitting_matte(images)
+    common = matte
+    if common is None or not all(shows_on(image, common) for image in images):
+        common = fitting_matte(images)
     for path, image in zip(paths, images, strict=True):
-        if not shows_on(image, ground):
-            raise UserError(f"{path} shows nothing on grey {ground}, the ground that fits the others; give it a ground")
+        if not shows_on(image, common):
+            raise UserError(f"{path} is invisible on grey {common}, which suits the others; give it a background")
     transparent = any(image.has_transparency_data for image in images)
     channels = 3 if any(image.mode.startswith("RGB") for image in images) else 1
     x = np.empty((len(images), channels, images[0].height, images[0].width), np.uint8)
     for row, image in zip(x, images, strict=True):
-        row[:] = flattened(image, ground)
-    return x, ground if transparent else None
+        row[:] = flattened(image, common)
+    return x, common if transparent else None

@@ -1,4 +1,4 @@
-"""The user's own pictures: one file as an array, whatever its format, depth, transparency and orientation."""
+"""Picture files to arrays, for any format, depth, transparency and orientation."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from PIL import Image, ImageOps
 
 from nl_nodes import UserError
 
-# Formats of Pillow that are not read: EPS and WMF run other programs, FITS unpacks without bound, and the others are
-# told by name alone, without a decoder.
+# Pillow formats that are not read: EPS and WMF run other programs, FITS decompresses without limit, and the others
+# have no decoder.
 _UNREAD = {"EPS", "WMF", "FITS", "BUFR", "GRIB", "HDF5", "MPEG"}
-_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # grey of 16 bits; Pillow opens some of it as 32
+_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # 16-bit grey; Pillow opens some of it as 32-bit
 _GREY = {"1", "L", "LA", "La", *_DEEP}
 _MODE_OF_CHANNELS = {1: "L", 3: "RGB"}
 _BLACK, _WHITE = 0, 255
-_FAINT = 32  # differences of brightness up to this show nothing of a picture
+_FAINT = 32  # largest brightness difference that counts as invisible
 
 
 def read_image(
     path: Path | str, input_shape: tuple[int, int, int] | None = None, matte: int | None = None
 ) -> npt.NDArray[np.uint8]:
-    """The picture in a file as (C, H, W), 0..255, upright as its EXIF orientation says.
+    """Read a picture file as (C, H, W), 0..255, rotated by its EXIF orientation.
 
-    With `input_shape` (C, H, W) it is turned grey (C = 1) or coloured (C = 3) and resized to it, stretched where the
-    sides' ratio differs; without, it keeps its size, and is grey (1, H, W) or colour (3, H, W) as the file has it.
-    16 bits become 8. A transparent picture is composited on the grey `matte`, or, where that is None or shows nothing
-    of it, on white if its ink is dark and on black if it is light. Raises `UserError` where the file is missing, no
-    whole picture of a format that is read, or larger than Pillow's bound on decompression bombs.
+    With `input_shape` (C, H, W) it is converted to grey (C = 1) or colour (C = 3) and resized, stretched if the aspect
+    ratio differs; without, it keeps its size and is (1, H, W) or (3, H, W) as in the file. 16 bits become 8. A
+    transparent picture is composited on the grey `matte`; if that is None or would hide it, on white for dark ink and
+    on black for light ink. Raises `UserError` if the file is missing, broken, of an unsupported format, or above
+    Pillow's limit for decompression bombs.
     """
     channels = input_shape[0] if input_shape else None
     if channels is not None and channels not in _MODE_OF_CHANNELS:
@@ -47,19 +47,19 @@ def read_image(
 
 
 @cache
-def readable() -> dict[str, str]:
-    """The formats that are read, by the suffix of their files in lower case, such as ".jfif": "JPEG"."""
+def readable_formats() -> dict[str, str]:
+    """Return the supported formats by lower-case file suffix, such as ".jfif": "JPEG"."""
     Image.init()
     known = Image.registered_extensions().items()
     return {suffix: kind for suffix, kind in known if kind in Image.OPEN and kind not in _UNREAD}
 
 
 def decode(path: Path, channels: int | None = None, size: tuple[int, int] | None = None) -> Image.Image:
-    """The picture in a file, upright, in mode L or RGB, or LA or RGBA where it is transparent.
+    """Decode a picture file, upright, to mode L or RGB, or LA or RGBA if it is transparent.
 
     Args:
         path: the file.
-        channels: 1 turns it grey, 3 coloured.
+        channels: 1 converts to grey, 3 to colour.
         size: (H, W) to resize to.
 
     Raises:
@@ -72,7 +72,7 @@ def decode(path: Path, channels: int | None = None, size: tuple[int, int] | None
             _quiet(),
             path.open(
                 "rb"
-            ) as stream,  # by its name, Pillow 13 maps raw TIFF files with the sides of turned ones swapped
+            ) as stream,  # opened by name, Pillow 13 memory-maps raw TIFF with the sides of rotated ones swapped
             Image.open(stream, formats=_formats(path)) as file,
             _silenced(file.format),
         ):
@@ -85,17 +85,19 @@ def decode(path: Path, channels: int | None = None, size: tuple[int, int] | None
     except UserError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
-        raise UserError(f"{path} is no picture, or a broken one; give a whole PNG or JPEG, or remove it") from error
+        raise UserError(f"{path} is not a picture, or broken; give an intact PNG or JPEG, or remove it") from error
 
 
 def _formats(path: Path) -> list[str]:
-    """What a file may be whatever its name; formats that no first bytes tell only by their own suffix."""
-    own = readable().get(path.suffix.lower())
-    return [kind for kind in dict.fromkeys(readable().values()) if kind == own or Image.OPEN[kind][1] is not None]
+    """Return the formats to try: any with magic bytes, and the one of the file's suffix."""
+    own = readable_formats().get(path.suffix.lower())
+    return [
+        kind for kind in dict.fromkeys(readable_formats().values()) if kind == own or Image.OPEN[kind][1] is not None
+    ]
 
 
 def _converted(image: Image.Image, channels: int | None, path: Path) -> Image.Image:
-    """The picture in mode L, LA, RGB or RGBA."""
+    """Convert a picture to mode L, LA, RGB or RGBA."""
     grey = image.mode in _GREY if channels is None else channels == 1
     if image.mode in _DEEP:
         deep = np.asarray(image)
@@ -109,28 +111,28 @@ def _converted(image: Image.Image, channels: int | None, path: Path) -> Image.Im
         if clear.getextrema()[-1] != (255, 255):
             return clear
     opaque = image.convert("L" if grey else "RGB")
-    opaque.info.pop("transparency", None)  # a colour that no pixel has
+    opaque.info.pop("transparency", None)  # declared, but used by no pixel
     return opaque
 
 
 def flattened(image: Image.Image, matte: int) -> npt.NDArray[np.uint8]:
-    """A picture that `decode` gave as (C, H, W), on the grey `matte` where it is transparent."""
+    """Return a decoded picture as (C, H, W), composited on the grey `matte` if it is transparent."""
     if image.has_transparency_data:
         opaque = image.convert("L" if image.mode == "LA" else "RGB")
-        ground = Image.new(opaque.mode, opaque.size, (matte,) * len(opaque.getbands()))
-        image = Image.composite(opaque, ground, image.getchannel("A"))
+        background = Image.new(opaque.mode, opaque.size, (matte,) * len(opaque.getbands()))
+        image = Image.composite(opaque, background, image.getchannel("A"))
     pixels = np.asarray(image, np.uint8)
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
 
 
 def fitting_matte(images: Sequence[Image.Image]) -> int:
-    """The ground for the transparent ones of `images`: white where their ink is dark on average, black where light."""
+    """Return the background for transparent `images`: white if their ink is dark on average, else black."""
     inks = [ink for image in images if (ink := _ink(image)) is not None]
     return _BLACK if inks and np.mean(inks) > 127.5 else _WHITE
 
 
 def shows_on(image: Image.Image, matte: int) -> bool:
-    """Whether a picture is more than an even plane on the grey `matte`; true where all of it is transparent."""
+    """Return whether a picture is visible on the grey `matte`; true if it is fully transparent."""
     if not image.has_transparency_data:
         return True
     brightness, alpha = _brightness_and_alpha(image)
@@ -139,7 +141,7 @@ def shows_on(image: Image.Image, matte: int) -> bool:
 
 
 def _ink(image: Image.Image) -> float | None:
-    """The mean brightness of what is not transparent; None where nothing or all of the picture is."""
+    """Return the mean brightness weighted by opacity; None for a fully opaque or fully transparent picture."""
     if not image.has_transparency_data:
         return None
     brightness, alpha = _brightness_and_alpha(image)
@@ -149,14 +151,14 @@ def _ink(image: Image.Image) -> float | None:
 
 
 def _brightness_and_alpha(image: Image.Image) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Brightness and opacity, (H, W) and 0..255 each."""
+    """Return brightness and opacity, each (H, W), 0..255."""
     pixels = np.asarray(image.convert("LA"))
     return pixels[..., 0], pixels[..., 1]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Pillow's warnings and log from the terminal; its warning of a decompression bomb is raised."""
+    """Suppress Pillow's warnings and log; raise its warning of a decompression bomb."""
     logger = logging.getLogger("PIL")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -170,7 +172,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _silenced(kind: str | None) -> Iterator[None]:
-    """Keep libtiff, which prints for itself, from writing to the terminal."""
+    """Redirect stderr to null for TIFF: libtiff prints its own messages."""
     if kind != "TIFF":
         yield
         return

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: four IDX files each, from the user's folder, a system package, the cache or a mirror."""
+"""MNIST and Fashion-MNIST: four IDX files each, from a given folder, a system package, the cache or a mirror."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from nl_training.paths import cache_folder
 
 @dataclass(frozen=True)
 class RawFile:
-    """A published file: its name when unzipped, and the size in bytes and SHA-256 of what it holds then.
+    """A published file: name, size in bytes and SHA-256, all of the decompressed file.
 
-    The gzip around it differs from one distributor to the next (Debian zips its own), so it isn't looked at.
+    The compressed file is not checked, since distributors compress it themselves (Debian does).
     """
 
     name: str
@@ -29,25 +29,27 @@ class RawFile:
     sha256: str
 
     def read(self, path: Path) -> npt.NDArray[np.uint8]:
-        """The array in the file at `path`, plain or gzip; `UserError` where it is broken or another file."""
+        """Read the array in the file at `path`, plain or gzip; `UserError` if it is broken or a different file."""
         data = read_file(path, self.size)
         array = parse_idx(data, str(path))
         if hashlib.sha256(data).hexdigest() != self.sha256:
-            raise UserError(f"{path} is not the published {self.name} (its SHA-256 differs); replace it by a true copy")
+            raise UserError(
+                f"{path} is not the published {self.name} (its SHA-256 differs); replace it by the original"
+            )
         return array
 
     def find(self, folder: Path) -> Path | None:
-        """The file in `folder`, unzipped or zipped, if it is there."""
+        """Return the path of the file in `folder`, plain or gzip, None if missing."""
         candidates = (folder / self.name, folder / f"{self.name}.gz")
         return next((path for path in candidates if path.is_file()), None)
 
 
 @dataclass(frozen=True)
 class IdxSet:
-    """A data set in MNIST's form; `files` are train images, train labels, test images, test labels.
+    """A data set in MNIST's format; `files` are train images, train labels, test images, test labels.
 
-    They are looked for in `system_folder`, where Debian's packages put data sets, and in the user's cache folder, into
-    which they are downloaded from `mirrors`.
+    Searched in `system_folder`, where Debian packages install data sets, and in the user's cache folder, the target of
+    downloads from `mirrors`.
     """
 
     name: str
@@ -57,7 +59,7 @@ class IdxSet:
     system_folder: Path
 
     def load(self, root: Path | None) -> Source:
-        """Read and verify the four files; without `root` (None) they are downloaded if need be."""
+        """Read and verify the four files; if `root` is None, download them if necessary."""
         x, t, x_test, t_test = (file.read(path) for file, path in zip(self.files, self._paths(root), strict=True))
         return Source(_split(x, t), _split(x_test, t_test), self.classes)
 

@@ -1,4 +1,4 @@
-"""The user's own arrays: an `.npz` of images and labels."""
+"""Data sets from an `.npz` of images and labels."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from nl_training.data.pixels import USUAL_RANGES, Array, Range, resized, value_r
 from nl_training.data.splits import train_and_test
 
 _WHOLE, _TRAIN, _TEST = ("x", "t"), ("x_train", "t_train"), ("x_test", "t_test")
-# What the reading of a broken archive was seen to raise, beside what zipfile documents.
+# Exceptions observed on broken archives, more than zipfile documents.
 _BROKEN = (
     OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError
 )  # fmt: skip
 
 
 def load_npz(path: Path, size: tuple[int, int] | None = None) -> Source:
-    """Images and labels of an `.npz`: `x, t`, split here, or `x_train, t_train, x_test, t_test`.
+    """Read an `.npz` with `x, t`, which is split here, or `x_train, t_train, x_test, t_test`.
 
-    Images are (N, C, H, W), (N, H, W) or, with 1 or 3 channels, (N, H, W, C), labels whole numbers (N,) that count the
-    classes from 0. Pixels of uint8 are kept as they are; others become float32. Their range is told from their values.
-    With `size` (H, W) images are resized to it. Raises `UserError` on anything else, and where it is not clear which
-    axis holds the channels.
+    Images are (N, C, H, W), (N, H, W) or, with 1 or 3 channels, (N, H, W, C); labels are whole numbers (N,) from 0
+    without gaps. Pixels of uint8 are kept, others become float32; the pixel range is inferred from the values. With
+    `size` (H, W) images are resized. Raises `UserError` on anything else, and if the channel axis is ambiguous.
     """
     arrays = _read(path)
     parts = [_part(arrays, names, path, size) for names in (_WHOLE, _TRAIN, _TEST) if names[0] in arrays]
@@ -46,7 +45,7 @@ def load_npz(path: Path, size: tuple[int, int] | None = None) -> Source:
 def _read(path: Path) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(path) as archive:
-            # A member never gives more than the size that the archive declares for it.
+            # zipfile never returns more bytes than a member's declared size.
             size = sum(member.file_size for member in archive.infolist())
             if size > MAX_BYTES:
                 raise UserError(
@@ -59,29 +58,31 @@ def _read(path: Path) -> dict[str, Array]:
                 raise UserError(f"{path} holds the arrays {found}; it must hold x, t or {wanted}")
             return {name: _array(archive, member) for name, member in files.items()}
     except _BROKEN as error:
-        raise UserError(f"{path} is no whole .npz of plain arrays ({reason(error)}); save it by np.savez") from error
+        raise UserError(
+            f"{path} is not an intact .npz of plain arrays ({reason(error)}); save it with np.savez"
+        ) from error
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
-    """The array in a member; no memory is taken on its header's word, and no object is made."""
+    """Read the array of a member; memory is not allocated by its header, and pickles are not loaded."""
     with archive.open(member) as stream:
         data = read_stream(stream, member.file_size)
     file = io.BytesIO(data)
     header = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
-    shape, by_columns, dtype = header(file)
+    shape, fortran_order, dtype = header(file)
     start = file.tell()
     if math.prod(shape) * dtype.itemsize != len(data) - start:
-        raise ValueError(f"a header claims {dtype} {shape}, {len(data) - start:,} bytes follow")
-    return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if by_columns else "C")
+        raise ValueError(f"a header declares {dtype} {shape}, {len(data) - start:,} bytes follow")
+    return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if fortran_order else "C")
 
 
 def _range(parts: list[Array], path: Path) -> Range:
-    """The range of all images; `UserError` where one part has 255 for the other's 1."""
+    """Return the pixel range of all images; `UserError` if one split is in 0..255 and the other in 0..1."""
     ranges = [value_range(x) for x in parts]
     whites = [white for _, white in ranges]
     if set(ranges) <= set(USUAL_RANGES) and max(whites) > 2 * min(whites):
         (a, b), (c, d) = ranges
-        raise UserError(f"pixels in {path} are {a:g} to {b:g} in x_train, {c:g} to {d:g} in x_test; scale them alike")
+        raise UserError(f"pixels in {path} are {a:g} to {b:g} in x_train, {c:g} to {d:g} in x_test; scale them equally")
     return value_range(np.array([bound for x in parts for bound in (x.min(), x.max())]))
 
 
@@ -101,13 +102,13 @@ def _images(x: Array, what: str) -> Array:
         return x
     x = x.astype(np.float32)
     if not np.isfinite(x).all():
-        raise UserError(f"{what} holds values that are not finite in float32; mend or remove those images")
+        raise UserError(f"{what} holds values that are not finite in float32; correct or remove those images")
     return x
 
 
 def _channels_first(x: Array, what: str) -> Array:
-    """Images (N, C, H, W) as they are; those of 1 or 3 channels that are (N, H, W, C) transposed."""
-    first, last = x.shape[1] <= 4, x.shape[3] in (1, 3)  # 2 and 4 channels hold transparency too
+    """Return images as (N, C, H, W); (N, H, W, C) with 1 or 3 channels is transposed."""
+    first, last = x.shape[1] <= 4, x.shape[3] in (1, 3)  # 2 and 4 channels include transparency
     if (first and last) or (x.shape[3] in (2, 4) and not first):
         raise UserError(
             f"{what} is {x.shape}, which may have its channels first or last; "

@@ -1,4 +1,4 @@
-"""How the pixels of a run look (channels, size, range, ground), and other pixels brought to look the same."""
+"""Pixel formats (channels, size, range, background) and conversion between them."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ Array = npt.NDArray[np.generic]
 Range = tuple[float, float]
 
 EIGHT_BITS: Range = (0.0, 255.0)
-# The ranges that pixels usually have; the first that holds all values of an array is meant.
+# Usual pixel ranges; the first that contains all values of an array is assumed.
 USUAL_RANGES: tuple[Range, ...] = ((0.0, 1.0), (-0.5, 0.5), (-1.0, 1.0), EIGHT_BITS, (0.0, 65535.0))
-LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow turns colour into grey
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow converts colour to grey
 DARK, LIGHT = "dark", "light"
 
-_MOST = 0.75  # the share of images that must have a ground for it to be the data set's
-_SAMPLE = 1000  # images that are looked at for the ground
+_MOST = 0.75  # minimum share of images with the same background
+_SAMPLE = 1000  # images sampled to find the background
 
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """How raw images (N, C, H, W) of a data set look.
+    """Format of the raw images (N, C, H, W) of a data set.
 
     Attributes:
         channels: C, 1 for grey, 3 for colour.
         size: (H, W).
         range: the values of black and of white.
-        ground: "dark" or "light" where most images have such a border (see `grounds`), else None.
-        matte: the 8-bit grey that transparent pictures were composited on; None where none was transparent.
+        ground: "dark" or "light" if most images have such a background (see `backgrounds`), else None.
+        matte: the 8-bit grey on which transparent pictures were composited; None if none was transparent.
         binary: whether every pixel is black or white.
     """
 
@@ -47,15 +47,15 @@ class PixelFormat:
 
     @classmethod
     def of(cls, x: Array, bounds: Range, matte: int | None = None) -> PixelFormat:
-        """The format of raw images `x` (N, C, H, W), whose range is known."""
-        sides = grounds(x[:: max(1, len(x) // _SAMPLE)])
-        common = [name for name in (DARK, LIGHT) if (sides == name).mean() >= _MOST]
-        binary = all(bool(np.isin(image, bounds).all()) for image in x)  # ends at the first that is not
+        """Return the format of raw images `x` (N, C, H, W) with pixel range `bounds`."""
+        found = backgrounds(x[:: max(1, len(x) // _SAMPLE)])
+        common = [name for name in (DARK, LIGHT) if (found == name).mean() >= _MOST]
+        binary = all(bool(np.isin(image, bounds).all()) for image in x)  # stops at the first image that is not
         return cls(x.shape[1], (x.shape[2], x.shape[3]), bounds, common[0] if common else None, matte, binary)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> PixelFormat:
-        """The format of which `dataclasses.asdict` went through JSON."""
+        """Return the format from the JSON form of its `dataclasses.asdict`."""
         size, (low, high) = fields["size"], fields["range"]
         return cls(**{**fields, "size": (size[0], size[1]), "range": (low, high)})
 
@@ -65,34 +65,34 @@ class PixelFormat:
         return (self.channels, *self.size)
 
     def __str__(self) -> str:
-        """In a few words, such as "1x28x28, pixels 0 to 255, dark ground"."""
+        """Return a description such as "1x28x28, pixels 0 to 255, dark background"."""
         low, high = self.range
         shape = "x".join(map(str, self.shape))
-        return f"{shape}, pixels {low:g} to {high:g}" + (f", {self.ground} ground" if self.ground else "")
+        return f"{shape}, pixels {low:g} to {high:g}" + (f", {self.ground} background" if self.ground else "")
 
     @property
     def invertible(self) -> bool:
-        """Whether images of the opposite ground may be inverted unasked: grey ones, as colours would become others."""
+        """Whether images of the opposite background may be inverted automatically: only grey ones, to keep hues."""
         return self.channels == 1
 
     def inverted(self, x: Array) -> npt.NDArray[np.bool_]:
-        """Which of the images `x` (N, C, H, W) have a light ground where this format's is dark, or the opposite; (N,).
+        """Return a mask (N,) of the images `x` (N, C, H, W) whose background is the opposite of this format's.
 
-        All False where the format has no ground.
+        All False if the format has no background.
         """
         opposite = {DARK: LIGHT, LIGHT: DARK}.get(self.ground or "", "")
-        return np.asarray(grounds(x) == opposite) & bool(opposite)
+        return np.asarray(backgrounds(x) == opposite) & bool(opposite)
 
     def adapt(self, x: Array, bounds: Range, invert: npt.NDArray[np.bool_] | bool = False) -> Array:
-        """Bring images to this format.
+        """Convert images to this format.
 
         Args:
-            x: (N, C, H, W), not changed; what fits already is returned as it is.
+            x: (N, C, H, W), not modified; returned unchanged if it already has this format.
             bounds: the values of black and white in `x`.
-            invert: which of the images (N,) to turn from light on dark to dark on light or back.
+            invert: mask (N,) of the images to invert.
 
         Raises:
-            UserError: where C is neither this format's nor 1 or 3.
+            UserError: if C is neither this format's nor 1 or 3.
         """
         x = resized(_with_channels(x, self.channels), self.size)
         low, high = self.range
@@ -106,10 +106,10 @@ class PixelFormat:
 
 
 def value_range(x: Array) -> Range:
-    """The values of black and white in an array of pixels.
+    """Infer the values of black and white of an array of pixels.
 
-    The first of `USUAL_RANGES` that holds all values, if its lowest quarter doesn't hold them all already; otherwise
-    the smallest and largest value, as for 12 bits or standardised pixels.
+    The first of `USUAL_RANGES` that contains all values, unless its lowest quarter already contains them; otherwise
+    the minimum and maximum, as for 12-bit or standardised pixels.
     """
     least, most = float(x.min()), float(x.max())
     for low, high in USUAL_RANGES:
@@ -120,21 +120,21 @@ def value_range(x: Array) -> Range:
     return least, most if most > least else least + 1
 
 
-def grounds(x: Array) -> npt.NDArray[np.str_]:
-    """The ground of each image of `x` (N, C, H, W): "dark", "light", or "" where the border is neither; (N,).
+def backgrounds(x: Array) -> npt.NDArray[np.str_]:
+    """Return the background of each image of `x` (N, C, H, W): "dark", "light", or "" if it is neither; (N,).
 
-    The median of an image's border is compared with its own darkest and lightest pixel, so that a grey sheet of paper
-    with black ink is light.
+    The median of an image's border is compared with its own darkest and lightest pixel, so that grey paper with black
+    ink is light.
     """
     grey = x.mean(axis=1, dtype=np.float32)
     border = np.concatenate([grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]], axis=1)
     least, most = grey.min(axis=(1, 2)), grey.max(axis=(1, 2))
-    place = (np.median(border, axis=1) - least) / np.where(most > least, most - least, np.inf)
-    return np.select([(place < 1 / 3) & (most > least), place > 2 / 3], [DARK, LIGHT], "")
+    level = (np.median(border, axis=1) - least) / np.where(most > least, most - least, np.inf)
+    return np.select([(level < 1 / 3) & (most > least), level > 2 / 3], [DARK, LIGHT], "")
 
 
 def resized(x: Array, size: tuple[int, int]) -> Array:
-    """Images `x` (N, C, H, W) resized to (H, W), stretched where the sides' ratio differs; values stay in range."""
+    """Return images `x` (N, C, H, W) resized to (H, W), stretched if the aspect ratio differs; values stay in range."""
     if x.shape[2:] == size:
         return x
     deep = x if x.dtype == np.uint8 else x.astype(np.float32)
@@ -145,11 +145,11 @@ def resized(x: Array, size: tuple[int, int]) -> Array:
 
 
 def _with_channels(x: Array, channels: int) -> Array:
-    """Images (N, C, H, W) turned grey or coloured."""
+    """Convert images (N, C, H, W) to grey or colour."""
     if x.shape[1] == channels:
         return x
     if x.shape[1] == 1 and channels == 3:
         return np.repeat(x, 3, axis=1)
     if x.shape[1] == 3 and channels == 1:
         return np.tensordot(x.astype(np.float32), np.array(LUMA, np.float32), axes=(1, 0))[:, None]
-    raise UserError(f"images of {x.shape[1]} channels cannot be turned into the run's {channels}; give grey or colour")
+    raise UserError(f"images of {x.shape[1]} channels cannot be converted to the run's {channels}; give grey or colour")

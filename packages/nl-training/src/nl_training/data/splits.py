@@ -1,4 +1,4 @@
-"""Stratified splits: every class gives the same share of its images."""
+"""Stratified splits: the same share of every class."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TEST_SHARE = 0.2
 
 
 def stratified(t: Labels, share: float, seed: int) -> tuple[Indices, Indices]:
-    """The indices (kept, taken) of a split of labels `t` (N,) that takes round(N * share) images, both ascending.
+    """Return ascending indices (kept, taken) of a split of labels `t` (N,) that takes `round(N * share)` images.
 
-    Every class gives its share rounded down, and the classes with the largest remainders one image more. No class
-    gives its last image, so fewer are taken where classes are tiny.
+    Each class's share is rounded down, and the classes with the largest remainders give one image more. Every class
+    keeps at least one image, so fewer are taken if classes are tiny.
     """
     rng = np.random.default_rng(seed)
     counts = np.bincount(t)
@@ -35,7 +35,7 @@ def stratified(t: Labels, share: float, seed: int) -> tuple[Indices, Indices]:
 
 
 def train_and_test(x: Array, t: Labels) -> tuple[Split, Split]:
-    """The fixed split of a source that comes in one piece: one fifth for the test, whatever the run's seed."""
+    """Split a data set that has no test split: one fifth for the test, independent of the run's seed."""
     kept, taken = stratified(t, TEST_SHARE, seed=0)
     if len(taken) == 0:
         raise UserError(f"{len(t)} images are too few to put some aside for the test; give at least 3 of each class")

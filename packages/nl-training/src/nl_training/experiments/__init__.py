@@ -1,4 +1,4 @@
-"""The textbook's and the ancestor's experiments: each a config in `conf/experiment/` and a function here.
+"""Experiments of the textbook and of Node_Layer_Network: a config in `conf/experiment/` and a study in `studies`.
 
-A function takes the checked config and Hydra's, and gives figures and numbers; `runner.run_experiment` logs them.
+A study is a function from the config to figures and numbers; `runner.run_experiment` logs them.
 """

@@ -1,4 +1,4 @@
-"""What an experiment gives, and how its figures look."""
+"""The result of an experiment, and helpers for its figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
-    from nl_training.experiments.train import Trained
+    from nl_training.experiments.train import TrainedNetwork
 
 PALETTE = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#8c8c8c")
 
@@ -19,27 +19,27 @@ class Figures:
     """An experiment's result.
 
     Attributes:
-        figures: by the name of the file.
-        numbers: by the name of the metric.
-        trained: the trainings behind them, whose curves and certificates are logged too.
+        figures: figures by file name, without suffix.
+        numbers: values by metric name.
+        trained: trainings whose curves and certificates are logged too.
     """
 
     figures: dict[str, Figure]
     numbers: dict[str, float]
-    trained: tuple[Trained, ...] = ()
+    trained: tuple[TrainedNetwork, ...] = ()
 
 
 def panels(
     rows: int, columns: int, width: float = 4.2, height: float = 3.2, **options: Any
 ) -> tuple[Figure, list[Any]]:
-    """A figure of so many panels, each of that size in inches, and its axes row by row."""
+    """Create a figure of `rows` x `columns` panels of this size in inches; return it and its axes row by row."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, list(axes.flat)
 
 
 def dress(axis: Any, x: str, y: str, title: str = "", legend: bool = True) -> None:
-    """Labels, grid and legend of a panel."""
+    """Add labels, grid and legend to a panel."""
     axis.set(xlabel=x, ylabel=y)
     axis.set_title(title, fontsize=10)
     axis.grid(alpha=0.3)
@@ -48,7 +48,7 @@ def dress(axis: Any, x: str, y: str, title: str = "", legend: bool = True) -> No
 
 
 def images(pictures: Sequence[Any], titles: Sequence[str], columns: int, title: str) -> Figure:
-    """Pictures (H, W) in a grid, each scaled to its own range, with a small title above each."""
+    """Plot images (H, W) in a grid, each scaled to its own range, with a title above each."""
     rows = -(-len(pictures) // columns)
     figure, axes = panels(rows, columns, width=0.95, height=1.05)
     figure.suptitle(title, fontsize=10)

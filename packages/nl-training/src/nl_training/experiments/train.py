@@ -1,4 +1,4 @@
-"""One training of an experiment: the same trainer as every run's, its curves kept."""
+"""A training within an experiment, whose curves are recorded."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nl_training.commands.train import trainer, training
 from nl_training.config import build
 from nl_training.config.variants import variant
 from nl_training.data import Dataset, EpochBatches, Split
 from nl_training.data.splits import stratified
-from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport
+from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport, TrainingState
 from nl_training.verification import Outcome, verify
 
 if TYPE_CHECKING:
@@ -19,21 +18,20 @@ if TYPE_CHECKING:
 
     from nl_models import Network
     from nl_training.config.schema import Config
-    from nl_training.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedNetwork:
     """A finished training.
 
     Attributes:
-        label: what tells it from the experiment's others.
-        net: with its last weights.
-        data: what it was trained on.
-        losses: of each step.
-        train_accuracy: after each epoch, on the whole training part in inference mode.
-        result: the trainer's.
-        outcome: what became of the verification of its gradients.
+        label: its name within the experiment.
+        net: the network with its last weights.
+        data: the data set.
+        losses: the loss of each step.
+        train_accuracy: accuracy on the whole training part in inference mode, after each epoch.
+        result: the trainer's result.
+        outcome: the outcome of the gradients' verification.
     """
 
     label: str
@@ -55,27 +53,27 @@ class Trained:
         return [report.step for report in self.result.history]
 
     def metric(self, name: str) -> list[float]:
-        """A metric after each epoch, such as `test/acc`."""
+        """Return a metric such as `test/acc` after each epoch."""
         return [report.metrics[name] for report in self.result.history]
 
 
 class _Curves(Callback):
-    """Keeps the loss of each step and, if asked, the accuracy on the training part after each epoch."""
+    """Records the loss of each step and, optionally, the accuracy on the training part after each epoch."""
 
     def __init__(self, train_accuracy: bool) -> None:
         self.losses: list[float] = []
         self.accuracies: list[float] = []
-        self._wanted = train_accuracy
-        self._trainer: Trainer | None = None
+        self._train_accuracy = train_accuracy
+        self._trainer: TrainingState | None = None
 
-    def on_start(self, trainer: Trainer) -> None:
+    def on_start(self, trainer: TrainingState) -> None:
         self._trainer = trainer
 
     def on_step(self, report: StepReport) -> None:
         self.losses.append(report.loss)
 
     def on_epoch(self, report: EpochReport) -> None:
-        if self._wanted and self._trainer is not None:
+        if self._train_accuracy and self._trainer is not None:
             part = self._trainer.data.train
             self.accuracies.append(self._trainer.net.accuracy(part.x, part.t))
 
@@ -87,15 +85,15 @@ def train(
     data: Dataset | None = None,
     prepare: Callable[[Network], None] | None = None,
     train_accuracy: bool = False,
-) -> Trained:
-    """Train what a config describes and tell how it went.
+) -> TrainedNetwork:
+    """Train the network of a config and print the result.
 
     Args:
-        label: what tells it from the experiment's others.
-        config: checked.
-        cfg: Hydra's, of which optimizer and schedule are made.
-        data: takes the place of the config's data set.
-        prepare: changes the network first. It has no certificate then: the twin that is verified knows no change.
+        label: its name within the experiment.
+        config: the checked config.
+        cfg: the same config as Hydra composed it.
+        data: the data set, instead of the config's.
+        prepare: changes the network first. It is not verified then: the verified twin would lack the change.
         train_accuracy: whether to evaluate the training part after each epoch.
     """
     data = data or build.dataset(config)
@@ -106,26 +104,28 @@ def train(
     if epoch.note:
         print(f"{label}: {epoch.note}")
     mode = "off" if prepare else config.verify.mode
-    outcome = verify(net, mode, config.verify.max_seconds, training=training(config, cfg, data, epoch))
+    outcome = verify(net, mode, config.verify.max_seconds, training=build.training(config, cfg, data, epoch))
     curves = _Curves(train_accuracy)
-    result = trainer(config, cfg, net, data, [curves]).run()
+    result = build.trainer(config, cfg, net, data, [curves]).run()
     certificate = f", gradients {outcome.status}" if outcome.certificate else ""
     print(
         f"{label}: test accuracy {result.history[-1].metrics['test/acc']:.4f} after {result.steps:,} steps, "
         f"{result.seconds:.1f} s{certificate}",
         flush=True,
     )
-    return Trained(label, net, data, tuple(curves.losses), tuple(curves.accuracies), result, outcome)
+    return TrainedNetwork(label, net, data, tuple(curves.losses), tuple(curves.accuracies), result, outcome)
 
 
-def train_variants(variants: Mapping[str, Mapping[str, Any]], cfg: DictConfig, **options: Any) -> tuple[Trained, ...]:
-    """Train each variant of a config, all checked before the first starts; `options` are those of `train`."""
-    made = {label: variant(cfg, changes) for label, changes in variants.items()}
-    return tuple(train(label, *pair, **options) for label, pair in made.items())
+def train_variants(
+    variants: Mapping[str, Mapping[str, Any]], cfg: DictConfig, **options: Any
+) -> tuple[TrainedNetwork, ...]:
+    """Train each variant of a config, after checking all of them; `options` are those of `train`."""
+    checked = {label: variant(cfg, changes) for label, changes in variants.items()}
+    return tuple(train(label, *pair, **options) for label, pair in checked.items())
 
 
-def few(data: Dataset, images: int, seed: int = 0) -> Dataset:
-    """The data set with so many of its training images, an equal share of each class."""
+def subset(data: Dataset, images: int, seed: int = 0) -> Dataset:
+    """Return the data set with `images` training images, stratified by class."""
     if images >= len(data.train):
         return data
     _, taken = stratified(data.train.t, images / len(data.train), seed)

@@ -1,1 +1,1 @@
-"""Hyperparameter search with Optuna: a study that outlives its process, its trials as runs under one parent."""
+"""Hyperparameter search with Optuna: a persistent study whose trials are runs nested under the search's run."""

@@ -1,4 +1,4 @@
-"""Pictures of a search: how it went on, what each key did, and which keys mattered."""
+"""Figures of a search: its history, the effect of each key, and the importance of the keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = 3
 
 
 def history(done: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial]) -> Figure:
-    """Each trial's validation accuracy, and the best so far."""
+    """Plot each trial's validation accuracy and the best so far."""
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axis = figure.subplots()
     values = [_value(trial) for trial in done]
@@ -36,20 +36,20 @@ def history(done: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial]) -> Figur
 
 
 def slices(space: Sequence[Dimension], done: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial]) -> Figure:
-    """Validation accuracy over the values of each key that was searched, later trials darker."""
+    """Plot validation accuracy over the values of each searched key, later trials darker."""
     rows = -(-len(space) // COLUMNS)
     columns = min(len(space), COLUMNS)
     figure = Figure(figsize=(4.3 * columns + 0.9, 3.7 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
     points = None
     for axis, d in zip(axes.flat, space, strict=False):
-        shown = _places(d, done)
+        places = _places(d, done)
         numbers = [t.number for t in done]
-        points = axis.scatter(shown, [_value(t) for t in done], c=numbers, cmap="Blues", vmin=-len(done) / 2, zorder=3,
+        points = axis.scatter(places, [_value(t) for t in done], c=numbers, cmap="Blues", vmin=-len(done) / 2, zorder=3,
                               edgecolors=BLUE, linewidths=0.6, s=34)  # fmt: skip
         _crosses(axis, _places(d, pruned), pruned)
         best = max(range(len(done)), key=lambda i: _value(done[i]))
-        axis.scatter([shown[best]], [_value(done[best])], s=130, facecolors="none", edgecolors=GOLD, linewidths=2)
+        axis.scatter([places[best]], [_value(done[best])], s=130, facecolors="none", edgecolors=GOLD, linewidths=2)
         axis.set(xlabel=d.key, xscale="log" if d.log else "linear")
         if d.choices:
             axis.set_xticks(range(len(d.choices)), d.choices)
@@ -62,12 +62,12 @@ def slices(space: Sequence[Dimension], done: Sequence[FrozenTrial], pruned: Sequ
     if points is not None:
         bar = figure.colorbar(points, ax=axes, label="trial", ticks=MaxNLocator(integer=True))
         bar.ax.set_ylim(0, max(points.get_clim()[1], 1))
-    figure.suptitle("what each key did (circled: the best; grey crosses: pruned)", fontsize=11)
+    figure.suptitle("effect of each key (circled: the best; grey crosses: pruned)", fontsize=11)
     return figure
 
 
 def importances(shares: dict[str, float], count: int) -> Figure:
-    """How much of the variance between the accuracies of so many finished trials each key explains."""
+    """Plot the share of the variance of validation accuracy, over `count` finished trials, that each key explains."""
     figure = Figure(figsize=(7, 0.5 * len(shares) + 1.7), layout="constrained")
     axis = figure.subplots()
     keys = sorted(shares, key=lambda key: shares[key])
@@ -77,12 +77,12 @@ def importances(shares: dict[str, float], count: int) -> Figure:
     axis.set(xlim=(0, 1.12), xlabel="share of the variance of validation accuracy (fANOVA)")
     axis.grid(alpha=0.3, axis="x")
     axis.set_axisbelow(True)
-    axis.set_title(f"which keys mattered, in {count} finished trials", fontsize=11)
+    axis.set_title(f"importance of the keys, in {count} finished trials", fontsize=11)
     return figure
 
 
 def _crosses(axis: Any, places: Sequence[float], pruned: Sequence[FrozenTrial]) -> None:
-    """Pruned trials, where they stood when they were ended."""
+    """Plot pruned trials at their last value."""
     if pruned:
         axis.scatter(places, [_value(t) for t in pruned], color=GREY, marker="x", s=30, label="pruned")
 
@@ -93,7 +93,7 @@ def _places(d: Dimension, trials: Sequence[FrozenTrial]) -> list[float]:
 
 
 def _value(trial: FrozenTrial) -> float:
-    """What a trial reached; of a pruned one, at its last epoch."""
+    """Return a trial's value; for a pruned trial, that of its last epoch."""
     if trial.value is not None:
         return float(trial.value)
     return float(trial.intermediate_values[trial.last_step]) if trial.last_step is not None else 0.0

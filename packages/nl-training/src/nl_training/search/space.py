@@ -1,4 +1,4 @@
-"""What is searched: keys of the config with the values that they may take, in Hydra's words for sweeps."""
+"""The search space: config keys with their possible values, in Hydra's sweep syntax."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from nl_training.config.schema import SearchConfig
 if TYPE_CHECKING:
     from optuna import Trial
 
-WORDS = "write it as interval(LOW,HIGH), tag(log,interval(LOW,HIGH)), int(interval(LOW,HIGH)) or choice(A,B)"
+SYNTAX = "write it as interval(LOW,HIGH), tag(log,interval(LOW,HIGH)), int(interval(LOW,HIGH)) or choice(A,B)"
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One key that is searched: by an interval, or by choices.
+    """A searched key: an interval or choices.
 
     Attributes:
-        key: of the config, such as `optimizer.lr`; or a group, such as `model`.
-        low: the interval's lower end; whole numbers search whole numbers.
-        high: its upper end.
-        log: whether to draw the logarithm evenly.
-        choices: the values, where it is no interval.
+        key: a config key such as `optimizer.lr`, or a group such as `model`.
+        low: the interval's lower end; if both ends are integers, so are the values.
+        high: the interval's upper end.
+        log: whether to sample log-uniformly.
+        choices: the values, if it is not an interval.
     """
 
     key: str
@@ -37,39 +37,39 @@ class Dimension:
     choices: tuple[str, ...] = ()
 
     @property
-    def whole(self) -> bool:
-        """Whether only whole numbers are searched."""
+    def is_integer(self) -> bool:
+        """Whether all values are integers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def suggest(self, trial: Trial) -> str:
-        """The override that a trial tries."""
+        """Let a trial choose a value; return it as an override."""
         value: object
         if self.choices:
             value = trial.suggest_categorical(self.key, self.choices)
-        elif self.whole:
+        elif self.is_integer:
             value = trial.suggest_int(self.key, int(self.low), int(self.high), log=self.log)
         else:
             value = trial.suggest_float(self.key, self.low, self.high, log=self.log)
         return self.override(value)
 
     def override(self, value: object) -> str:
-        """The override that sets a value."""
+        """Return the override that sets a value."""
         return f"{self.key}={value}"
 
     def ends(self) -> list[str]:
-        """The overrides between which all others lie."""
+        """Return the overrides of all choices, or of both ends of the interval."""
         return [self.override(value) for value in self.choices or (self.low, self.high)]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A search: what is fixed, what is searched, and how.
+    """A search: fixed overrides, search space and options.
 
     Attributes:
         overrides: the whole command line.
-        fixed: those of it that are the same for every trial.
-        space: what is searched.
-        search: the group `search`.
+        fixed: the overrides common to all trials.
+        space: the searched keys.
+        search: the config group `search`.
     """
 
     overrides: tuple[str, ...]
@@ -79,10 +79,10 @@ class Plan:
 
 
 def read(overrides: Sequence[str]) -> Plan:
-    """Read a command line in which some overrides name several values.
+    """Parse a command line in which some overrides have several values.
 
     Raises:
-        UserError: where an override, or an end of an interval, is none that the config takes.
+        UserError: if the config does not accept an override, or an end of an interval.
     """
     swept = [text for text in overrides if parsed(text).is_sweep_override()]
     own = [text for text in overrides if text.startswith(("search=", "search."))]
@@ -90,10 +90,10 @@ def read(overrides: Sequence[str]) -> Plan:
     if not any(text.startswith("search=") for text in own):
         own = ["search=tpe", *own]
     search = composed([*fixed, *own])[0].search
-    assert search is not None  # an option was chosen above
+    assert search is not None  # set by the option above
     space = tuple(dimension(text) for text in swept or search.space)
     if not space:
-        raise UserError(f"nothing is searched: name a key, such as optimizer.lr; {WORDS}")
+        raise UserError(f"nothing to search: give a key, such as optimizer.lr; {SYNTAX}")
     keys = [d.key for d in space]
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
         raise UserError(f"{twice[0]} is searched twice")
@@ -104,7 +104,7 @@ def read(overrides: Sequence[str]) -> Plan:
 
 
 def dimension(text: str) -> Dimension:
-    """What an override such as `optimizer.lr=tag(log,interval(1e-4,1e-1))` searches.
+    """Parse an override such as `optimizer.lr=tag(log,interval(1e-4,1e-1))`.
 
     >>> dimension("model.width=int(interval(16,64))")
     Dimension(key='model.width', low=16, high=64, log=False, choices=())
@@ -114,10 +114,10 @@ def dimension(text: str) -> Dimension:
     override = parsed(text)
     key, value = override.key_or_group, override.value()
     if not override.is_sweep_override():
-        raise UserError(f"{text} names one value alone: {WORDS}")
+        raise UserError(f"{text} has a single value: {SYNTAX}")
     if not isinstance(value, IntervalSweep):
         return Dimension(key, choices=tuple(v.partition("=")[2] for v in values_of(override, multirun=True)))
     low, high, log = value.start, value.end, "log" in value.tags
     if low is None or high is None or not low < high or (log and low <= 0) or value.tags - {"log"}:
-        raise UserError(f"{text}: an interval goes up, from above 0 where it is logarithmic; its one tag is log")
+        raise UserError(f"{text}: an interval needs LOW < HIGH, and LOW > 0 if logarithmic; its only tag is log")
     return Dimension(key, low, high, log)

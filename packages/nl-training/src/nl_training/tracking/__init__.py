@@ -1,6 +1,6 @@
-"""Tracking with MLflow: a store, one run, its model, and a sweep's parent run.
+"""Tracking with MLflow: the store, runs, their models, and the parent runs of sweeps and searches.
 
-MLflow takes a second to import, so nothing here imports it before a run opens.
+Importing MLflow takes a second, so it is imported only when a store is opened.
 """
 
 from nl_training.tracking.address import resolve_uri

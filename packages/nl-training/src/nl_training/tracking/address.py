@@ -1,4 +1,4 @@
-"""Addresses of stores: which store and experiment are meant, and where a SQLite store's files lie."""
+"""Store URIs: resolution of store and experiment, and the files of SQLite stores."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ URI, EXPERIMENT_NAME = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"  # MLflow
 
 
 def resolve_uri(configured: str | None = None) -> str:
-    """The store's address: `MLFLOW_TRACKING_URI`, else the configured one, else `mlflow.db` in the output root.
+    """Return the store's URI: `MLFLOW_TRACKING_URI`, else the configured one, else `mlflow.db` in the output root.
 
-    A relative SQLite path is taken from the working directory when it comes from the environment, and from the output
-    root when it comes from the config.
+    A relative SQLite path from the environment is relative to the working directory, one from the config to the output
+    root.
     """
     from_environment = os.environ.get(URI)
     if from_environment:
@@ -26,12 +26,12 @@ def resolve_uri(configured: str | None = None) -> str:
 
 
 def resolve_experiment_name(configured: str) -> str:
-    """The experiment's name: `MLFLOW_EXPERIMENT_NAME`, else the configured one."""
+    """Return the experiment's name: `MLFLOW_EXPERIMENT_NAME`, else the configured one."""
     return os.environ.get(EXPERIMENT_NAME) or configured
 
 
-def refuse_two_places(uri: str | None, experiment_name: str, default_name: str) -> None:
-    """Refuse a configured store or experiment beside MLflow's variable for another, which would not be heeded."""
+def refuse_conflict(uri: str | None, experiment_name: str, default_name: str) -> None:
+    """Refuse a configured store or experiment that MLflow's environment variable would override with another."""
     if uri is not None and os.environ.get(URI) and _absolute(uri, output_root()) != resolve_uri():
         raise UserError(f"tracking.uri={uri} and {URI}={os.environ[URI]} name two stores: leave one of them out")
     if experiment_name not in (default_name, resolve_experiment_name(experiment_name)):
@@ -40,22 +40,22 @@ def refuse_two_places(uri: str | None, experiment_name: str, default_name: str) 
 
 
 def is_server(uri: str) -> bool:
-    """Whether the store is reached over HTTP."""
+    """Return whether the store is an HTTP server."""
     return uri.startswith(("http://", "https://"))
 
 
 def sqlite_uri(path: Path) -> str:
-    """The address of the SQLite store in a file, which SQLAlchemy decodes: a `%` or `?` of the path is encoded."""
+    """Return the URI of the SQLite store in a file; SQLAlchemy decodes it, so `%` and `?` are encoded."""
     return f"{SQLITE}{str(path).replace('%', '%25').replace('?', '%3F')}"
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of a SQLite store, None for another store."""
+    """Return the file of a SQLite store, None for other stores."""
     return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])) if uri.startswith(SQLITE) else None
 
 
 def sqlite_folder(uri: str) -> Path | None:
-    """The folder of a SQLite store, where its artifacts lie in `mlruns`; None for another store."""
+    """Return the folder of a SQLite store, which contains its artifacts in `mlruns`; None for other stores."""
     path = sqlite_path(uri)
     return None if path is None else path.parent
 

@@ -1,4 +1,4 @@
-"""Which job of a sweep a run is, so that a sweep that goes on does none of them twice."""
+"""Keys of a sweep's jobs, so that a resumed sweep repeats none that is finished."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from nl_training.tracking.store import Store
 
 JOB = "sweep.job"
-APART = ("resume", "sweep", "tracking")  # what a job's result does not depend on
+IGNORED = ("resume", "sweep", "tracking")  # config groups that do not affect a job's result
 
 
 def job_key(cfg: DictConfig, digest: str) -> str:
-    """A hash of what a job's result depends on: its config, its data and the commit."""
+    """Return a hash of everything that a job's result depends on: its config, data digest and commit."""
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
-    kept = {key: value for key, value in config.items() if key not in APART}
+    relevant = {key: value for key, value in config.items() if key not in IGNORED}
     commit = provenance.git_tags(ROOT).get("mlflow.source.git.commit", "")
-    return sha256(f"{OmegaConf.to_yaml(kept, sort_keys=True)}\n{digest}\n{commit}".encode()).hexdigest()
+    return sha256(f"{OmegaConf.to_yaml(relevant, sort_keys=True)}\n{digest}\n{commit}".encode()).hexdigest()
 
 
-def job_before(store: Store, key: str) -> Run | None:
-    """The run that this sweep has of a job already, the newest where there are several; None in no sweep."""
+def previous_run(store: Store, key: str) -> Run | None:
+    """Return this sweep's newest run of a job; None if there is none or this process belongs to no sweep."""
     parent = os.environ.get(parent_run.PARENT)
-    found = parent_run.children(store, parent, **{JOB: key}) if parent else []
-    return found[-1] if found else None
+    runs = parent_run.children(store, parent, **{JOB: key}) if parent else []
+    return runs[-1] if runs else None

@@ -1,4 +1,4 @@
-"""Logged runs, opened again: their config, their network with its best weights, their classes and scaling."""
+"""Loading logged runs: config, network with its best weights, classes and normalization."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class LoggedRun:
         config: its whole config.
         net: its network with the best weights.
         classes: the names of its classes.
-        normalization: how its pixels become inputs.
-        pixels: how its raw images look; None in runs that did not record it.
+        normalization: the normalization of its inputs.
+        pixels: the format of its raw images; None in runs that did not record it.
     """
 
     run_id: str
@@ -45,15 +45,15 @@ class LoggedRun:
 
 
 def open_run(run_id: str, tracking: TrackingConfig, device: Device | None = None) -> LoggedRun:
-    """Open a run.
+    """Load a run.
 
     Args:
-        run_id: its ID; `latest` is the newest of the experiment that finished.
-        tracking: names the store and the experiment.
-        device: where its network is to run.
+        run_id: its ID, or `latest` for the experiment's newest finished run.
+        tracking: the config of the store and the experiment.
+        device: the device of its network.
 
     Raises:
-        UserError: when there is no such run, or it has no weights.
+        UserError: if there is no such run, or it has no weights.
     """
     store = Store.of(tracking, write=False)
     name = resolve_experiment_name(tracking.experiment_name)
@@ -64,9 +64,9 @@ def open_run(run_id: str, tracking: TrackingConfig, device: Device | None = None
         net = build(**spec["network"], device=device)
         net.load(_artifact(store, run, "weights/best.safetensors", folder))
     assert isinstance(config, DictConfig)
-    scaling = Normalization(tuple(spec["mean"]), tuple(spec["std"]))
+    normalization = Normalization(tuple(spec["mean"]), tuple(spec["std"]))
     pixels = PixelFormat.from_json(spec["pixels"]) if spec.get("pixels") else None
-    return LoggedRun(str(run.info.run_id), config, net, tuple(spec["classes"]), scaling, pixels)
+    return LoggedRun(str(run.info.run_id), config, net, tuple(spec["classes"]), normalization, pixels)
 
 
 def _existing(store: Store, run_id: str, experiment_name: str) -> Run:
@@ -85,9 +85,9 @@ def _existing(store: Store, run_id: str, experiment_name: str) -> Run:
 def _latest(store: Store, experiment_name: str) -> Run:
     if not store.experiment_id and experiment_name != EXPERIMENT:
         raise UserError(f"run=latest: {missing_experiment(store, experiment_name)}")
-    ended, order = "attributes.status = 'FINISHED'", ["attributes.start_time DESC"]
-    found = store.client.search_runs([store.experiment_id], ended, order_by=order) if store.experiment_id else []
-    trained = [run for run in found if "model" in run.data.tags]
+    finished, order = "attributes.status = 'FINISHED'", ["attributes.start_time DESC"]
+    runs = store.client.search_runs([store.experiment_id], finished, order_by=order) if store.experiment_id else []
+    trained = [run for run in runs if "model" in run.data.tags]
     if not trained:
         place = f"the experiment {experiment_name!r} of {store.uri}"
         raise UserError(f"run=latest: no run in {place} has finished yet: run scripts/train.py first")

@@ -1,4 +1,4 @@
-"""A run's metrics: each point is made once, kept in the checkpoints until it is sent, and sent in batches."""
+"""A run's metrics: each point is recorded once, kept in checkpoints until it is sent, and sent in batches."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BATCH = 1000  # the most that MLflow takes in one write
-SECONDS = 2.0  # how often it is written
-PATIENCE = 30.0  # how long a store that failed is left alone
+BATCH = 1000  # MLflow's limit per request
+SECONDS = 2.0  # between two requests
+PATIENCE = 30.0  # seconds between retries after a failure
 
 
 @dataclass(frozen=True)
 class Point:
-    """One value of one metric, with the step and the millisecond at which it was made."""
+    """A value of a metric with its step and its time in milliseconds."""
 
     key: str
     value: float
@@ -33,71 +33,70 @@ class Point:
 
 
 class MetricBuffer:
-    """Keeps points until a checkpoint covers them, and then until some time has passed.
+    """Buffers points until a checkpoint contains them, then sends them in batches.
 
-    What is sent before a checkpoint has it would be made a second time, with another time, when the run is resumed from
-    an earlier one. What a checkpoint covers may be sent again: the store knows a point that it has.
+    A point sent before it is in a checkpoint would be recorded again, with another time, when the run is resumed from
+    an earlier one. Points in a checkpoint may be sent twice: the store ignores a point that it has.
 
-    A store that fails in the middle of a run costs no training: the points are kept and tried again, and only the last
-    `flush` raises.
+    A failing store does not stop the training: the points are kept and sent later, and only `flush` raises.
 
     Args:
-        client: the store's.
-        run_id: the run.
-        known: the metrics and steps that the store has already, of which no point is made again.
+        client: the store's client.
+        run_id: the run's ID.
+        known: (metric, step) pairs that the store already has, for which no point is recorded.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, known: Collection[tuple[str, int]] = ()) -> None:
         self._client, self._run_id, self._known = client, run_id, known
-        self._waiting: list[Point] = []
+        self._pending: list[Point] = []
         self._sent = 0
-        self._covered = 0
+        self._saved = 0
         self._due = time.monotonic() + SECONDS
         self._failing = False
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Make points of a step, and send those that are covered if it is time."""
+        """Record points of a step, and send saved points if it is time."""
         now = int(time.time() * 1000)
         points = [Point(key, float(value), now, step) for key, value in metrics.items()]
-        self._waiting += [point for point in points if (point.key, step) not in self._known]
+        self._pending += [point for point in points if (point.key, step) not in self._known]
         if time.monotonic() >= self._due:
             self._try_send()
 
-    def cover(self, made: int) -> None:
-        """A checkpoint on the disk has the first `made` points."""
-        self._covered = max(self._covered, made)
+    def mark_saved(self, count: int) -> None:
+        """Note that a checkpoint on disk contains the first `count` points."""
+        self._saved = max(self._saved, count)
 
-    def link(self, keys: Collection[str], model_id: str) -> None:
-        """Let these metrics' points, of those that wait, be the model's too."""
-        self._waiting = [replace(p, model_id=model_id) if p.key in keys else p for p in self._waiting]
+    def link_model(self, keys: Collection[str], model_id: str) -> None:
+        """Attach a model to the pending points of these metrics."""
+        self._pending = [replace(p, model_id=model_id) if p.key in keys else p for p in self._pending]
 
     def flush(self) -> None:
-        """Send all that wait, covered or not; what the store raises is passed on."""
-        self.cover(self._sent + len(self._waiting))
+        """Send all pending points; errors of the store propagate."""
+        self.mark_saved(self._sent + len(self._pending))
         self._send()
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The points that wait, by column, and how many were made in all."""
-        keys = {key: number for number, key in enumerate(dict.fromkeys(p.key for p in self._waiting))}
+        """Return the pending points as columns, and the number of all points so far."""
+        keys = {key: number for number, key in enumerate(dict.fromkeys(p.key for p in self._pending))}
         arrays = {
-            "key": np.array([keys[p.key] for p in self._waiting], np.int64),
-            "value": np.array([p.value for p in self._waiting], np.float64),
-            "time": np.array([p.time for p in self._waiting], np.int64),
-            "step": np.array([p.step for p in self._waiting], np.int64),
+            "key": np.array([keys[p.key] for p in self._pending], np.int64),
+            "value": np.array([p.value for p in self._pending], np.float64),
+            "time": np.array([p.time for p in self._pending], np.int64),
+            "step": np.array([p.step for p in self._pending], np.int64),
         }
-        return arrays, {"keys": list(keys), "made": self._sent + len(self._waiting)}
+        return arrays, {"keys": list(keys), "made": self._sent + len(self._pending)}
 
     def load_state(self, arrays: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Restore the result of `state`."""
         columns = [arrays[name].tolist() for name in ("key", "value", "time", "step")]
-        self._waiting = [Point(facts["keys"][key], *rest) for key, *rest in zip(*columns, strict=True)]
-        self._covered = facts["made"]
-        self._sent = self._covered - len(self._waiting)
+        self._pending = [Point(facts["keys"][key], *rest) for key, *rest in zip(*columns, strict=True)]
+        self._saved = facts["made"]
+        self._sent = self._saved - len(self._pending)
 
     def _send(self) -> None:
-        while (count := min(self._covered - self._sent, BATCH)) > 0:
-            self._client.log_batch(self._run_id, metrics=[_metric(point) for point in self._waiting[:count]])
-            del self._waiting[:count]
+        while (count := min(self._saved - self._sent, BATCH)) > 0:
+            self._client.log_batch(self._run_id, metrics=[_metric(point) for point in self._pending[:count]])
+            del self._pending[:count]
             self._sent += count
         self._due, self._failing = time.monotonic() + SECONDS, False
 

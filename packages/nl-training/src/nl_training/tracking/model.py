@@ -1,4 +1,4 @@
-"""The trained network as an MLflow model: images in, probabilities out."""
+"""The trained network as an MLflow model from images to probabilities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from nl_training.data import Dataset
     from nl_training.tracking.store import Store
-    from nl_training.training.trainer import Trainer
+    from nl_training.training.callbacks import TrainingState
 
 CODE = ("nl_nodes", "nl_layers", "nl_models")
 
@@ -28,45 +28,45 @@ def softmax(logits: Any) -> Any:
     return e / e.sum(axis=1, keepdims=True)
 
 
-def describe(trainer: Trainer) -> dict[str, Any]:
-    """What makes the network and its inputs again: `nl_models.build`'s arguments, classes, normalisation, pixels."""
-    scaling, pixels = trainer.data.normalization, trainer.data.pixels
+def describe(trainer: TrainingState) -> dict[str, Any]:
+    """Return what rebuilds the network and its inputs: arguments of `build`, classes, normalization, pixel format."""
+    normalization, pixels = trainer.data.normalization, trainer.data.pixels
     return {
         "network": trainer.net.spec,
         "classes": list(trainer.data.classes),
-        "mean": list(scaling.mean),
-        "std": list(scaling.std),
+        "mean": list(normalization.mean),
+        "std": list(normalization.std),
         "pixels": pixels and asdict(pixels),
     }
 
 
-def log_model(store: Store, run_id: str, trainer: Trainer, folder: Path) -> str:
+def log_model(store: Store, run_id: str, trainer: TrainingState, folder: Path) -> str:
     """Log the network with its best weights, so that `mlflow models serve --env-manager local` can serve it.
 
-    `mlflow.pyfunc.log_model` does nearly this, but through global state, and it ends the run and copies the run's first
-    metrics to the model where the last are wanted.
+    Not by `mlflow.pyfunc.log_model`: it uses global state, ends the run and copies the run's first metrics to the model
+    instead of the last.
 
     Args:
-        store: where.
-        run_id: the run that it belongs to.
-        trainer: what was trained.
-        folder: holds `best.safetensors` and `network.json`.
+        store: the store.
+        run_id: the ID of the run.
+        trainer: the finished training.
+        folder: the folder with `best.safetensors` and `network.json`.
 
     Returns:
-        The model's ID, for metrics to be logged with.
+        The model's ID, to be logged with metrics.
     """
     from mlflow.entities import LoggedModelOutput
 
     client = store.client
-    model_id = _whole_model(store, run_id) or _new_model(store, run_id, trainer, folder)
+    model_id = _finished_model(store, run_id) or _new_model(store, run_id, trainer, folder)
     outputs = client.get_run(run_id).outputs
     if model_id not in {output.model_id for output in (outputs.model_outputs if outputs else ())}:
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=trainer.step)])
     return model_id
 
 
-def _whole_model(store: Store, run_id: str) -> str | None:
-    """The model that a run has already, if it was resumed at its end; one that was not finished is taken away."""
+def _finished_model(store: Store, run_id: str) -> str | None:
+    """Return the ID of the model that a run has if it was resumed at its end; delete incomplete models."""
     from mlflow.entities import LoggedModelStatus
 
     found = None
@@ -78,7 +78,7 @@ def _whole_model(store: Store, run_id: str) -> str | None:
     return found
 
 
-def _new_model(store: Store, run_id: str, trainer: Trainer, folder: Path) -> str:
+def _new_model(store: Store, run_id: str, trainer: TrainingState, folder: Path) -> str:
     from mlflow.models import Model
 
     client = store.client
@@ -94,8 +94,8 @@ def _new_model(store: Store, run_id: str, trainer: Trainer, folder: Path) -> str
     return str(model.model_id)
 
 
-def _save(folder: Path, trainer: Trainer, identity: Model) -> None:
-    """Write the model; it carries this project's packages as code, so that serving asks no index for them."""
+def _save(folder: Path, trainer: TrainingState, identity: Model) -> None:
+    """Write the model with this project's packages as code, so that serving needs no package index for them."""
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -103,7 +103,7 @@ def _save(folder: Path, trainer: Trainer, identity: Model) -> None:
     pixels = TensorSpec(np.dtype(np.float32), (-1, *data.input_shape), "pixels")
     probabilities = TensorSpec(np.dtype(np.float32), (-1, len(data.classes)))
     with warnings.catch_warnings(record=True):
-        # Recorded and dropped: MLflow asks for type hints in `predict`, but the signature says more than they could.
+        # MLflow asks for type hints in `predict`, but the signature is more precise.
         warnings.simplefilter("ignore")
         from mlflow.pyfunc import save_model
 
@@ -120,6 +120,6 @@ def _save(folder: Path, trainer: Trainer, identity: Model) -> None:
 
 
 def _pixels(data: Dataset) -> Any:
-    """The first test image as it was before normalisation, (1, C, H, W) float32."""
+    """Return the first test image before normalization, (1, C, H, W) float32."""
     mean, std = (np.reshape(value, (1, -1, 1, 1)) for value in (data.normalization.mean, data.normalization.std))
     return (data.test.x[:1] * std + mean).round(3).astype(np.float32)

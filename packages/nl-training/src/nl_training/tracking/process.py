@@ -1,4 +1,4 @@
-"""Which process trains a run, so that one that is gone is told from one that still trains."""
+"""Identity of the process that trains a run, to find out whether it is still alive."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import platform
 
 import psutil
 
-PROCESS = "resume.process"  # the tag of a run that holds what `this_process` gave
+PROCESS = "resume.process"  # the run's tag with the value of `this_process`
 
-# A clock that is set moves the times at which processes began; no number is used again so soon.
+# Tolerance in seconds: setting the clock moves start times, and no process ID is reused so soon.
 SLACK = 2.0
 
 
 def this_process() -> str:
-    """The machine, this process's number and when it began."""
+    """Return the machine, ID and start time of this process."""
     process = psutil.Process()
     return f"{platform.node()} {process.pid} {process.create_time():.3f}"
 
 
 def is_here(process: str) -> bool:
-    """Whether what `this_process` gave was on this machine."""
+    """Return whether a value of `this_process` is from this machine."""
     return process.rpartition(" ")[0].rpartition(" ")[0] == platform.node()
 
 
 def is_alive(process: str) -> bool:
-    """Whether that process is still there, on this machine."""
-    _, number, began = process.rsplit(" ", 2)
+    """Return whether that process is still alive on this machine."""
+    _, pid, started = process.rsplit(" ", 2)
     try:
-        found = psutil.Process(int(number))
-        there = found.status() != psutil.STATUS_ZOMBIE and abs(found.create_time() - float(began)) < SLACK
+        found = psutil.Process(int(pid))
+        alive = found.status() != psutil.STATUS_ZOMBIE and abs(found.create_time() - float(started)) < SLACK
     except psutil.NoSuchProcess:
         return False
-    return is_here(process) and there
+    return is_here(process) and alive

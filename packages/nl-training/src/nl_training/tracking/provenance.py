@@ -1,4 +1,4 @@
-"""Where a result comes from: the commit, the packages, the machine, and the configuration as flat parameters."""
+"""Provenance of a run: commit, packages, machine, and the config as flat parameters."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LONGEST_VALUE = 6000  # MLflow's limit for a parameter
-BATCH = 100  # the most parameters that MLflow takes in one write
+BATCH = 100  # MLflow's limit of parameters per request
 PACKAGES = ("nl-nodes", "nl-layers", "nl-models", "nl-training", "numpy", "hydra-core", "omegaconf", "mlflow")
 
 
 def log_params(client: MlflowClient, run_id: str, config: Mapping[str, Any], known: Mapping[str, str] = {}) -> None:
-    """Log a nested configuration as the run's parameters; those in `known` it has, and where one differs now, a tag.
+    """Log a nested config as the run's parameters.
 
-    MLflow lets no parameter be changed.
+    MLflow does not allow parameters to change: if one in `known`, logged before, has another value now, a tag is set.
     """
     from mlflow.entities import Param
 
@@ -39,7 +39,7 @@ def log_params(client: MlflowClient, run_id: str, config: Mapping[str, Any], kno
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, str]:
-    """A nested configuration as MLflow's parameters: `{"a": {"b": [1, 2]}}` gives `a.b.0` and `a.b.1`."""
+    """Flatten a nested config to MLflow parameters: `{"a": {"b": [1, 2]}}` gives `a.b.0` and `a.b.1`."""
     return {_key(path): str(value)[:LONGEST_VALUE] for path, value in _leaves(config, ())}
 
 
@@ -56,11 +56,11 @@ def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
 
 
 def _key(path: tuple[str, ...]) -> str:
-    return "".join(letter if letter.isalnum() or letter in "_-. :/" else "_" for letter in ".".join(path))
+    return "".join(char if char.isalnum() or char in "_-. :/" else "_" for char in ".".join(path))
 
 
 def tags() -> dict[str, str]:
-    """The run's tags on its origin; what is not known is left out."""
+    """Return the run's provenance tags; unknown values are left out."""
     return {
         "mlflow.user": _user(),
         "mlflow.source.type": "LOCAL",
@@ -74,7 +74,7 @@ def tags() -> dict[str, str]:
 
 
 def git_tags(root: Path) -> dict[str, str]:
-    """The commit of the repository at `root` and whether files differ from it; nothing where there is no repository."""
+    """Return the commit of the repository at `root` and whether files differ from it; empty without a repository."""
     if _git(root, "rev-parse", "--show-toplevel") != str(root.resolve()):
         return {}
     commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
@@ -84,13 +84,13 @@ def git_tags(root: Path) -> dict[str, str]:
 
 
 def packages() -> str:
-    """Every installed package and its version, one a line."""
-    found = {(entry.metadata["Name"], entry.version) for entry in metadata.distributions()}
-    return "".join(f"{name}=={version}\n" for name, version in sorted(found, key=lambda pair: str(pair[0]).lower()))
+    """Return all installed packages with their versions, one per line."""
+    installed = {(entry.metadata["Name"], entry.version) for entry in metadata.distributions()}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(installed, key=lambda pair: str(pair[0]).lower()))
 
 
 def pinned(*names: str) -> list[str]:
-    """Requirements for these packages as they are installed."""
+    """Return requirements that pin these packages to their installed versions."""
     return [f"{name}=={metadata.version(name)}" for name in names]
 
 

@@ -1,4 +1,4 @@
-"""Which run `resume` means, whether it may go on, and the config with which it does."""
+"""Resuming runs: which run `resume` names, whether it can be resumed, and with which config."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from nl_nodes import UserError
 from nl_training.paths import output_root
 from nl_training.tracking import Store, view_hint
 from nl_training.tracking.address import EXPERIMENT_NAME
-from nl_training.tracking.jobs import job_before
+from nl_training.tracking.jobs import previous_run
 from nl_training.tracking.process import PROCESS, is_alive, is_here
 from nl_training.tracking.run import CONFIG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-BESIDE = ("trainer.epochs", "trainer.max_steps", "device")
-PLACE = ("tracking.uri=", "tracking.experiment_name=")  # overrides that say where the run is, and change nothing of it
+CHANGEABLE = ("trainer.epochs", "trainer.max_steps", "device")
+LOCATION = ("tracking.uri=", "tracking.experiment_name=")  # overrides that locate the run without changing it
 
 
 @dataclass(frozen=True)
 class ResumableRun:
-    """A run that is to go on.
+    """A run to resume.
 
     Attributes:
-        run: as the store has it.
-        store: where it is, with its experiment.
-        given: what stands on the command line beside `resume`.
+        run: the run as stored.
+        store: its store and experiment.
+        given: the overrides given with `resume` on the command line.
     """
 
     run: Run
@@ -46,11 +46,11 @@ class ResumableRun:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the run is finished."""
         return bool(self.run.info.status == "FINISHED")
 
     def config(self, composed: DictConfig) -> DictConfig:
-        """The run's own config, with what was given on the command line from the composed one."""
+        """Return the run's own config, with the values of the given overrides from the composed one."""
         cfg = OmegaConf.create(self.run.data.tags[CONFIG])
         assert isinstance(cfg, DictConfig)
         for text in self.given:
@@ -58,62 +58,62 @@ class ResumableRun:
             OmegaConf.update(cfg, key, OmegaConf.select(composed, key), merge=False)
         return cfg
 
-    def told(self) -> str:
-        """The result of a finished run."""
+    def result_text(self) -> str:
+        """Return the result of a finished run as text."""
         lines, metrics = [f"run {self.run_id} is finished"], self.run.data.metrics
         if self.given:
             lines[0] += f": {' and '.join(self.given)} would change nothing"
         if "final/test_acc" in metrics:
-            chosen = f"best weights, of epoch {metrics['best/epoch']:.0f}"
+            weights = f"best weights, of epoch {metrics['best/epoch']:.0f}"
             lines += [
-                f"test accuracy {metrics['final/test_acc']:.4f} ({chosen}), loss {metrics['final/test_loss']:.4f}"
+                f"test accuracy {metrics['final/test_acc']:.4f} ({weights}), loss {metrics['final/test_loss']:.4f}"
             ]
         return "\n".join([*lines, view_hint(self.store.uri, self.store.experiment_id, self.run_id)])
 
 
 def find(store: Store, name: str, overrides: Sequence[str]) -> ResumableRun:
-    """The run that `resume=name` means.
+    """Return the run of `resume=name`.
 
     Args:
-        store: where it is looked for: in the experiment that is named, else in all.
-        name: a run's ID, or "latest": the newest that did not finish and whose process is gone.
-        overrides: the command line, `resume` among them.
+        store: the store to search: the named experiment, or all of them if none is named.
+        name: a run's ID, or "latest" for the newest unfinished run whose process is gone.
+        overrides: the whole command line.
 
     Raises:
-        UserError: when there is no such run, it cannot go on here, or the command line holds what cannot be changed.
+        UserError: if there is no such run, it cannot be resumed here, or an override cannot be changed.
     """
-    given = tuple(text for text in overrides if not text.startswith(("resume=", *PLACE)))
+    given = tuple(text for text in overrides if not text.startswith(("resume=", *LOCATION)))
     for text in given:
         key = text.partition("=")[0]
-        if key not in BESIDE and not key.startswith("device."):
+        if key not in CHANGEABLE and not key.startswith("device."):
             raise UserError(
-                f"{text}: resume takes the whole config from the run; only {', '.join(BESIDE)} may stand beside it"
+                f"{text}: resume takes the config from the run; only {', '.join(CHANGEABLE)} can be changed"
             )
-    named = EXPERIMENT_NAME in os.environ or any(text.startswith(PLACE[1]) for text in overrides)
+    named = EXPERIMENT_NAME in os.environ or any(text.startswith(LOCATION[1]) for text in overrides)
     run = _latest(store, named) if name == "latest" else _by_id(store, name, named)
-    past = ResumableRun(run, replace(store, experiment_id=run.info.experiment_id), given)
-    if not past.finished:
-        _check(past)
-    return past
+    resumed = ResumableRun(run, replace(store, experiment_id=run.info.experiment_id), given)
+    if not resumed.finished:
+        _check(resumed)
+    return resumed
 
 
 def of_sweep(store: Store, key: str) -> ResumableRun | None:
-    """The run of a job that its sweep has begun already, None where there is none.
+    """Return the run of a job that its sweep has already started, or None.
 
     Raises:
-        UserError: when it cannot go on here.
+        UserError: if it cannot be resumed here.
     """
-    run = job_before(store, key)
+    run = previous_run(store, key)
     if run is None:
         return None
-    past = ResumableRun(run, store, ())
-    if not past.finished:
-        _check(past)
-    return past
+    resumed = ResumableRun(run, store, ())
+    if not resumed.finished:
+        _check(resumed)
+    return resumed
 
 
 def checkpoint_folder(run_id: str) -> Path:
-    """Where a run's checkpoints lie."""
+    """Return the folder of a run's checkpoints."""
     return output_root() / "outputs" / "checkpoints" / run_id
 
 
@@ -128,7 +128,7 @@ def _by_id(store: Store, run_id: str, named: bool) -> Run:
         raise UserError(f"resume={run_id} is not in {store.uri}: take an ID from the MLflow UI, or resume=latest")
     if named and run.info.experiment_id != store.experiment_id:
         own = store.client.get_experiment(run.info.experiment_id).name
-        raise UserError(f"resume={run_id} is in the experiment {own!r}, not in the one that is named: leave that out")
+        raise UserError(f"resume={run_id} is in the experiment {own!r}, not in the one named here: leave that out")
     return run
 
 
@@ -137,22 +137,22 @@ def _latest(store: Store, named: bool) -> Run:
         experiments = [store.experiment_id] if store.experiment_id else []
     else:
         experiments = [experiment.experiment_id for experiment in store.client.search_experiments()]
-    ended, order = "attributes.status != 'FINISHED'", ["attributes.start_time DESC"]
-    for run in store.client.search_runs(experiments, ended, order_by=order) if experiments else ():
+    unfinished, order = "attributes.status != 'FINISHED'", ["attributes.start_time DESC"]
+    for run in store.client.search_runs(experiments, unfinished, order_by=order) if experiments else ():
         tags = run.data.tags
         if CONFIG in tags and not is_alive(tags[PROCESS]) and (run.info.status != "RUNNING" or is_here(tags[PROCESS])):
             return run
-    raise UserError(f"resume=latest: {store.uri} has no run that did not finish and whose process is gone")
+    raise UserError(f"resume=latest: {store.uri} has no unfinished run whose process is gone")
 
 
-def _check(past: ResumableRun) -> None:
-    """Refuse a run that cannot go on, or not here."""
-    tags, run_id = past.run.data.tags, past.run_id
+def _check(resumed: ResumableRun) -> None:
+    """Refuse a run that cannot be resumed on this machine."""
+    tags, run_id = resumed.run.data.tags, resumed.run_id
     if CONFIG not in tags:
-        raise UserError(f"resume={run_id}: no training of scripts/train.py that can go on, but a sweep or another run")
+        raise UserError(f"resume={run_id}: not a training of scripts/train.py, but a sweep or another kind of run")
     if is_alive(tags[PROCESS]):
         raise UserError(f"resume={run_id}: process {tags[PROCESS].split()[-2]} is training it; stop that first")
     folder = checkpoint_folder(run_id)
-    if past.run.data.metrics and not is_here(tags[PROCESS]) and not folder.is_dir():
+    if resumed.run.data.metrics and not is_here(tags[PROCESS]) and not folder.is_dir():
         machine = tags[PROCESS].rsplit(" ", 2)[0]
-        raise UserError(f"resume={run_id}: its checkpoints are on the machine {machine}; bring them to {folder}")
+        raise UserError(f"resume={run_id}: its checkpoints are on the machine {machine}; copy them to {folder}")

@@ -1,4 +1,4 @@
-"""One run in MLflow, from its parameters to its model, with a status that is true."""
+"""One MLflow run: parameters, metrics, artifacts, model and status."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import numpy as np
 
 from nl_models import save_state
 from nl_nodes import UserError
+from nl_training.interrupts import Interrupts, status_of
 from nl_training.tracking import provenance
-from nl_training.tracking.interrupts import Interrupts, status_of
 from nl_training.tracking.links import resume_command, view_hint
 from nl_training.tracking.metrics import MetricBuffer
 from nl_training.tracking.model import describe, log_model, softmax
@@ -24,32 +24,31 @@ from nl_training.tracking.parent_run import PARENT
 from nl_training.tracking.process import PROCESS, this_process
 from nl_training.tracking.store import Store
 from nl_training.tracking.system import SystemMetrics
-from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport
+from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport, TrainingState
 from nl_training.viz import plots
 
 if TYPE_CHECKING:
     from nl_nodes.verify import Certificate
-    from nl_training.training.trainer import Trainer
     from nl_training.verification import Outcome
 
 log = logging.getLogger(__name__)
 
-CONFIG = "resume.config"  # the run's whole config: a tag, because that is there from the run's first moment
+CONFIG = "resume.config"  # the tag with the run's config: tags exist from the moment a run is created
 FINAL = ("final/test_acc", "final/test_loss", "seconds", "steps_to_target", "seconds_to_target")
 
 
 class MLflowTracker(Callback):
-    """Logs one training; a context that closes its run as FINISHED, FAILED or KILLED.
+    """Logs a training; as a context, closes its run as FINISHED, FAILED or KILLED.
 
     Args:
-        store: where the run is kept.
+        store: the run's store.
         config: the whole resolved config, nested.
         name: the run's name.
         text: the config as YAML, logged as a file.
-        run_id: the run to go on with, "" for a new one.
-        draw: log a drawing of the node graph too.
-        profile: log what each node costs in a step too.
-        tags: further tags of the run.
+        run_id: the ID of the run to resume, "" for a new one.
+        draw: whether to log a drawing of the node graph.
+        profile: whether to log the cost of each node in a step.
+        tags: additional tags of the run.
     """
 
     def __init__(
@@ -96,32 +95,32 @@ class MLflowTracker(Callback):
             if parent := os.environ.get(PARENT):
                 tags["mlflow.parentRunId"] = parent
             self.run_id = client.create_run(self.store.experiment_id, tags=tags, run_name=self.name).info.run_id
-        past = client.get_run(self.run_id).data
-        if "error" in past.tags:  # of the process before, which this one makes good
+        logged = client.get_run(self.run_id).data
+        if "error" in logged.tags:  # of an earlier process
             client.delete_tag(self.run_id, "error")
-        points = (point for key in past.metrics for point in client.get_metric_history(self.run_id, key))
+        points = (point for key in logged.metrics for point in client.get_metric_history(self.run_id, key))
         self._metrics = MetricBuffer(client, self.run_id, {(point.key, point.step) for point in points})
         self._system = SystemMetrics()
-        provenance.log_params(client, self.run_id, self.config, past.params)
+        provenance.log_params(client, self.run_id, self.config, logged.params)
         try:
             client.log_text(self.run_id, self.text, "config.yaml")
             client.log_text(self.run_id, provenance.packages(), "packages.txt")
         except Exception as error:  # each kind of artifact store raises its own
             where, reason = client.get_run(self.run_id).info.artifact_uri, str(error).strip().splitlines()[0]
-            raise UserError(f"the run's artifacts cannot be written to {where}, mend that place: {reason}") from error
+            raise UserError(f"the run's artifacts cannot be written to {where}: {reason}") from error
 
     def _close(self, error: BaseException | None) -> None:
-        """End the run; trouble with the store must not hide the error that ended the training."""
+        """End the run; an error of the store must not hide the one that ended the training."""
         self._interrupts.hold()
         try:
             if self.run_id:
                 self._end(error)
-        except Exception as trouble:
-            reason = str(trouble).splitlines()[0]
+        except Exception as failure:
+            reason = str(failure).splitlines()[0]
             text = f"the run {self.run_id} could not be closed in {self.store.uri}: {reason}"
-            text += f"; {resume_command(self.store.uri, self.run_id)} sends what is missing"
+            text += f"; {resume_command(self.store.uri, self.run_id)} sends the missing data"
             if error is None:
-                raise UserError(text) from trouble
+                raise UserError(text) from failure
             log.warning(text)
         finally:
             self._interrupts.__exit__(None, error, None)
@@ -133,14 +132,14 @@ class MLflowTracker(Callback):
             if error is not None:
                 client.set_tag(self.run_id, "error", f"{type(error).__name__}: {error}"[:500])
         except Exception:
-            # A run that lost its metrics is no finished one.
+            # A run without its metrics is not finished.
             status = "FAILED" if error is None else status
             raise
         finally:
             client.set_terminated(self.run_id, status)
 
-    def on_verified(self, outcome: Outcome) -> None:
-        """Log the certificate, a picture of it, and what it says as tags."""
+    def log_verification(self, outcome: Outcome) -> None:
+        """Log the certificate, a plot of its residuals, and its status as tags."""
         client = self.store.client
         for key, value in outcome.tags.items():
             client.set_tag(self.run_id, key, value)
@@ -150,8 +149,8 @@ class MLflowTracker(Callback):
             picture = plots.residuals(outcome.certificate, self.name)
             client.log_figure(self.run_id, picture, "verification/residuals.png")
 
-    def on_start(self, trainer: Trainer) -> None:
-        """Log the data set and what is trained."""
+    def on_start(self, trainer: TrainingState) -> None:
+        """Log the data set, the model and the device."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         data = trainer.data
@@ -170,11 +169,11 @@ class MLflowTracker(Callback):
         self._interrupts.hold()
 
     def stop_request(self) -> BaseException | None:
-        """What a signal asks for that came in the last step."""
-        return self._interrupts.asked()
+        """Return the exception of a signal received during the last step."""
+        return self._interrupts.take_pending()
 
     def on_step(self, report: StepReport) -> None:
-        """Take the step's metrics."""
+        """Record the step's metrics."""
         self._steps.append((report.step, report.loss, report.accuracy))
         values = {"train/loss": report.loss, "train/acc": report.accuracy, "lr": report.lr}
         self._metrics.add(report.step, values)
@@ -182,11 +181,11 @@ class MLflowTracker(Callback):
             self._metrics.add(report.step, self._system.sample())
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take what another observer has measured."""
+        """Record metrics of another callback."""
         self._metrics.add(step, metrics)
 
     def on_epoch(self, report: EpochReport) -> None:
-        """Take the epoch's metrics, and the best so far."""
+        """Record the epoch's metrics and the best so far."""
         values = {**report.metrics, "epoch": float(report.epoch)}
         if report.best:
             best = {key: report.metrics[key] for key in ("val/acc", "test/acc") if key in report.metrics}
@@ -195,15 +194,15 @@ class MLflowTracker(Callback):
         self._metrics.add(report.step, values)
 
     def on_result(self, result: Result) -> None:
-        """Take the result."""
+        """Record the final metrics."""
         values = {"final/test_acc": result.test_accuracy, "final/test_loss": result.test_loss}
         values["seconds"] = result.seconds
         if result.steps_to_target is not None and result.seconds_to_target is not None:
             values |= {"steps_to_target": result.steps_to_target, "seconds_to_target": result.seconds_to_target}
         self._metrics.add(result.steps, values | self._system.sample())
 
-    def on_end(self, trainer: Trainer, result: Result) -> None:
-        """Log pictures, weights and the model."""
+    def on_end(self, trainer: TrainingState, result: Result) -> None:
+        """Log figures, weights and the model."""
         self._interrupts.release()
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -216,24 +215,24 @@ class MLflowTracker(Callback):
                 self._draw(trainer)
             if self.profile:
                 self._profile(trainer)
-            self._metrics.link(FINAL, log_model(self.store, self.run_id, trainer, folder))
+            self._metrics.link_model(FINAL, log_model(self.store, self.run_id, trainer, folder))
 
     def on_saved(self, facts: Mapping[str, Any]) -> None:
-        """Let the points be sent that the checkpoint has."""
-        self._metrics.cover(facts["made"])
+        """Allow the points in the checkpoint to be sent."""
+        self._metrics.mark_saved(facts["made"])
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The points that are not sent yet, and the curve of the training loss."""
+        """Return the pending points, and loss and accuracy of each step."""
         points, facts = self._metrics.state()
         return {**points, "curve": np.array(self._steps, np.float64).reshape(-1, 3)}, facts
 
     def load_state(self, arrays: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Restore the result of `state`."""
         self._metrics.load_state(arrays, facts)
         self._steps = [(int(step), loss, accuracy) for step, loss, accuracy in arrays["curve"].tolist()]
 
-    def _pictures(self, trainer: Trainer, result: Result) -> None:
-        """Learning curves, confusion matrix and worst mistakes, of the best weights."""
+    def _pictures(self, trainer: TrainingState, result: Result) -> None:
+        """Log learning curves, and confusion matrix and worst mistakes of the best weights."""
         net, data = trainer.net, trainer.data
         last = net.state_dict()
         net.load_state_dict(trainer.best_state)
@@ -250,20 +249,19 @@ class MLflowTracker(Callback):
         }.items():
             self.store.client.log_figure(self.run_id, figure, name)
 
-    def _draw(self, trainer: Trainer) -> None:
-        """The node graph, on the first training images."""
-        from nl_training.commands.draw import draw_training
-        from nl_training.viz.graph import page, svg
+    def _draw(self, trainer: TrainingState) -> None:
+        """Log a drawing of the node graph, run on the first training images."""
+        from nl_training.viz.graph import capture_training, page, svg
 
-        sketch = draw_training(trainer.net, trainer.data, self._certificate)
-        for name, text in (("graph.svg", svg(sketch)), ("graph.html", page(sketch))):
+        diagram = capture_training(trainer.net, trainer.data, self._certificate)
+        for name, text in (("graph.svg", svg(diagram)), ("graph.html", page(diagram))):
             self.store.client.log_text(self.run_id, text, f"drawing/{name}")
 
-    def _profile(self, trainer: Trainer) -> None:
-        """What each node costs in a step on the first training images."""
+    def _profile(self, trainer: TrainingState) -> None:
+        """Log the cost of each node in a step on the first training images."""
         from nl_training.viz.profile import artifacts
 
-        part, count = trainer.data.train, trainer.limits.batch_size
+        part, count = trainer.data.train, trainer.batch_size
         for name, artifact in artifacts(trainer.net, part.x[:count], part.t[:count]).items():
             if isinstance(artifact, str):
                 self.store.client.log_text(self.run_id, artifact, name)
@@ -271,5 +269,5 @@ class MLflowTracker(Callback):
                 self.store.client.log_figure(self.run_id, artifact, name)
 
     def hint(self) -> str:
-        """Where the run is and how to look at it."""
+        """Return where the run is and how to view it."""
         return view_hint(self.store.uri, self.store.experiment_id, self.run_id)

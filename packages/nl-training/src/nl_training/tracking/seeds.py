@@ -1,4 +1,4 @@
-"""Several seeds as one result: mean and spread of each setting, and how settings differ seed by seed."""
+"""Results over several seeds: mean and spread of each setting, and paired differences between settings."""
 
 from __future__ import annotations
 
@@ -14,91 +14,91 @@ from nl_training.tracking import jobs
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-APART = ("seed", *jobs.APART)
-CHOICE, SHOWN = "best/val_acc", "final/test_acc"
+IGNORED = ("seed", *jobs.IGNORED)
+VALIDATION, TEST = "best/val_acc", "final/test_acc"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The runs of a sweep that differ in nothing but their seed.
+    """The runs of a sweep that differ only in their seed.
 
     Attributes:
-        name: what tells it from the sweep's others.
-        chosen: validation accuracy by seed, by which settings are ordered.
-        shown: test accuracy by seed.
+        name: the run's name and the values that other settings do not share.
+        validation: validation accuracy by seed, by whose mean settings are ordered.
+        test: test accuracy by seed.
     """
 
     name: str
-    chosen: Mapping[str, float]
-    shown: Mapping[str, float]
+    validation: Mapping[str, float]
+    test: Mapping[str, float]
 
     @property
     def mean(self) -> float:
         """The mean test accuracy."""
-        return fmean(self.shown.values())
+        return fmean(self.test.values())
 
     @property
     def spread(self) -> float:
-        """The sample standard deviation of the test accuracy, of one seed 0."""
-        return stdev(self.shown.values()) if len(self.shown) > 1 else 0.0
+        """The sample standard deviation of the test accuracy; 0 for a single seed."""
+        return stdev(self.test.values()) if len(self.test) > 1 else 0.0
 
-    def less(self, best: Setting) -> tuple[float, float, int]:
-        """Its test accuracy less the best's on the same seeds: mean, standard error of the mean, number of pairs."""
-        pairs = [self.shown[seed] - best.shown[seed] for seed in self.shown if seed in best.shown]
+    def difference(self, best: Setting) -> tuple[float, float, int]:
+        """Return test accuracy minus the best setting's on the same seeds: mean, standard error, number of pairs."""
+        pairs = [self.test[seed] - best.test[seed] for seed in self.test if seed in best.test]
         error = stdev(pairs) / sqrt(len(pairs)) if len(pairs) > 1 else 0.0
         return (fmean(pairs) if pairs else 0.0), error, len(pairs)
 
 
 def settings(runs: Sequence[Run]) -> list[Setting]:
-    """The settings of a sweep's finished runs, the best by mean validation accuracy first.
+    """Return the settings of a sweep's finished runs, the best by mean validation accuracy first.
 
-    None where no setting was run with two seeds: there is nothing to sum up then.
+    The list is empty if no setting has runs with two seeds.
     """
     groups: dict[tuple[tuple[str, str], ...], dict[str, Run]] = {}
     for run in runs:
-        if run.info.status == "FINISHED" and {CHOICE, SHOWN} <= run.data.metrics.keys():
-            setting = tuple(sorted((k, v) for k, v in run.data.params.items() if k.partition(".")[0] not in APART))
+        if run.info.status == "FINISHED" and {VALIDATION, TEST} <= run.data.metrics.keys():
+            setting = tuple(sorted((k, v) for k, v in run.data.params.items() if k.partition(".")[0] not in IGNORED))
             groups.setdefault(setting, {})[run.data.params["seed"]] = run
     if not any(len(seeds) > 1 for seeds in groups.values()):
         return []
     known = {pair for setting in groups for pair in setting}
-    made = [
+    result = [
         Setting(
             " ".join([next(iter(seeds.values())).info.run_name, *_differing(setting, known)]),
-            *({seed: run.data.metrics[key] for seed, run in seeds.items()} for key in (CHOICE, SHOWN)),
+            *({seed: run.data.metrics[key] for seed, run in seeds.items()} for key in (VALIDATION, TEST)),
         )
         for setting, seeds in groups.items()
     ]
-    return sorted(made, key=lambda one: -fmean(one.chosen.values()))
+    return sorted(result, key=lambda setting: -fmean(setting.validation.values()))
 
 
-def table(found: Sequence[Setting]) -> dict[str, list[str | float | int]]:
-    """The settings by column, each compared with the first."""
-    differences = [one.less(found[0]) for one in found]
+def table(settings: Sequence[Setting]) -> dict[str, list[str | float | int]]:
+    """Return the settings as columns, each compared with the first."""
+    differences = [setting.difference(settings[0]) for setting in settings]
     return {
-        "setting": [one.name for one in found],
-        "seeds": [len(one.shown) for one in found],
-        "validation accuracy": [fmean(one.chosen.values()) for one in found],
-        "test accuracy": [one.mean for one in found],
-        "spread": [one.spread for one in found],
+        "setting": [setting.name for setting in settings],
+        "seeds": [len(setting.test) for setting in settings],
+        "validation accuracy": [fmean(setting.validation.values()) for setting in settings],
+        "test accuracy": [setting.mean for setting in settings],
+        "spread": [setting.spread for setting in settings],
         "paired difference": [mean for mean, _, _ in differences],
         "its standard error": [error for _, error, _ in differences],
         "pairs": [pairs for _, _, pairs in differences],
     }
 
 
-def lines(found: Sequence[Setting]) -> list[str]:
-    """The same for a terminal."""
-    said = [f"seeds  {len(found[0].shown)} of the best setting; mean ± spread of the test accuracy"]
-    for one in found:
-        mean, error, pairs = one.less(found[0])
-        paired = "" if one is found[0] else f"   paired {mean:+.4f} ± {error:.4f} ({pairs})"
-        said.append(f"       {one.mean:.4f} ± {one.spread:.4f}  {one.name}{paired}")
-    return said
+def lines(settings: Sequence[Setting]) -> list[str]:
+    """Return the settings as lines of text, each compared with the first."""
+    text = [f"seeds  {len(settings[0].test)} of the best setting; mean ± spread of the test accuracy"]
+    for setting in settings:
+        mean, error, pairs = setting.difference(settings[0])
+        paired = "" if setting is settings[0] else f"   paired {mean:+.4f} ± {error:.4f} ({pairs})"
+        text.append(f"       {setting.mean:.4f} ± {setting.spread:.4f}  {setting.name}{paired}")
+    return text
 
 
 def _differing(setting: Sequence[tuple[str, str]], known: set[tuple[str, str]]) -> list[str]:
-    """The keys for which another setting has another value, but for those that the run's name tells."""
-    told = ("model.name", "model._target_", "optimizer.lr", "optimizer._target_")
+    """Return the `key=value` pairs in which settings differ, without those in the run's name."""
+    in_name = ("model.name", "model._target_", "optimizer.lr", "optimizer._target_")
     others = Counter(key for key, _ in known)
-    return [f"{key}={value}" for key, value in setting if others[key] > 1 and key not in told]
+    return [f"{key}={value}" for key, value in setting if others[key] > 1 and key not in in_name]

@@ -1,4 +1,4 @@
-"""The code of a logged model: MLflow runs this file to serve it. It needs nl-models and nothing of nl-training."""
+"""The code of a logged model, which MLflow runs to serve it; it needs nl-models, but not nl-training."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mlflow.pyfunc.model import PythonModel
 
 
 class ServedNetwork(PythonModel):
-    """Pixels (N, C, H, W) in the range that they had in the data set in, probabilities (N, K) out."""
+    """Maps pixels (N, C, H, W) in the data set's range to probabilities (N, K)."""
 
     def load_context(self, context: Any) -> None:
-        """Build the network again and read its weights."""
+        """Build the network and load its weights."""
         from nl_models import build
 
         spec = json.loads(Path(context.artifacts["network"]).read_text())
@@ -26,9 +26,9 @@ class ServedNetwork(PythonModel):
         self.std = np.reshape(spec["std"], (1, -1, 1, 1)).astype(np.float32)
         self.range = spec["pixels"]["range"] if spec["pixels"] else None
 
-    # MLflow reads type hints as the model's schema, which the signature tells already.
+    # MLflow would take type hints for the model's schema, which the signature defines already.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-        """The probabilities; `MlflowException` where pixels are of another range."""
+        """Return the probabilities; raise `MlflowException` if the pixels have another range."""
         pixels = np.asarray(model_input["pixels"] if isinstance(model_input, dict) else model_input, dtype=np.float32)
         self._check(pixels)
         logits = self.net.predict((pixels - self.mean) / self.std)
@@ -36,15 +36,15 @@ class ServedNetwork(PythonModel):
         return e / e.sum(axis=1, keepdims=True)
 
     def _check(self, pixels: Any) -> None:
-        """Refuse pixels beyond the data set's range by a tenth of it, and those of 0 to 1 where it is 0 to 255."""
+        """Refuse pixels outside the data set's range by over a tenth of it, and pixels of 0 to 1 if it is 0 to 255."""
         if self.range is None or not pixels.size:
             return
-        (low, high), least, most = self.range, pixels.min(), pixels.max()
+        (low, high), smallest, largest = self.range, pixels.min(), pixels.max()
         margin = (high - low) / 10
-        beyond = not low - margin <= least <= most <= high + margin  # NaN is beyond too
-        if beyond or (high >= 100 and 0 <= least < most <= 1):
-            given = f"{least:g} to {most:g}"
-            raise MlflowException.invalid_parameter_value(f"pixels must be {low:g} to {high:g}, given are {given}")
+        outside = not low - margin <= smallest <= largest <= high + margin  # true for NaN
+        if outside or (high >= 100 and 0 <= smallest < largest <= 1):
+            given = f"{smallest:g} to {largest:g}"
+            raise MlflowException.invalid_parameter_value(f"pixels must be {low:g} to {high:g}, got {given}")
 
 
 set_model(ServedNetwork())

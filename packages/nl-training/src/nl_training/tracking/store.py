@@ -1,4 +1,4 @@
-"""Where runs are kept: which store, whether it answers, its experiment, and whether artifacts can be written."""
+"""Opening an MLflow store: its environment, its availability, the experiment and its artifacts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from nl_training.config.resolve import near
 from nl_training.paths import OUTPUT, output_root
 from nl_training.tracking.address import (
     is_server,
-    refuse_two_places,
+    refuse_conflict,
     resolve_experiment_name,
     resolve_uri,
     sqlite_folder,
     sqlite_path,
 )
-from nl_training.tracking.artifacts import FOLDER, bring_along, check_location, package_hint
+from nl_training.tracking.artifacts import FOLDER, check_location, package_hint, relocate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # MLflow's own defaults wait four minutes for a server that is down.
+    # MLflow's defaults wait four minutes for a server that is down.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -47,14 +47,14 @@ SETTINGS = {
 
 
 def prepare_environment() -> None:
-    """Set MLflow's variables that the user hasn't set; to be called before MLflow is imported."""
+    """Set defaults of MLflow's environment variables; call it before MLflow is imported."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
 
 
 @dataclass(frozen=True)
 class Store:
-    """An open store and the experiment that runs go to, "" where that is missing."""
+    """An open store with the ID of its experiment, "" if that does not exist."""
 
     uri: str
     client: MlflowClient
@@ -62,8 +62,8 @@ class Store:
 
     @classmethod
     def of(cls, tracking: TrackingConfig, write: bool = True) -> Store:
-        """Open the store and experiment that a config and the environment name; arguments and errors as in `open`."""
-        refuse_two_places(tracking.uri, tracking.experiment_name, EXPERIMENT)
+        """Open the store and experiment of a config and the environment; arguments and errors as in `open`."""
+        refuse_conflict(tracking.uri, tracking.experiment_name, EXPERIMENT)
         return cls.open(resolve_uri(tracking.uri), resolve_experiment_name(tracking.experiment_name), write)
 
     @classmethod
@@ -71,12 +71,12 @@ class Store:
         """Open the store.
 
         Args:
-            uri: its address.
-            experiment_name: of the experiment.
-            write: create the experiment where it is missing, and see that its artifacts can be written.
+            uri: the store's URI.
+            experiment_name: the experiment's name.
+            write: whether to create a missing experiment and check that artifacts can be written.
 
         Raises:
-            UserError: when the store does not answer or cannot be used, a package for it is missing, or artifacts
+            UserError: if the store does not answer or cannot be used, a package for it is missing, or artifacts
                 cannot be written.
         """
         prepare_environment()
@@ -91,14 +91,14 @@ class Store:
         try:
             if uri.startswith(DATABASES):
                 _check_database(uri)
-            # So named, MLflow makes no folder of a path that it doesn't decode.
+            # With the driver named, MLflow does not create a folder from the undecoded path.
             name = uri.replace("sqlite:", "sqlite+pysqlite:", 1)
             artifacts = None if path is None else (path.parent / FOLDER).as_uri()
-            with _sole_use(path, write):
+            with _exclusive(path, write):
                 if path is not None and path.exists():
-                    bring_along(path)
+                    relocate(path)
                 elif path is not None:
-                    # The client would take the working directory for artifacts.
+                    # The client would put artifacts into the working directory.
                     SqlAlchemyStore(name, artifacts)  # type: ignore[no-untyped-call]
                 client = MlflowClient(tracking_uri=name, registry_uri=name)
                 experiment_id = _experiment(client, experiment_name, artifacts, write)
@@ -106,23 +106,23 @@ class Store:
             raise UserError(f"the tracking store {uri} {package_hint(error.name)}") from error
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise UserError(f"the tracking store {uri} cannot be used ({reason}): {_instead(uri)}") from error
+            raise UserError(f"the tracking store {uri} cannot be used ({reason}): {_advice(uri)}") from error
         if write:
             check_location(client.get_experiment(experiment_id).artifact_location, uri)
         return cls(uri, client, experiment_id)
 
 
 def missing_experiment(store: Store, name: str) -> str:
-    """What to say where an experiment is not there."""
-    known = [experiment.name for experiment in store.client.search_experiments()]
-    return f"{store.uri} has no experiment {name!r}: {near(name, known)}"
+    """Return the error message for a missing experiment."""
+    names = [experiment.name for experiment in store.client.search_experiments()]
+    return f"{store.uri} has no experiment {name!r}: {near(name, names)}"
 
 
-def _instead(uri: str) -> str:
-    """What to do where a store cannot be used."""
+def _advice(uri: str) -> str:
+    """Return the advice for a store that cannot be used."""
     if sqlite_folder(uri) == output_root():
-        return f"set {OUTPUT} to a folder that can be written"
-    return "name another by tracking.uri or MLFLOW_TRACKING_URI, or use tracking=off"
+        return f"set {OUTPUT} to a writable folder"
+    return "set another one with tracking.uri or MLFLOW_TRACKING_URI, or use tracking=off"
 
 
 def _check_server(uri: str) -> None:
@@ -138,7 +138,7 @@ def _check_server(uri: str) -> None:
 
 
 def _check_database(uri: str) -> None:
-    """Connect once: MLflow itself tries a database that is away for an hour."""
+    """Connect once: MLflow itself would retry an unavailable database for an hour."""
     from sqlalchemy import create_engine
 
     engine = create_engine(uri)
@@ -149,8 +149,8 @@ def _check_database(uri: str) -> None:
 
 
 @contextmanager
-def _sole_use(database: Path | None, write: bool) -> Iterator[None]:
-    """One process at a time: two that create the same SQLite tables at once break each other."""
+def _exclusive(database: Path | None, write: bool) -> Iterator[None]:
+    """Lock the database: two processes that create the same SQLite tables at once both fail."""
     if database is None or (not write and database.exists()):
         yield
         return

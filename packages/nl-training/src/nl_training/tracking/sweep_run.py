@@ -1,4 +1,4 @@
-"""A sweep's parent run: its jobs nest under it, and it is closed however they end."""
+"""The parent run of a sweep: its jobs are nested runs, and it is closed however they end."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from nl_nodes import UserError
-from nl_training.tracking import parent_run, provenance, seeds
-from nl_training.tracking.links import compare_link, look_at
+from nl_training.tracking import parent_run, provenance, seeds, sweep_plots
+from nl_training.tracking.links import compare_link, open_hint
 from nl_training.tracking.process import PROCESS, this_process
 from nl_training.tracking.store import Store
-from nl_training.viz import plots
 
 if TYPE_CHECKING:
     from mlflow.entities import Run, RunInfo
@@ -20,17 +19,17 @@ if TYPE_CHECKING:
     from nl_training.config.schema import Config
 
 SWEEP = "sweep"  # the tag of a sweep's run
-# The best job is the best by validation accuracy: chosen by test accuracy, its test accuracy would flatter.
+# The best job is chosen by validation accuracy: chosen by test accuracy, its test accuracy would be biased.
 CHOICE = "best/val_acc"
 FIGURES = {"validation accuracy": CHOICE, "test accuracy": "final/test_acc", "test loss": "final/test_loss"}
 
 
 @contextmanager
 def sweep_run(config: Config, overrides: list[str]) -> Iterator[Mapping[str, str]]:
-    """Hold a sweep together: its parent run is open meanwhile, and is closed with what its jobs reached.
+    """Open a sweep's parent run, and close it with a summary of its jobs.
 
     Args:
-        config: the first job's; `sweep.resume` names the sweep to go on with.
+        config: the first job's config; `sweep.resume` names the sweep to resume.
         overrides: the sweep's command line.
 
     Yields:
@@ -38,7 +37,7 @@ def sweep_run(config: Config, overrides: list[str]) -> Iterator[Mapping[str, str
     """
     if not config.tracking.enabled:
         if config.sweep.resume is not None:
-            raise UserError("sweep.resume needs tracking=mlflow: it asks there what is finished")
+            raise UserError("sweep.resume needs tracking=mlflow, which knows the finished jobs")
         yield {}
         return
     store = Store.of(config.tracking)
@@ -50,7 +49,7 @@ def sweep_run(config: Config, overrides: list[str]) -> Iterator[Mapping[str, str
 
 
 def _begin(store: Store, config: Config, given: str, name: str) -> RunInfo:
-    """A new run for a sweep, or that of the one to go on with."""
+    """Create a sweep's run, or find that of the sweep to resume."""
     if config.sweep.resume is None:
         tags = {**provenance.tags(), SWEEP: given, PROCESS: this_process()}
         info = store.client.create_run(store.experiment_id, tags=tags, run_name=f"sweep {name}").info
@@ -62,7 +61,7 @@ def _begin(store: Store, config: Config, given: str, name: str) -> RunInfo:
 
 
 def _sum_up(store: Store, name: str, info: RunInfo, error: BaseException | None) -> bool:
-    """Compare the children on the parent; whether none failed."""
+    """Log the comparison of all jobs to the sweep's run; return whether none failed."""
     run_id = info.run_id
     children = parent_run.children(store, run_id)
     failures = _failures(children, error)
@@ -74,24 +73,24 @@ def _sum_up(store: Store, name: str, info: RunInfo, error: BaseException | None)
     if children:
         _compare(store, run_id, name, children)
         link = compare_link(store.uri, store.experiment_id, [child.info.run_id for child in children])
-        print("\n".join(look_at(store.uri, link)))
+        print("\n".join(open_hint(store.uri, link)))
     return not failures
 
 
 def _failures(children: Sequence[Run], error: BaseException | None) -> list[str]:
-    """A line for each job that failed; the sweep's own error has them all, also those that failed before their run."""
+    """Return a line per failed job; the sweep's own error also includes those that failed before their run began."""
     if isinstance(error, UserError):
         return str(error).replace("\nerror: ", "\n").splitlines()
     return [str(child.info.run_name) for child in children if child.info.status == "FAILED"]
 
 
 def _compare(store: Store, run_id: str, name: str, children: Sequence[Run]) -> None:
-    """A chart and a table of all children; the figures of the best become the parent's."""
+    """Log a chart and a table of all jobs, and the best job's metrics as the sweep's."""
     client = store.client
     labels = [f"{number}: {child.info.run_name}" for number, child in enumerate(children)]
     columns = {title: [child.data.metrics.get(key) for child in children] for title, key in FIGURES.items()}
     shown = [_child(store, child, label) for child, label in zip(children, labels, strict=True)]
-    client.log_figure(run_id, plots.comparison(shown, f"sweep {name}"), "comparison.png")
+    client.log_figure(run_id, sweep_plots.comparison(shown, f"sweep {name}"), "comparison.png")
     table = {
         "job": labels,
         "run": [child.info.run_id for child in children],
@@ -99,10 +98,12 @@ def _compare(store: Store, run_id: str, name: str, children: Sequence[Run]) -> N
         **columns,
     }
     client.log_table(run_id, table, "comparison.json")
-    chosen = [i for i, child in enumerate(children) if child.info.status == "FINISHED" and CHOICE in child.data.metrics]
-    if not chosen:
+    candidates = [
+        i for i, child in enumerate(children) if child.info.status == "FINISHED" and CHOICE in child.data.metrics
+    ]
+    if not candidates:
         return
-    best = max(chosen, key=lambda i: children[i].data.metrics[CHOICE])
+    best = max(candidates, key=lambda i: children[i].data.metrics[CHOICE])
     metrics = children[best].data.metrics
     client.set_tag(run_id, "best.job", labels[best])
     client.set_tag(run_id, "best.run", children[best].info.run_id)
@@ -110,13 +111,13 @@ def _compare(store: Store, run_id: str, name: str, children: Sequence[Run]) -> N
         if key.startswith(("best/", "final/")):
             client.log_metric(run_id, key, value)
     print(f"best   {labels[best]}: {', '.join(f'{title} {metrics[key]:.4f}' for title, key in FIGURES.items())}")
-    if found := seeds.settings(children):
-        client.log_table(run_id, seeds.table(found), "seeds.json")
-        client.log_figure(run_id, plots.seeds(found, f"sweep {name}"), "seeds.png")
-        print("\n".join(seeds.lines(found)))
+    if settings := seeds.settings(children):
+        client.log_table(run_id, seeds.table(settings), "seeds.json")
+        client.log_figure(run_id, sweep_plots.seeds(settings, f"sweep {name}"), "seeds.png")
+        print("\n".join(seeds.lines(settings)))
 
 
-def _child(store: Store, run: Run, label: str) -> plots.Child:
+def _child(store: Store, run: Run, label: str) -> sweep_plots.Child:
     history = store.client.get_metric_history(run.info.run_id, "test/acc")
     curve = tuple((metric.step, metric.value) for metric in history)
-    return plots.Child(label, run.info.status, run.data.metrics.get("final/test_acc"), curve)
+    return sweep_plots.Child(label, run.info.status, run.data.metrics.get("final/test_acc"), curve)

@@ -1,4 +1,4 @@
-"""What the machine is doing: processor, memory, disk and network, sampled between training steps."""
+"""System metrics: processor, memory, disk and network, sampled between training steps."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ MEGABYTE = 1e6
 
 
 class SystemMetrics:
-    """Samples every few seconds; it needs no thread, because the trainer passes by after each step."""
+    """Samples system metrics every few seconds; the tracker polls it after each step, so it needs no thread."""
 
     def __init__(self, every_seconds: float = 5.0) -> None:
         self._every = every_seconds
         self._process = psutil.Process()
-        self._taken = time.monotonic()
-        # The first reading of a processor's load only starts its count.
+        self._last_sample = time.monotonic()
+        # psutil measures the load since the previous call: the first one returns 0.
         psutil.cpu_percent()
         self._process.cpu_percent()
         self._network, self._disk = psutil.net_io_counters(), psutil.disk_io_counters()
 
     def due(self) -> bool:
-        """Whether it is time for the next sample."""
-        return time.monotonic() - self._taken >= self._every
+        """Return whether it is time for the next sample."""
+        return time.monotonic() - self._last_sample >= self._every
 
     def sample(self) -> dict[str, float]:
-        """Loads in percent, memory and traffic since the start in megabytes; names as MLflow's UI has them."""
-        self._taken = time.monotonic()
+        """Return loads in percent, memory and traffic since the start in megabytes, under the names of MLflow's UI."""
+        self._last_sample = time.monotonic()
         memory = psutil.virtual_memory()
         metrics = {
             "cpu_utilization_percentage": psutil.cpu_percent(),

@@ -1,4 +1,4 @@
-"""Start the MLflow UI on this machine, with few processes: `python -m nl_training.tracking.ui [PORT]`."""
+"""Start the MLflow UI on this machine with a single worker: `python -m nl_training.tracking.ui [PORT]`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nl_training.tracking.store import EXPERIMENT, Store
 
 
 def main() -> None:
-    """Print where to look and become the server; only this machine can reach it."""
+    """Print the URL and replace this process by the server, which listens on this machine only."""
     port = sys.argv[1] if len(sys.argv) > 1 else "5000"
     uri = resolve_uri()
     try:
@@ -25,12 +25,12 @@ def main() -> None:
         print(link)
         return
     print(link.replace(":5000", f":{port}"), flush=True)
-    # One worker answers faster than several, and job runners are not needed to look at runs.
+    # One worker answers faster than several, and viewing runs needs no job runners.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", "127.0.0.1", "--port", port, "--workers", "1"]
     if folder := sqlite_folder(uri):
-        # Without it a run that is logged through this server leaves its files in the working directory.
+        # The default would be the working directory, for runs logged through this server.
         command += ["--artifacts-destination", (folder / FOLDER).as_uri()]
     os.execve(sys.executable, command, environment)
 

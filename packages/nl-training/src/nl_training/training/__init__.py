@@ -1,1 +1,1 @@
-"""The training loop: trainer, callbacks, checkpoints."""
+"""Training loop: trainer, callbacks, checkpoints."""

@@ -1,19 +1,20 @@
-"""What the trainer tells the world: it reports to observers and knows neither MLflow nor the terminal."""
+"""Callbacks and the reports that the trainer passes to them; neither MLflow nor the terminal is imported here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from time import perf_counter
+from typing import Any
 
-if TYPE_CHECKING:
-    from nl_training.training.trainer import Trainer
-    from nl_training.verification import Outcome
+from nl_layers.optimizers import Optimizer
+from nl_models import Network
+from nl_training.data import Dataset
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """One training step: `step` counts from 1 over the whole run, `loss` is the batch's mean loss without penalty."""
+    """Report of a training step: `step` counts from 1, `loss` is the batch's mean loss without weight decay."""
 
     step: int
     epoch: int
@@ -26,10 +27,10 @@ class StepReport:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One epoch's evaluation.
+    """Evaluation after an epoch.
 
-    `metrics` holds `train/epoch_loss`, `train/epoch_acc`, `test/loss`, `test/acc` and, when there is a validation
-    part, `val/loss`, `val/acc`. `best` says whether these weights are the best so far by validation accuracy.
+    `metrics` has `train/epoch_loss`, `train/epoch_acc`, `test/loss`, `test/acc` and, with a validation split,
+    `val/loss`, `val/acc`. `best` is whether these weights are the best so far by validation accuracy.
     """
 
     epoch: int
@@ -41,19 +42,19 @@ class EpochReport:
 
 @dataclass
 class Progress:
-    """How far a training is, between two steps.
+    """Progress of a training between two steps; a checkpoint contains it.
 
     Attributes:
-        step: how many steps are done.
-        position: how many batches of the current epoch are done; 0 when its evaluation is.
-        images: of those batches, without the skipped ones.
-        loss: the sum of these images' losses.
-        hits: how many of them were right.
-        history: the epochs that are done and evaluated.
+        step: number of steps done.
+        position: number of batches done in the current epoch; 0 after its evaluation.
+        images: number of images in these batches, without skipped batches.
+        loss: sum of these images' losses.
+        hits: number of these images classified correctly.
+        history: reports of the evaluated epochs.
         best: the best validation accuracy and its epoch.
         target: the step and second at which the target accuracy was reached.
-        seconds: how long all that took.
-        ended: whether the training is over, and only the end's report is left.
+        seconds: training time so far.
+        ended: whether all steps are done and only `on_end` is left.
     """
 
     step: int = 0
@@ -70,7 +71,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished training: the test figures are those of the best weights by validation accuracy."""
+    """Result of a training; the test metrics are those of the best weights by validation accuracy."""
 
     steps: int
     epochs: int
@@ -84,50 +85,87 @@ class Result:
     history: tuple[EpochReport, ...] = field(default=(), repr=False)
 
 
+@dataclass(eq=False, repr=False)
+class TrainingState:
+    """A training as callbacks and checkpoints see it.
+
+    Attributes:
+        net: the network, with the weights of the last step.
+        optimizer: the optimizer of its parameters.
+        data: training, validation and test splits.
+        batch_size: images per step.
+        total_steps: the step at which the training ends, unless it reaches its target accuracy before.
+        seed: seed of the batch order.
+        callbacks: called on steps, epochs and the end.
+        progress: the state between two steps.
+        best_state: host copies of the best weights so far by validation accuracy (the latest weights without a
+            validation split).
+        started: start time by `perf_counter`, as if the training had not been interrupted.
+    """
+
+    net: Network
+    optimizer: Optimizer
+    data: Dataset
+    batch_size: int
+    total_steps: int
+    seed: int
+    callbacks: Sequence[Callback]
+    progress: Progress = field(default_factory=Progress)
+    best_state: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=perf_counter)
+
+    @property
+    def step(self) -> int:
+        """Number of steps done."""
+        return self.progress.step
+
+    @property
+    def seconds(self) -> float:
+        """Training time in seconds, summed over all processes of the run."""
+        return self.progress.seconds if self.progress.ended else perf_counter() - self.started
+
+
 class Pruned(Exception):
-    """Raised by an observer to end a training that is not worth going on with."""
+    """Raised by a callback to end an unpromising training."""
 
 
 class Callback:
-    """Hears what happens in a training; every method may be left as it is."""
+    """Base class of callbacks; every method is optional."""
 
-    def on_verified(self, outcome: Outcome) -> None:
-        """The gradients were verified, or were not to be; the trainer is not made yet."""
+    def on_start(self, trainer: TrainingState) -> None:
+        """Called before the first step."""
 
-    def on_start(self, trainer: Trainer) -> None:
-        """The trainer is ready and about to take its first step."""
-
-    def on_batch(self, trainer: Trainer, step: int, x: Any, t: Any) -> None:
-        """Step `step` is about to be taken on images x (N, C, H, W) with labels t (N,)."""
+    def on_batch(self, trainer: TrainingState, step: int, x: Any, t: Any) -> None:
+        """Called before step `step`, on images x (N, C, H, W) with labels t (N,)."""
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """An observer has measured something at a step."""
+        """Called with metrics that another callback measured at a step."""
 
     def on_step(self, report: StepReport) -> None:
-        """A step is done."""
+        """Called after a step."""
 
     def on_epoch(self, report: EpochReport) -> None:
-        """An epoch is done and evaluated."""
+        """Called after the evaluation of an epoch."""
 
     def on_result(self, result: Result) -> None:
-        """The training is over: what is measured here is in the last checkpoint."""
+        """Called after the last step; the last checkpoint, written afterwards, includes state changed here."""
 
-    def on_end(self, trainer: Trainer, result: Result) -> None:
-        """The training is finished; `trainer.net` holds the last weights, `trainer.best_state` the best.
+    def on_end(self, trainer: TrainingState, result: Result) -> None:
+        """Called at the end; `trainer.net` has the last weights, `trainer.best_state` the best.
 
-        It is called again when the process ends in its middle and the run is resumed.
+        Called again after resuming a run whose process ended during this call.
         """
 
     def stop_request(self) -> BaseException | None:
-        """Asked after each step and evaluation; what it gives is raised, once the training is saved."""
+        """Return an exception to stop the training: polled after each step and evaluation, raised after saving."""
         return None
 
     def on_saved(self, facts: Mapping[str, Any]) -> None:
-        """A checkpoint with this observer's `facts` is on the disk."""
+        """Called when a checkpoint with this callback's `facts` is on the disk."""
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What a checkpoint must hold of this observer: host arrays, and facts as JSON has them."""
+        """Return this callback's state for a checkpoint: host arrays, and values that JSON can represent."""
         return {}, {}
 
     def load_state(self, arrays: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Restore a state that `state` returned."""

@@ -1,7 +1,7 @@
-"""Checkpoints in files: whole or refused, written beside the training, the last two and the best kept.
+"""Checkpoint files: written atomically by a background thread, verified by checksum; the last two and the best stay.
 
-A file is safetensors, which hold names, shapes and numbers and can run nothing; its metadata carry the rest as JSON.
-The last tensor, `sha256`, is the checksum of every byte before it.
+A file is in the safetensors format, which cannot execute code; its metadata contain everything but arrays as JSON. The
+last tensor, `sha256`, is the checksum of all bytes before it.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ DTYPES = {"float64": "F64", "float32": "F32", "int64": "I64", "uint8": "U8"}
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A training at one moment.
+    """State of a training at one step.
 
     Attributes:
         arrays: host arrays by name, float64, float32, int64 or uint8.
-        facts: everything else, as JSON has it; it holds `step`.
+        facts: everything else, in types that JSON can represent; includes `step`.
     """
 
     arrays: dict[str, Any]
@@ -47,18 +47,18 @@ class Snapshot:
 
 
 def write(snapshot: Snapshot, path: Path) -> None:
-    """Write a snapshot so that, whatever happens, `path` is what it was or is the whole new file on the disk.
+    """Write a snapshot to `path` atomically and durably.
 
     Raises:
-        OSError: when it cannot be written; `path` is what it was.
+        OSError: if it cannot be written; `path` is unchanged.
     """
     aside = path.with_name(f"{path.name}.part")
     try:
         with aside.open("wb") as file:
             digest = sha256()
-            for piece in _pieces(snapshot):
-                digest.update(piece)
-                file.write(piece)
+            for chunk in _chunks(snapshot):
+                digest.update(chunk)
+                file.write(chunk)
             file.write(digest.digest())
             file.flush()
             os.fsync(file.fileno())
@@ -69,10 +69,10 @@ def write(snapshot: Snapshot, path: Path) -> None:
 
 
 def read(path: Path) -> Snapshot:
-    """Read what `write` wrote.
+    """Read a checkpoint file.
 
     Raises:
-        UserError: when the file is missing, is no checkpoint, or one bit of it is not as it was written.
+        UserError: if the file is missing, is not a checkpoint, or its checksum does not match.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -82,19 +82,19 @@ def read(path: Path) -> Snapshot:
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror}") from None
     if sha256(memoryview(data)[:-SUM_BYTES]).digest() != data[-SUM_BYTES:]:
-        raise UserError(f"{path} is no whole checkpoint: it was changed or cut short, or is another kind of file")
+        raise UserError(f"{path} is not an intact checkpoint: it was changed, truncated, or is another kind of file")
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         facts = json.loads(header["__metadata__"][FORMAT])
         arrays = load(data)
         del arrays[SUM]
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(f"{path} is no checkpoint of this project") from None
+        raise UserError(f"{path} is not a checkpoint of this project") from None
     return Snapshot(arrays, facts)
 
 
-def _pieces(snapshot: Snapshot) -> Iterator[Any]:
-    """The file's bytes but for the checksum: the header's length, the header, the arrays, the widest numbers first."""
+def _chunks(snapshot: Snapshot) -> Iterator[Any]:
+    """Yield the file's bytes before the checksum: header length, header, arrays by descending item size."""
     arrays = dict(sorted(snapshot.arrays.items(), key=lambda pair: -pair[1].itemsize))
     header: dict[str, Any] = {"__metadata__": {FORMAT: json.dumps(snapshot.facts)}}
     start = 0
@@ -103,7 +103,7 @@ def _pieces(snapshot: Snapshot) -> Iterator[Any]:
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": (start, start + size)}
         start += size
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # so that the numbers are aligned
+    text += b" " * (-len(text) % 8)  # aligns the arrays
     yield len(text).to_bytes(8, "little") + text
     for array in arrays.values():
         if prod(array.shape):
@@ -111,17 +111,17 @@ def _pieces(snapshot: Snapshot) -> Iterator[Any]:
 
 
 class Checkpoints:
-    """The checkpoints of one run, which no other process may write; a context.
+    """Checkpoints of one run: a context manager that locks their folder against other processes.
 
-    A thread writes, so that the training goes on. A checkpoint that cannot be written costs a warning, no training.
+    A background thread writes them. A checkpoint that cannot be written causes a warning; training continues.
 
     Args:
-        folder: where they lie.
-        every_steps: when one is due, None for never.
-        every_seconds: the same, in seconds since the last.
+        folder: the folder of the files.
+        every_steps: steps between checkpoints, None for no such interval.
+        every_seconds: seconds between checkpoints, None for no such interval.
 
     Raises:
-        UserError: when another process has the folder.
+        UserError: if another process has locked the folder.
     """
 
     def __init__(self, folder: Path, every_steps: int | None = None, every_seconds: float | None = None) -> None:
@@ -139,8 +139,8 @@ class Checkpoints:
             raise UserError(f"another process is training this run: it writes to {self.folder}") from None
         except OSError as error:
             raise UserError(f"no checkpoints can be written to {self.folder}: {error.strerror}") from None
-        for left in self.folder.glob("*.part"):
-            left.unlink()
+        for partial in self.folder.glob("*.part"):
+            partial.unlink()
         return self
 
     def __exit__(
@@ -150,23 +150,23 @@ class Checkpoints:
         self._lock.close()
 
     def due(self, step: int) -> bool:
-        """Whether it is time for one after this step."""
+        """Return whether a checkpoint is due after this step."""
         late = self.every_seconds is not None and monotonic() - self._at >= self.every_seconds
         return late or (self.every_steps is not None and step % self.every_steps == 0)
 
     def busy(self) -> bool:
-        """Whether the last one is still being written."""
+        """Return whether the last checkpoint is still being written."""
         return self._writing is not None and not self._writing[0].done()
 
     def save(self, snapshot: Snapshot, best: bool = False) -> None:
-        """Begin to write one; `best` keeps it until the next best. Its arrays must not change any more."""
+        """Start writing a checkpoint, whose arrays must not be modified; `best` keeps it until the next best."""
         self._at = monotonic()
         number = max((_number(path) for path in self.paths()), default=0) + 1
         name = f"{number:06d}-step-{snapshot.facts['step']}{'-best' if best else ''}.safetensors"
         self._writing = (self._pool.submit(self._write, snapshot, self.folder / name), snapshot)
 
     def collect(self, wait: bool = False) -> Snapshot | None:
-        """The snapshot that has come to the disk since the last call, None where there is none."""
+        """Return the snapshot written since the last call, None if there is none."""
         if self._writing is None or (self.busy() and not wait):
             return None
         (future, snapshot), self._writing = self._writing, None
@@ -179,11 +179,11 @@ class Checkpoints:
         return snapshot
 
     def paths(self) -> list[Path]:
-        """The files, the oldest first."""
+        """Return the checkpoint files, oldest first."""
         return sorted(self.folder.glob("*-step-*.safetensors"), key=_number)
 
     def newest(self) -> Snapshot | None:
-        """The newest that is whole, None where there is none; one that is not costs a warning."""
+        """Read the newest intact checkpoint, None if there is none; warn about damaged ones."""
         for path in reversed(self.paths()):
             try:
                 return read(path)

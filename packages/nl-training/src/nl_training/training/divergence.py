@@ -1,4 +1,4 @@
-"""Where a number stopped being one: a batch replayed node by node, on the graph as the layers wire it."""
+"""Location of the first infinity or NaN: a batch is replayed node by node on the graph before rewriting."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from nl_models import Network
 from nl_nodes import Graph, Input, Node
 from nl_nodes.graph import topological_order
 from nl_nodes.nodes.leaves import Buffer, Constant, Leaf, Parameter
-from nl_nodes.verify.locate import Alone
+from nl_nodes.verify.locate import IsolatedNode
 
 Values = dict[Node, Any]
 
 
 def first_not_finite(net: Network, x: Any, t: Any) -> str:
-    """Name the first node whose output, or failing that whose gradient, holds what is no finite number.
+    """Name the first node whose output has a value that is not finite; if there is none, the first gradient.
 
     Args:
-        net: its last training pass is replayed, with the weights as they are.
-        x: that pass's images (N, C, H, W).
+        net: the network, whose last training pass is replayed with the current weights.
+        x: the images of that pass (N, C, H, W).
         t: their labels (N,).
     """
     graph, owners = _wired(net, len(x))
@@ -38,7 +38,7 @@ def first_not_finite(net: Network, x: Any, t: Any) -> str:
 
 
 def _wired(net: Network, batch: int) -> tuple[Graph, dict[Node, str]]:
-    """The training graph, and the layer that each of its nodes belongs to."""
+    """Return the training graph, and the layer of each node."""
     mode, owners = Mode(train=True), dict[Node, str]()
     x, t = Input("x", (batch, *net.input_shape), gradient=False), Input("t", (batch,), gradient=False)
 
@@ -60,19 +60,19 @@ def _value(graph: Graph, node: Node, values: Values, feeds: dict[str, Any]) -> A
         return feeds[node.name]
     if isinstance(node, Parameter | Buffer | Constant):
         return node.value
-    alone = Alone(graph, node, values, [], None)
+    alone = IsolatedNode(graph, node, values, [], None)
     return alone.graph.run(**alone.feeds).results[0]
 
 
 def _backward(net: Network, graph: Graph, values: Values) -> Node | None:
-    """The first node, on the way back from the loss, that gives one of its inputs a gradient that is not finite."""
+    """Return the first node in backward order that passes a gradient that is not finite to an input."""
     loss = graph.outputs[0]
     grads: Values = {loss: net.device.xp.ones_like(values[loss])}
     for node in reversed(graph.order):
         if node not in grads or isinstance(node, Leaf):
             continue
         wanted = [i for i, n in enumerate(node.inputs) if n in graph.needs]
-        alone = Alone(graph, node, values, wanted, grads.pop(node))
+        alone = IsolatedNode(graph, node, values, wanted, grads.pop(node))
         found = alone.graph.run(**alone.feeds).backward(alone.dy)
         for i in wanted:
             n, dx = node.inputs[i], found[str(i)]

@@ -1,19 +1,15 @@
-"""What the terminal shows while training: a live bar, or plain lines where there is no terminal."""
+"""Progress display of a training: a live bar, or plain lines without a terminal."""
 
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport
+from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport, TrainingState
 
-if TYPE_CHECKING:
-    from nl_training.training.trainer import Trainer
-
-# Drawing costs milliseconds and eyes see no more than this.
+# A redraw takes milliseconds.
 REDRAW_SECONDS = 0.1
 LINE_SECONDS = 10.0
 
@@ -29,8 +25,8 @@ class ProgressBar(Callback):
         self._images = 0
         self._first = self._total = 0
 
-    def on_start(self, trainer: Trainer) -> None:
-        """Begin the bar."""
+    def on_start(self, trainer: TrainingState) -> None:
+        """Start the bar."""
         self._begun = self._shown = perf_counter()
         self._first, self._total = trainer.step, trainer.total_steps
         if self.console.is_terminal:
@@ -40,7 +36,7 @@ class ProgressBar(Callback):
             self._bar.start()
 
     def on_step(self, report: StepReport) -> None:
-        """Redraw, if it is time."""
+        """Redraw the bar if the interval has passed."""
         self._images += report.images
         now = perf_counter()
         if now - self._shown < (LINE_SECONDS if self._bar is None else REDRAW_SECONDS):
@@ -56,18 +52,18 @@ class ProgressBar(Callback):
         self._line(f"step {report.step}/{self._total}  epoch {report.epoch}  {state}  {left:,.0f} s left")
 
     def on_epoch(self, report: EpochReport) -> None:
-        """A line for the epoch."""
+        """Print a line for the epoch."""
         parts = [f"epoch {report.epoch:>3}  step {report.step:>6}  {report.seconds:7.1f} s"]
         names = {"train/epoch_loss": "loss", "train/epoch_acc": "train", "val/acc": "validation", "test/acc": "test"}
         parts += [f"{name} {report.metrics[key]:.4f}" for key, name in names.items() if key in report.metrics]
         self._line("  ".join(parts) + ("  best" if report.best else ""))
 
-    def on_end(self, trainer: Trainer, result: Result) -> None:
-        """Take the bar away."""
+    def on_end(self, trainer: TrainingState, result: Result) -> None:
+        """Remove the bar."""
         self.close()
 
     def close(self) -> None:
-        """Take the bar away, whatever happened."""
+        """Remove the bar; may be called repeatedly."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -77,7 +73,7 @@ class ProgressBar(Callback):
 
 
 class CertificateBar:
-    """A bar that is there while a certificate is made, on a terminal."""
+    """A bar for the verification of gradients, shown only on a terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
         console = console or Console()
@@ -92,7 +88,7 @@ class CertificateBar:
         self._bar.stop()
 
     def advance(self, what: str, done: int, total: int) -> None:
-        """So many of the tensors, or plans, are done."""
+        """Show that `done` of `total` tensors or plans are done."""
         if self._task is None:
             self._task = self._bar.add_task("", total=total)
             self._bar.start()

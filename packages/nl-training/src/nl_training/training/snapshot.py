@@ -1,24 +1,21 @@
-"""What a checkpoint holds of a training, and how a training goes on from it, to the bit."""
+"""Conversion between a trainer and its snapshot; a restored training continues bit for bit."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nl_nodes import UserError
-from nl_training.training.callbacks import EpochReport, Progress
+from nl_training.training.callbacks import EpochReport, Progress, TrainingState
 from nl_training.training.checkpoint import Snapshot
 
-if TYPE_CHECKING:
-    from nl_training.training.trainer import Trainer
-
-# The arrays' names begin with what they belong to.
-WEIGHTS, OPTIMIZER, BEST, OBSERVER = "weights/", "optimizer/", "best/", "observer/"
+# Prefixes of array names. The strings "observer/" and "observers" are part of the file format.
+WEIGHTS, OPTIMIZER, BEST, CALLBACK = "weights/", "optimizer/", "best/", "observer/"
 
 
-def snapshot(trainer: Trainer) -> Snapshot:
-    """All that the rest of a training depends on, between two steps; copies, so that the training may go on."""
+def snapshot(trainer: TrainingState) -> Snapshot:
+    """Copy the complete state of a training between two steps."""
     host = trainer.net.device.host
     arrays = _under(WEIGHTS, trainer.net.state_dict()) | _under(BEST, trainer.best_state)
     arrays |= {f"{OPTIMIZER}{name}": host(array) for name, array in trainer.optimizer.state_dict().items()}
@@ -26,7 +23,7 @@ def snapshot(trainer: Trainer) -> Snapshot:
     for callback in trainer.callbacks:
         name = type(callback).__name__
         held, callbacks[name] = callback.state()
-        arrays |= _under(f"{OBSERVER}{name}/", held)
+        arrays |= _under(f"{CALLBACK}{name}/", held)
     facts = {
         "training": identity(trainer),
         "step": trainer.step,
@@ -38,20 +35,20 @@ def snapshot(trainer: Trainer) -> Snapshot:
     return Snapshot(arrays, facts)
 
 
-def restore(trainer: Trainer, found: Snapshot) -> None:
-    """Bring a new trainer to where the snapshot was taken.
+def restore(trainer: TrainingState, found: Snapshot) -> None:
+    """Restore a new trainer to the state of a snapshot.
 
     Raises:
-        UserError: when the snapshot is of another training; the first thing that differs is named. Or when it lacks
-            what a snapshot has: its checksum keeps accidents away, no hand that knows how to make one.
+        UserError: if the snapshot is of another training (the message names the first difference), or is malformed:
+            the checksum detects corruption, not tampering.
     """
     try:
         _restore(trainer, found)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
-        raise UserError("the checkpoint holds no state of a training that this version could have written") from None
+        raise UserError("the checkpoint has no training state of the format that this version writes") from None
 
 
-def _restore(trainer: Trainer, found: Snapshot) -> None:
+def _restore(trainer: TrainingState, found: Snapshot) -> None:
     theirs = found.facts["training"]
     for what, ours in identity(trainer).items():
         if theirs.get(what) != ours:
@@ -70,20 +67,20 @@ def _restore(trainer: Trainer, found: Snapshot) -> None:
     for callback in trainer.callbacks:
         name = type(callback).__name__
         if name in found.facts["observers"]:
-            callback.load_state(_part(found, f"{OBSERVER}{name}/"), found.facts["observers"][name])
+            callback.load_state(_part(found, f"{CALLBACK}{name}/"), found.facts["observers"][name])
 
 
-def identity(trainer: Trainer) -> dict[str, Any]:
-    """What must be the same for a training to go on, as JSON gives it back."""
-    same = {
+def identity(trainer: TrainingState) -> dict[str, Any]:
+    """Return the properties that must match to resume a training, as JSON round-trips them."""
+    properties = {
         "network": trainer.net.spec,
         "optimizer": type(trainer.optimizer).__name__,
         "data digest": trainer.data.digest,
         "number of images": len(trainer.data.train),
-        "batch size": trainer.limits.batch_size,
+        "batch size": trainer.batch_size,
         "seed": trainer.seed,
     }
-    plain: dict[str, Any] = json.loads(json.dumps(same))
+    plain: dict[str, Any] = json.loads(json.dumps(properties))
     return plain
 
 

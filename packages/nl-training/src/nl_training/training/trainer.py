@@ -1,4 +1,4 @@
-"""The trainer: epochs of shuffled batches, an evaluation after each, the best weights by validation accuracy."""
+"""Trainer: epochs of shuffled batches, an evaluation after each, the best weights by validation accuracy."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from nl_layers.schedules import Schedule
 from nl_models import Network
 from nl_nodes import UserError
 from nl_training.data import Dataset, EpochBatches, batches, epoch_order
-from nl_training.training.callbacks import Callback, EpochReport, Progress, Result, StepReport
+from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport, TrainingState
 from nl_training.training.checkpoint import Checkpoints
 from nl_training.training.divergence import first_not_finite
 from nl_training.training.snapshot import snapshot
 
 
 class Diverged(UserError):
-    """The loss or a gradient is no finite number any more."""
+    """Raised when the loss or a gradient is not finite."""
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """When a training ends, and what a step is.
+    """Options of a training.
 
     Attributes:
         epochs: passes over the training data, 1 or more.
-        batch_size: images per step; the last batch of an epoch may be smaller, and is left out where it is a single
-            image on which batch norm fails.
-        max_steps: end after so many steps, None for no limit.
-        target_accuracy: end at the first evaluation whose accuracy on the whole test set reaches this, None for no
-            such race. The weights that are kept are still chosen by validation accuracy.
-        on_nan: "stop" ends the training when the loss or a gradient is no finite number, "skip" leaves that batch out.
+        batch_size: images per step; the last batch of an epoch may be smaller, and is left out if it is a single image
+            that batch norm cannot normalise.
+        max_steps: maximum number of steps, None for no limit.
+        target_accuracy: stop at the first evaluation whose accuracy on the whole test set reaches this, None for no
+            target. The best weights are still chosen by validation accuracy.
+        on_nan: "stop" ends the training if the loss or a gradient is not finite, "skip" leaves that batch out.
     """
 
     epochs: int = 10
@@ -47,28 +47,25 @@ class TrainOptions:
     on_nan: str = "stop"
 
 
-class Trainer:
-    """Trains a network on a data set and reports to observers.
+class Trainer(TrainingState):
+    """Training loop of a network on a data set.
 
     Args:
-        net: what is trained.
-        optimizer: changes its parameters; its `lr` at the start is what the schedule scales.
-        schedule: the learning rate's course.
-        data: training, validation and test parts.
-        limits: when to end.
-        weight_decay: the penalty's rate, added to the weights' gradients.
-        seed: the order of the batches.
-        observers: who hears of steps and epochs.
-        checkpoints: where the training is saved as it goes, None for nowhere.
+        net: the network to train.
+        optimizer: the optimizer; the schedule scales its initial `lr`.
+        schedule: the learning rate schedule.
+        data: training, validation and test splits.
+        options: batch size and when to stop.
+        weight_decay: coefficient of weight decay, added to the weights' gradients.
+        seed: seed of the batch order.
+        callbacks: called on steps, epochs and the end.
+        checkpoints: where to save the training, None to save nothing.
 
     Attributes:
-        best_state: host copies of the best weights so far, by validation accuracy (without a validation part, the
-            latest).
-        epoch_batches: how the training images are cut into batches.
-        progress: how far it is.
+        epoch_batches: number and size of an epoch's batches.
 
     Raises:
-        ShapeError: where batch norm fails on every batch.
+        ShapeError: if batch norm cannot normalise any batch.
     """
 
     def __init__(
@@ -77,46 +74,32 @@ class Trainer:
         optimizer: Optimizer,
         schedule: Schedule,
         data: Dataset,
-        limits: TrainOptions | None = None,
+        options: TrainOptions | None = None,
         weight_decay: float = 0.0,
         seed: int = 0,
         callbacks: Sequence[Callback] = (),
         checkpoints: Checkpoints | None = None,
     ) -> None:
-        self.net, self.optimizer, self.schedule, self.data = net, optimizer, schedule, data
-        self.limits = limits or TrainOptions()
-        self.weight_decay, self.seed, self.callbacks = weight_decay, seed, callbacks
+        self.options = options = options or TrainOptions()
+        self.schedule, self.base_lr, self.weight_decay = schedule, optimizer.lr, weight_decay
         self.checkpoints = checkpoints
-        self.base_lr = optimizer.lr
-        self.epoch_batches = EpochBatches.of(net, len(data.train), self.limits.batch_size)
+        self.epoch_batches = EpochBatches.of(net, len(data.train), options.batch_size)
         self.steps_per_epoch = self.epoch_batches.count
-        whole = self.limits.epochs * self.steps_per_epoch
-        self.total_steps = min(whole, self.limits.max_steps or whole)
-        self.best_state: dict[str, Any] = {}
-        self.progress = Progress()
-        self._started = perf_counter()
-
-    @property
-    def step(self) -> int:
-        """How many steps are done."""
-        return self.progress.step
-
-    @property
-    def seconds(self) -> float:
-        """How long it has been training, in all processes together."""
-        return self.progress.seconds if self.progress.ended else perf_counter() - self._started
+        steps = options.epochs * self.steps_per_epoch
+        total_steps = min(steps, options.max_steps or steps)
+        super().__init__(net, optimizer, data, options.batch_size, total_steps, seed, callbacks)
 
     def run(self) -> Result:
-        """Train to the end, from the start or from where `restore` brought it, and tell the result.
+        """Train from the start, or from a restored snapshot, to the end and return the result.
 
         Raises:
-            Diverged: when the loss or a gradient is no finite number and such batches are not to be skipped.
+            Diverged: if the loss or a gradient is not finite and `on_nan` is "stop".
         """
-        self._started = perf_counter() - self.progress.seconds
+        self.started = perf_counter() - self.progress.seconds
         for callback in self.callbacks:
             callback.on_start(self)
         gc.collect()
-        gc.freeze()  # a search for garbage through all modules takes a fifth of a second, and a training makes little
+        gc.freeze()  # a collection over all modules takes 0.2 s, and a training makes little garbage
         try:
             if not self.progress.ended:
                 self._train()
@@ -141,7 +124,7 @@ class Trainer:
         p = self.progress
         order = epoch_order(len(self.data.train), self.seed, epoch)[: self.epoch_batches.images]
         end = p.position + max(self.total_steps - p.step, 0)
-        for x, t in islice(batches(self.data.train, self.limits.batch_size, order), p.position, end):
+        for x, t in islice(batches(self.data.train, self.batch_size, order), p.position, end):
             report = self._step(epoch, x, t)
             p.position += 1
             if report is not None:
@@ -150,34 +133,34 @@ class Trainer:
                 p.images += report.images
                 for callback in self.callbacks:
                     callback.on_step(report)
-            self._pause(self.checkpoints is not None and self.checkpoints.due(p.step))
+            self._save_or_stop(self.checkpoints is not None and self.checkpoints.due(p.step))
         best = self._evaluate(epoch)
-        self._pause(best, best)
+        self._save_or_stop(best, best)
 
     def _step(self, epoch: int, x: Any, t: Any) -> StepReport | None:
-        """One step, or None when its loss or a gradient was not finite and such batches are skipped."""
+        """Take one step; return None if its loss or a gradient is not finite and the batch is skipped."""
         begun = perf_counter()
         progress, span = self.step / self.steps_per_epoch, self.total_steps / self.steps_per_epoch
         self.optimizer.lr = self.base_lr * self.schedule.factor(progress, span)
         for callback in self.callbacks:
             callback.on_batch(self, self.step + 1, x, t)
-        done = self.net.step(x, t)
-        loss = float(done.loss)
-        if not (isfinite(loss) and self.net.device.finite(done.grads.flat)):
-            if self.limits.on_nan == "stop":
+        output = self.net.step(x, t)
+        loss = float(output.loss)
+        if not (isfinite(loss) and self.net.device.finite(output.grads.flat)):
+            if self.options.on_nan == "stop":
                 raise self._diverged(loss, x, t)
             self.progress.step += 1
             return None
         if self.weight_decay:
-            add_weight_decay(self.net.params, done.grads, self.weight_decay)
-        self.optimizer.update(self.net.params, done.grads)
+            add_weight_decay(self.net.params, output.grads, self.weight_decay)
+        self.optimizer.update(self.net.params, output.grads)
         self.progress.step += 1
-        accuracy = self.net.count_correct(done.logits, t) / len(t)
+        accuracy = self.net.count_correct(output.logits, t) / len(t)
         seconds = perf_counter() - begun
         return StepReport(self.step, epoch, loss, accuracy, self.optimizer.lr, len(t), seconds)
 
     def _diverged(self, loss: float, x: Any, t: Any) -> Diverged:
-        """The error that says where it went wrong; nothing is saved any more, so that good checkpoints stay."""
+        """Return the error that names the first node; the weights are not saved, so that good checkpoints stay."""
         what = "a gradient became infinite or no number" if isfinite(loss) else f"the loss became {loss}"
         where = first_not_finite(self.net, x, t)
         self._collect(wait=True)
@@ -187,8 +170,8 @@ class Trainer:
             f"{what} at step {self.step + 1}: lower optimizer.lr (now {self.optimizer.lr:g}); first in {where}{stays}"
         )
 
-    def _pause(self, due: bool, best: bool = False) -> None:
-        """Between two steps: save where it is time, and end where somebody asks for it."""
+    def _save_or_stop(self, due: bool, best: bool = False) -> None:
+        """Between two steps: save if a checkpoint is due, stop if a callback requests it."""
         error = next((error for o in self.callbacks if (error := o.stop_request()) is not None), None)
         self._collect()
         if due or error is not None:
@@ -197,9 +180,9 @@ class Trainer:
             raise error
 
     def _save(self, best: bool = False, wait: bool = False) -> None:
-        """Save where this training is; without `wait` not while the last checkpoint is still being written.
+        """Save a checkpoint; without `wait`, skip it while the last one is still being written.
 
-        Weights that are not finite are not worth the place of those before them.
+        Weights that are not finite are not saved: they would replace good ones.
         """
         if self.checkpoints is None or not self.net.device.xp.isfinite(self.net.params.flat).all():
             return
@@ -215,7 +198,7 @@ class Trainer:
                 callback.on_saved(saved.facts["observers"].get(type(callback).__name__, {}))
 
     def _evaluate(self, epoch: int) -> bool:
-        """Evaluate the epoch that is over; whether its weights are the best so far."""
+        """Evaluate after an epoch; return whether the weights are the best so far."""
         p = self.progress
         metrics = {"train/epoch_loss": p.loss / p.images, "train/epoch_acc": p.hits / p.images} if p.images else {}
         for name, split in (("val", self.data.validation), ("test", self.data.test)):
@@ -228,7 +211,7 @@ class Trainer:
         report = EpochReport(epoch, p.step, metrics, best, self.seconds)
         p.history.append(report)
         p.position, p.images, p.loss, p.hits = 0, 0.0, 0.0, 0.0
-        target = self.limits.target_accuracy
+        target = self.options.target_accuracy
         if target is not None and metrics["test/acc"] >= target and p.target is None:
             p.target = (p.step, report.seconds)
         for callback in self.callbacks:
@@ -246,7 +229,7 @@ class Trainer:
             best_epoch=best.epoch,
             test_loss=best.metrics["test/loss"],
             test_accuracy=best.metrics["test/acc"],
-            target_accuracy=self.limits.target_accuracy,
+            target_accuracy=self.options.target_accuracy,
             steps_to_target=steps,
             seconds_to_target=seconds,
             history=tuple(p.history),

@@ -17,9 +17,10 @@ from nl_nodes import Graph, UserError
 from nl_nodes.verify import Certificate, Verdict, certify, code_hash, fingerprint, load_certificate, mutated_code
 from nl_nodes.verify.certify import Progress
 from nl_training.paths import ROOT, cache_folder
-from nl_training.verification.chain import Chain, Training
+from nl_training.verification.chain import Chain
 from nl_training.verification.outcome import Outcome, advice, faults, missing
 from nl_training.verification.points import NotComparable
+from nl_training.verification.steps import Training
 from nl_training.verification.twins import batch_of, twin
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import cache, cached_property
 from math import isfinite
 from typing import Any
@@ -24,7 +23,6 @@ import numpy as np
 
 from nl_layers import FlatDict
 from nl_layers.optimizers import Optimizer
-from nl_layers.schedules import Schedule
 from nl_models import Network
 from nl_models.network import EVAL_BATCH
 from nl_nodes.compiler import RULES, rewrite
@@ -34,7 +32,6 @@ from nl_nodes.verify import DirectionalCheck, Link, first_wrong, through_all
 from nl_nodes.verify.replay import Replay
 from nl_nodes.verify.rounding import ROUGH, SINGLE, RoughPass, length, rounding
 from nl_nodes.verify.tapes import first_difference
-from nl_training.data import Split
 from nl_training.verification.distance import FAR, LOGITS, LOSS, Arrays, arrays_of, furthest, in_units, step_arrays
 from nl_training.verification.points import (
     KINKS,
@@ -45,7 +42,12 @@ from nl_training.verification.points import (
     Point,
     make_point,
 )
-from nl_training.verification.steps import batches_beside_textbook, training_beside_textbook, updates_beside_textbook
+from nl_training.verification.steps import (
+    Training,
+    batches_beside_textbook,
+    training_beside_textbook,
+    updates_beside_textbook,
+)
 from nl_training.verification.textbook import Textbook, logits_of
 from nl_training.verification.twins import compiled_twin, loss_terms, passes_differ, slices, twin, workers
 
@@ -63,36 +65,6 @@ FACTORS, SHARES = (1.0, 8.0), (0.9, 0.1)
 ROUNDING = {"float32": 1e-3, "float64": 1e-9}
 # Of the gradient on another device, where rounding may carry values over a kink.
 DEVICE_LIMITS = {"float32": 0.05, "float64": 1e-9}
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a network is about to train.
-
-    Attributes:
-        train: the images.
-        sizes: how many of them the batches have.
-        evaluated: how many images each evaluation has.
-        epochs: how many there are, the last maybe not whole.
-        optimizer: what makes a step, before its first.
-        schedule: of its learning rate.
-        weight_decay: the penalty's rate.
-    """
-
-    train: Split
-    sizes: frozenset[int]
-    evaluated: frozenset[int]
-    epochs: float
-    optimizer: Optimizer
-    schedule: Schedule
-    weight_decay: float
-
-    @property
-    def step(self) -> str:
-        """What a step is, in words."""
-        o = self.optimizer
-        settings = ", ".join(f"{k}={v:g}" for k, v in sorted(vars(o).items()) if isinstance(v, float))
-        return f"{type(o).__name__}({settings}), {self.schedule}, weight decay {self.weight_decay:g}"
 
 
 class Chain:
@@ -181,7 +153,8 @@ class Chain:
         distance = product.residual
         if not distance <= TOLERANCE:
             rough = self._rough_step(point, 0, self.reference.state_dict())
-            noise = length([rounding(grads[name], rough[name]) for name in direction])
+            # A sum, since one rounding error early on moves the gradients of many parameters together.
+            noise = sum(rounding(grads[name], rough[name]) for name in direction)
             distance = min(distance, TOLERANCE * in_units(product.difference, noise))
         return _link("reference", point, what, "the gradient", distance)
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from nl_models import Network
 from nl_nodes.verify import DirectionalCheck, through_all
 from nl_nodes.verify.certify import TOLERANCE
-from nl_training.training.callbacks import Callback
+from nl_training.training.callbacks import Callback, TrainingState
 from nl_training.verification.points import NotComparable
 from nl_training.verification.twins import compiled_twin, loss_terms, twin
-
-if TYPE_CHECKING:
-    from nl_training.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
 
 class Probe(Callback):
-    """Every so many steps, checks all parameters in one random direction, and reports the metric `verify/residual`.
+    """Check all parameters along one random direction every `every` steps, and report the metric `verify/residual`.
 
     The gradient is that of the network in float64 as it trains, compiled for as many workers (on a GPU: node by node
     on the CPU); the complex step goes node by node. Both run on copies of the network, on the batch that is about to
@@ -38,7 +35,7 @@ class Probe(Callback):
         self._twins: tuple[Network, Network] | None = None
         self._refused = ""
 
-    def on_batch(self, trainer: Trainer, step: int, x: Any, t: Any) -> None:
+    def on_batch(self, trainer: TrainingState, step: int, x: Any, t: Any) -> None:
         """Check, if it is time."""
         if step % self.every:
             return

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from nl_layers import FlatDict, add_weight_decay
 from nl_layers.optimizers import Optimizer
+from nl_layers.schedules import Schedule
 from nl_models import Network
 from nl_nodes.verify.rounding import DOUBLE, ROUGH, length, rounding
 from nl_training.data import Dataset, Normalization, Split, batches, epoch_order
-from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport
+from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport, TrainingState
 from nl_training.training.trainer import Diverged, Trainer, TrainOptions
 from nl_training.verification.distance import FAR, LOGITS, LOSS, Arrays, furthest
 from nl_training.verification.points import NotComparable, Point
 from nl_training.verification.textbook import Textbook, Updates, accuracy, schedule_factor, shuffled
-
-if TYPE_CHECKING:
-    from nl_training.verification.chain import Training
 
 EPOCHS, BATCHES, SEED = 2, 2, 1
 EVALUATED = 2
@@ -30,6 +29,36 @@ SMALL = 1e-3
 
 Noise = Callable[[Arrays, Any, Any, int, Arrays], Callable[[str], float]]
 """From a step's arrays, images, labels, number and the state before it to how far rounding moves each array."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is about to train.
+
+    Attributes:
+        train: the images.
+        sizes: how many of them the batches have.
+        evaluated: how many images each evaluation has.
+        epochs: how many there are, the last maybe not whole.
+        optimizer: what makes a step, before its first.
+        schedule: of its learning rate.
+        weight_decay: the penalty's rate.
+    """
+
+    train: Split
+    sizes: frozenset[int]
+    evaluated: frozenset[int]
+    epochs: float
+    optimizer: Optimizer
+    schedule: Schedule
+    weight_decay: float
+
+    @property
+    def step(self) -> str:
+        """What a step is, in words."""
+        o = self.optimizer
+        settings = ", ".join(f"{k}={v:g}" for k, v in sorted(vars(o).items()) if isinstance(v, float))
+        return f"{type(o).__name__}({settings}), {self.schedule}, weight decay {self.weight_decay:g}"
 
 
 def training_beside_textbook(
@@ -121,7 +150,7 @@ class _Beside(Callback):
         self._sums: dict[str, float] = {}
         self._best: dict[str, Any] = {"val/acc": -1.0}
 
-    def on_batch(self, trainer: Trainer, step: int, x: Any, t: Any) -> None:
+    def on_batch(self, trainer: TrainingState, step: int, x: Any, t: Any) -> None:
         """The textbook's step, before the trainer's."""
         self._net, train = trainer.net, self.data.train
         epoch, position = divmod(step - 1, BATCHES)
@@ -167,7 +196,7 @@ class _Beside(Callback):
             self._best = {**expected, **self.book.params, **self.book.statistics}
             self._best_noise = noise
 
-    def on_end(self, trainer: Trainer, result: Result) -> None:
+    def on_end(self, trainer: TrainingState, result: Result) -> None:
         """Compare the best weights."""
         told = {"test/loss": result.test_loss, "test/acc": result.test_accuracy}
         found = {**trainer.best_state, **told}

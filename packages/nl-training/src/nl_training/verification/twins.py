@@ -79,6 +79,6 @@ def loss_terms(reference: Network, x: Any, t: Any, passes: int = 0) -> list[Term
 
 
 def memory_of(net: Network, count: int) -> int:
-    """Bytes of the values of all nodes for so many images, as complex numbers."""
+    """Return the bytes that the values of all nodes take for `count` images, as complex numbers."""
     shapes = net.wire(count, train=True).shapes({"x": (count, *net.input_shape), "t": (count,)})
     return sum(16 * int(np.prod(shape)) for shape in shapes.values())

@@ -1,1 +1,1 @@
-"""Plots, profiles and drawings of graphs."""
+"""Plots, profiles and graph drawings."""

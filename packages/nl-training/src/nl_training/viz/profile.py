@@ -1,4 +1,4 @@
-"""What each node of a network costs in a training step, as a table, a picture and a file."""
+"""Profile of a network's training step by node, as a table, a figure and JSON."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from nl_models import Network
 from nl_nodes.compiler import Row, profile, profile_reference
 
 COLORS = {"forward": "#4c72b0", "backward": "#dd8452"}
-# What takes less than this part of the step is told together in the table, or drawn together.
+# Nodes below this share of the step are summed up in the table (TINY) or the figure (SMALL).
 TINY, SMALL = 0.001, 0.01
 WIDTH = 150
 
 
 def profile_network(net: Network, x: Any, t: Any, repeats: int = 5) -> list[Row]:
-    """What each node costs in a training step on images x (N, C, H, W) with labels t (N,), compiled or not.
+    """Profile each node in a training step on images x (N, C, H, W) with labels t (N,), compiled or not.
 
-    Neither parameters nor running statistics nor the count of passes change; the gradients of an earlier step are
-    overwritten.
+    Parameters, running statistics and the pass counter do not change; the gradient buffer is overwritten.
     """
     feeds = {"x": net.device.array(x), "t": net.device.labels(t)}
     with net.device.limits():
@@ -36,7 +35,7 @@ def profile_network(net: Network, x: Any, t: Any, repeats: int = 5) -> list[Row]
 
 
 def artifacts(net: Network, x: Any, t: Any) -> dict[str, str | Figure]:
-    """A profile for a run's artifacts: the texts and the picture by file name."""
+    """Profile a network for a run's artifacts; return texts and a figure by file name."""
     rows = profile_network(net, x, t)
     title = f"{net.name}, {len(x)} images, {net.device!r}, {'compiled' if net.device.compiles else 'reference'}"
     return {
@@ -47,12 +46,12 @@ def artifacts(net: Network, x: Any, t: Any) -> dict[str, str | Figure]:
 
 
 def table(rows: Sequence[Row], title: str) -> Table:
-    """A line for each node and direction, the slowest first, and their sum."""
+    """Return a table with a row per node and direction, slowest first, and totals."""
     whole = sum(row.seconds for row in rows)
-    found = Table("node", "", "ms", "share", "MFLOP", "GFLOP/s", "MB", "GB/s", "calls", "way", title=title)
+    found = Table("node", "", "ms", "share", "MFLOP", "GFLOP/s", "MB", "GB/s", "calls", "algorithm", title=title)
     for row in sorted(rows, key=lambda row: -row.seconds):
         if row.seconds >= TINY * whole:
-            found.add_row(row.path, row.direction, *_figures(row, whole), row.way)
+            found.add_row(row.path, row.direction, *_figures(row, whole), row.algorithm)
     if rest := [row for row in rows if row.seconds < TINY * whole]:
         found.add_row(f"{len(rest)} others", "", *_figures(_sum(rest), whole), "")
     found.add_section()
@@ -65,18 +64,18 @@ def table(rows: Sequence[Row], title: str) -> Table:
 
 
 def text(rows: Sequence[Row], title: str) -> str:
-    """The table as plain text."""
+    """Return the table as plain text."""
     console = Console(file=StringIO(), width=WIDTH, color_system=None)
     console.print(table(rows, title))
     return str(console.file.getvalue())  # type: ignore[attr-defined]
 
 
 def picture(rows: Sequence[Row], title: str) -> Figure:
-    """The milliseconds of each node as bars, in the order of the graph, forward beside backward."""
+    """Plot the milliseconds of each node as stacked bars, forward and backward, in graph order."""
     whole = sum(row.seconds for row in rows)
     times: dict[str, dict[str, float]] = {}
     for row in rows:
-        name = f"{row.path} ({row.way})" if row.way else row.path
+        name = f"{row.path} ({row.algorithm})" if row.algorithm else row.path
         times.setdefault(name, dict.fromkeys(COLORS, 0.0))[row.direction] += row.seconds * 1e3
     large = {name: both for name, both in times.items() if sum(both.values()) >= SMALL * whole * 1e3}
     rest = [both for name, both in times.items() if name not in large]
@@ -102,7 +101,7 @@ def picture(rows: Sequence[Row], title: str) -> Figure:
 
 
 def _figures(row: Row, whole: float) -> list[str]:
-    """Milliseconds, share, operations and bytes, in all and a second."""
+    """Return milliseconds, share, operations and bytes, in total and per second, and calls."""
     seconds = row.seconds or np.inf
     return [
         f"{row.seconds * 1e3:.3f}",

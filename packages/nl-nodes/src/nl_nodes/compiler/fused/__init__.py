@@ -1,6 +1,6 @@
-"""Fused nodes: several nodes' work in one, with their own verification cases like any other.
+"""Fused nodes: each computes a pattern of nodes at once, and has verification cases like any other.
 
-Maps lie as (row, column, image, channel), so that what is next to a pixel in memory is the whole batch at that pixel.
+Maps are (H, W, N, C): the whole batch at a pixel is contiguous in memory.
 """
 
 from nl_nodes.compiler.fused.affine import Affine

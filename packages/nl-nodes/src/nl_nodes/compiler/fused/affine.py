@@ -1,4 +1,4 @@
-"""The affine layer with the rectifier that follows it, on rows or on maps."""
+"""The affine layer with an optional ReLU, on rows or on maps."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Iterator
 
 from nl_nodes.cases import Case, real
 from nl_nodes.compiler.fused.epilogue import column_sums
-from nl_nodes.node import Context, Node, NotShardable
+from nl_nodes.context import Context, NotShardable
+from nl_nodes.node import Node
 from nl_nodes.shapes import size
 from nl_nodes.typing import Array, Shape
 
 
 class Affine(Node):
-    """y = relu(x w + b); the rectifier is optional.
+    """y = relu(x w + b); ReLU is optional.
 
     Forward: y = x @ w + b, and max(y, 0). Backward: g = dy where y > 0; dx = g @ w.T, dw = x.T @ g, db = the sum of
-    g's rows. Shapes: x (N, K), w (K, M), b (M,), y (N, M). Maps x (H, W, N, C) count as rows in the order C, H, W, as
-    if they had been images. Keeps: output, mask (rows, and weights in their order).
-    Kinks: the rectifier's gradient at 0 is 0. Errors: `ShapeError` where they do not fit.
+    g's rows. Shapes: x (N, K), w (K, M), b (M,), y (N, M). Maps x (H, W, N, C) are flattened in the order C, H, W, as
+    images are. Keeps: output, saved (the rows, and the weights in their order).
+    Kinks: the gradient of ReLU at 0 is 0. Errors: `ShapeError` if the shapes do not match.
     Source: Deep Learning from Scratch, 5.6.2.
     """
 
@@ -28,7 +29,7 @@ class Affine(Node):
         super().__init__(x, w, b)
 
     def infer(self, *shapes: Shape) -> Shape:
-        """(N, M)."""
+        """Return (N, M)."""
         x, w, b = shapes
         n, k = (x[2], size(x) // max(x[2], 1)) if len(x) == 4 else x if len(x) == 2 else (0, -1)
         if len(w) != 2 or k != w[0] or b != w[1:]:
@@ -36,23 +37,23 @@ class Affine(Node):
         return (n, w[1])
 
     def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
-        """The first axis, from that of rows or the third of maps."""
+        """Return 0, if the batch axis of x is the first of rows or the third of maps."""
         if axes != (2 if len(shapes[0]) == 4 else 0, None, None):
             raise NotShardable(type(self).__name__)
         return 0
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """max(x @ w + b, 0)."""
+        """Return max(x @ w + b, 0)."""
         x, w, b = inputs
         ctx.saved = x, w = (_rows(ctx, x), _ordered(ctx, w, x.shape)) if x.ndim == 4 else (x, w)
         y = x @ w + b
         if self.relu:
-            # An array of zeros: NumPy's maximum is three times slower with a number.
+            # An array of zeros: NumPy's maximum is three times slower with a scalar.
             ctx.xp.maximum(y, ctx.group.persistent_zeros(b.shape, y.dtype), out=y)
         return y
 
     def backward(self, ctx: Context, dy: Array) -> tuple[Array | None, Array | None, Array | None]:
-        """The three products with g."""
+        """Return g @ w.T, x.T @ g and the column sums of g."""
         x, w = ctx.saved
         g = dy * (ctx.output.real > 0) if self.relu else dy
         dx = g @ w.T if ctx.needs[0] else None
@@ -64,7 +65,7 @@ class Affine(Node):
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Rows and maps, with and without the rectifier."""
+        """Yield rows and maps, with and without ReLU."""
         draws = (real(3, 4), real(4, 5), real(5))
         yield Case("plain", cls, draws)
         yield Case("rectified", lambda x, w, b: cls(x, w, b, relu=True), draws)
@@ -73,7 +74,7 @@ class Affine(Node):
 
 
 def _rows(ctx: Context, x: Array) -> Array:
-    """Maps (H, W, N, C) as rows (N, H W C): an image's channels stay together, which copies fast."""
+    """Return maps (H, W, N, C) as rows (N, H W C): a pixel's channels stay contiguous, which copies fast."""
     h, w, n, c = x.shape
     rows = ctx.xp.empty((n, h, w, c), dtype=x.dtype)
     rows[...] = x.transpose((2, 0, 1, 3))
@@ -81,11 +82,11 @@ def _rows(ctx: Context, x: Array) -> Array:
 
 
 def _ordered(ctx: Context, w: Array, maps: Shape) -> Array:
-    """Weights whose rows are in the order C, H, W in the order H, W, C; the workers share the work."""
+    """Return weights with rows ordered (C, H, W) reordered to (H, W, C), each worker its shard."""
     pixels, c, m = maps[0] * maps[1], maps[3], w.shape[1]
     ordered = ctx.group.shared_empty((pixels, c, m), w.dtype)
-    share = ctx.group.shard(pixels)
-    ordered[share] = w.reshape((c, pixels, m)).transpose((1, 0, 2))[share]
+    shard = ctx.group.shard(pixels)
+    ordered[shard] = w.reshape((c, pixels, m)).transpose((1, 0, 2))[shard]
     ctx.group.barrier()
     return ordered.reshape(w.shape)
 
@@ -96,7 +97,7 @@ def _as_maps(dx: Array | None, maps: Shape) -> Array | None:
 
 
 def _as_images(ctx: Context, dw: Array | None, maps: Shape) -> Array | None:
-    """The weights' gradient in their own order."""
+    """Return the weights' gradient in their own order, (C, H, W)."""
     if dw is None:
         return None
     pixels, c, m = maps[0] * maps[1], maps[3], dw.shape[1]

@@ -1,4 +1,4 @@
-"""Batch normalisation of maps with what follows it: rectifier and max pooling."""
+"""Batch normalisation of maps, with max pooling and ReLU as its epilogue."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any
 from nl_nodes.cases import Case, real
 from nl_nodes.compiler.fused.epilogue import ALL, Epilogue, column_sums
 from nl_nodes.compiler.fused.pad import NO_PADDING, Padding, empty_padded, hwnc_batch_axis, interior, padded_shape
-from nl_nodes.compiler.fused.workspace import even_chunk, pieces
-from nl_nodes.node import Context, Node
+from nl_nodes.compiler.fused.workspace import chunk_slices, even_chunk
+from nl_nodes.context import Context
+from nl_nodes.node import Node
 from nl_nodes.typing import Array, Shape
 
 ROW_BLOCK_BYTES = 2**22
-"""Bytes of the rows of maps that are normalised at a time, at most; one row may have more."""
+"""Bytes of a chunk of rows, at most; a single row may have more."""
 
 
 class ChannelMean(Node):
-    """y = the mean of each channel of maps.
+    """y = the mean of each channel of maps, over the whole batch.
 
-    Forward: y = mean(x) over all but the last axis. Backward: dx = dy / M, M the values of a channel.
+    Forward: y = mean(x) over all but the last axis. Backward: dx = dy / M, with M values per channel.
     Shapes: x (H, W, N, K), y (K,). Keeps: nothing. Kinks: none. Errors: `ShapeError` for an x without four axes.
     Source: Ioffe and Szegedy, Batch Normalization (2015), algorithm 1.
     """
@@ -34,31 +35,31 @@ class ChannelMean(Node):
         return shapes[0][3:]
 
     def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
-        """None: all workers come to the same mean of all samples."""
+        """Return None: the result is replicated."""
         hwnc_batch_axis(self, axes)
         return None
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """The workers' sums, together."""
+        """Return the all-reduced sum over M."""
         return ctx.group.all_reduce_sum(column_sums(ctx.xp, inputs[0])) / _count(ctx, inputs[0].shape)
 
     def backward(self, ctx: Context, dy: Array) -> Array:
-        """The same for all of a channel."""
+        """Broadcast dy / M."""
         shape = ctx.shapes[0]
         return ctx.xp.broadcast_to(dy / _count(ctx, shape), shape)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """Some maps."""
+        """Yield some maps."""
         yield Case("maps", cls, (real(2, 3, 4, 2),))
 
 
 class ChannelVariance(Node):
-    """y = the mean square distance of each channel of maps from a given number.
+    """y = the mean square distance of each channel of maps from a given value.
 
-    Forward: y = mean((x - m)^2) over all but the last axis. Backward: dx = 2 (x - m) dy / M, M the values of a channel,
+    Forward: y = mean((x - m)^2) over all but the last axis. Backward: dx = 2 (x - m) dy / M, M values per channel,
     dm = -the sum of dx. Shapes: x (H, W, N, K), m (K,), y (K,). Keeps: inputs. Kinks: none.
-    Errors: `ShapeError` where they do not fit. Source: Ioffe and Szegedy, Batch Normalization (2015), algorithm 1.
+    Errors: `ShapeError` if the shapes do not match. Source: Ioffe and Szegedy, Batch Normalization (2015), algorithm 1.
     """
 
     saves = ("inputs",)
@@ -74,24 +75,24 @@ class ChannelVariance(Node):
         return mean
 
     def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
-        """None: all workers come to the same."""
+        """Return None: the result is replicated."""
         hwnc_batch_axis(self, axes)
         return None
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """The workers' sums, together; from the mean, for what cancels in a mean of squares loses digits."""
+        """Return the all-reduced sum over M; two passes, as mean(x^2) - mean(x)^2 would cancel."""
         x, mean = inputs
         dtype = ctx.xp.result_type(*(a.dtype for a in inputs))
         means = _tiled(ctx, mean, x)
         squares: Array = None
-        for _, rows, part in _parts(ctx, x, dtype):
-            ctx.xp.subtract(x[rows], means, part)
-            ctx.xp.multiply(part, part, part)
-            squares = _plus(squares, column_sums(ctx.xp, part))
+        for _, rows, chunk in _row_chunks(ctx, x, dtype):
+            ctx.xp.subtract(x[rows], means, chunk)
+            ctx.xp.multiply(chunk, chunk, chunk)
+            squares = _add(squares, column_sums(ctx.xp, chunk))
         return ctx.group.all_reduce_sum(squares) / _count(ctx, x.shape)
 
     def backward(self, ctx: Context, dy: Array) -> tuple[Array | None, Array | None]:
-        """As said."""
+        """Return `2 (x - m) dy / M` and minus its sum."""
         x, mean = ctx.inputs
         dx = (x - mean) * (dy * (2 / _count(ctx, x.shape)))
         dmean = -ctx.group.all_reduce_sum(column_sums(ctx.xp, dx)) if ctx.needs[1] else None
@@ -99,20 +100,20 @@ class ChannelVariance(Node):
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """About any number, and about the mean."""
+        """Yield any given value, and the mean."""
         yield Case("any", cls, (real(3, 2, 3, 2), real(2)))
         yield Case("mean", lambda x: cls(x, ChannelMean(x)), (real(2, 3, 4, 2),))
 
 
 class Normalize(Node):
-    """y = relu(pool(gamma (x - mean) / sqrt(var + eps) + beta)), in a frame of zeros; rectifier and pooling optional.
+    """y = relu(pool(gamma (x - mean) / sqrt(var + eps) + beta)), zero-padded; ReLU and pooling are optional.
 
     Forward: y = max(pool(gamma xhat + beta), 0), xhat = (x - mean) / sqrt(var + eps), with the mean and the variance
-    of x. Backward: g is dy where it passes rectifier and pooling; dbeta = sum g, dgamma = sum g xhat,
-    dx = gamma (g - dbeta / M - xhat dgamma / M) / sqrt(var + eps), which is the whole gradient of x; mean and variance
-    get none, for theirs is in dx. Shapes: x (H, W, N, K), all others (K,), y (H, W, N, K) or half that, and its frame.
-    Keeps: inputs, output, mask. Kinks: as ValueMask and Max.
-    Errors: none; the compiler makes what fits. Source: Ioffe and Szegedy, Batch Normalization (2015), section 3.
+    of x. Backward: g is dy through ReLU and pooling; dbeta = sum g, dgamma = sum g xhat,
+    dx = gamma (g - dbeta / M - xhat dgamma / M) / sqrt(var + eps), which includes the gradients of mean and variance:
+    these get none. Shapes: x (H, W, N, K), all others (K,), y (H, W, N, K), or half the height and width, plus padding.
+    Keeps: inputs, output, saved (masks). Kinks: as ValueMask and Max.
+    Errors: none; the rules make matching shapes. Source: Ioffe and Szegedy, Batch Normalization (2015), section 3.
     """
 
     saves = ("inputs", "output", "saved")
@@ -128,56 +129,56 @@ class Normalize(Node):
         eps: float,
         relu: bool = False,
         pool: bool = False,
-        frame: Padding = NO_PADDING,
+        out_pad: Padding = NO_PADDING,
     ) -> None:
-        self.eps, self.relu, self.pool, self.frame = eps, relu, pool, frame
+        self.eps, self.relu, self.pool, self.out_pad = eps, relu, pool, out_pad
         super().__init__(x, mean, variance, gamma, beta)
 
     @property
-    def step(self) -> int:
-        """How many rows and columns of x become one."""
+    def pool_stride(self) -> int:
+        """Rows and columns of x that pooling turns into one."""
         return 2 if self.pool else 1
 
     def infer(self, *shapes: Shape) -> Shape:
-        """The framed shape of the outputs."""
+        """Return the padded shape of the outputs."""
         h, w, n, k = shapes[0]
-        return padded_shape((h // self.step, w // self.step, n, k), self.frame)
+        return padded_shape((h // self.pool_stride, w // self.pool_stride, n, k), self.out_pad)
 
     def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
-        """The third axis."""
+        """Return 2, the batch axis of maps."""
         return hwnc_batch_axis(self, axes)
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """Some rows at a time: scaled, then what follows while they are in the cache."""
+        """Scale a chunk of rows, then run its epilogue while it is in the cache."""
         x, mean, variance, gamma, beta = inputs
         dtype = ctx.xp.result_type(*(a.dtype for a in inputs))
         scale = gamma * (variance + self.eps) ** -0.5
         epilogue = Epilogue(ctx, x.shape, dtype, self.relu, self.pool, beta - mean * scale)
         ctx.saved = epilogue.masks
-        y = empty_padded(ctx, self.infer(x.shape), self.frame, dtype)
-        inner, scales = interior(y, self.frame), _tiled(ctx, scale, x)
-        for rows, seen, part in _parts(ctx, x, dtype, self.step):
-            ctx.xp.multiply(x[seen], scales, part)
-            epilogue.forward(part, (rows, ALL), inner[rows])
+        y = empty_padded(ctx, self.infer(x.shape), self.out_pad, dtype)
+        inner, scales = interior(y, self.out_pad), _tiled(ctx, scale, x)
+        for rows, x_rows, chunk in _row_chunks(ctx, x, dtype, self.pool_stride):
+            ctx.xp.multiply(x[x_rows], scales, chunk)
+            epilogue.forward(chunk, (rows, ALL), inner[rows])
         return y
 
     def backward(self, ctx: Context, dy: Array) -> tuple[Array | None, ...]:
-        """Once through the rows for the sums, once for dx."""
+        """Compute dgamma and dbeta in a first pass over the rows, dx in a second."""
         x, mean, variance, gamma, beta = ctx.inputs
         xp, dtype = ctx.xp, ctx.output.dtype
         inverse = (variance + self.eps) ** -0.5
         scale = gamma * inverse
         epilogue = Epilogue(ctx, x.shape, dtype, self.relu, self.pool, beta, ctx.saved)
-        y, dy = interior(ctx.output, self.frame), interior(dy, self.frame)
+        y, dy = interior(ctx.output, self.out_pad), interior(dy, self.out_pad)
         dx = xp.empty(x.shape, dtype=dtype)
         products: Array = None
-        for rows, seen, part in _parts(ctx, x, dtype, self.step):
-            g = dx[seen]
+        for rows, x_rows, chunk in _row_chunks(ctx, x, dtype, self.pool_stride):
+            g = dx[x_rows]
             epilogue.backward(dy[rows], y[rows], (rows, ALL), g)
-            xp.multiply(x[seen], g, part)
-            products = _plus(products, column_sums(xp, part))
-        dx[self.step * y.shape[0] :] = 0  # no window sees it
-        # What cancels here is no more than what x itself, so far from 0, has lost already.
+            xp.multiply(x[x_rows], g, chunk)
+            products = _add(products, column_sums(xp, chunk))
+        dx[self.pool_stride * y.shape[0] :] = 0  # an odd last row is in no window
+        # The cancellation costs no more digits than x itself has lost, so far from 0.
         dgamma = (products - mean * epilogue.db) * inverse
         if not ctx.needs[0]:
             return None, None, None, dgamma if ctx.needs[3] else None, epilogue.db if ctx.needs[4] else None
@@ -188,26 +189,26 @@ class Normalize(Node):
         by_x = shift[0] * inverse
         rest = shift[1] - by_x * mean
         scales, by_xs, rests = (_tiled(ctx, a, x) for a in (scale, by_x, rest))
-        for _, rows, part in _parts(ctx, x, dtype):
+        for _, rows, chunk in _row_chunks(ctx, x, dtype):
             g = dx[rows]
-            xp.multiply(x[rows], by_xs, part)
-            xp.add(part, rests, part)
+            xp.multiply(x[rows], by_xs, chunk)
+            xp.add(chunk, rests, chunk)
             xp.multiply(g, scales, g)
-            xp.add(g, part, g)
+            xp.add(g, chunk, g)
         return dx, None, None, dgamma if ctx.needs[3] else None, epilogue.db if ctx.needs[4] else None
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """With and without what follows, also where the pooling leaves a row and a column out."""
+        """Yield each epilogue, also where pooling leaves out a row and a column."""
         draws = (real(7, 3, 8, 2), real(2), real(2))
-        for relu, pool, frame in (
+        for relu, pool, out_pad in (
             (False, False, NO_PADDING),
             (True, False, NO_PADDING),
             (False, True, NO_PADDING),
             (True, True, (1, 2, 0, 1)),
         ):
-            label = f"relu {relu}, pool {pool}, frame {frame}"
-            form = {"eps": 1e-5, "relu": relu, "pool": pool, "frame": frame}
+            label = f"relu {relu}, pool {pool}, out_pad {out_pad}"
+            form = {"eps": 1e-5, "relu": relu, "pool": pool, "out_pad": out_pad}
             yield Case(label, lambda x, g, b, form=form: _normalized(x, g, b, **form), draws)
 
 
@@ -216,34 +217,34 @@ def _normalized(x: Node, gamma: Node, beta: Node, **form: Any) -> Node:
     return Normalize(x, mean, ChannelVariance(x, mean), gamma, beta, **form)
 
 
-def _plus(total: Array, part: Array) -> Array:
-    """A sum that may not have begun."""
-    return part if total is None else total + part
+def _add(total: Array, term: Array) -> Array:
+    """Add to a sum that may still be None."""
+    return term if total is None else total + term
 
 
 def _count(ctx: Context, shape: Shape) -> int:
-    """The values of a channel, of all workers."""
+    """Return M, the values of a channel over all workers."""
     h, w, n, _ = shape
     return int(ctx.group.global_batch(n) * h * w)
 
 
-def _parts(ctx: Context, x: Array, dtype: object, step: int = 1) -> Iterator[tuple[slice, slice, Array]]:
-    """Some rows of outputs at a time: which, the rows of x that these see, `step` each, and scratch of that size."""
-    many = _rows(x, step)
-    workspace = ctx.xp.empty((step * many, *x.shape[1:]), dtype=dtype)
-    for rows in pieces(x.shape[0] // step, many):
-        seen = slice(step * rows.start, step * rows.stop)
-        yield rows, seen, workspace[: seen.stop - seen.start]
+def _row_chunks(ctx: Context, x: Array, dtype: object, pool_stride: int = 1) -> Iterator[tuple[slice, slice, Array]]:
+    """Yield chunks of rows: their slice of outputs, their slice of x, and an array of its size."""
+    chunk = _chunk_rows(x, pool_stride)
+    buffer = ctx.xp.empty((pool_stride * chunk, *x.shape[1:]), dtype=dtype)
+    for rows in chunk_slices(x.shape[0] // pool_stride, chunk):
+        x_rows = slice(pool_stride * rows.start, pool_stride * rows.stop)
+        yield rows, x_rows, buffer[: x_rows.stop - x_rows.start]
 
 
-def _rows(x: Array, step: int) -> int:
-    """How many rows of outputs to make at a time, each of so many of x: pieces of one block each, as images are not."""
+def _chunk_rows(x: Array, pool_stride: int) -> int:
+    """Return the rows of outputs per chunk: rows are contiguous, a chunk of images would not be."""
     h, w, n, k = map(int, x.shape)
-    return even_chunk(h // step, ROW_BLOCK_BYTES // (4 * step * w * n * k))
+    return even_chunk(h // pool_stride, ROW_BLOCK_BYTES // (4 * pool_stride * w * n * k))
 
 
 def _tiled(ctx: Context, row: Array, x: Array) -> Array:
-    """A row (K,) as often as x has images: short rows make short runs."""
+    """Repeat a row (K,) for each image of x: broadcasting (K,) alone makes short inner loops."""
     tiled = ctx.xp.empty(x.shape[2:], dtype=row.dtype)
     tiled[...] = row
     return tiled

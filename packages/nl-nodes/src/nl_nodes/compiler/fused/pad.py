@@ -1,4 +1,4 @@
-"""Zeros around maps."""
+"""Zero padding of maps."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from nl_nodes.cases import Case, real
-from nl_nodes.node import Context, Node, NotShardable
+from nl_nodes.context import Context, NotShardable
+from nl_nodes.node import Node
 from nl_nodes.typing import Array, Shape
 
 Padding = tuple[int, int, int, int]
-"""Rows above, rows below, columns left, columns right."""
+"""Rows above and below, columns left and right."""
 
 NO_PADDING: Padding = (0, 0, 0, 0)
 
 
 class ZeroPad(Node):
-    """y = maps x with rows and columns of zeros around them.
+    """y = maps x with rows and columns of zeros around them, contiguous.
 
-    Forward: y[i + above, j + left] = x[i, j], else 0. Backward: dx = dy without the frame.
+    Forward: y[i + above, j + left] = x[i, j], else 0. Backward: dx = dy without the padding.
     Shapes: x (H, W, N, C), y (H + above + below, W + left + right, N, C). Keeps: nothing. Kinks: none.
     Errors: `ShapeError` for an x without four axes. Source: Deep Learning from Scratch, 7.2.2.
     """
@@ -28,51 +29,56 @@ class ZeroPad(Node):
         super().__init__(x)
 
     def infer(self, *shapes: Shape) -> Shape:
-        """The framed shape."""
+        """Return the padded shape."""
         if len(shapes[0]) != 4:
             raise self.misfit("needs maps (H, W, N, C)", shapes[0])
         return padded_shape(shapes[0], self.padding)
 
     def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
-        """The third axis."""
+        """Return 2, the batch axis of maps."""
         return hwnc_batch_axis(self, axes)
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
-        """X in its frame."""
+        """Copy x into zeros."""
         y = empty_padded(ctx, padded_shape(inputs[0].shape, self.padding), self.padding, inputs[0].dtype)
         interior(y, self.padding)[...] = inputs[0]
         return y
 
     def backward(self, ctx: Context, dy: Array) -> Array:
-        """Dy without the frame."""
+        """Return dy without the padding."""
         return interior(dy, self.padding)
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
-        """A frame on all sides, and on some."""
+        """Yield padding on all sides, on some and on none."""
         for padding in ((1, 1, 1, 1), (1, 3, 0, 2), NO_PADDING):
-            yield Case(f"margins {padding}", lambda x, m=padding: cls(x, m), (real(2, 3, 2, 2),), linear=True)
+            yield Case(f"padding {padding}", lambda x, p=padding: cls(x, p), (real(2, 3, 2, 2),), linear=True)
+
+
+def contiguous(x: Node) -> ZeroPad:
+    """Return a contiguous copy of maps: zero padding of no width, which is fused like any other."""
+    return ZeroPad(x, NO_PADDING)
 
 
 def padded_shape(shape: Shape, padding: Padding) -> Shape:
-    """The shape of maps in their frame."""
+    """Return the shape of padded maps."""
     above, below, left, right = padding
     return (shape[0] + above + below, shape[1] + left + right, *shape[2:])
 
 
 def empty_padded(ctx: Context, shape: Shape, padding: Padding, dtype: Any) -> Array:
-    """Memory for framed maps: the frame is zero already, what is in it is not written yet."""
+    """Return padded maps whose interior is still to be written; the padding is zero already."""
     return ctx.group.persistent_zeros(shape, dtype) if any(padding) else ctx.xp.empty(shape, dtype=dtype)
 
 
 def interior(array: Array, padding: Padding) -> Array:
-    """The view of framed maps without their frame."""
+    """Return the view of padded maps without their padding."""
     above, below, left, right = padding
     return array[above : array.shape[0] - below, left : array.shape[1] - right]
 
 
 def hwnc_batch_axis(node: Node, axes: tuple[int | None, ...]) -> int:
-    """The axis of maps' samples, where the first input is maps and the others have none."""
+    """Return 2, the batch axis of a node on maps; NotShardable if another input has one."""
     if axes[0] != 2 or any(a is not None for a in axes[1:]):
         raise NotShardable(type(node).__name__)
     return 2

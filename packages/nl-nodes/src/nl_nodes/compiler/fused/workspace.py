@@ -1,4 +1,4 @@
-"""A piece at a time, of images, rows or kernels: how many make one, which, and the memory that all use in turn."""
+"""Chunks of images, rows or kernels that fit in the cache, and the workspace that they share."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from nl_nodes.shapes import size
 from nl_nodes.typing import Array, Namespace, Shape
 
 CACHE_BYTES = 3 * 2**20
-"""Bytes that a piece should take at most, so that it stays in the processor's cache."""
+"""Bytes that a chunk should take at most to stay in the processor's cache."""
 
-RUN_LENGTH = 4096
-"""Numbers next to each other that are transformed at once, at most: in between they take memory."""
-
-
-def cache_chunk(count: int, each: int, least: int = 1) -> int:
-    """How many, of so many bytes each, make an even piece: what the cache holds, or at least so many."""
-    return even_chunk(count, max(CACHE_BYTES // each, least))
+FLAT_LENGTH = 4096
+"""Contiguous elements to transform at once, at most: intermediate results take memory."""
 
 
-def run_chunk(array: Array) -> int:
-    """How many images of (..., N, C) make an even run, all their channels next to each other."""
+def cache_chunk(count: int, item_bytes: int, least: int = 1) -> int:
+    """Return the largest even chunk of `count` items that fits in the cache, or has at least `least`."""
+    return even_chunk(count, max(CACHE_BYTES // item_bytes, least))
+
+
+def flat_chunk(array: Array) -> int:
+    """Return how many images of (..., N, C) to flatten with their channels into one axis."""
     images, channels = array.shape[-2:]
-    return even_chunk(images, RUN_LENGTH // channels)
+    return even_chunk(images, FLAT_LENGTH // channels)
 
 
 def even_chunk(count: int, most: int) -> int:
-    """How many of so many to take at a time, at most so many, so that all parts are nearly alike."""
+    """Return the chunk size of at most `most` that splits `count` items into chunks of nearly one size."""
     return -(-count // -(-count // max(most, 1))) if count else 1
 
 
-def pieces(count: int, many: int) -> Iterator[slice]:
-    """All, so many at a time; fewer are left for the last piece."""
-    for start in range(0, count, many):
-        yield slice(start, min(start + many, count))
+def chunk_slices(count: int, chunk: int) -> Iterator[slice]:
+    """Yield the slices that split `count` items into chunks; the last may be smaller."""
+    for start in range(0, count, chunk):
+        yield slice(start, min(start + chunk, count))
 
 
 class Workspace:
-    """Memory by name, each as large as the largest array it was wanted for; the first piece wants the largest.
+    """Scratch memory by name, each block as large as the largest array asked of it; the first chunk is the largest.
 
     Args:
         xp: the device's array functions.
-        dtype: of everything.
+        dtype: of all arrays.
     """
 
     def __init__(self, xp: Namespace, dtype: Any) -> None:
@@ -50,7 +50,7 @@ class Workspace:
         self._blocks: dict[str, Array] = {}
 
     def array(self, name: str, shape: Shape) -> Array:
-        """An array of a shape there; what it holds is left from before."""
+        """Return an uninitialised array in the block of this name."""
         count = size(shape)
         if name not in self._blocks or self._blocks[name].size < count:
             self._blocks[name] = self.xp.empty((count,), dtype=self.dtype)

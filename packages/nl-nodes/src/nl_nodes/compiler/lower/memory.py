@@ -1,4 +1,4 @@
-"""The memory plan: blocks of memory, when each is in use, and where each comes to lie."""
+"""The memory plan: blocks, their live ranges, and the offsets that let blocks share memory."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import numpy as np
 from nl_nodes.platform import refuse_beyond_memory
 
 ALIGNMENT = 64
-"""Bytes of a cache line, on which every block begins."""
+"""Bytes of a cache line: every block is aligned to one."""
 
 CHUNK = 2**28
-"""Bytes of address space to ask for at a time."""
+"""Bytes of address space to map at a time."""
 
 SMALLER = "give smaller batches, or make the network narrower"
-"""What to do where a plan needs more memory than there is."""
+"""The advice where a plan needs more memory than there is."""
 
 
 @dataclass(eq=False)
 class Block:
-    """Some memory that the plan uses.
+    """A range of memory that is planned as one.
 
     Attributes:
-        memory: stands for it while recording; never touched.
-        lasting: whether it keeps its place from step to step, so that nothing else may lie there.
-        outside: whether it is an array of somebody else, which stays where it is.
-        value: what it holds at the beginning, if that matters.
-        alias: an array of another block that takes its place.
+        memory: placeholder while tracing; only its address range is used.
+        persistent: whether it keeps its offset from step to step and shares it with no other block.
+        external: whether it is the caller's own array, outside the arena.
+        value: its initial contents, if they matter.
+        alias: an array of another block whose memory it uses.
         users: the first and last call of each worker that uses it.
-        rounds: the first and last round in which anybody does; workers meet between two rounds.
+        rounds: the first and last round in which any worker uses it; a barrier separates two rounds.
         start: the address of `memory`.
     """
 
@@ -54,14 +54,14 @@ class Block:
 
     @property
     def live_range(self) -> tuple[int, int, int, int, int]:
-        """The worker that uses it, its first and last call, and the rounds; of several, -1 and the rounds alone."""
+        """(worker, first call, last call, first round, last round); used by several workers, (-1, rounds, rounds)."""
         several = len(self.users) > 1
         worker, calls = (-1, self.rounds) if several else next(iter(self.users.items()))
         return (worker, *calls, *self.rounds)
 
 
 class Memory:
-    """All blocks of a plan, found by address."""
+    """The blocks of a plan, found by address."""
 
     def __init__(self) -> None:
         self.blocks: list[Block] = []
@@ -70,7 +70,7 @@ class Memory:
         self._free: Any = ()
 
     def allocate(self, size: int, persistent: bool = False) -> Block:
-        """A new block of so many bytes; pages that nobody touches take no memory."""
+        """Return a new block of `size` bytes; untouched pages take no physical memory."""
         size = max(size, 1)
         if size > len(self._free):
             refuse_beyond_memory(size, "one array of the plan for this batch", SMALLER)
@@ -79,7 +79,7 @@ class Memory:
         return self._add(Block(memory, persistent))
 
     def external(self, array: Any) -> Any:
-        """An array that somebody else holds, such as a parameter; of an empty one nothing is read or written."""
+        """Register an array of the caller, such as a parameter, and return it; an empty one becomes a constant."""
         if not array.size:
             return self.constant(array)
         base = array
@@ -91,7 +91,7 @@ class Memory:
         return array
 
     def constant(self, array: Any) -> Any:
-        """An array whose values the plan begins with; equal ones are one."""
+        """Return a placeholder for an array of known values; equal arrays share one."""
         key = (array.shape, array.dtype.str, array.tobytes())
         if key not in self._constants:
             block = self.allocate(array.nbytes, persistent=True)
@@ -100,7 +100,7 @@ class Memory:
         return self._constants[key]
 
     def find(self, array: Any) -> Block | None:
-        """The block in which an array lies, None where it lies in none."""
+        """Return the block that contains an array, or None."""
         address = array.ctypes.data
         at = bisect_right(self._starts, address) - 1
         if at < 0:
@@ -109,7 +109,11 @@ class Memory:
         return block if address < block.start + block.size else None
 
     def block(self, array: Any) -> Block:
-        """The block in which an array lies."""
+        """Return the block that contains an array.
+
+        Raises:
+            LookupError: if no block does.
+        """
         found = self.find(array)
         if found is None:
             raise LookupError("an array that the plan does not know")
@@ -123,7 +127,7 @@ class Memory:
 
 
 def _span(array: Any) -> Any:
-    """The bytes from an array's first to its last in memory, in whatever order its elements lie there."""
+    """Return the bytes from an array's lowest address to its highest, whatever its strides."""
     low, high = np.lib.array_utils.byte_bounds(array)
     first = array[tuple(slice(-1 if stride < 0 else 0, None) for stride in array.strides)]
     one = first[tuple(slice(0, 1) for _ in array.shape)].reshape(-1).view(np.uint8)
@@ -131,7 +135,7 @@ def _span(array: Any) -> Any:
 
 
 def record_use(memory: Memory, worker: int, number: int, round_: int, array: Any) -> None:
-    """Note that a worker's call, in a round between two meetings, uses an array."""
+    """Extend the live range of an array's block to a worker's call and its round."""
     block = memory.block(array)
     begin, end = block.rounds if block.users else (round_, round_)
     block.rounds = (min(begin, round_), max(end, round_))
@@ -140,40 +144,40 @@ def record_use(memory: Memory, worker: int, number: int, round_: int, array: Any
 
 
 def assign_offsets(blocks: list[Block]) -> tuple[dict[Block, int], int]:
-    """Where each block comes to lie, and how much memory that takes.
+    """Return each block's offset in the arena, and the arena's size.
 
-    A lasting block has a place of its own; others may share one when they are never in use at once.
+    A persistent block shares its memory with none; others share it where their live ranges do not overlap.
     """
-    places: dict[Block, int] = {}
+    offsets: dict[Block, int] = {}
     end = 0
     for block in blocks:
         if block.persistent and not block.external:
-            places[block] = end
+            offsets[block] = end
             end = _round(end + block.size)
     begin = end
-    # One by one, each at the lowest place that is free throughout its life.
-    passing = sorted((b for b in blocks if b.users and not b.persistent and b.alias is None), key=_first)
-    live_ranges = np.array([b.live_range for b in passing])
-    for number, block in enumerate(passing):
-        rivals = [passing[i] for i in np.flatnonzero(_overlaps(live_ranges[:number], block.live_range))]
-        at = begin
-        for other in sorted(rivals, key=places.__getitem__):
-            if at + block.size <= places[other]:
+    # First fit: each at the lowest offset that is free throughout its live range.
+    transient = sorted((b for b in blocks if b.users and not b.persistent and b.alias is None), key=_priority)
+    live_ranges = np.array([b.live_range for b in transient])
+    for number, block in enumerate(transient):
+        overlapping = [transient[i] for i in np.flatnonzero(_overlaps(live_ranges[:number], block.live_range))]
+        offset = begin
+        for other in sorted(overlapping, key=offsets.__getitem__):
+            if offset + block.size <= offsets[other]:
                 break
-            at = max(at, _round(places[other] + other.size))
-        places[block] = at
-        end = max(end, _round(at + block.size))
-    return places, end
+            offset = max(offset, _round(offsets[other] + other.size))
+        offsets[block] = offset
+        end = max(end, _round(offset + block.size))
+    return offsets, end
 
 
-def _first(block: Block) -> tuple[Any, ...]:
-    """Sorts the largest first, of those the longest in use, then by use, as addresses differ from run to run."""
+def _priority(block: Block) -> tuple[Any, ...]:
+    """Sort key: largest first, then longest live, then earliest; not by address, which differs from run to run."""
     begin, end = block.rounds
     return -block.size, begin - end, begin, sorted(block.users.items())
 
 
 def _overlaps(live_ranges: Any, live_range: tuple[int, int, int, int, int]) -> Any:
-    """Which lives meet this one: those of one worker by its calls, others by their rounds."""
+    """Return which live ranges overlap this one: by calls within one worker, by rounds across workers."""
     worker, first, last, begin, end = live_range
     calls = (live_ranges[:, 1] <= last) & (first <= live_ranges[:, 2])
     rounds = (live_ranges[:, 3] <= end) & (begin <= live_ranges[:, 4])

@@ -1,4 +1,4 @@
-"""Arrays that write down what is done with them: a node's own lines, run once on them, become a list of calls."""
+"""Traced arrays: a node's own `forward` or `backward`, run once on them, appends its operations to a tape."""
 
 from __future__ import annotations
 
@@ -11,32 +11,30 @@ import numpy as np
 
 from nl_nodes.compiler.lower.memory import Block, Memory
 from nl_nodes.node import Node
+from nl_nodes.runtime.call import Call
 from nl_nodes.typing import Shape
 
-Call = tuple[str, tuple[Any, ...]]
-"""The name of what is called, and its arguments: arrays, numbers, axes; the array written to among them."""
-
 Owner = tuple[Node | None, str]
-"""For which node something is done, and whether "forward" or "backward"; None for what is done for all together."""
+"""The node that a call belongs to and "forward" or "backward"; the node is None for the reduction of gradients."""
 
 RandomBits = Callable[[int, int, int, int], Any]
 
 
 class Traced(np.ndarray[Any, Any]):
-    """A view of memory that is not there yet.
+    """An array with shape, dtype and strides but no values.
 
-    Slicing, transposing and reshaping give further views, as with any array; arithmetic is written on the tape and
-    gives a new array; what cannot be written down is refused.
+    Slicing, transposing and reshaping return views, as with any array; arithmetic appends a call to the tape and
+    returns a new array; operations that a tape cannot record raise TypeError.
     """
 
-    # Weak, as the tape has the arrays: through NumPy's `base` no collector sees a cycle, and all would stay for ever.
+    # Weak, as the tape holds the arrays: the collector sees no cycle through NumPy's `base`, and would free nothing.
     of_tape: ReferenceType[Tape]
 
     @property
     def tape(self) -> Tape:
-        """Where it is written what is done with this array."""
+        """The tape that records operations on this array."""
         tape = self.of_tape()
-        assert tape is not None, "the recording is over"
+        assert tape is not None, "the tape is gone"
         return tape
 
     def __array_finalize__(self, source: Any) -> None:
@@ -54,44 +52,44 @@ class Traced(np.ndarray[Any, Any]):
 
     def _reduce(self, ufunc: np.ufunc, x: Traced, axis: Any, keepdims: bool, out: Any) -> Traced:
         axes = range(x.ndim) if axis is None else [int(a) % x.ndim for a in np.atleast_1d(axis)]
-        ctx = [(1 if a in axes else n) for a, n in enumerate(x.shape) if keepdims or a not in axes]
-        target = out[0] if out else self.tape.empty(tuple(ctx), x.dtype)
+        shape = [(1 if a in axes else n) for a, n in enumerate(x.shape) if keepdims or a not in axes]
+        target = out[0] if out else self.tape.empty(tuple(shape), x.dtype)
         self.tape.write(f"{ufunc.__name__}.reduce", x, tuple(axes), None, target, keepdims)
         return target
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        raise TypeError(f"{function.__name__} cannot be recorded: take it from kept.xp")
+        raise TypeError(f"{function.__name__} cannot be recorded: take it from ctx.xp")
 
     def __getitem__(self, key: Any) -> Any:
-        """A view, of a single element too, of which NumPy would give the value."""
-        whole = key if isinstance(key, tuple) else (key,)
-        return super().__getitem__(whole if any(k is Ellipsis for k in whole) else (*whole, ...))
+        """Return a view, also of a single element, where NumPy returns a scalar."""
+        index = key if isinstance(key, tuple) else (key,)
+        return super().__getitem__(index if any(k is Ellipsis for k in index) else (*index, ...))
 
     def __setitem__(self, key: Any, value: Any) -> None:
         target = self[key]
-        done = isinstance(value, Traced) and _place(value) == _place(target)  # as in what `a[i] += b` ends in
-        if target.size and not done:
+        is_target = isinstance(value, Traced) and _layout(value) == _layout(target)  # the last step of `a[i] += b`
+        if target.size and not is_target:
             self.tape.write("copyto", target, value)
 
     def reshape(self, *shape: Any) -> Any:  # type: ignore[override]
-        """A view where there is one, else a copy in row-major order."""
+        """Return a view where the strides allow it, else a row-major copy."""
         try:
             return np.ndarray.reshape(self, *shape, copy=False)
         except ValueError:
             return np.ndarray.reshape(self.copy(), *shape)
 
     def copy(self) -> Any:  # type: ignore[override]
-        """A copy in row-major order."""
+        """Return a row-major copy."""
         return self.astype(self.dtype)
 
     def astype(self, dtype: Any) -> Any:  # type: ignore[override]
-        """A copy of another dtype, in row-major order."""
+        """Return a row-major copy in another dtype."""
         target = self.tape.empty(self.shape, np.dtype(dtype))
         self.tape.write("copyto", target, self)
         return target
 
     def __bool__(self) -> bool:
-        raise TypeError("a value is not known while recording")
+        raise TypeError("values are unknown while a graph is recorded")
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("this method cannot be recorded")
@@ -101,13 +99,13 @@ class Traced(np.ndarray[Any, Any]):
 
 
 class Tape:
-    """What one worker is to do, in order.
+    """One worker's calls, in order.
 
     Attributes:
-        calls: what was written.
-        owners: for whom, call by call.
-        owner: for whom what comes next is done.
-        xp: the array functions that write here.
+        calls: the calls.
+        owners: the owner of each call.
+        owner: the owner of the calls to come.
+        xp: the array functions that record on this tape.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -118,39 +116,39 @@ class Tape:
         self.xp = TracedNamespace(self)
 
     def write(self, name: str, *args: Any) -> None:
-        """Add one call; a plain array among the arguments is a constant of the plan."""
+        """Append one call; a plain array among its arguments becomes a constant."""
         self.calls.append((name, tuple(self._argument(a) for a in args)))
         self.owners.append(self.owner)
 
     def _argument(self, value: Any) -> Any:
         if not isinstance(value, np.ndarray):
             return value
-        if not value.size:  # a view that is empty may begin where its block ends, and another one begins
+        if not value.size:  # an empty view may point past the end of its block, into the next one
             return self.empty(value.shape, value.dtype)
         return value if isinstance(value, Traced) else self.constant(value)
 
     def empty(self, shape: Shape, dtype: Any, like: Any = None) -> Traced:
-        """New memory, its axes in the same order as those of `like`."""
+        """Return a new array whose axes have the memory order of those of `like`."""
         return self.on(self.memory.allocate(math.prod(shape) * np.dtype(dtype).itemsize), shape, dtype, like)
 
     def on(self, block: Block, shape: Shape, dtype: Any, like: Any = None) -> Traced:
-        """An array at the start of a block."""
+        """Return an array at the start of a block."""
         axes = range(len(shape))
         order = axes if like is None else sorted(axes, key=lambda axis: -abs(like.strides[axis]))
         return self.of(np.ndarray([shape[axis] for axis in order], dtype, block.memory).transpose(np.argsort(order)))
 
     def of(self, array: Any) -> Traced:
-        """The array, as one that is written down."""
+        """Return a traced view of an array."""
         traced: Traced = np.asarray(array).view(Traced)
         traced.of_tape = ref(self)
         return traced
 
     def constant(self, array: Any) -> Traced:
-        """A copy of an array whose values are known now."""
+        """Return a constant with an array's present values."""
         return self.of(self.memory.constant(np.array(array, order="C")))
 
     def result(self, ufunc: np.ufunc, inputs: tuple[Any, ...]) -> Traced:
-        """New memory for what a function gives for these inputs, laid out as the first of its shape."""
+        """Return a new array for a ufunc's result, in the memory order of the first input of its shape."""
         kinds = tuple(x.dtype if hasattr(x, "dtype") else type(x) for x in inputs)
         dtype: Any = ufunc.resolve_dtypes((*kinds, None))[-1]
         shapes: list[Shape] = [x.shape if hasattr(x, "shape") else () for x in inputs]
@@ -163,7 +161,7 @@ class Tape:
 
 
 class TracedNamespace:
-    """The array functions of a tape: NumPy's own where they calculate, and these where they make arrays."""
+    """The array functions of a tape: NumPy's ufuncs, and replacements for the functions that create arrays."""
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
@@ -175,37 +173,37 @@ class TracedNamespace:
         return function
 
     def empty(self, shape: Any, dtype: Any) -> Traced:
-        """New memory."""
+        """Return an uninitialised array."""
         return self._tape.empty(shape if isinstance(shape, tuple) else (shape,), dtype)
 
     result_type = staticmethod(np.result_type)
 
     def array(self, values: Any, dtype: Any) -> Traced:
-        """Known values."""
+        """Return a constant of these values."""
         return self._tape.constant(np.array(values, dtype))
 
     def full(self, shape: Any, number: float, dtype: Any) -> Traced:
-        """One number everywhere."""
+        """Return an array filled with one number."""
         array = self.empty(shape, dtype)
         array[...] = array.dtype.type(number)
         return array
 
     def zeros(self, shape: Any, dtype: Any) -> Traced:
-        """Zeros."""
+        """Return zeros."""
         return self.full(shape, 0, dtype)
 
     def ones(self, shape: Any, dtype: Any) -> Traced:
-        """Ones."""
+        """Return ones."""
         return self.full(shape, 1, dtype)
 
     def zeros_like(self, x: Traced, dtype: Any = None) -> Traced:
-        """Zeros, laid out as another array."""
+        """Return zeros in the memory order of x."""
         array = self._tape.empty(x.shape, dtype or x.dtype, x)
         array[...] = array.dtype.type(0)
         return array
 
     def where(self, mask: Traced, x: Traced, other: float) -> Traced:
-        """An array where a mask holds, and a number elsewhere; the mask and the array broadcast."""
+        """Return x where the mask holds and a number elsewhere; mask and x broadcast."""
         shape = np.broadcast_shapes(mask.shape, x.shape)
         array = self._tape.empty(shape, x.dtype, mask if mask.shape == shape else None)
         array[...] = array.dtype.type(other)
@@ -213,36 +211,36 @@ class TracedNamespace:
         return array
 
     def arange(self, stop: int) -> Traced:
-        """0, 1, ... to below a number."""
+        """Return 0, 1, ..., stop - 1."""
         return self._tape.constant(np.arange(stop))
 
     def broadcast_to(self, x: Traced, shape: Shape) -> Traced:
-        """A view of a larger shape."""
+        """Return a broadcast view."""
         return self._tape.of(np.broadcast_to(np.asarray(x), shape))
 
     def copyto(self, target: Traced, number: float, where: Traced) -> None:
-        """Write a number where a mask (..., 1) says so, along the whole last axis.
+        """Write a number where a mask (..., 1) holds, along the whole last axis.
 
-        NumPy skips what a mask leaves out many bytes at a time, but only along an axis of the mask: so the last axis,
-        which must lie in one piece, counts as one long number.
+        NumPy skips masked elements fast only along an axis of the mask, so the last axis, which must be contiguous, is
+        viewed as one element of a void dtype.
         """
         row = np.full(target.shape[-1:], number, target.dtype)
-        long = f"V{row.nbytes}"
-        self._tape.write("copyto", target.view(long), row.view(long).reshape(()), "same_kind", where)
+        void = f"V{row.nbytes}"
+        self._tape.write("copyto", target.view(void), row.view(void).reshape(()), "same_kind", where)
 
     @property
     def lib(self) -> TracedNamespace:
-        """`lib.stride_tricks.as_strided`."""
+        """The namespace of `lib.stride_tricks.as_strided`."""
         return self
 
     stride_tricks = lib
 
     def as_strided(self, x: Traced, shape: Shape, strides: tuple[int, ...]) -> Traced:
-        """A view of any shape and strides (in bytes) from an array's first element on."""
+        """Return a view of any shape and strides (in bytes) that starts at the first element of x."""
         return self._tape.of(np.lib.stride_tricks.as_strided(np.asarray(x), shape, strides))
 
     def repeat(self, x: Traced, repeats: int, axis: int) -> Any:
-        """Each element some times along an axis."""
+        """Return x with each element repeated along an axis."""
         shape = list(x.shape)
         shape.insert(axis % x.ndim + 1, repeats)
         view = np.broadcast_to(np.expand_dims(np.asarray(x), axis % x.ndim + 1), shape)
@@ -251,10 +249,10 @@ class TracedNamespace:
 
 
 def _plain(x: Traced, dtype: Any = None, initial: Any = None, where: Any = True, **_: Any) -> bool:
-    """Whether a reduction takes all elements, and those alone, in their own precision."""
+    """Whether a reduction covers exactly the elements of x, in their own dtype."""
     return dtype in (None, x.dtype) and initial is None and where is True
 
 
-def _place(array: Traced) -> tuple[Any, ...]:
-    """Address, shape and strides."""
+def _layout(array: Traced) -> tuple[Any, ...]:
+    """Return address, shape and strides."""
     return array.ctypes.data, array.shape, array.strides

@@ -1,4 +1,4 @@
-"""Rewriting: a graph in, an equal graph out, in which rules have replaced patterns of nodes."""
+"""Graph rewriting: rules replace patterns of nodes, and equal nodes are merged."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from nl_nodes.graph import Graph, topological_order
 from nl_nodes.node import Node, assign_scope
 
 Rule = Callable[[Node], Node | None]
-"""What to put in a node's place, or None where the pattern does not fit; values and gradients stay the same."""
+"""Return the replacement of a node, with the same values and gradients, or None where the pattern does not match."""
 
-PLAIN = bool | int | float | complex | str | bytes | None
-"""Settings that are equal where their text is: it tells -0.0 from 0.0, and finds a NaN equal to itself."""
+BY_REPR = bool | int | float | complex | str | bytes | None
+"""Attribute types compared by their repr: it tells -0.0 from 0.0, and NaN equals itself."""
 
 
 def rewrite(graph: Graph, stages: Sequence[Sequence[Rule]], provenance: Provenance | None = None) -> Graph:
-    """The graph with each stage's rules applied until none fits any more, and equal nodes made one.
+    """Return the graph with each stage's rules applied until none matches, and equal nodes merged.
 
     Args:
-        graph: what is rewritten; it is not changed.
+        graph: the graph; it is not changed.
         stages: the rules of each stage.
-        sources: where it is noted what comes from what, for who wants to know.
+        provenance: optional record of which nodes each new node replaces.
     """
     for rules in stages:
         changed = True
@@ -34,36 +34,36 @@ def rewrite(graph: Graph, stages: Sequence[Sequence[Rule]], provenance: Provenan
 
 
 def rewrite_pass(graph: Graph, rules: Sequence[Rule], provenance: Provenance | None) -> tuple[Graph, bool]:
-    """Apply the rules once to every node, in order; return the new graph, and whether anything changed."""
+    """Apply the rules once to every node, in order; return the new graph and whether a rule matched."""
     new: dict[Node, Node] = {}
     same: dict[Hashable, Node] = {}
     changed = False
     for node in graph.order:
         inputs = tuple(new[n] for n in node.inputs)
-        made = node if inputs == node.inputs else node.replace(inputs)
+        rewritten = node if inputs == node.inputs else node.replace(inputs)
         if provenance:
-            provenance.alias(node, made)
+            provenance.alias(node, rewritten)
         for rule in rules:
-            better = rule(made)
-            if better is not None and _replaces_known_kinds(made, better):
-                assign_scope([better], made.path)
+            replacement = rule(rewritten)
+            if replacement is not None and _replaces_known_kinds(rewritten, replacement):
+                assign_scope([replacement], rewritten.path)
                 if provenance:
-                    provenance.replace(made, better)
-                made, changed = better, True
-        new[node] = eliminate_common_subexpressions(made, same, provenance)
+                    provenance.replace(rewritten, replacement)
+                rewritten, changed = replacement, True
+        new[node] = eliminate_common_subexpressions(rewritten, same, provenance)
     outputs = [new[n] for n in graph.outputs]
     return Graph(*outputs, updates={buffer: new[n] for buffer, n in graph.updates.items()}), changed
 
 
 def _replaces_known_kinds(old: Node, new: Node) -> bool:
-    """Whether all operations that go are those the rules know: a class derived from one of them may do otherwise."""
-    gone = set(topological_order([old])) - set(topological_order([new]))
+    """Whether no replaced node is of a subclass of a node class: a subclass may compute something else."""
+    removed = set(topological_order([old])) - set(topological_order([new]))
     known = set(Node.registry.values())
-    return not any(known.intersection(type(node).__mro__[1:]) for node in gone)
+    return not any(known.intersection(type(node).__mro__[1:]) for node in removed)
 
 
 def eliminate_common_subexpressions(node: Node, same: dict[Hashable, Node], provenance: Provenance | None) -> Node:
-    """The first node that is equal to this one: same operation, settings and inputs."""
+    """Return the first node with the same class, attributes and inputs as this one."""
     if not node.inputs:
         return node
     first = same.setdefault((type(node), node.inputs, _hashable(sorted(node.attributes.items()))), node)
@@ -73,10 +73,10 @@ def eliminate_common_subexpressions(node: Node, same: dict[Hashable, Node], prov
 
 
 def _hashable(value: Any) -> Hashable:
-    """A key that is equal for equal settings alone: arrays by their bytes, what has no value to compare by itself."""
+    """Return a key that is equal for equal attributes only: arrays by their bytes, opaque objects by identity."""
     kind = type(value)
     if isinstance(value, np.ndarray | np.generic):
         return kind, value.shape, value.dtype.str, value.tobytes()
     if isinstance(value, tuple | list):
         return kind, *map(_hashable, value)
-    return kind, repr(value) if isinstance(value, PLAIN) else id(value)
+    return kind, repr(value) if isinstance(value, BY_REPR) else id(value)

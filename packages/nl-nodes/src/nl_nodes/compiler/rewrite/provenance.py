@@ -1,4 +1,4 @@
-"""Where the nodes of a rewritten graph come from."""
+"""Provenance: which nodes of the original graph each node of the rewritten one computes."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from nl_nodes.node import Node
 from nl_nodes.nodes.structure import Reshape, Transpose
 
 MOVERS = (ZeroPad, Reshape, Transpose)
-"""What a rule puts around the node that does the work."""
+"""Nodes that rules add around a fused node only to move data."""
 
 
 class Provenance:
-    """The nodes of a graph whose work each node of the rewritten one does, noted while it is rewritten.
+    """The original nodes that each node of a rewritten graph computes, recorded while it is rewritten.
 
-    What a rule puts in only to move numbers does no work of the graph's; what no node has taken over is gone, such as
-    two transpositions that undo each other.
+    Nodes that a rule adds only to move data inherit none; nodes that cancel, such as two transpositions, are dropped.
 
     >>> from nl_nodes import Add, Dot, Graph, Input
     >>> from nl_nodes.compiler import RULES, rewrite
     >>> graph = Graph(Add(Dot(Input("x", (2, 3)), Input("w", (3, 4))), Input("b", (4,))))
-    >>> sources = Sources(graph)
-    >>> (fused,) = rewrite(graph, RULES, sources).outputs
-    >>> fused, sorted(map(repr, sources.of(fused)))
+    >>> provenance = Provenance(graph)
+    >>> (fused,) = rewrite(graph, RULES, provenance).outputs
+    >>> fused, sorted(map(repr, provenance.of(fused)))
     (Affine(2, 4), ['Add(2, 4)', 'Dot(2, 4)'])
     """
 
@@ -30,24 +29,24 @@ class Provenance:
         self._of = {node: frozenset((node,)) for node in graph.order}
 
     def of(self, node: Node) -> frozenset[Node]:
-        """The nodes whose work this one does."""
+        """Return the original nodes that this one computes."""
         return self._of[node]
 
     def alias(self, node: Node, twin: Node) -> None:
-        """The twin stands for the node, as the same operation or an equal one."""
+        """Record that the twin, a copy or an equal node, replaces the node."""
         self._of[twin] = self._of.get(twin, frozenset()) | self._of[node]
 
     def replace(self, old: Node, new: Node) -> None:
-        """The new node stands in the old one's place, and with it whatever leads to the one alone.
+        """Record that a rule replaced the old node, and all that led to it alone, by the new one and its inputs.
 
-        A node of a kind that was there before does the same work; all other work is that of the new kinds.
+        A new node inherits the removed nodes of its own class; the others go to the nodes of new classes.
         """
         before, after = set(topological_order([old])), set(topological_order([new]))
-        gone, come = before - after, after - before
-        for node in come:
+        removed, added = before - after, after - before
+        for node in added:
             self._of.setdefault(node, frozenset())
-        workers = [node for node in come if not isinstance(node, MOVERS)]
-        inheritors = [w for w in workers if not any(type(n) is type(w) for n in gone)] or workers
-        for n in gone:
-            for node in [w for w in workers if type(w) is type(n)] or inheritors:
+        computing = [node for node in added if not isinstance(node, MOVERS)]
+        inheritors = [c for c in computing if not any(type(n) is type(c) for n in removed)] or computing
+        for n in removed:
+            for node in [c for c in computing if type(c) is type(n)] or inheritors:
                 self._of[node] |= self._of[n]

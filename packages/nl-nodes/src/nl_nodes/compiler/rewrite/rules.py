@@ -1,4 +1,4 @@
-"""The rules: each a pattern of nodes, what takes its place, and when."""
+"""The rewrite rules: fusions, and moves of transpositions and reshapes that let fusions match."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from nl_nodes.nodes.structure import Reshape, Transpose
 from nl_nodes.shapes import normalise
 
 TO_MAPS = TO_IMAGES = (2, 3, 0, 1)
-"""From images (N, C, H, W) to maps (H, W, N, C), and back: the same exchange."""
+"""Axes from images (N, C, H, W) to maps (H, W, N, C), and back: the permutation is its own inverse."""
 
 PER_CHANNEL = {4: (1, -1, 1, 1), 2: (1, -1)}
-"""The shape of a number for each channel, beside images or rows of features."""
+"""The shape of a value per channel that broadcasts over images, or over rows of features, by number of axes."""
 
-OTHERS = {4: (0, 2, 3), 2: (0,)}
-"""The axes of images, or of rows of features, but that of the channels."""
+REDUCED = {4: (0, 2, 3), 2: (0,)}
+"""The axes of images, or of rows of features, other than the channels, by number of axes."""
 
 
 def mean_as_sum(node: Node) -> Node | None:
-    """A mean is a sum times a number; a sum can be shared among workers."""
+    """Replace a mean by a sum times 1 / count: a sum can be split over the workers."""
     match node:
         case Mean(inputs=(x,)) if x.shape is not None and node.count(x.shape):
             return MulConst(Sum(x, node.axis, node.keepdims), 1 / node.count(x.shape))
@@ -45,7 +45,7 @@ def mean_as_sum(node: Node) -> Node | None:
 
 
 def convolution(node: Node) -> Node | None:
-    """Windows, a matrix product, a bias, a transposition: a convolution on maps."""
+    """Fuse windows, matrix product, bias and transposition into a convolution on maps."""
     match node:
         case Transpose(
             axes=(3, 0, 1, 2),
@@ -53,11 +53,11 @@ def convolution(node: Node) -> Node | None:
                 Add(
                     inputs=(
                         Dot(inputs=(Reshape(inputs=(w,)), Img2Matrix(fill=0.0) as windows)),
-                        Reshape(inputs=(b,)) as plus,
+                        Reshape(inputs=(b,)) as bias_row,
                     )
                 ),
             ),
-        ) if w.shape is not None and (b.shape, plus.shape) == (w.shape[:1], (w.shape[0], 1, 1, 1)):
+        ) if w.shape is not None and (b.shape, bias_row.shape) == (w.shape[:1], (w.shape[0], 1, 1, 1)):
             return _convolution(windows, w, b)
         case Transpose(
             axes=(3, 0, 1, 2), inputs=(Dot(inputs=(Reshape(inputs=(w,)), Img2Matrix(fill=0.0) as windows)),)
@@ -67,15 +67,15 @@ def convolution(node: Node) -> Node | None:
 
 
 def channel_mean(node: Node) -> Node | None:
-    """The mean of each channel of images, or of each feature."""
+    """Fuse the mean of each channel of images, or of each feature."""
     match node:
         case Mean(keepdims=True, inputs=(x,)) as mean if _per_channel(mean):
-            return Reshape(ChannelMean(_channels(x)), PER_CHANNEL[_ndim(x)])
+            return Reshape(ChannelMean(_as_maps(x)), PER_CHANNEL[_ndim(x)])
     return None
 
 
 def channel_variance(node: Node) -> Node | None:
-    """The mean square of what is left of images, or features, without the mean of each channel."""
+    """Fuse the mean square of images, or features, minus the mean of each channel."""
     match node:
         case (
             Mean(
@@ -85,19 +85,19 @@ def channel_variance(node: Node) -> Node | None:
                         inputs=(
                             Add(
                                 inputs=(x, MulConst(c=-1, inputs=(Reshape(inputs=(ChannelMean() as mean,)) as row,)))
-                            ) as one,
-                            other,
+                            ) as centred,
+                            factor,
                         )
                     ),
                 ),
             ) as square
-        ) if one is other and _per_channel(square) and _sees(mean, x) and _beside(row, x):
+        ) if centred is factor and _per_channel(square) and _is_mean_of(mean, x) and _broadcasts(row, x):
             return Reshape(ChannelVariance(mean.inputs[0], mean), PER_CHANNEL[_ndim(x)])
     return None
 
 
 def normalization(node: Node) -> Node | None:
-    """Batch normalisation of images, or features, by their own mean and variance."""
+    """Fuse the normalisation of images, or features, by their own mean and variance."""
     match node:
         case Add(
             inputs=(
@@ -108,29 +108,30 @@ def normalization(node: Node) -> Node | None:
                                 Add(
                                     inputs=(
                                         x,
-                                        MulConst(c=-1, inputs=(Reshape(inputs=(ChannelMean() as mean,)) as minus,)),
+                                        MulConst(c=-1, inputs=(Reshape(inputs=(ChannelMean() as mean,)) as mean_row,)),
                                     )
                                 ),
                                 Power(
                                     p=-0.5,
                                     inputs=(
                                         AddConst(
-                                            c=eps, inputs=(Reshape(inputs=(ChannelVariance() as variance,)) as scale,)
+                                            c=eps,
+                                            inputs=(Reshape(inputs=(ChannelVariance() as variance,)) as variance_row,),
                                         ),
                                     ),
                                 ),
                             )
                         ),
-                        Reshape(inputs=(gamma,)) as by,
+                        Reshape(inputs=(gamma,)) as gamma_row,
                     )
                 ),
-                Reshape(inputs=(beta,)) as plus,
+                Reshape(inputs=(beta,)) as beta_row,
             )
         ) if (
-            all(_beside(row, x) for row in (minus, scale, by, plus))
+            all(_broadcasts(row, x) for row in (mean_row, variance_row, gamma_row, beta_row))
             and gamma.shape == beta.shape == mean.shape
             and variance.inputs[1] is mean
-            and _sees(mean, x)
+            and _is_mean_of(mean, x)
         ):
             images = Transpose(Normalize(mean.inputs[0], mean, variance, gamma, beta, eps), TO_IMAGES)
             return images if _ndim(x) == 4 else Reshape(images, (0, -1))
@@ -138,19 +139,19 @@ def normalization(node: Node) -> Node | None:
 
 
 def fuse_relu(node: Node) -> Node | None:
-    """A rectifier behind a convolution, a normalisation or an affine layer."""
+    """Fuse ReLU into the convolution, normalisation or affine layer before it."""
     match node:
-        case ValueMask(threshold=0, inputs=(Conv(relu=False, frame=(0, 0, 0, 0)) as made,)):
-            return made.replace(relu=True)
-        case ValueMask(threshold=0, inputs=(Normalize(relu=False, frame=(0, 0, 0, 0)) as made,)):
-            return made.replace(relu=True)
-        case ValueMask(threshold=0, inputs=(Affine(relu=False) as made,)):
-            return made.replace(relu=True)
+        case ValueMask(threshold=0, inputs=(Conv(relu=False, out_pad=(0, 0, 0, 0)) as producer,)):
+            return producer.replace(relu=True)
+        case ValueMask(threshold=0, inputs=(Normalize(relu=False, out_pad=(0, 0, 0, 0)) as producer,)):
+            return producer.replace(relu=True)
+        case ValueMask(threshold=0, inputs=(Affine(relu=False) as producer,)):
+            return producer.replace(relu=True)
     return None
 
 
 def pooling(node: Node) -> Node | None:
-    """Windows of 2x2 that touch, and their maximum."""
+    """Fuse the maximum of adjacent 2x2 windows."""
     match node:
         case Transpose(
             axes=(0, 3, 1, 2),
@@ -174,34 +175,34 @@ def pooling(node: Node) -> Node | None:
 
 
 def fuse_max_pool(node: Node) -> Node | None:
-    """Pooling behind a convolution or a normalisation, where it commutes with what these end in."""
+    """Fuse max pooling into the convolution or normalisation before it; it commutes with bias and ReLU."""
     match node:
-        case Pool(frame=(0, 0, 0, 0), inputs=((Conv() | Normalize()) as made,)):
-            if not made.pool and made.frame == NO_PADDING:
-                return made.replace(pool=True)
+        case Pool(out_pad=(0, 0, 0, 0), inputs=((Conv() | Normalize()) as producer,)):
+            if not producer.pool and producer.out_pad == NO_PADDING:
+                return producer.replace(pool=True)
     return None
 
 
 def fuse_padding(node: Node) -> Node | None:
-    """A frame around maps: what makes them writes into it."""
+    """Fuse zero padding into the node before it, which then writes into padded maps."""
     match node:
-        case ZeroPad(inputs=((Conv() | Normalize() | Pool()) as made,)) if made.frame == NO_PADDING:
-            return made.replace(frame=node.padding)
+        case ZeroPad(inputs=((Conv() | Normalize() | Pool()) as producer,)) if producer.out_pad == NO_PADDING:
+            return producer.replace(out_pad=node.padding)
     return None
 
 
 def sink_transpose_channelwise(node: Node) -> Node | None:
-    """A number for each channel of images, added or multiplied: of maps it is the last axis."""
+    """Sink a transposition past adding or multiplying a value per channel, the last axis of maps."""
     match node:
         case Add(inputs=(x, row)) | Mul(inputs=(x, row)):
-            maps = _unmapped(x)
+            maps = _maps_of(x)
             if maps is not None and maps.shape is not None and row.shape == (1, maps.shape[3], 1, 1):
                 return Transpose(type(node)(maps, Reshape(row, (-1,))), TO_IMAGES)
     return None
 
 
 def affine(node: Node) -> Node | None:
-    """A matrix product and a row added to it."""
+    """Fuse a matrix product and the addition of a row."""
     match node:
         case Add(inputs=(Dot(inputs=(x, w)), b)) if _matrix(x) and _matrix(w) and b.shape == (w.shape or ())[1:]:
             return Affine(x, w, b)
@@ -209,17 +210,17 @@ def affine(node: Node) -> Node | None:
 
 
 def affine_on_maps(node: Node) -> Node | None:
-    """An affine layer on images made of maps, flattened: on the maps themselves, unless they are one pixel."""
+    """Let an affine layer on flattened images take their maps, unless these are one pixel."""
     match node:
         case Affine(inputs=(Reshape(target=(0, -1), inputs=(images,)), w, b)):
-            maps = _unmapped(images)
+            maps = _maps_of(images)
             if maps is not None and maps.shape is not None and maps.shape[:2] != (1, 1):
                 return node.replace((maps, w, b))
     return None
 
 
 def label_log_softmax(node: Node) -> Node | None:
-    """The label's part of log-softmax, in the stable form."""
+    """Fuse log-softmax at the label, in its stable form."""
     match node:
         case Sum(
             axis=1,
@@ -248,7 +249,7 @@ def label_log_softmax(node: Node) -> Node | None:
 
 
 def drop_identity_reshape(node: Node) -> Node | None:
-    """A reshape that changes nothing."""
+    """Drop a reshape to the same shape."""
     match node:
         case Reshape(inputs=(x,)) if node.shape is not None and node.shape == x.shape:
             return x
@@ -256,7 +257,7 @@ def drop_identity_reshape(node: Node) -> Node | None:
 
 
 def cancel_transposes(node: Node) -> Node | None:
-    """Two transpositions that undo each other."""
+    """Drop two transpositions that cancel."""
     match node:
         case Transpose(inputs=(Transpose(inputs=(x,)) as inner,)):
             if all(inner.axes[a] == i for i, a in enumerate(node.axes)):
@@ -265,7 +266,7 @@ def cancel_transposes(node: Node) -> Node | None:
 
 
 def sink_transpose_elementwise(node: Node) -> Node | None:
-    """What works element by element does so on either side of a transposition; before it, others can meet."""
+    """Sink a transposition past an elementwise node, so that transpositions meet and cancel."""
     match node:
         case Elementwise(position_dependent=False, inputs=(Transpose(inputs=(x,)) as moved,)):
             return Transpose(node.replace((x,)), moved.axes)
@@ -273,7 +274,7 @@ def sink_transpose_elementwise(node: Node) -> Node | None:
 
 
 def sink_reshape_elementwise(node: Node) -> Node | None:
-    """What works element by element does so in any shape; before a reshape, it meets what it follows."""
+    """Sink a reshape past an elementwise node, so that the node can be fused into the one before the reshape."""
     match node:
         case Elementwise(position_dependent=False, inputs=(Reshape(inputs=(x,)) as moved,)):
             return Reshape(node.replace((x,)), moved.target)
@@ -281,7 +282,7 @@ def sink_reshape_elementwise(node: Node) -> Node | None:
 
 
 def sink_transpose_pairwise(node: Node) -> Node | None:
-    """Two transposed alike, added or multiplied."""
+    """Sink equal transpositions of both operands past an addition or multiplication."""
     match node:
         case Add(inputs=(Transpose() as a, Transpose() as b)) | Mul(inputs=(Transpose() as a, Transpose() as b)):
             if a.axes == b.axes:
@@ -305,40 +306,40 @@ RULES: tuple[tuple[Rule, ...], ...] = (
         fuse_padding,
     ),
 )
-"""In two stages: what a layer is, then how layers come together."""
+"""Two stages: fusions within a layer, then canonicalisation and fusions across layers."""
 
 
 def _convolution(windows: Img2Matrix, w: Node, b: Node | None) -> Node | None:
-    """The convolution, where the windows have the form of the kernels."""
+    """Return the convolution, if the windows have the shape of the kernels."""
     (x,) = windows.inputs
     if x.shape is None or w.shape is None or w.shape[1:] != (x.shape[1], windows.height, windows.width):
         return None
     return Transpose(conv(Transpose(x, TO_MAPS), w, b, windows.pad, windows.stride), TO_IMAGES)
 
 
-def _unmapped(x: Node) -> Node | None:
-    """The maps that images were made of."""
+def _maps_of(x: Node) -> Node | None:
+    """Return the maps whose transposition x is, or None."""
     return x.inputs[0] if isinstance(x, Transpose) and x.axes == TO_IMAGES else None
 
 
-def _channels(x: Node) -> Node:
-    """The maps of images, or those of one pixel that rows of features are."""
+def _as_maps(x: Node) -> Node:
+    """Transpose images to maps; rows of features are maps of one pixel."""
     return Transpose(x if _ndim(x) == 4 else Reshape(x, (0, -1, 1, 1)), TO_MAPS)
 
 
 def _per_channel(mean: Mean) -> bool:
-    """Whether it is the mean over all axes of images, or of features, but that of the channels."""
+    """Whether a mean is over all axes of images, or of features, except the channels."""
     ndim = _ndim(mean.inputs[0])
-    return ndim in OTHERS and normalise(mean.axis, ndim) == OTHERS[ndim]
+    return ndim in REDUCED and normalise(mean.axis, ndim) == REDUCED[ndim]
 
 
-def _beside(row: Reshape, x: Node) -> bool:
-    """Whether a number for each channel is spread over the channels of x, and not over another axis."""
+def _broadcasts(row: Reshape, x: Node) -> bool:
+    """Whether a value per channel is reshaped to broadcast along the channels of x, not along another axis."""
     return row.target == PER_CHANNEL.get(_ndim(x))
 
 
-def _sees(mean: ChannelMean, x: Node) -> bool:
-    """Whether it is the mean of these images or features."""
+def _is_mean_of(mean: ChannelMean, x: Node) -> bool:
+    """Whether a mean is that of the images or features x."""
     match mean.inputs[0]:
         case Transpose(axes=(2, 3, 0, 1), inputs=(Reshape(inputs=(features,)) as images,)) if features is x:
             return images.shape == (*(x.shape or ()), 1, 1)

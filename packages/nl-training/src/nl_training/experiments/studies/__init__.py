@@ -1,1 +1,1 @@
-"""The experiments that are no plain training, one module each."""
+"""The studies of experiments that are not a single training, one module each."""

@@ -1,4 +1,4 @@
-"""Step, sigmoid, tanh and ReLU, and their slopes as the nodes' backward gives them."""
+"""Step, sigmoid, tanh and ReLU, with derivatives from the nodes' backward."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LAYERS: dict[str, type[Layer]] = {"sigmoid": Sigmoid, "tanh": Tanh, "ReLU": Relu
 
 
 def run(config: Config, cfg: DictConfig) -> Figures:
-    """Draw functions and slopes."""
+    """Plot the functions and their derivatives."""
     x = np.linspace(-5.0, 5.0, 401)
     figure, (left, right) = panels(1, 2)
     left.plot(x, np.where(x > 0, 1.0, 0.0), color=PALETTE[-1], linestyle="--", label="step")

@@ -1,4 +1,4 @@
-"""What five layers make of normal inputs: histograms of activations by initial weights and activation function."""
+"""Histograms of the activations of normal inputs in several layers, by initializer and activation function."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, 2.0)}
 
 
 def activations(o: ActivationsConfig, function: str, init: str | float, seed: int) -> list[Any]:
-    """The activations (samples, width) of each layer."""
+    """Return the activations (samples, width) of each layer."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((o.samples, o.width))
-    found = []
+    result = []
     for _ in range(o.layers):
         affine = Affine(normal(rng, (o.width, o.width), o.width, init))
         x = ACTIVATIONS[function]().forward(affine.forward(x))
-        found.append(x)
-    return found
+        result.append(x)
+    return result
 
 
 def run(config: Config, cfg: DictConfig) -> Figures:
-    """A figure for each function: a row for each initializer, a column for each layer."""
+    """Plot a figure per function, with a row per initializer and a column per layer."""
     o = config.experiment
     assert isinstance(o, ActivationsConfig)
     figures, numbers = {}, {}

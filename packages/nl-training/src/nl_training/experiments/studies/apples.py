@@ -1,4 +1,4 @@
-"""Shopping as a graph of nodes: the price, and what it gains with each of its causes."""
+"""Shopping as a graph of nodes: the price and its derivative with respect to each input."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 def only_apples() -> Node:
-    """Apples times their price, with tax."""
+    """Return the price of apples, with tax."""
     return Mul(Mul(Input("apples"), Input("apple price")), Input("tax"))
 
 
 def apples_and_oranges() -> Node:
-    """Apples and oranges at their prices, together, with tax."""
+    """Return the price of apples and oranges, with tax."""
     fruit = Add(Mul(Input("apples"), Input("apple price")), Mul(Input("orange price"), Input("oranges")))
     return Mul(fruit, Input("tax"))
 
 
 def run(config: Config, cfg: DictConfig) -> Figures:
-    """Compute both purchases and draw their graphs."""
+    """Compute both prices and draw their graphs."""
     o = config.experiment
     assert isinstance(o, ApplesConfig)
     given = {"apples": o.apples, "apple price": o.apple_price, "tax": o.tax}
@@ -52,7 +52,7 @@ def run(config: Config, cfg: DictConfig) -> Figures:
 
 
 def _draw(axis: Any, graph: Graph, values: dict[Node, Any], grads: dict[str, Any]) -> None:
-    """Nodes as circles from left to right; values black, gradients of the price red."""
+    """Draw nodes from left to right, their values in black and the price's gradients in red."""
     places = _places(graph)
     for node in graph.order:
         for n in node.inputs:
@@ -71,7 +71,7 @@ def _draw(axis: Any, graph: Graph, values: dict[Node, Any], grads: dict[str, Any
 
 
 def _places(graph: Graph) -> dict[Node, tuple[float, float]]:
-    """Leaves in a column on the left, each other node right of its inputs, at their middle height."""
+    """Place leaves in a column on the left, and each other node right of its inputs, at their mean height."""
     places: dict[Node, tuple[float, float]] = {}
     for node in graph.order:
         if isinstance(node, Leaf):

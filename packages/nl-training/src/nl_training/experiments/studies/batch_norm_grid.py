@@ -1,7 +1,8 @@
-"""Batch norm at many scales of the initial weights, under three gradients of the softmax loss.
+"""Batch norm at many scales of the initial weights, with three gradients of the softmax loss.
 
-The textbook takes y - t for the gradient of log(y + 1e-7). The value's own gradient is smaller by p / (p + 1e-7), p
-being the probability of the label: it dies where the network is surely wrong. Log-softmax is exact and stays alive.
+The textbook uses `y - t` as the gradient of `log(y + 1e-7)`. The exact gradient of that value is smaller by the factor
+`p / (p + 1e-7)`, where p is the label's probability: it vanishes where the network is confidently wrong. The gradient
+of log-softmax is exact and does not vanish.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from nl_training.config import build
 from nl_training.config.experiments import BatchNormGridConfig
 from nl_training.config.variants import variant
 from nl_training.experiments.result import PALETTE, Figures, dress, panels
-from nl_training.experiments.train import Trained, few, train
+from nl_training.experiments.train import TrainedNetwork, subset, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,21 +29,21 @@ if TYPE_CHECKING:
     from nl_training.config.schema import Config
     from nl_training.data import Dataset
 
-# Stable and textbook agree wherever nothing overflows: the broad line shows behind the thin one.
+# Stable and textbook coincide unless values overflow: the wide line stays visible behind the thin one.
 WIDTHS = {"stable": 3.5, "exact": 1.2, "textbook": 1.2}
 COLORS = dict(zip(GRADIENTS, PALETTE[2::-1], strict=True))
 NORMS = {True: ("with", "-"), False: ("without", "--")}
-Grid = dict[tuple[bool, str], list[Trained]]
+Grid = dict[tuple[bool, str], list[TrainedNetwork]]
 
 
 def run(config: Config, cfg: DictConfig) -> Figures:
-    """Train every combination; look at the gradients before the first step."""
+    """Train every combination, and compare the gradients before the first step."""
     o = config.experiment
     assert isinstance(o, BatchNormGridConfig)
-    data = few(build.dataset(config), o.images, config.seed)
+    data = subset(build.dataset(config), o.images, config.seed)
     start = [at_start(cfg, data, scale) for scale in o.scales]
     grid: Grid = {(norm, gradient): [] for norm in NORMS for gradient in GRADIENTS}
-    # At the largest scales values overflow, as they do in the source; such steps are skipped.
+    # At the largest scales values overflow, as in the source; the trainer skips such steps.
     with np.errstate(over="ignore", invalid="ignore"):
         for scale in o.scales:
             for (norm, gradient), runs in grid.items():
@@ -66,7 +67,7 @@ def run(config: Config, cfg: DictConfig) -> Figures:
 
 
 def with_gradient(gradient: str) -> Callable[[Network], None]:
-    """What gives a network the loss with that gradient."""
+    """Return a function that sets a network's loss to one with this gradient."""
 
     def prepare(net: Network) -> None:
         net.loss_layer = SoftmaxWithLoss(gradient)
@@ -75,25 +76,27 @@ def with_gradient(gradient: str) -> Callable[[Network], None]:
 
 
 def at_start(cfg: DictConfig, data: Dataset, scale: float) -> dict[str, float]:
-    """With fresh weights of a scale: the exact gradient's length over the textbook's, with and without batch norm.
+    """Compare gradients at initial weights of a scale, with and without batch norm.
 
-    And the share of images whose label has a probability below 1e-7, without batch norm.
+    Returns:
+        For each: the norm of the exact gradient over the textbook's, and the share of images whose label has a
+        probability below 1e-7.
     """
-    found = {}
+    result = {}
     for norm, (name, _) in NORMS.items():
         config, _ = variant(cfg, {"model.init": scale, "regularization.batch_norm": norm, "device.dtype": "float64"})
         net = build.network(config, data, build.device(config))
         last = [name for name in net.params if name.startswith("W")][-1]
-        lengths = {}
+        norms = {}
         for gradient in ("exact", "textbook"):
             net.loss_layer = SoftmaxWithLoss(gradient)
             feeds = {"x": np.asarray(data.train.x, dtype=float), "t": data.train.t}
             done = net.wire(len(data.train), train=True).run(**feeds)
-            lengths[gradient] = float(np.linalg.norm(done.backward(np.ones(()))[last]))
-        found[f"exact over textbook {name}"] = lengths["exact"] / lengths["textbook"]
+            norms[gradient] = float(np.linalg.norm(done.backward(np.ones(()))[last]))
+        result[f"exact over textbook {name}"] = norms["exact"] / norms["textbook"]
         p = Softmax().forward(done.results[1])[np.arange(len(data.train)), data.train.t]
-        found[f"share below 1e-7 {name}"] = float(np.mean(p < 1e-7))
-    return found
+        result[f"share below 1e-7 {name}"] = float(np.mean(p < 1e-7))
+    return result
 
 
 def _start(scales: tuple[float, ...], start: list[dict[str, float]]) -> Figure:
@@ -114,7 +117,7 @@ def _final(scales: tuple[float, ...], grid: Grid) -> Figure:
     figure, axes = panels(1, 2, sharey=True)
     for axis, (norm, (name, style)) in zip(axes, NORMS.items(), strict=True):
         for gradient, color in COLORS.items():
-            last = [one.train_accuracy[-1] for one in grid[norm, gradient]]
+            last = [run.train_accuracy[-1] for run in grid[norm, gradient]]
             axis.plot(
                 scales, last, marker="o", ls=style, color=color, label=gradient, markersize=4, lw=WIDTHS[gradient]
             )

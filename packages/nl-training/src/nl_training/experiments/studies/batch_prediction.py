@@ -1,4 +1,4 @@
-"""A trained network's predictions: one image at a time, and many at once."""
+"""Predictions of a trained network: one image at a time, and in batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run(config: Config, cfg: DictConfig) -> Figures:
-    """Train, predict the test set both ways, and draw the confusion matrix."""
+    """Train, predict the test set both ways, and plot the confusion matrix."""
     o = config.experiment
     assert isinstance(o, OfImagesConfig)
     trained = train("training", config, cfg)

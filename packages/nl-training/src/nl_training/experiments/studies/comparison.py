@@ -1,4 +1,4 @@
-"""Trainings that differ in a few keys of the config, side by side."""
+"""Comparison of trainings that differ in a few config keys."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nl_training.config.experiments import ComparisonConfig
 from nl_training.experiments.result import PALETTE, Figures, dress, panels
-from nl_training.experiments.train import Trained, train_variants
+from nl_training.experiments.train import TrainedNetwork, train_variants
 from nl_training.viz.plots import smooth
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run(config: Config, cfg: DictConfig) -> Figures:
-    """Train each variant; the losses of their batches and the accuracies on the test set."""
+    """Train each variant, and compare training losses and test accuracies."""
     o = config.experiment
     assert isinstance(o, ComparisonConfig)
     trained = train_variants(o.variants, cfg)
@@ -31,8 +31,8 @@ def run(config: Config, cfg: DictConfig) -> Figures:
     return Figures({o.name: draw(trained, config.trainer.target_accuracy)}, numbers, trained)
 
 
-def draw(trained: tuple[Trained, ...], target: float | None = None) -> Figure:
-    """Loss of the training batches (smoothed) and test accuracy, over steps."""
+def draw(trained: tuple[TrainedNetwork, ...], target: float | None = None) -> Figure:
+    """Plot smoothed training loss and test accuracy over the steps."""
     figure, (left, right) = panels(1, 2, width=5.0, height=3.6)
     for color, run in zip(PALETTE, trained, strict=False):
         left.plot(range(1, len(run.losses) + 1), smooth(run.losses), color=color, label=run.label, linewidth=1.2)

@@ -1,4 +1,4 @@
-"""Tangents, a field of gradients, and a descent along it: all gradients come from a graph of nodes."""
+"""Tangents, a gradient field and gradient descent, with gradients from a graph of nodes."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ if TYPE_CHECKING:
 
     from nl_training.config.schema import Config
 
-TOUCHED = (5.0, 10.0)
+TANGENT_POINTS = (5.0, 10.0)
 
 
 def parabola() -> Graph:
-    """0.01 x^2 + 0.1 x."""
+    """Return the graph of `0.01 x^2 + 0.1 x`."""
     x = Input("x")
     return Graph(Add(MulConst(Mul(x, x), 0.01), MulConst(x, 0.1)))
 
 
 def bowl() -> Graph:
-    """x^2 + y^2."""
+    """Return the graph of `x^2 + y^2`."""
     x, y = Input("x"), Input("y")
     return Graph(Add(Mul(x, x), Mul(y, y)))
 
 
 def slopes(graph: Graph, **point: Any) -> dict[str, Any]:
-    """The gradient at a point, or at each of many."""
+    """Return the gradient at a point, or at each element of arrays of points."""
     value = graph.forward(**{name: np.asarray(v, dtype=float) for name, v in point.items()})
     return graph.backward(np.ones_like(value))
 
 
 def run(config: Config, cfg: DictConfig) -> Figures:
-    """Draw the three panels."""
+    """Plot the three panels."""
     options = config.experiment
     assert isinstance(options, DescentConfig)
     figure, (left, middle, right) = panels(1, 3, width=3.7)
@@ -50,7 +50,7 @@ def run(config: Config, cfg: DictConfig) -> Figures:
 
 
 def descend(start: tuple[float, float], steps: int, lr: float) -> list[tuple[float, float]]:
-    """The points of a gradient descent on the bowl, its start first."""
+    """Return the points of gradient descent on the bowl, the start first."""
     graph, (x, y) = bowl(), start
     path = [(x, y)]
     for _ in range(steps):
@@ -64,7 +64,7 @@ def _tangents(axis: Any) -> dict[str, float]:
     graph, x = parabola(), np.linspace(0.0, 20.0, 101)
     axis.plot(x, graph.forward(x=x), color="black", label="0.01 x² + 0.1 x")
     numbers = {}
-    for color, at in zip(PALETTE, TOUCHED, strict=False):
+    for color, at in zip(PALETTE, TANGENT_POINTS, strict=False):
         slope = float(slopes(graph, x=at)["x"])
         value = float(graph.forward(x=np.asarray(at)))
         axis.plot(x, value + slope * (x - at), color=color, linestyle="--", label=f"tangent at {at:g}: slope {slope:g}")

@@ -1,4 +1,4 @@
-"""The first convolution's filters before and after training, and what they answer to a digit."""
+"""The first convolution's filters before and after training, and their responses to a digit."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def run(config: Config, cfg: DictConfig) -> Figures:
-    """Train; filters before, after, and the responses to the first test image."""
+    """Plot the filters before and after training, and their responses to the first test image."""
     data = build.dataset(config)
-    # The same seed gives the same first weights, whatever the trainer does with its own network.
+    # The same seed gives the same initial weights as those of the trained network.
     before = build.network(config, data, build.device(config)).state_dict()["W1"]
     trained = train("training", config, cfg, data=data)
     state = trained.net.state_dict()
@@ -50,8 +50,8 @@ def run(config: Config, cfg: DictConfig) -> Figures:
     )
 
 
-def roughness(picture: Any) -> float:
-    """How much neighbours differ, against all pixels: 2 for noise, near 0 for a smooth picture."""
-    picture = picture - picture.mean()
-    steps = np.concatenate([np.diff(picture, axis=0).ravel(), np.diff(picture, axis=1).ravel()])
-    return float(np.mean(steps**2) / np.mean(picture**2))
+def roughness(image: Any) -> float:
+    """Return the mean square of neighbour differences over the variance: 2 for noise, near 0 for smooth images."""
+    image = image - image.mean()
+    steps = np.concatenate([np.diff(image, axis=0).ravel(), np.diff(image, axis=1).ravel()])
+    return float(np.mean(steps**2) / np.mean(image**2))

@@ -1,4 +1,4 @@
-"""Backward against numerical gradients, element by element."""
+"""Gradients of backward against numerical ones, element by element."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
     from nl_training.config.schema import Config
 
-ORACLES = {"central differences": central, "complex step": complex_step}
+METHODS = {"central differences": central, "complex step": complex_step}
 
 
 def run(config: Config, cfg: DictConfig) -> Figures:
-    """Check every element of every parameter on a few images, by both methods."""
+    """Check every element of every parameter on a few images with both methods."""
     o = config.experiment
     assert isinstance(o, OfImagesConfig)
-    found = residuals(config)
-    numbers = {"images": float(o.images), "tensors": float(len(found["complex step"]))}
-    for method, checked in found.items():
+    results = residuals(config)
+    numbers = {"images": float(o.images), "tensors": float(len(results["complex step"]))}
+    for method, checked in results.items():
         numbers[f"worst residual, {method}"] = max(r.value for r in checked)
-    numbers["smallest gradient size"] = min(r.size for r in found["complex step"])
+    numbers["smallest gradient size"] = min(r.size for r in results["complex step"])
     figure, (axis,) = panels(1, 1, width=6.4, height=3.6)
-    for color, (method, checked) in zip(PALETTE[1::-1], found.items(), strict=True):
+    for color, (method, checked) in zip(PALETTE[1::-1], results.items(), strict=True):
         values = [max(r.value, 1e-18) for r in checked]
         axis.plot([r.name for r in checked], values, "o", color=color, label=f"against {method}")
     axis.axhline(1e-10, color=PALETTE[3], linestyle="--", label="limit for the complex step")
@@ -39,7 +39,7 @@ def run(config: Config, cfg: DictConfig) -> Figures:
 
 
 def residuals(config: Config) -> dict[str, list[Residual]]:
-    """The residual of each parameter of the config's network with fresh weights, by each method."""
+    """Return the residuals of all parameters by method, for the config's network with initial weights."""
     o = config.experiment
     assert isinstance(o, OfImagesConfig)
     data = build.dataset(config)
@@ -47,4 +47,4 @@ def residuals(config: Config) -> dict[str, list[Residual]]:
     chosen = np.random.default_rng(config.seed).permutation(len(data.train))[: o.images]
     feeds = {"x": data.train.x[chosen].astype(float), "t": data.train.t[chosen]}
     graph = net.wire(o.images, train=True)
-    return {method: check_graph(graph, feeds, np.float64(1.0), oracle) for method, oracle in ORACLES.items()}
+    return {method: check_graph(graph, feeds, np.float64(1.0), numeric) for method, numeric in METHODS.items()}

@@ -1,4 +1,4 @@
-"""Accuracy by precision: trained weights rounded to half, and trainings in float32 and float64."""
+"""Accuracy by precision: inference in float16, and training in float32 and float64."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from nl_training.config import build
 from nl_training.config.experiments import OfImagesConfig
 from nl_training.experiments.result import PALETTE, Figures, dress, panels
-from nl_training.experiments.train import Trained, train_variants
+from nl_training.experiments.train import TrainedNetwork, train_variants
 from nl_training.viz.plots import smooth
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from nl_training.config.schema import Config
 
 PRECISIONS = ("float64", "float32", "float16")
-EVAL_BATCH = 50  # images at once: half is slow in NumPy, and its windows need not be large too
+EVAL_BATCH = 50  # images; small, as float16 is slow in NumPy anyway and im2col takes memory
 
 
 def run(config: Config, cfg: DictConfig) -> Figures:
-    """Train in both precisions; then run the float64 weights in all three on some test images."""
+    """Train in both precisions, then run the float64 weights in all three on some test images."""
     o = config.experiment
     assert isinstance(o, OfImagesConfig)
     data = build.dataset(config)
@@ -34,26 +34,26 @@ def run(config: Config, cfg: DictConfig) -> Figures:
     x, t = data.test.x[chosen], data.test.t[chosen]
     logits = {dtype: predict(trained[0].net, x, dtype) for dtype in PRECISIONS}
     numbers = {f"trained in {run.label}: test accuracy": run.metric("test/acc")[-1] for run in trained}
-    for dtype, found in logits.items():
-        numbers[f"run in {dtype}: accuracy"] = float(np.mean(found.argmax(axis=1) == t))
+    for dtype, values in logits.items():
+        numbers[f"run in {dtype}: accuracy"] = float(np.mean(values.argmax(axis=1) == t))
         numbers[f"run in {dtype}: classes that differ"] = float(
-            np.sum(found.argmax(axis=1) != logits["float64"].argmax(axis=1))
+            np.sum(values.argmax(axis=1) != logits["float64"].argmax(axis=1))
         )
     return Figures({"half_float": _draw(trained, logits)}, numbers, trained)
 
 
 def predict(net: Network, x: Any, dtype: str) -> Any:
-    """The logits with weights, images and all arithmetic of that dtype, as float64."""
+    """Return the logits, computed entirely in this dtype, as float64."""
     state = {name: value.astype(dtype) for name, value in net.state_dict().items()}
-    found = []
+    logits = []
     for i in range(0, len(x), EVAL_BATCH):
-        piece = x[i : i + EVAL_BATCH].astype(dtype)
-        found.append(net.wire(len(piece), train=False).run(x=piece, **state).results[0])
-    assert found[0].dtype == dtype
-    return np.concatenate(found).astype(float)
+        batch = x[i : i + EVAL_BATCH].astype(dtype)
+        logits.append(net.wire(len(batch), train=False).run(x=batch, **state).results[0])
+    assert logits[0].dtype == dtype
+    return np.concatenate(logits).astype(float)
 
 
-def _draw(trained: tuple[Trained, ...], logits: dict[str, Any]) -> Figure:
+def _draw(trained: tuple[TrainedNetwork, ...], logits: dict[str, Any]) -> Figure:
     figure, (left, right) = panels(1, 2)
     for color, style, run in zip(PALETTE, ("-", "--"), trained, strict=False):
         left.plot(smooth(run.losses), color=color, linestyle=style, label=f"trained in {run.label}")

@@ -1,4 +1,4 @@
-"""Every optimizer's way down the valley x^2 / 20 + y^2, its gradient taken from a graph of nodes."""
+"""Paths of the optimizers on `x^2 / 20 + y^2`, with gradients from a graph of nodes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def valley() -> Graph:
-    """x^2 / 20 + y^2."""
+    """Return the graph of `x^2 / 20 + y^2`."""
     x, y = Input("x"), Input("y")
     return Graph(Add(MulConst(Mul(x, x), 1 / 20), Mul(y, y)))
 
 
 def path(optimizer: optimizers.Optimizer, start: tuple[float, float], steps: int) -> Any:
-    """The points (steps + 1, 2) that an optimizer goes through, the start first."""
+    """Return the points (steps + 1, 2) that an optimizer visits, the start first."""
     graph = valley()
     params = {name: np.asarray(value, dtype=float) for name, value in zip("xy", start, strict=True)}
     points = [start]
@@ -38,10 +38,10 @@ def path(optimizer: optimizers.Optimizer, start: tuple[float, float], steps: int
 
 
 def optimizer(name: str, lr: Any) -> optimizers.Optimizer:
-    """The optimizer of that class, with its other options as they are by default."""
+    """Return an optimizer by class name, with default options."""
     known = [target.rpartition(".")[2] for target in TARGETS["optimizer"]]
     if name not in known:
-        raise UserError(f"experiment.learning_rates: {name} is no optimizer: {near(name, known)}")
+        raise UserError(f"experiment.learning_rates: {name} is not an optimizer: {near(name, known)}")
     if not isinstance(lr, int | float) or not lr > 0:
         raise UserError(f"experiment.learning_rates.{name}={lr} must be a number above 0")
     made: optimizers.Optimizer = getattr(optimizers, name)(lr=lr)
@@ -49,17 +49,17 @@ def optimizer(name: str, lr: Any) -> optimizers.Optimizer:
 
 
 def run(config: Config, cfg: DictConfig) -> Figures:
-    """Draw a panel for each optimizer, and how far down all of them get."""
+    """Plot the path of each optimizer, and the function values of all."""
     o = config.experiment
     assert isinstance(o, OptimizerPathsConfig)
     figure, axes = panels(2, 4, width=2.9, height=2.6)
     x, y = np.meshgrid(np.linspace(-10, 10, 101), np.linspace(-4, 4, 81))
-    floor, numbers = valley().forward(x=x, y=y), {}
+    heights, numbers = valley().forward(x=x, y=y), {}
     for axis, color, (name, lr) in zip(axes, PALETTE, o.learning_rates.items(), strict=False):
         points = path(optimizer(name, lr), (o.start_x, o.start_y), o.steps)
         height = valley().forward(x=points[:, 0], y=points[:, 1])
         numbers[f"{name}: f at the end"] = float(height[-1])
-        axis.contour(x, y, floor, levels=[0.1, 0.5, 1, 2, 4, 6, 9], colors="gray", linewidths=0.5)
+        axis.contour(x, y, heights, levels=[0.1, 0.5, 1, 2, 4, 6, 9], colors="gray", linewidths=0.5)
         axis.plot(points[:, 0], points[:, 1], "o-", color=color, markersize=3, linewidth=1)
         axis.plot([0], [0], "+", color="black")
         axis.set(xlim=(-10, 10), ylim=(-4, 4))

@@ -1,4 +1,4 @@
-"""Too few images for a large network: how far training accuracy runs ahead of test accuracy, and what holds it."""
+"""Overfitting on few images: the gap between training and test accuracy, with and without regularization."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nl_training.config.experiments import OverfittingConfig
 from nl_training.config.resolve import near
 from nl_training.config.variants import variant
 from nl_training.experiments.result import PALETTE, Figures, dress, panels
-from nl_training.experiments.train import Trained, few, train, train_variants
+from nl_training.experiments.train import TrainedNetwork, subset, train, train_variants
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def run(config: Config, cfg: DictConfig) -> Figures:
-    """Train each variant on the same few images; accuracies on these and on the test set."""
+    """Train each variant on the same few images, and compare its accuracy on them and on the test set."""
     o = config.experiment
     assert isinstance(o, OverfittingConfig)
     if o.ancestral is not None and o.ancestral not in o.variants:
-        raise UserError(f"experiment.ancestral={o.ancestral} is no variant: {near(o.ancestral, o.variants)}")
-    data = few(build.dataset(config), o.images, config.seed)
+        raise UserError(f"experiment.ancestral={o.ancestral} is not a variant: {near(o.ancestral, o.variants)}")
+    data = subset(build.dataset(config), o.images, config.seed)
     trained = train_variants(o.variants, cfg, data=data, train_accuracy=True)
     if o.ancestral is not None:
         pair = variant(cfg, o.variants[o.ancestral])
@@ -41,20 +41,20 @@ def run(config: Config, cfg: DictConfig) -> Figures:
     return Figures({o.name: draw(trained)}, numbers, trained)
 
 
-def gap(run: Trained) -> float:
-    """By how much the accuracy on the training images is above that on the test set at the end."""
+def gap(run: TrainedNetwork) -> float:
+    """Return the final accuracy on the training images minus that on the test set."""
     return run.train_accuracy[-1] - run.metric("test/acc")[-1]
 
 
 def scale_in_inference(net: Network) -> None:
-    """The ancestors' form of dropout: what remains is scaled in inference, not in training."""
+    """Use the dropout of Node_Layer_Network, which scales activations in inference instead of training."""
     for layer in net.layers:
         if isinstance(layer, Dropout):
             layer.inverted = False
 
 
-def draw(trained: tuple[Trained, ...]) -> Figure:
-    """A panel for each training, of equal scale."""
+def draw(trained: tuple[TrainedNetwork, ...]) -> Figure:
+    """Plot both accuracies of each training."""
     figure, axes = panels(1, len(trained), width=3.7 if len(trained) > 1 else 5.0, sharey=True)
     for axis, run in zip(axes, trained, strict=True):
         axis.plot(run.epochs, run.train_accuracy, color=PALETTE[0], label="training images")

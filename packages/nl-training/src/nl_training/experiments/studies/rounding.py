@@ -1,4 +1,4 @@
-"""How far a graph of nodes is from the closed form of the same layer, in units in the last place of float32."""
+"""Differences between layers as graphs of nodes and in closed form, in float32 units in the last place."""
 
 from __future__ import annotations
 
@@ -20,67 +20,67 @@ Pair = tuple[Any, Any]
 
 
 def sigmoid(x: Any, dy: Any) -> Pair:
-    """1 / (1 + e^-x), and dy y (1 - y)."""
+    """Return `y = 1 / (1 + e^-x)` and `dy y (1 - y)`."""
     y = 1 / (1 + np.exp(-x))
     return y, dy * y * (1 - y)
 
 
 def tanh(x: Any, dy: Any) -> Pair:
-    """Tanh x, and dy (1 - y^2)."""
+    """Return `y = tanh x` and `dy (1 - y^2)`."""
     y = np.tanh(x)
     return y, dy * (1 - y * y)
 
 
 def relu(x: Any, dy: Any) -> Pair:
-    """The larger of x and 0, and dy where x is above 0."""
+    """Return `max(x, 0)`, and `dy` where `x > 0`."""
     return np.maximum(x, 0), dy * (x > 0)
 
 
 def softmax(x: Any, dy: Any) -> Pair:
-    """Probabilities y, and y (dy - sum y dy)."""
+    """Return the probabilities `y` and `y (dy - sum y dy)`."""
     e = np.exp(x - x.max(axis=1, keepdims=True))
     y = e / e.sum(axis=1, keepdims=True)
     return y, y * (dy - (y * dy).sum(axis=1, keepdims=True))
 
 
 def batch_norm(x: Any, dy: Any) -> Pair:
-    """Normal columns z, and the closed form (dy - mean dy - z mean(z dy)) / std."""
+    """Return the normalized columns `z` and `(dy - mean dy - z mean(z dy)) / std`."""
     scale = 1 / np.sqrt(x.var(axis=0) + np.float32(1e-5))
     z = (x - x.mean(axis=0)) * scale
     return z, scale * (dy - dy.mean(axis=0) - z * (z * dy).mean(axis=0))
 
 
 def run(config: Config, cfg: DictConfig) -> Figures:
-    """Measure each layer forward and backward, and draw the largest differences."""
+    """Plot the largest difference of each layer, forward and backward."""
     rng = np.random.default_rng(config.seed)
     x, dy = (rng.standard_normal(SHAPE).astype(np.float32) for _ in range(2))
     w = rng.standard_normal((SHAPE[1], 20)).astype(np.float32)
-    one, nought = np.ones(SHAPE[1], np.float32), np.zeros(SHAPE[1], np.float32)
+    ones, zeros = np.ones(SHAPE[1], np.float32), np.zeros(SHAPE[1], np.float32)
     elementwise: dict[str, tuple[Any, Callable[[Any, Any], Pair]]] = {
         "ReLU": (Relu(), relu),
         "tanh": (Tanh(), tanh),
         "sigmoid": (Sigmoid(), sigmoid),
         "softmax": (Softmax(), softmax),
-        "batch norm": (BatchNormalization(one, nought), batch_norm),
+        "batch norm": (BatchNormalization(ones, zeros), batch_norm),
     }
-    found = {name: differences(layer, x, dy, closed(x, dy)) for name, (layer, closed) in elementwise.items()}
+    results = {name: differences(layer, x, dy, closed(x, dy)) for name, (layer, closed) in elementwise.items()}
     up = dy[:, :20]
-    found["affine"] = differences(Affine(w), x, up, (x @ w, up @ w.T))
-    found["softmax and loss"] = _loss(x, rng.integers(0, SHAPE[1], SHAPE[0]))
+    results["affine"] = differences(Affine(w), x, up, (x @ w, up @ w.T))
+    results["softmax and loss"] = _loss(x, rng.integers(0, SHAPE[1], SHAPE[0]))
     numbers: dict[str, float] = {}
-    for name, (forward, backward) in found.items():
+    for name, (forward, backward) in results.items():
         numbers |= {f"{name}: ulp forward": forward, f"{name}: ulp backward": backward}
     figure, (axis,) = panels(1, 1, width=6.4, height=3.4)
-    places = np.arange(len(found))
-    for k, way in enumerate(("forward", "backward")):
-        axis.barh(places + 0.2 - 0.4 * k, [pair[k] for pair in found.values()], 0.38, color=PALETTE[k], label=way)
-    axis.set_yticks(places, list(found))
+    places = np.arange(len(results))
+    for k, label in enumerate(("forward", "backward")):
+        axis.barh(places + 0.2 - 0.4 * k, [pair[k] for pair in results.values()], 0.38, color=PALETTE[k], label=label)
+    axis.set_yticks(places, list(results))
     dress(axis, "largest difference in ulp of the largest value (float32)", "", "graph of nodes against closed form")
     return Figures({"rounding": figure}, numbers)
 
 
 def differences(layer: Any, x: Any, dy: Any, closed: Pair) -> Pair:
-    """The largest differences forward and backward."""
+    """Return the largest difference forward and backward."""
     y = layer.forward(x)
     return ulp(y, closed[0]), ulp(layer.backward(dy), closed[1])
 
@@ -96,6 +96,6 @@ def _loss(x: Any, t: Any) -> Pair:
 
 
 def ulp(a: Any, b: Any) -> float:
-    """The largest difference, in units in the last place of b's largest value."""
+    """Return the largest difference in units in the last place of the largest value of `b`."""
     a, b = np.asarray(a), np.asarray(b)
     return float(np.abs(a - b).max() / np.spacing(np.abs(b).max()))

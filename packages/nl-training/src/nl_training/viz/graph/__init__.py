@@ -1,8 +1,8 @@
-"""Pictures of node graphs: an SVG, and a page to look around in that needs nothing but itself."""
+"""Drawings of node graphs: an SVG, and a self-contained interactive page."""
 
-from nl_training.viz.graph.capture import sketch_layer, sketch_network
-from nl_training.viz.graph.diagram import Sketch
+from nl_training.viz.graph.capture import capture_layer, capture_network, capture_training
+from nl_training.viz.graph.diagram import Diagram
 from nl_training.viz.graph.page import page
 from nl_training.viz.graph.svg import svg
 
-__all__ = ["Sketch", "page", "sketch_layer", "sketch_network", "svg"]
+__all__ = ["Diagram", "capture_layer", "capture_network", "capture_training", "page", "svg"]

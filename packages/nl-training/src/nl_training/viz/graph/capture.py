@@ -1,4 +1,4 @@
-"""Looking at a layer or a network: it is run, compiled, measured, and becomes a sketch."""
+"""Diagrams of layers and networks: both graphs are run, profiled and certified."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from nl_nodes import Device, UserError
 from nl_nodes.compiler import RULES, Executor, Plan, Provenance, profile, profile_reference, rewrite
 from nl_nodes.verify import Certificate, certify, draw, upstream
 from nl_training.config.resolve import near
-from nl_training.viz.graph.diagram import Sketch
+from nl_training.data import Dataset
+from nl_training.viz.graph.diagram import Diagram
 from nl_training.viz.graph.node_info import summary
 from nl_training.viz.graph.view import CapturedGraph, related_nodes
 
-# How often a step is measured; the median counts.
+# Repetitions of the profile, which gives medians.
 REPEATS = 5
+IMAGES = 8
 
 
-def sketch_layer(name: str, seed: int = 0) -> Sketch:
-    """A layer or loss alone, on the inputs of its first verification case, its gradients certified on the spot.
+def capture_layer(name: str, seed: int = 0) -> Diagram:
+    """Return the diagram of a layer or loss, run on its first verification case, with gradients certified.
 
     Raises:
-        UserError: when no layer has this name.
+        UserError: if no layer has this name.
     """
     if name not in Module.registry:
         raise UserError(f"layer={name} is unknown: {near(name, Module.registry)}")
@@ -40,27 +42,27 @@ def sketch_layer(name: str, seed: int = 0) -> Sketch:
     compiled = rewrite(graph, RULES, provenance)
     plan = Plan(compiled, {n: (x.shape, x.dtype) for n, x in feeds.items()}, frozenset(), {}, Executor())
     slow, fast = profile_reference(graph, feeds, REPEATS), profile(plan, feeds, repeats=REPEATS)
-    halves = (
+    graphs = (
         CapturedGraph("reference", name, graph, slow, certify(graph, feeds, dy, seed=seed), "reference"),
         CapturedGraph("compiled", name, compiled, fast, certify(compiled, feeds, dy, seed=seed), "compiled"),
     )
     lines = (summary(kind), f"case: {case.label}; a random upstream gradient; times: the median of {REPEATS} steps")
-    return _sketch(name, lines, halves, provenance, feeds, dy)
+    return _diagram(name, lines, graphs, provenance, feeds, dy)
 
 
-def sketch_network(
+def capture_network(
     net: Network, x: Any, t: Any, certificate: Certificate | None = None, data: str = "images"
-) -> Sketch:
-    """A network in training mode with its loss, with the statistics of one batch, measured on one CPU thread.
+) -> Diagram:
+    """Return the diagram of a network with its loss in training mode, run and profiled on one CPU thread.
 
     Args:
-        net: a copy of it is run; nothing of it is changed.
+        net: the network; a copy is run.
         x: images (N, C, H, W) on the host.
         t: their labels (N,).
-        certificate: of its gradients as its device computes them.
-        data: what the images are, in words.
+        certificate: certificate of the gradients on the network's own device.
+        data: description of the images.
     """
-    # One thread each: several wait for each other, which on a busy machine would be most of what is measured.
+    # One thread: on a busy machine, most of the time of several would be spent in barriers.
     device = Device("cpu", dtype=net.device.dtype, threads=1)
     own = build(**net.spec, device=device)
     own.load_state_dict(net.state_dict())
@@ -72,31 +74,37 @@ def sketch_network(
         fast = profile(own.plan(True, len(x)), feeds, repeats=REPEATS)
         slow = profile_reference(graph, feeds, REPEATS)
     certified = "compiled" if net.device.compiles else "reference"
-    halves = (
+    graphs = (
         CapturedGraph("reference", net.name, graph, slow, certificate, certified),
         CapturedGraph("compiled", net.name, compiled, fast, certificate, certified),
     )
     lines = [
         f"{len(net.layers)} layers, {net.params.flat.size:,} parameters",
         f"one batch of {len(x)} {data}, in training mode",
-        f"times: the median of {REPEATS} steps on this batch, by one CPU thread; trainer.profile=true tells training's",
+        f"times: the median of {REPEATS} steps on this batch, on one CPU thread; trainer.profile=true profiles a run",
     ]
     if certificate is not None:
         lines.append(f"gradients {certificate.status}, worst residual {certificate.worst:.1e}")
-    return _sketch(net.name, tuple(lines), halves, provenance, feeds, np.ones((), device.dtype))
+    return _diagram(net.name, tuple(lines), graphs, provenance, feeds, np.ones((), device.dtype))
 
 
-def _sketch(
+def capture_training(net: Network, data: Dataset, certificate: Certificate | None) -> Diagram:
+    """Return the diagram of a network, run on the first training images of its data."""
+    part = data.train
+    return capture_network(net, part.x[:IMAGES], part.t[:IMAGES], certificate, f"images of {data.name}")
+
+
+def _diagram(
     title: str,
     lines: Sequence[str],
-    halves: tuple[CapturedGraph, CapturedGraph],
+    graphs: tuple[CapturedGraph, CapturedGraph],
     provenance: Provenance,
     feeds: Mapping[str, Any],
     dy: Any,
-) -> Sketch:
-    reference, compiled = halves
+) -> Diagram:
+    reference, compiled = graphs
     compiled.first = len(reference.numbers)
     related = related_nodes(reference, compiled, provenance)
-    spots = [spot for half, own in zip(halves, related, strict=True) for spot in half.spots(feeds, dy, own)]
-    groups = [group for half in halves for group in half.groups()]
-    return Sketch(title, tuple(lines), tuple(half.half for half in halves), tuple(spots), tuple(groups))
+    nodes = [node for graph, own in zip(graphs, related, strict=True) for node in graph.node_views(feeds, dy, own)]
+    groups = [group for graph in graphs for group in graph.groups()]
+    return Diagram(title, tuple(lines), tuple(graph.view for graph in graphs), tuple(nodes), tuple(groups))

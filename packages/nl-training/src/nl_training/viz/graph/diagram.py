@@ -1,4 +1,4 @@
-"""What is drawn: a graph as it is defined and as it is compiled, their nodes with their facts, in groups by layer."""
+"""Diagram model: the reference and the compiled graph, with data on every node, grouped by layer."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from nl_training.viz.graph.node_info import Formula, Statistics
 
 @dataclass(frozen=True)
 class NodeView:
-    """One node as it is drawn.
+    """View of one node.
 
     Attributes:
-        label: its kind, a leaf's name, and the number that it holds if it is one.
-        family: the file of its class, such as "arithmetic", or "fused".
-        bytes: what its value takes.
-        inputs: the numbers of the spots whose outputs it takes.
-        kin: the spots of the other graph that it is made of, or became.
-        stored: the name of the buffer that takes its value after the pass, or "".
-        needs: whether a gradient flows through it.
-        unmoved: why there is no gradient, where there is none.
-        residual: what the certificate says of its gradient, or "".
-        costs: what it takes in each direction, where it takes anything.
+        kind: name of its class.
+        label: text in the drawing: the kind with its constant or fused operations, or a leaf's name.
+        family: the module of its class, such as "arithmetic", or "fused".
+        bytes: size of its value.
+        inputs: numbers of its input nodes.
+        related: numbers of the nodes of the other graph that it was made from or became.
+        stored: name of the buffer that is set to its value after the pass, or "".
+        needs_grad: whether a gradient flows through it.
+        value: statistics of its value, None without a finite number.
+        gradient: statistics of its gradient, None if there is none.
+        no_gradient: why there is no gradient, or "".
+        residual: the certificate's verdict on its gradient, or "".
+        costs: profile rows, one per direction with calls.
     """
 
     kind: str
@@ -37,64 +40,64 @@ class NodeView:
     attributes: Mapping[str, str]
     formula: Formula
     stored: str
-    needs: bool
+    needs_grad: bool
     value: Statistics | None
     gradient: Statistics | None
-    unmoved: str
+    no_gradient: str
     residual: str
     costs: tuple[Row, ...]
 
     @property
     def seconds(self) -> float:
-        """Its time in both directions."""
+        """Time of both directions."""
         return sum(row.seconds for row in self.costs)
 
 
 @dataclass(frozen=True)
 class Group:
-    """The spots of one layer in one of the graphs, by number, and the one whose output is the layer's."""
+    """Nodes of one layer in one graph, by number, and the node that gives the layer's output."""
 
-    half: str
+    graph: str
     title: str
     summary: str
-    spots: tuple[int, ...]
+    nodes: tuple[int, ...]
     output: int
     parameters: int
 
 
 @dataclass(frozen=True)
 class GraphView:
-    """One of the two graphs: what it is called, how many nodes it has, and how long a step takes."""
+    """Name, number of nodes and step time of one graph."""
 
     name: str
-    nodes: int
+    node_count: int
     seconds: float
 
 
 @dataclass(frozen=True)
-class Sketch:
-    """Two graphs, ready to be drawn: every spot in exactly one group, each group fed by the one before it."""
+class Diagram:
+    """Two graphs with their nodes; each node is in one group, and each group's input is the previous one's output."""
 
     title: str
     lines: tuple[str, ...]
-    halves: tuple[GraphView, ...]
-    spots: tuple[NodeView, ...]
+    graphs: tuple[GraphView, ...]
+    nodes: tuple[NodeView, ...]
     groups: tuple[Group, ...]
 
-    def of(self, half: GraphView) -> list[int]:
-        """The numbers of one half's groups."""
-        return [number for number, group in enumerate(self.groups) if group.half == half.name]
+    def groups_of(self, graph: GraphView) -> list[int]:
+        """Return the numbers of one graph's groups."""
+        return [number for number, group in enumerate(self.groups) if group.graph == graph.name]
 
     def seconds(self, group: Group) -> float:
-        """The time of all that a group holds."""
-        return sum(self.spots[n].seconds for n in group.spots)
+        """Return the time of a group's nodes."""
+        return sum(self.nodes[n].seconds for n in group.nodes)
 
     @cached_property
     def shares(self) -> dict[int, float]:
-        """The time of each spot, as a part of the slowest one's of its graph."""
+        """Time of each node relative to the slowest node of its graph."""
         found = {}
-        for half in self.halves:
-            own = [n for number in self.of(half) for n in self.groups[number].spots]
-            most = max(self.spots[n].seconds for n in own)
-            found.update({n: self.spots[n].seconds / most for n in own})
+        for graph in self.graphs:
+            own = [n for number in self.groups_of(graph) for n in self.groups[number].nodes]
+            slowest = max(self.nodes[n].seconds for n in own)
+            found.update({n: self.nodes[n].seconds / slowest for n in own})
         return found

@@ -1,4 +1,4 @@
-"""Where the nodes of one group stand: in rows, each below its inputs, with as few crossings as a few sweeps leave.
+"""Layered layout of one group's nodes: rows below their inputs, crossings reduced by a few sweeps.
 
 Source: Sugiyama, Tagawa and Toda, Methods for Visual Understanding of Hierarchical System Structures (1981).
 """
@@ -11,7 +11,7 @@ from itertools import accumulate, pairwise
 from statistics import fmean
 
 WIDTH, HEIGHT = 150.0, 46.0  # of a node
-BEND = 18.0  # the width kept free for an edge that passes a row
+BEND = 18.0  # width reserved for an edge that passes a row
 GAP_X, GAP_Y = 14.0, 30.0
 SWEEPS = 8
 
@@ -21,13 +21,13 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything stands.
+    """Coordinates of a layout.
 
     Attributes:
-        places: the centre of each node.
-        routes: the points that each edge passes, from the bottom of its start to the top of its end.
-        width: of all.
-        height: of all.
+        places: centre of each node.
+        routes: points on each edge, from the bottom of its start to the top of its end.
+        width: total width.
+        height: total height.
     """
 
     places: dict[int, Point]
@@ -37,12 +37,12 @@ class Layout:
 
 
 def lay_out(nodes: Sequence[int], edges: Sequence[Edge]) -> Layout:
-    """Place nodes so that every edge goes down.
+    """Lay out nodes so that every edge points down.
 
     Args:
-        nodes: each after those that it has edges from; one with a negative number takes no more room than a bend, and
-            stands alone in the first row, or if nothing comes after it in the last.
-        edges: pairs of nodes, from and to.
+        nodes: numbers in topological order; a negative number is a pseudo-node without a box, alone in the first row,
+            or in the last if it has no successors.
+        edges: pairs (from, to).
     """
     edges = list(dict.fromkeys(edges))
     rows = Rows(nodes, edges)
@@ -59,7 +59,7 @@ def lay_out(nodes: Sequence[int], edges: Sequence[Edge]) -> Layout:
         return rows.x[n] - left, tops[rows.rank[n]] + heights[rows.rank[n]] / 2
 
     def upright(n: int) -> list[Point]:
-        """Where an edge enters and leaves a row: it turns only between rows, so that it crosses no node."""
+        """Return where an edge enters and leaves a row; it turns only between rows, so it crosses no node."""
         x, top = rows.x[n] - left, tops[rows.rank[n]]
         return [(x, y) for y in dict.fromkeys((top, top + heights[rows.rank[n]]))]
 
@@ -76,13 +76,13 @@ def lay_out(nodes: Sequence[int], edges: Sequence[Edge]) -> Layout:
 
 
 class Rows:
-    """Nodes and the bends of long edges in rows, and where in its row each stands.
+    """Rows of nodes and of the bends of long edges, and their x coordinates.
 
     Attributes:
-        rank: the row of each.
-        rows: what stands in each row, from the left.
-        x: the centre of each.
-        chains: each edge as its start, its bends (negative numbers of their own) and its end.
+        rank: row of each node or bend.
+        rows: nodes and bends of each row, from the left.
+        x: centre of each.
+        chains: start, bends (new negative numbers) and end of each edge.
     """
 
     def __init__(self, nodes: Sequence[int], edges: Sequence[Edge]) -> None:
@@ -112,24 +112,24 @@ class Rows:
             self._above[b].append(a)
 
     def width(self, n: int) -> float:
-        """How much room something takes in its row."""
+        """Return the width of a node or bend."""
         return WIDTH if n >= 0 else BEND
 
     def order(self, down: bool) -> None:
-        """Sort each row by where its neighbours in the row before (or after) stand."""
+        """Sort each row by the mean position of its neighbours in the row above (or below)."""
         near = self._above if down else self._below
         for row in self.rows if down else reversed(self.rows):
             row.sort(key=lambda n: fmean([self.x[m] for m in near[n]] or [self.x[n]]))
             self._spread(row, [0.0] * len(row))
 
     def align(self, down: bool) -> None:
-        """Move each to the middle of its neighbours, keeping the order and the distances in its row."""
+        """Move each item towards the mean of its neighbours, keeping order and minimum distances in its row."""
         for row in self.rows if down else reversed(self.rows):
             wanted = [fmean([self.x[m] for m in self._above[n] + self._below[n]] or [self.x[n]]) for n in row]
             self._spread(row, wanted)
 
     def _spread(self, row: Sequence[int], wanted: Sequence[float]) -> None:
-        """The places in order, far enough apart, that lie nearest to those wanted: runs that touch move as one."""
+        """Set x as close as possible to `wanted`, in order and with minimum distances (isotonic regression)."""
         offsets = [0.0]
         for a, b in pairwise(row):
             offsets.append(offsets[-1] + (self.width(a) + self.width(b)) / 2 + GAP_X)
@@ -144,9 +144,9 @@ class Rows:
 
 
 def ranks(nodes: Sequence[int], edges: Sequence[Edge]) -> dict[int, int]:
-    """Each node's row: below all its inputs, and as far down as makes no edges longer in sum.
+    """Return each node's row: below all its inputs, and as low as possible without a larger total edge length.
 
-    A node with a negative number has a row for itself: the first, or if nothing comes after it, the last.
+    A pseudo-node (negative number) is alone in the first row, or in the last if it has no successors.
     """
     above: dict[int, list[int]] = {n: [] for n in nodes}
     below: dict[int, list[int]] = {n: [] for n in nodes}

@@ -2,16 +2,15 @@
 const facts = JSON.parse(document.getElementById("facts").textContent);
 const [view, stage, links, panel] = ["view", "stage", "links", "panel"].map((id) => document.getElementById(id));
 const SVG = "http://www.w3.org/2000/svg";
-const groups = [...document.querySelectorAll(".group")], heads = [...document.querySelectorAll(".half")];
+const groups = [...document.querySelectorAll(".group")], titles = [...document.querySelectorAll(".graph-title")];
 const nodes = new Map([...document.querySelectorAll("[data-node]")].map((g) => [Number(g.dataset.node), g]));
-const home = new Map(facts.groups.flatMap((group, i) => group.spots.map((spot) => [spot, i])));
-const halves = facts.halves.map((_, half) => facts.groups.flatMap((group, i) => (group.half === half ? [i] : [])));
+const groupOf = new Map(facts.groups.flatMap((group, i) => group.nodes.map((node) => [node, i])));
+const graphs = facts.graphs.map((_, graph) => facts.groups.flatMap((group, i) => (group.graph === graph ? [i] : [])));
 const open = facts.groups.map(() => facts.open);
 const camera = { x: 0, y: 0, scale: 1 };
 let corners = [], whole = { width: 1, height: 1 };
 
-/* Where the groups stand: the graphs side by side, each with its groups one below the other, in columns of the height
-   that lets the whole be seen largest. */
+/* Place the graphs side by side, the groups of each in columns of the height that allows the largest scale. */
 function place() {
   const boxes = facts.groups.map((group, i) => (open[i] ? group : facts.shut));
   const lowest = Math.max(...boxes.map((b) => b.height));
@@ -20,7 +19,7 @@ function place() {
   const scales = limits.map((limit) => { placeAll(boxes, limit); return room().scale; });
   placeAll(boxes, limits[scales.indexOf(Math.max(...scales))]);
   links.replaceChildren();
-  for (const own of halves) {
+  for (const own of graphs) {
     own.slice(1).forEach((i, k) => links.append(shape("path", { class: "link", d: link(corners[own[k]], corners[i]) })));
   }
   groups.forEach((g, i) => {
@@ -31,13 +30,13 @@ function place() {
 
 function placeAll(boxes, limit) {
   whole = { width: 0, height: 0 };
-  halves.forEach((own, half) => {
-    heads[half].dataset.left = half ? whole.width + facts.halfGap : 0;
-    placeHalf(own, boxes, limit, Number(heads[half].dataset.left));
+  graphs.forEach((own, graph) => {
+    titles[graph].dataset.left = graph ? whole.width + facts.graphGap : 0;
+    placeGraph(own, boxes, limit, Number(titles[graph].dataset.left));
   });
 }
 
-function placeHalf(own, boxes, limit, left) {
+function placeGraph(own, boxes, limit, left) {
   const columns = [[]];
   let y = 0;
   for (const i of own) {
@@ -78,9 +77,9 @@ function element(name, attributes, ...children) {
 }
 
 /* The camera. */
-function look() {
+function applyCamera() {
   stage.setAttribute("transform", `translate(${camera.x} ${camera.y}) scale(${camera.scale})`);
-  for (const head of heads) { /* of the same size however small the picture */
+  for (const head of titles) { /* constant size at any scale */
     head.setAttribute("transform", `translate(${head.dataset.left} ${-facts.gap / 2}) scale(${1 / camera.scale}) translate(0 -10)`);
   }
 }
@@ -90,10 +89,10 @@ function zoom(factor, x = innerWidth / 2, y = innerHeight / 2) {
   camera.x = x - ((x - camera.x) * scale) / camera.scale;
   camera.y = y - ((y - camera.y) * scale) / camera.scale;
   camera.scale = scale;
-  look();
+  applyCamera();
 }
 
-/* Where there is room for the picture, and how large it can be there. */
+/* Return the free area of the window, and the scale at which the drawing fits into it. */
 function room() {
   const [above, below] = ["header", "#legend"].map((name) => document.querySelector(name).offsetHeight);
   const top = above + 56, bottom = below + 28, side = 30;
@@ -106,17 +105,17 @@ function fit() {
   camera.scale = scale;
   camera.x = side + (width - whole.width * scale) / 2;
   camera.y = top + Math.max(0, (height - whole.height * scale) / 2);
-  look();
+  applyCamera();
 }
 
-/* A layer opens in both graphs, and the one that was clicked stays where it is. */
+/* Open or close a layer in both graphs; the clicked box keeps its position. */
 function toggle(i) {
   const before = { ...corners[i] }, state = !open[i];
   facts.groups.forEach((group, k) => { if (group.title === facts.groups[i].title) open[k] = state; });
   place();
   camera.x += (before.x + before.box.width / 2 - corners[i].x - corners[i].box.width / 2) * camera.scale;
   camera.y += (before.y - corners[i].y) * camera.scale;
-  look();
+  applyCamera();
 }
 
 function every(state) {
@@ -125,95 +124,95 @@ function every(state) {
   fit();
 }
 
-/* One node: its edges, its kin in the other graph, and the panel with all that is known of it. */
+/* Selection of a node: its edges, the related nodes of the other graph, and the panel. */
 function dim() {
-  for (const lit of document.querySelectorAll(".chosen, .near, .kin")) lit.classList.remove("chosen", "near", "kin");
+  for (const lit of document.querySelectorAll(".selected, .near, .related")) lit.classList.remove("selected", "near", "related");
 }
 
-function forget() {
+function deselect() {
   dim();
   panel.replaceChildren(...overview());
 }
 
-function choose(number) {
+function select(number) {
   dim();
-  nodes.get(number).classList.add("chosen");
-  for (const edge of groups[home.get(number)].querySelectorAll(".edge")) {
+  nodes.get(number).classList.add("selected");
+  for (const edge of groups[groupOf.get(number)].querySelectorAll(".edge")) {
     if (edge.dataset.edge.split(" ").includes(String(number))) edge.classList.add("near");
   }
-  for (const kin of facts.spots[number].kin) {
-    nodes.get(kin).classList.add("kin");
-    groups[home.get(kin)].classList.add("kin");
+  for (const related of facts.nodes[number].related) {
+    nodes.get(related).classList.add("related");
+    groups[groupOf.get(related)].classList.add("related");
   }
-  panel.replaceChildren(...told(number));
+  panel.replaceChildren(...details(number));
   panel.scrollTop = 0;
 }
 
 function goTo(number) {
-  const i = home.get(number);
+  const i = groupOf.get(number);
   if (!open[i]) toggle(i);
-  choose(number);
+  select(number);
   const seen = nodes.get(number).getBoundingClientRect(), { top, side, width, height } = room();
   if (seen.left > side && seen.right < side + width && seen.top > top && seen.bottom < top + height) return;
   camera.x += (innerWidth - panel.offsetWidth) / 2 - seen.x - seen.width / 2;
   camera.y += innerHeight / 2 - seen.y - seen.height / 2;
-  look();
+  applyCamera();
 }
 
-function told(number) {
-  const spot = facts.spots[number], group = facts.groups[home.get(number)];
-  const users = facts.spots.flatMap((other, i) => (other.inputs.includes(number) ? [i] : []));
-  const rows = [["shape", spot.shape], ["memory", spot.memory], ...spot.attributes];
-  if (spot.stored) rows.push(["stored as", spot.stored]);
-  if (spot.residual) rows.push(["against the complex step", spot.residual]);
-  const { summary, forward, backward } = spot.formula, codes = [["forward ", forward], ["backward", backward]];
-  const where = `${group.title}, ${facts.halves[group.half].name}`;
-  const none = `Nothing: the compiler has ${group.half ? "put it in" : "left it out"}.`;
+function details(number) {
+  const node = facts.nodes[number], group = facts.groups[groupOf.get(number)];
+  const users = facts.nodes.flatMap((other, i) => (other.inputs.includes(number) ? [i] : []));
+  const rows = [["shape", node.shape], ["memory", node.memory], ...node.attributes];
+  if (node.stored) rows.push(["stored as", node.stored]);
+  if (node.residual) rows.push(["against the complex step", node.residual]);
+  const { summary, forward, backward } = node.formula, codes = [["forward ", forward], ["backward", backward]];
+  const where = `${group.title}, ${facts.graphs[group.graph].name}`;
+  const none = `None: the compiler ${group.graph ? "inserted" : "removed"} it.`;
   const formulas = codes.map(([name, text]) => element("code", {}, `${name}  ${text}`));
   return [
-    element("button", { className: "away", title: "close", onclick: forget }, "×"),
-    element("h2", {}, spot.kind),
-    element("p", { className: "soft" }, spot.label === spot.kind ? where : `${spot.label} in ${where}`),
-    ...(!forward || spot.family === "fused" ? [heading("what it is"), element("p", {}, summary)] : []),
+    element("button", { className: "away", title: "close", onclick: deselect }, "×"),
+    element("h2", {}, node.kind),
+    element("p", { className: "soft" }, node.label === node.kind ? where : `${node.label} in ${where}`),
+    ...(!forward || node.family === "fused" ? [heading("description"), element("p", {}, summary)] : []),
     ...(forward ? [heading("formula"), ...formulas] : []),
-    ...costs(spot, facts.halves[group.half]),
-    heading("this one"),
+    ...costs(node, facts.graphs[group.graph]),
+    heading("attributes"),
     table([], rows),
-    ...numbers("value", spot.value),
-    ...numbers("gradient", spot.gradient, spot.unmoved),
-    ...ways(group.half ? "made of" : "became", spot.kin, none),
-    ...ways("takes", spot.inputs),
-    ...ways("goes to", users),
+    ...numbers("value", node.value),
+    ...numbers("gradient", node.gradient, node.no_gradient),
+    ...nodeList(group.graph ? "made from" : "became", node.related, none),
+    ...nodeList("inputs", node.inputs),
+    ...nodeList("consumers", users),
   ];
 }
 
-function costs(spot, half) {
-  const { forward, backward } = spot.costs;
-  if (!forward && !backward && spot.family === "leaves") return [];
-  if (!forward && !backward) return [heading("cost"), element("p", { className: "soft" }, "None: another view of the same memory.")];
-  const row = (title, tell) => [title, ...[forward, backward].map((cost) => (cost ? tell(cost) : "–"))];
+function costs(node, graph) {
+  const { forward, backward } = node.costs;
+  if (!forward && !backward && node.family === "leaves") return [];
+  if (!forward && !backward) return [heading("cost"), element("p", { className: "soft" }, "None: a view of the same memory.")];
+  const row = (title, format) => [title, ...[forward, backward].map((cost) => (cost ? format(cost) : "–"))];
   const rows = [
     row("time", (cost) => cost.time),
-    row("of the step", (cost) => `${((100 * cost.seconds) / half.seconds).toFixed(1)} %`),
+    row("of the step", (cost) => `${((100 * cost.seconds) / graph.seconds).toFixed(1)} %`),
     row("operations", (cost) => cost.operations),
     row("read and written", (cost) => cost.memory),
     row("calls", (cost) => cost.calls),
   ];
-  const way = spot.way ? [table([], [["calculated by", spot.way]])] : [];
-  return [heading("cost"), table(["", "forward", "backward"], rows), ...way];
+  const algorithm = node.algorithm ? [table([], [["algorithm", node.algorithm]])] : [];
+  return [heading("cost"), table(["", "forward", "backward"], rows), ...algorithm];
 }
 
-/* What the panel tells while no node is chosen. */
+/* Content of the panel without a selection. */
 function overview() {
-  const seconds = (i) => Object.values(facts.spots[i].costs).reduce((sum, cost) => sum + cost.seconds, 0);
-  const slowest = (half) => halves[half].flatMap((i) => facts.groups[i].spots).filter(seconds)
+  const seconds = (i) => Object.values(facts.nodes[i].costs).reduce((sum, cost) => sum + cost.seconds, 0);
+  const slowest = (graph) => graphs[graph].flatMap((i) => facts.groups[i].nodes).filter(seconds)
     .sort((a, b) => seconds(b) - seconds(a)).slice(0, 6);
-  const share = (i, half) => `${((100 * seconds(i)) / facts.halves[half].seconds).toFixed(1)} %`;
+  const share = (i, graph) => `${((100 * seconds(i)) / facts.graphs[graph].seconds).toFixed(1)} %`;
   return [
     element("h2", {}, "The same graph twice"),
-    element("p", {}, "On the left as it is defined; on the right as the compiler has rewritten it, where images lie as rows × columns × images × channels."),
-    element("p", {}, "Click a node for all that is known of it, and to see what it became or what it is made of."),
-    ...facts.halves.flatMap(({ name }, half) => [heading(`slowest, ${name}`), ...slowest(half).map((i) => way(i, share(i, half)))]),
+    element("p", {}, "On the left as defined; on the right as rewritten by the compiler, with images stored as rows × columns × images × channels."),
+    element("p", {}, "Click a node for its data, and to highlight the nodes that it became or was made from."),
+    ...facts.graphs.flatMap(({ name }, graph) => [heading(`slowest, ${name}`), ...slowest(graph).map((i) => nodeButton(i, share(i, graph)))]),
   ];
 }
 
@@ -231,12 +230,12 @@ function number(value) {
   return Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
 }
 
-function numbers(title, found, none = "No number in it is finite.") {
+function numbers(title, found, none = "No finite value.") {
   if (!found) return [heading(title), element("p", { className: "soft" }, none)];
   const largest = Math.max(...found.counts), width = 100 / found.counts.length;
   const bars = shape("svg", { class: "bars", viewBox: "0 0 100 40", preserveAspectRatio: "none" });
   found.counts.forEach((count, i) => {
-    const height = 40 * Math.sqrt(count / largest); /* the root, so that tails are seen */
+    const height = 40 * Math.sqrt(count / largest); /* square root, so that tails are visible */
     bars.append(shape("rect", { x: i * width, y: 40 - height, width: width * 0.86, height }));
   });
   const rows = [["mean", number(found.mean)], ["standard deviation", number(found.std)], ["exactly zero", `${(100 * found.zeros).toFixed(1)} %`]];
@@ -245,17 +244,17 @@ function numbers(title, found, none = "No number in it is finite.") {
   return [heading(title), bars, ends, table([], rows)];
 }
 
-function ways(title, spots, none = "") {
-  if (!spots.length) return none ? [heading(title), element("p", { className: "soft" }, none)] : [];
-  return [heading(title), ...spots.map((i) => way(i, facts.spots[i].shape))];
+function nodeList(title, nodes, none = "") {
+  if (!nodes.length) return none ? [heading(title), element("p", { className: "soft" }, none)] : [];
+  return [heading(title), ...nodes.map((i) => nodeButton(i, facts.nodes[i].shape))];
 }
 
-function way(i, words) {
-  const label = element("span", {}, facts.spots[i].label), layer = element("small", {}, facts.groups[home.get(i)].title);
-  return element("button", { className: "way", onclick: () => goTo(i) }, label, layer, element("span", {}, words));
+function nodeButton(i, words) {
+  const label = element("span", {}, facts.nodes[i].label), layer = element("small", {}, facts.groups[groupOf.get(i)].title);
+  return element("button", { className: "node-button", onclick: () => goTo(i) }, label, layer, element("span", {}, words));
 }
 
-/* Hands: a press that moves drags the picture, one that does not is a click. */
+/* Pointer: a press that moves drags the drawing, otherwise it is a click. */
 let press = null;
 view.addEventListener("pointerdown", (event) => {
   press = { x: event.clientX, y: event.clientY, moved: false };
@@ -268,7 +267,7 @@ addEventListener("pointermove", (event) => {
   view.classList.add("held");
   camera.x += dx;
   camera.y += dy;
-  look();
+  applyCamera();
 });
 addEventListener("pointerup", (event) => {
   const clicked = press && !press.moved;
@@ -276,22 +275,22 @@ addEventListener("pointerup", (event) => {
   view.classList.remove("held");
   if (!clicked) return;
   const node = event.target.closest("[data-node]"), header = event.target.closest(".header");
-  if (node) choose(Number(node.dataset.node));
+  if (node) select(Number(node.dataset.node));
   else if (header) toggle(Number(header.closest(".group").dataset.group));
-  else forget();
+  else deselect();
 });
 view.addEventListener("wheel", (event) => {
   event.preventDefault();
   zoom(Math.exp(-event.deltaY * 0.0015), event.clientX, event.clientY);
 }, { passive: false });
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape") forget();
-  if (event.key === "Enter" && event.target.dataset.node) choose(Number(event.target.dataset.node));
+  if (event.key === "Escape") deselect();
+  if (event.key === "Enter" && event.target.dataset.node) select(Number(event.target.dataset.node));
 });
 for (const node of nodes.values()) node.setAttribute("tabindex", "0");
 const tools = { open: () => every(true), shut: () => every(false), fit, closer: () => zoom(1.3), farther: () => zoom(1 / 1.3) };
 for (const [id, act] of Object.entries(tools)) document.getElementById(id).onclick = act;
 addEventListener("resize", fit);
-forget();
+deselect();
 place();
 fit();

@@ -1,9 +1,7 @@
-"""The picture as a page of its own: pan, zoom, open and close layers, click a node for all that is known of it.
+"""Interactive page of a diagram: pan, zoom, open and close layers, click a node for its data.
 
-The graph as it is defined stands beside the compiled one; what is clicked in one lights up what it is made of, or
-became, in the other.
-
-The page asks for nothing: styles, script, picture and numbers are in the one file.
+The reference graph is beside the compiled one; a click on a node also highlights the related nodes of the other graph.
+The page is one file without external resources.
 """
 
 from __future__ import annotations
@@ -16,38 +14,37 @@ from string import Template
 from typing import Any
 
 from nl_nodes.compiler import Row
-from nl_training.viz.graph.diagram import Group, NodeView, Sketch
+from nl_training.viz.graph.diagram import Diagram, Group, NodeView
 from nl_training.viz.graph.svg import (
     ARROW,
     COLUMN_GAP,
     GAP,
-    HALF_GAP,
+    GRAPH_GAP,
     STEPS,
     Box,
     box,
     duration,
+    heading,
     heat,
     shaped,
     style,
-    told,
 )
 
 SHUT = (290.0, 58.0)  # width and height of a closed group
-# A picture of more nodes than this would begin with letters too small to read: its layers are closed at first.
-MANY = 60
+MAX_OPEN_NODES = 60  # with more nodes the labels would be too small to read, so layers start closed
 
 
-def page(sketch: Sketch) -> str:
-    """The whole page as HTML."""
-    boxes = [box(sketch, number) for number in range(len(sketch.groups))]
-    groups = [_group(sketch, number, b) for number, b in enumerate(boxes)]
+def page(diagram: Diagram) -> str:
+    """Return the page as HTML."""
+    boxes = [box(diagram, number) for number in range(len(diagram.groups))]
+    groups = [_group(diagram, number, b) for number, b in enumerate(boxes)]
     return Template(_read("page.html")).substitute(
-        title=escape(sketch.title),
-        lines="".join(f"<p>{escape(line)}</p>" for line in sketch.lines),
-        legend="".join(_legend(sketch)),
+        title=escape(diagram.title),
+        lines="".join(f"<p>{escape(line)}</p>" for line in diagram.lines),
+        legend="".join(_legend(diagram)),
         style=style() + _read("page.css"),
-        picture=ARROW + '<g id="stage"><g id="links"></g>' + "".join([*_heads(sketch), *groups]) + "</g>",
-        facts=json.dumps(_facts(sketch, boxes)).replace("</", "<\\/"),
+        picture=ARROW + '<g id="stage"><g id="links"></g>' + "".join([*_headings(diagram), *groups]) + "</g>",
+        facts=json.dumps(_facts(diagram, boxes)).replace("</", "<\\/"),
         script=_read("page.js"),
     )
 
@@ -56,26 +53,26 @@ def _read(name: str) -> str:
     return (files(__package__) / name).read_text("utf-8")
 
 
-def _legend(sketch: Sketch) -> list[str]:
-    tones = {spot.kind.lower() if spot.family == "leaves" else spot.family: None for spot in sketch.spots}
-    hot = '<li class="hot">time, beside the slowest</li>'
-    return [*(f'<li class="node {tone}">{tone}</li>' for tone in tones), hot]
+def _legend(diagram: Diagram) -> list[str]:
+    families = {node.kind.lower() if node.family == "leaves" else node.family: None for node in diagram.nodes}
+    heat_key = '<li class="hot">time, relative to the slowest</li>'
+    return [*(f'<li class="node {family}">{family}</li>' for family in families), heat_key]
 
 
-def _heads(sketch: Sketch) -> list[str]:
-    return [f'<text class="half">{escape(told(half))}</text>' for half in sketch.halves]
+def _headings(diagram: Diagram) -> list[str]:
+    return [f'<text class="graph-title">{escape(heading(graph))}</text>' for graph in diagram.graphs]
 
 
-def _group(sketch: Sketch, number: int, open_box: Box) -> str:
-    group = sketch.groups[number]
+def _group(diagram: Diagram, number: int, open_box: Box) -> str:
+    group = diagram.groups[number]
     width, height = SHUT
-    seconds = sketch.seconds(group)
-    slowest = max(sketch.seconds(g) for g in sketch.groups if g.half == group.half)
+    seconds = diagram.seconds(group)
+    slowest = max(diagram.seconds(g) for g in diagram.groups if g.graph == group.graph)
     shut = (
         f'<rect class="box" width="{width}" height="{height}" rx="12"/>'
         f'<text class="title" x="14" y="23">{escape(group.title)}</text>'
         f'<text class="shape" x="{width - 14}" y="23" text-anchor="end">{duration(seconds)}</text>'
-        f'<text class="shape" x="14" y="41">{escape(_summary(sketch, group))}</text>'
+        f'<text class="shape" x="14" y="41">{escape(_summary(diagram, group))}</text>'
         f"{heat(seconds / slowest, 14, height - 9, width - 28)}"
         f"<title>{escape(group.summary)}</title>"
     )
@@ -85,41 +82,41 @@ def _group(sketch: Sketch, number: int, open_box: Box) -> str:
     )
 
 
-def _summary(sketch: Sketch, group: Group) -> str:
-    shape = shaped(sketch.spots[group.output].shape)
+def _summary(diagram: Diagram, group: Group) -> str:
+    shape = shaped(diagram.nodes[group.output].shape)
     return f"{shape}, {group.parameters:,} weights" if group.parameters else shape
 
 
-def _facts(sketch: Sketch, boxes: list[Box]) -> dict[str, Any]:
-    """What the script needs to know."""
-    halves = [half.name for half in sketch.halves]
+def _facts(diagram: Diagram, boxes: list[Box]) -> dict[str, Any]:
+    """Return the data for the script."""
+    graphs = [graph.name for graph in diagram.graphs]
     return {
-        "open": len(sketch.spots) <= MANY,
+        "open": len(diagram.nodes) <= MAX_OPEN_NODES,
         "shut": {"width": SHUT[0], "height": SHUT[1], "exit": SHUT[0] / 2},
         "gap": GAP,
         "columnGap": COLUMN_GAP,
-        "halfGap": HALF_GAP,
+        "graphGap": GRAPH_GAP,
         "steps": STEPS,
-        "halves": [asdict(half) for half in sketch.halves],
+        "graphs": [asdict(graph) for graph in diagram.graphs],
         "groups": [
             {
-                "half": halves.index(g.half), "title": g.title, "spots": g.spots,
+                "graph": graphs.index(g.graph), "title": g.title, "nodes": g.nodes,
                 "width": b.width, "height": b.height, "exit": b.exit,
             }
-            for g, b in zip(sketch.groups, boxes, strict=True)
+            for g, b in zip(diagram.groups, boxes, strict=True)
         ],
-        "spots": [_spot(spot) for spot in sketch.spots],
+        "nodes": [_node(node) for node in diagram.nodes],
     }  # fmt: skip
 
 
-def _spot(spot: NodeView) -> dict[str, Any]:
+def _node(node: NodeView) -> dict[str, Any]:
     return {
-        **asdict(spot),
-        "shape": shaped(spot.shape),
-        "memory": _memory(spot.bytes),
-        "attributes": list(spot.attributes.items()),
-        "way": next((row.way for row in spot.costs), ""),
-        "costs": {row.direction: _cost(row) for row in spot.costs},
+        **asdict(node),
+        "shape": shaped(node.shape),
+        "memory": _memory(node.bytes),
+        "attributes": list(node.attributes.items()),
+        "algorithm": next((row.algorithm for row in node.costs), ""),
+        "costs": {row.direction: _cost(row) for row in node.costs},
     }
 
 
@@ -134,7 +131,7 @@ def _cost(row: Row) -> dict[str, Any]:
 
 
 def _memory(count: int) -> str:
-    """A number of bytes as people say it.
+    """Format a number of bytes.
 
     >>> _memory(6272)
     '6.27 kB'

@@ -1,4 +1,4 @@
-"""From a graph to what is drawn of it: a group for each layer, a spot for each node."""
+"""Conversion of graphs to view models: a group per layer, a view per node."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from nl_nodes.compiler.profiler import names
 from nl_nodes.shapes import size
 from nl_nodes.verify import Certificate
 from nl_training.viz.graph.diagram import GraphView, Group, NodeView
-from nl_training.viz.graph.node_info import carried, formula, observe, statistics, summary
+from nl_training.viz.graph.node_info import formula, included_gradients, observe, statistics, summary
 
-# How nodes are told apart by colour: by the file that they are written in, and those that the compiler makes.
+# Modules of node classes that have a colour of their own.
 FAMILIES = ("leaves", "arithmetic", "functions", "images", "labels", "masks", "products", "reductions", "structure")
 FUSED = "nl_nodes.compiler.fused"
 
 
 @dataclass(frozen=True)
-class Part:
-    """A layer's own nodes, and the one whose output is the layer's."""
+class LayerNodes:
+    """Nodes of a layer, and the one that gives the layer's output."""
 
     title: str
     nodes: list[Node]
@@ -32,14 +32,15 @@ class Part:
 
 @dataclass
 class CapturedGraph:
-    """A graph that is to be drawn, and what was measured of it.
+    """A graph with its measurements.
 
     Attributes:
-        title: of what belongs to no layer.
-        rows: what each node costs.
-        certificate: of its gradients or of the other graph's, if any.
-        certified: the name of the graph whose gradients it is of.
-        first: the number of its first spot.
+        name: "reference" or "compiled".
+        title: title of the group of nodes without a layer.
+        rows: profile of the nodes.
+        certificate: certificate of the gradients, if any.
+        certified: name of the graph that was certified.
+        first: number of the first node.
     """
 
     name: str
@@ -51,62 +52,62 @@ class CapturedGraph:
     first: int = 0
 
     @cached_property
-    def parts(self) -> list[Part]:
-        """The nodes by layer, in the order in which the layers follow each other."""
+    def layers(self) -> list[LayerNodes]:
+        """Nodes by layer, in the order of the layers."""
         order = self.graph.order
-        homes = {node: node.path or self.title for node in order if node.inputs}
+        layer_of = {node: node.path or self.title for node in order if node.inputs}
         for node in order:
             for n in node.inputs:
-                homes.setdefault(n, homes[node])  # a leaf stands with the first that takes it
-        used = {n for node in order for n in node.inputs if homes[n] != homes[node]} | {self.graph.outputs[0]}
+                layer_of.setdefault(n, layer_of[node])  # a leaf belongs to its first consumer
+        used = {n for node in order for n in node.inputs if layer_of[n] != layer_of[node]} | {self.graph.outputs[0]}
         nodes: dict[str, list[Node]] = {}
         for node in order:
-            nodes.setdefault(homes[node], []).append(node)
-        parts = [Part(title, own, [n for n in own if n in used][-1]) for title, own in nodes.items()]
-        places = {node: place for place, node in enumerate(order)}
-        return sorted(parts, key=lambda part: places[part.output])
+            nodes.setdefault(layer_of[node], []).append(node)
+        layers = [LayerNodes(title, own, [n for n in own if n in used][-1]) for title, own in nodes.items()]
+        index = {node: i for i, node in enumerate(order)}
+        return sorted(layers, key=lambda layer: index[layer.output])
 
     @cached_property
     def numbers(self) -> dict[Node, int]:
-        """The number of each node's spot."""
-        nodes = [node for part in self.parts for node in part.nodes]
+        """Number of each node in the diagram."""
+        nodes = [node for layer in self.layers for node in layer.nodes]
         return {node: self.first + i for i, node in enumerate(nodes)}
 
     @property
-    def half(self) -> GraphView:
-        """All of it, in numbers."""
+    def view(self) -> GraphView:
+        """Name, size and step time."""
         return GraphView(self.name, len(self.numbers), sum(row.seconds for row in self.rows))
 
     def groups(self) -> list[Group]:
-        """A group for each part."""
+        """Return a group for each layer."""
         return [
             Group(
-                half=self.name,
-                title=part.title,
-                summary=_layer(part.title),
-                spots=tuple(self.numbers[node] for node in part.nodes),
-                output=self.numbers[part.output],
-                parameters=sum(size(node.value.shape) for node in part.nodes if isinstance(node, Parameter)),
+                graph=self.name,
+                title=layer.title,
+                summary=_layer_summary(layer.title),
+                nodes=tuple(self.numbers[node] for node in layer.nodes),
+                output=self.numbers[layer.output],
+                parameters=sum(size(node.value.shape) for node in layer.nodes if isinstance(node, Parameter)),
             )
-            for part in self.parts
+            for layer in self.layers
         ]
 
-    def spots(self, feeds: Mapping[str, Any], dy: Any, related: Mapping[Node, Sequence[int]]) -> list[NodeView]:
-        """A spot for each node.
+    def node_views(self, feeds: Mapping[str, Any], dy: Any, related: Mapping[Node, Sequence[int]]) -> list[NodeView]:
+        """Run the graph and return a view of each node.
 
         Args:
             feeds: arrays for the graph's inputs.
-            dy: the upstream gradient of its first output.
-            kin: the spots of the other graph that each node is made of, or became.
+            dy: upstream gradient of its first output.
+            related: numbers of the nodes of the other graph that each node was made from or became.
         """
         values, gradients = observe(self.graph, feeds, dy)
-        within, costs = carried(self.graph), self._costs()
+        included, costs = included_gradients(self.graph), self._costs()
         stored = {node: buffer.name for buffer, node in self.graph.updates.items()}
         residuals = self._residuals()
         found = []
         for node in self.numbers:
-            kind, attributes, needs = type(node), _attributes(node), node in self.graph.needs
-            spot = NodeView(
+            kind, attributes, needs_grad = type(node), _attributes(node), node in self.graph.needs
+            view = NodeView(
                 kind=kind.__name__,
                 label=_label(node, attributes),
                 family=family(kind),
@@ -117,23 +118,23 @@ class CapturedGraph:
                 attributes=attributes,
                 formula=formula(kind),
                 stored=stored.get(node, ""),
-                needs=needs,
+                needs_grad=needs_grad,
                 value=statistics(values[node]),
                 gradient=statistics(gradients[node]) if node in gradients else None,
-                unmoved="" if node in gradients else _unmoved(needs, node in within),
+                no_gradient="" if node in gradients else _no_gradient(needs_grad, node in included),
                 residual=residuals.get(node.name, "") if isinstance(node, Leaf) else "",
                 costs=tuple(costs[node]),
             )
-            found.append(spot)
+            found.append(view)
         return found
 
     def _costs(self) -> dict[Node, list[Row]]:
-        """The rows of each node."""
+        """Return the profile rows of each node."""
         paths = names(self.graph)
         return {node: [row for row in self.rows if row.path == paths[node]] for node in self.graph.order}
 
     def _residuals(self) -> dict[str, str]:
-        """What the certificate says of each leaf."""
+        """Return the certificate's verdict on each leaf."""
         verdicts = () if self.certificate is None else self.certificate.tensors
         of = "" if self.certified == self.name else f" in the {self.certified} graph"
         return {v.name: f"{v.verdict}{of}, residual {v.residual:.1e}" for v in verdicts}
@@ -142,7 +143,7 @@ class CapturedGraph:
 def related_nodes(
     reference: CapturedGraph, compiled: CapturedGraph, provenance: Provenance
 ) -> tuple[dict[Node, list[int]], dict[Node, list[int]]]:
-    """The spots of the compiled graph that each node of the reference became, and those each is made of."""
+    """Return, for each node, the numbers of the related nodes in the other graph: reference, then compiled."""
     became: dict[Node, list[int]] = {node: [] for node in reference.numbers}
     made_of = {node: sorted(reference.numbers[n] for n in provenance.of(node)) for node in compiled.numbers}
     for node, number in compiled.numbers.items():
@@ -152,24 +153,24 @@ def related_nodes(
 
 
 def family(kind: type[Node]) -> str:
-    """The file of a kind of node, where it is one of those with a colour; "fused" for all that the compiler makes."""
+    """Return the colour family of a node class: its module, "fused" for nodes of the compiler, or "other"."""
     if kind.__module__.startswith(FUSED):
         return "fused"
     name = kind.__module__.rpartition(".")[2]
     return name if name in FAMILIES else "other"
 
 
-def _layer(title: str) -> str:
-    """What the layer does that a part is named by."""
+def _layer_summary(title: str) -> str:
+    """Return the docstring summary of the layer that a group is named after."""
     kind = Module.registry.get(title.partition(" ")[0])
     return summary(kind) if kind else ""
 
 
-def _unmoved(needs: bool, is_carried: bool) -> str:
-    """Why there is no gradient of a node's."""
-    if is_carried:
-        return "Already in the gradient of what this is made of."
-    return "The loss does not reach it." if needs else "None is asked for."
+def _no_gradient(needs_grad: bool, is_included: bool) -> str:
+    """Return why a node has no gradient."""
+    if is_included:
+        return "Already included in the gradient of its input."
+    return "The loss does not depend on it." if needs_grad else "Not required."
 
 
 def _label(node: Node, attributes: Mapping[str, str]) -> str:

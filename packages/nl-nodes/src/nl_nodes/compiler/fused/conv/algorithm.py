@@ -1,4 +1,4 @@
-"""A way of calculating a convolution: what all of them offer."""
+"""The interface of a convolution algorithm."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from nl_nodes.compiler.fused.epilogue import Piece
+from nl_nodes.compiler.fused.epilogue import OutputIndex
 from nl_nodes.compiler.fused.workspace import Workspace
-from nl_nodes.node import Context
+from nl_nodes.context import Context
 from nl_nodes.typing import Array, Namespace, Shape
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What is calculated at a time.
+    """A chunk of a convolution, computed at a time.
 
     Attributes:
-        made: which of the outputs, after pooling.
-        seen: which rows, columns and images of the maps for it.
-        shape: (rows, OW, m, K) of the convolution's outputs for it.
+        output: index of its outputs, after pooling.
+        input: index of the rows, columns and images of the maps that it reads.
+        shape: (rows, OW, m, K) of its outputs before pooling.
     """
 
-    output: Piece
+    output: OutputIndex
     input: tuple[slice, ...]
     shape: Shape
 
 
 class ConvAlgorithm(ABC):
-    """A convolution of maps, a part at a time, in one pass forward or backward.
+    """A convolution of maps, chunk by chunk, in one pass forward or backward.
 
     Args:
         xp: the device's array functions.
-        x: the shape of the maps (H, W, N, C), framed where the way needs it.
+        x: the shape of the maps (H, W, N, C), zero-padded if the algorithm needs it.
         outputs: (OH, OW, K).
-        dtype: of everything.
+        dtype: of all arrays.
 
     Attributes:
-        images: how many images a part has.
-        scatters: whether `forward` can write a part to where it lies among all outputs, also in a frame.
+        images: images per chunk.
+        scatters: whether `forward` can write to a strided view of the outputs, such as the interior of padded maps.
     """
 
     images: int
@@ -51,38 +51,38 @@ class ConvAlgorithm(ABC):
         self.oh, self.ow, self.k = outputs
         self.workspace = Workspace(xp, dtype)
 
-    def sums(self, part: Chunk) -> Array:
-        """Where the convolution of a part, or its gradient, comes to lie."""
-        return self.workspace.array("sums", part.shape)
+    def sums(self, chunk: Chunk) -> Array:
+        """Return workspace for a chunk's sums of products, which the epilogue takes, or for their gradient."""
+        return self.workspace.array("sums", chunk.shape)
 
     @abstractmethod
-    def parts(self, step: int) -> Iterator[Chunk]:
-        """All parts, where a pooling makes one of so many rows and columns."""
+    def chunks(self, pool_stride: int) -> Iterator[Chunk]:
+        """Yield all chunks; pooling turns `pool_stride` rows and columns into one."""
 
     @abstractmethod
     def weights(self, ctx: Context, w: Array, back: bool = False) -> Array:
-        """The kernels w (K, C, FH, FW) as `forward` uses them, or, to go back, `data_gradient`."""
+        """Return the kernels w (K, C, FH, FW) in the form that `forward` takes, or with `back` `data_gradient`."""
 
     def kernels(self, shape: Shape) -> Array:
-        """Memory for the gradient of the kernels (K, C, FH, FW)."""
+        """Return memory for the gradient of the kernels (K, C, FH, FW)."""
         return self.xp.empty(shape, dtype=self.dtype)
 
     def maps_gradient(self, shape: Shape) -> Array:
-        """Memory for the gradient of the maps, as `data_gradient` wants it."""
+        """Return memory for the gradient of the maps, initialised for `data_gradient`."""
         return self.xp.empty(shape, dtype=self.dtype)
 
     @abstractmethod
     def forward(self, x: Array, u: Array, y: Array) -> None:
-        """The convolution of a part x of the maps with the kernels u, into y (rows, OW, m, K)."""
+        """Convolve a chunk x of the maps with the kernels u into y (rows, OW, m, K)."""
 
     @abstractmethod
     def load(self, x: Array, dy: Array) -> None:
-        """Take a part of the maps and the outputs' gradient (rows, OW, m, K), to go backward."""
+        """Prepare the backward pass of a chunk: its maps, and its outputs' gradient (rows, OW, m, K)."""
 
     @abstractmethod
     def weight_gradient(self, dw: Array, add: bool) -> None:
-        """The gradient of the kernels (K, C, FH, FW), from the part that is loaded, into dw or added to it."""
+        """Write the loaded chunk's gradient of the kernels (K, C, FH, FW) to dw, or add it."""
 
     @abstractmethod
     def data_gradient(self, u: Array, dx: Array) -> None:
-        """The gradient of the maps that are loaded, into dx or added to its zeros; it ends what was loaded."""
+        """Write the loaded chunk's gradient of the maps to dx, or add it to its zeros; overwrites what was loaded."""

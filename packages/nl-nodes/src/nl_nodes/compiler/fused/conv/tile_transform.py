@@ -1,4 +1,4 @@
-"""A small linear transform of maps, tile by tile along both axes, and back."""
+"""The linear transform of Winograd tiles along both axes of maps, and its transpose."""
 
 from __future__ import annotations
 
@@ -10,90 +10,95 @@ from nl_nodes.typing import Array, Namespace, Shape
 
 @dataclass(frozen=True)
 class Band:
-    """Tiles along one axis that see the same part of their windows: at the edges there is less to see.
+    """Adjacent tiles along one axis whose windows are clipped alike: those at the edges extend into the padding.
 
     Attributes:
-        tiles: which.
-        part: which part of the window.
-        at: where in the maps that begins, for the first of these tiles.
+        tiles: slice of the tiles.
+        taps: slice of the window that lies inside the maps.
+        start: index in the maps where that slice of the first tile's window begins.
     """
 
     tiles: slice
-    part: slice
-    at: int
+    taps: slice
+    start: int
 
 
-def bands(count: int, step: int, start: int, window: int, size: int) -> list[Band]:
-    """Tiles whose windows begin at `start`, a step from each other, over so many values; who sees none is in none."""
+def bands(count: int, stride: int, first: int, window: int, size: int) -> list[Band]:
+    """Return the bands of `count` tiles over `size` values; tiles that lie wholly in the padding are skipped.
+
+    The first tile's window begins at `first`, each other one `stride` further on.
+    """
     found: list[Band] = []
     for tile in range(count):
-        begin = start + tile * step
-        part = slice(max(-begin, 0), min(size - begin, window))
-        if found and found[-1].part == part:
-            found[-1] = Band(slice(found[-1].tiles.start, tile + 1), part, found[-1].at)
-        elif part.start < part.stop:
-            found.append(Band(slice(tile, tile + 1), part, begin + part.start))
+        begin = first + tile * stride
+        taps = slice(max(-begin, 0), min(size - begin, window))
+        if found and found[-1].taps == taps:
+            found[-1] = Band(slice(found[-1].tiles.start, tile + 1), taps, found[-1].start)
+        elif taps.start < taps.stop:
+            found.append(Band(slice(tile, tile + 1), taps, begin + taps.start))
     return found
 
 
 class Transform:
-    """Windows of maps times a matrix, along rows and along columns; what lies outside of the maps counts as zero.
+    """The product of windows of maps with a matrix, along rows and columns; values outside the maps count as zero.
+
+    The last axis of maps and tiles holds images and channels, flattened: it is transformed element by element.
 
     Args:
         xp: the device's array functions.
         matrix: (P, T), for a window of T values.
-        counts: how many tiles there are along each axis.
-        step: from one tile's window to the next one's.
-        pad: how far the first begins before the maps.
+        counts: tiles along each axis.
+        stride: distance between the windows of adjacent tiles.
+        pad: how far the first window begins before the maps.
         size: (H, W) of the maps.
-        scratch: memory for what is transformed along one axis.
+        workspace: memory for maps transformed along one axis.
     """
 
     def __init__(
-        self, xp: Namespace, matrix: Array, counts: Shape, step: int, pad: int, size: Shape, workspace: Workspace
+        self, xp: Namespace, matrix: Array, counts: Shape, stride: int, pad: int, size: Shape, workspace: Workspace
     ) -> None:
-        self.xp, self.matrix, self.counts, self.step, self.workspace = xp, matrix, counts, step, workspace
+        self.xp, self.matrix, self.counts, self.stride, self.workspace = xp, matrix, counts, stride, workspace
         self.p, window = matrix.shape
         axes = tuple(zip(counts, size, strict=True))
-        self.input = [bands(count, step, -pad, window, n) for count, n in axes]
-        # Back, each tile writes where no other begins, and adds to where the next one does: none reaches further.
-        self.own = [bands(count, step, -pad, step, n) for count, n in axes]
-        self.over = [bands(count, step, step - pad, window - step, n) for count, n in axes]
-        self.ends = [count * step - pad for count in counts]  # from there on no tile writes
+        self.read_bands = [bands(count, stride, -pad, window, n) for count, n in axes]
+        # Transposed, a tile writes up to the start of the next window, and adds to its overlap with that one alone.
+        self.write_bands = [bands(count, stride, -pad, stride, n) for count, n in axes]
+        self.overlap_bands = [bands(count, stride, stride - pad, window - stride, n) for count, n in axes]
+        self.written_to = [count * stride - pad for count in counts]  # no tile writes from here on
 
     def gather(self, maps: Array, grid: Array) -> None:
-        """Of maps (H, W, run) the tiles' transforms (P, P, tiles down, tiles across, run)."""
+        """Transform maps (H, W, flat) to tiles (P, P, tile rows, tile columns, flat)."""
         half = self.workspace.array("half", (self.counts[0], maps.shape[1], self.p, maps.shape[2]))
-        self._forth(maps, half, 0)
-        self._forth(half.transpose((1, 0, 2, 3)), grid.transpose((3, 2, 0, 1, 4)), 1)
+        self._apply(maps, half, 0)
+        self._apply(half.transpose((1, 0, 2, 3)), grid.transpose((3, 2, 0, 1, 4)), 1)
 
     def scatter(self, grid: Array, maps: Array) -> None:
-        """The same backward: each tile's transform times the matrix, transposed, added up in maps (H, W, run)."""
+        """Apply the transpose of `gather`: tiles times the transposed matrix, added up in maps (H, W, flat)."""
         half = self.workspace.array("half", (self.p, self.counts[0], *maps.shape[1:]))
-        self._back(grid.transpose((3, 0, 2, 1, 4)), half.transpose((2, 0, 1, 3)), 1)
-        self._back(half.transpose((1, 2, 0, 3)), maps, 0)
+        self._apply_transposed(grid.transpose((3, 0, 2, 1, 4)), half.transpose((2, 0, 1, 3)), 1)
+        self._apply_transposed(half.transpose((1, 2, 0, 3)), maps, 0)
 
-    def _forth(self, maps: Array, tiles: Array, axis: int) -> None:
-        """From (N, ..., run) to (tiles, ..., P, run)."""
-        for band in self.input[axis]:
-            self.xp.matmul(self.matrix[:, band.part], self._windows(maps, band), tiles[band.tiles])
+    def _apply(self, maps: Array, tiles: Array, axis: int) -> None:
+        """Transform (N, ..., flat) to (tiles, ..., P, flat)."""
+        for band in self.read_bands[axis]:
+            self.xp.matmul(self.matrix[:, band.taps], self._windows(maps, band), tiles[band.tiles])
 
-    def _back(self, tiles: Array, maps: Array, axis: int) -> None:
-        """From (tiles, ..., P, run) to (N, ..., run)."""
-        own, over = self.matrix.T, self.matrix.T[self.step :]
-        for band in self.own[axis]:
-            self.xp.matmul(own[band.part], tiles[band.tiles], self._windows(maps, band))
-        maps[self.ends[axis] :] = 0
-        for band in self.over[axis]:
+    def _apply_transposed(self, tiles: Array, maps: Array, axis: int) -> None:
+        """Transform (tiles, ..., P, flat) back to (N, ..., flat)."""
+        transposed, overlapping = self.matrix.T, self.matrix.T[self.stride :]
+        for band in self.write_bands[axis]:
+            self.xp.matmul(transposed[band.taps], tiles[band.tiles], self._windows(maps, band))
+        maps[self.written_to[axis] :] = 0
+        for band in self.overlap_bands[axis]:
             windows = self._windows(maps, band)
-            rest = self.workspace.array("rest", windows.shape)
-            self.xp.matmul(over[band.part], tiles[band.tiles], rest)
-            self.xp.add(windows, rest, windows)
+            overlap = self.workspace.array("overlap", windows.shape)
+            self.xp.matmul(overlapping[band.taps], tiles[band.tiles], overlap)
+            self.xp.add(windows, overlap, windows)
 
     def _windows(self, maps: Array, band: Band) -> Array:
-        """Of (N, ..., run) the view (tiles, ..., part of the window, run)."""
+        """Return the view (tiles, ..., taps, flat) of maps (N, ..., flat)."""
         first, *others, last = maps.strides
-        count, length = band.tiles.stop - band.tiles.start, band.part.stop - band.part.start
+        count, length = band.tiles.stop - band.tiles.start, band.taps.stop - band.taps.start
         shape = (count, *maps.shape[1:-1], length, maps.shape[-1])
-        strides = (first * self.step, *others, first, last)
-        return self.xp.lib.stride_tricks.as_strided(maps[band.at :], shape, strides)
+        strides = (first * self.stride, *others, first, last)
+        return self.xp.lib.stride_tricks.as_strided(maps[band.start :], shape, strides)

@@ -1,8 +1,8 @@
-"""Convolution by tiles: fewer products than the definition's, between three small linear transforms.
+"""Winograd convolution: fewer products than the definition's, between three small linear transforms.
 
 Along one axis, m outputs of a kernel of 3 follow from t inputs as y = A' ((G w) * (B' x)), with p products instead of
-3 m; along two axes the transforms are applied one after the other, and over channels the products become p^2 matrix
-products.
+3 m. Along two axes the transforms are applied one after the other, and summed over channels the products are p^2
+matrix products.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from nl_nodes.compiler.fused.conv.algorithm import Chunk, ConvAlgorithm
 from nl_nodes.compiler.fused.conv.tile_transform import Transform
 from nl_nodes.compiler.fused.conv.zero_windows import zero_windows
 from nl_nodes.compiler.fused.epilogue import ALL
-from nl_nodes.compiler.fused.workspace import cache_chunk, pieces, run_chunk
+from nl_nodes.compiler.fused.workspace import cache_chunk, chunk_slices, flat_chunk
+from nl_nodes.context import Context
 from nl_nodes.errors import ShapeError
-from nl_nodes.node import Context
 from nl_nodes.typing import Array, Namespace, Shape
 
 GEMM_MIN_ROWS = 192
-"""Rows that each matrix product of a piece should have at least."""
+"""Minimum rows of each matrix product."""
 
 LARGE_KERNELS = 2**16
-"""Kernels, of one channel each, whose transforms take much memory."""
+"""Kernels times channels from which on their transforms take much memory."""
 
 Matrix = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
 class WinogradSpec:
-    """One such algorithm.
+    """The matrices of one Winograd algorithm.
 
     Attributes:
-        name: what it is called.
-        step: m, the outputs of a tile along one axis.
+        name: its name.
+        tile: m, the outputs of a tile along one axis.
         bt: B', (p, t).
         g: G, (p, 3).
         at: A', (m, p).
-        padded: whether it knows of the zeros around the maps, as that for maps of 2x2 does.
+        padded: whether its matrices already account for the zeros around the maps.
     """
 
     name: str
-    step: int
+    tile: int
     bt: Matrix
     g: Matrix
     at: Matrix
@@ -52,12 +52,12 @@ class WinogradSpec:
 
     @property
     def products(self) -> int:
-        """P."""
+        """The number p of products along one axis."""
         return len(self.bt)
 
     def count(self, size: int) -> int:
-        """How many tiles give so many outputs."""
-        return ceil(size / self.step)
+        """Return the number of tiles along an axis of `size` outputs."""
+        return ceil(size / self.tile)
 
 
 # Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016), section 4.3.
@@ -95,12 +95,12 @@ F2_PAD1 = WinogradSpec(
 
 
 class Winograd(ConvAlgorithm):
-    """Convolution with kernels of 3x3 by tiles.
+    """Winograd convolution with 3x3 kernels, in chunks of images.
 
     Args:
         tiles: the algorithm.
-        pad: rows and columns of zeros that the convolution sees on every side.
-        others: as for `ConvAlgorithm`.
+        pad: rows and columns of zero padding on every side.
+        xp, x, outputs, dtype: as for `ConvAlgorithm`.
     """
 
     scatters = True
@@ -111,115 +111,115 @@ class Winograd(ConvAlgorithm):
             raise ShapeError(f"{tiles.name}: maps {x[:2]} with a pad of {pad} do not give outputs {outputs[:2]}")
         self.tiles, self.p, self.pad = tiles, tiles.products, pad
         counts = self.th, self.tw = tiles.count(self.oh), tiles.count(self.ow)
-        self.images, self.few = self._fitting()
+        self.images, self.kernel_chunk = self._chunk_sizes()
         real = dtype.type(0).real.dtype
         bt, at = xp.array(tiles.bt, dtype=real), xp.array(tiles.at, dtype=real)
         before = 0 if tiles.padded else pad
-        self.maps_of = Transform(xp, bt, counts, tiles.step, before, x[:2], self.workspace)
-        self.sums_of = Transform(xp, at.T, counts, tiles.step, 0, outputs[:2], self.workspace)
+        self.input_transform = Transform(xp, bt, counts, tiles.tile, before, x[:2], self.workspace)
+        self.output_transform = Transform(xp, at.T, counts, tiles.tile, 0, outputs[:2], self.workspace)
         # Both axes at once: row (i, j) holds G[i, a] G[j, b] for each of the kernel's nine weights (a, b).
         both = tuple(tuple(p * q for p in gi for q in gj) for gi in tiles.g for gj in tiles.g)
-        self.gg = xp.array(both, dtype=real)
+        self.kernel_transform = xp.array(both, dtype=real)
 
-    def _fitting(self) -> tuple[int, int]:
-        """How many images make a piece, and how many kernels have their gradient calculated at a time."""
+    def _chunk_sizes(self) -> tuple[int, int]:
+        """Return the images per chunk, and the kernels per chunk of their gradient."""
         count = self.th * self.tw
         images = cache_chunk(self.n, 4 * self.p**2 * count * (self.c + self.k), ceil(GEMM_MIN_ROWS / count))
         return images, cache_chunk(self.k, 4 * self.p**2 * self.c)
 
-    def parts(self, step: int) -> Iterator[Chunk]:
-        """Some images at a time."""
-        for images in pieces(self.n, self.images):
+    def chunks(self, pool_stride: int) -> Iterator[Chunk]:
+        """Yield chunks of images."""
+        for images in chunk_slices(self.n, self.images):
             shape = (self.oh, self.ow, images.stop - images.start, self.k)
             yield Chunk((ALL, images), (ALL, ALL, images), shape)
 
     def weights(self, ctx: Context, w: Array, back: bool = False) -> Array:
-        """(p^2, C, K), or back (p^2, K, C), each worker a share of it.
+        """Return the transformed kernels (p^2, C, K), or with `back` (p^2, K, C); each worker transforms its shard.
 
-        In the order in which they multiply: BLAS takes a fifth longer with a transposed factor.
+        Not a transposed view: BLAS takes a fifth longer with a transposed factor.
         """
         self._wait_for_workspace(ctx)
-        nine = w.reshape((self.k, self.c, 9)).transpose((0, 2, 1) if back else (1, 2, 0))
-        u = ctx.group.shared_empty((self.p**2, nine.shape[0], nine.shape[2]), self.dtype)
-        share = ctx.group.shard(nine.shape[0])
-        self.xp.matmul(self.gg, nine[share], u.transpose((1, 0, 2))[share])
+        taps = w.reshape((self.k, self.c, 9)).transpose((0, 2, 1) if back else (1, 2, 0))
+        u = ctx.group.shared_empty((self.p**2, taps.shape[0], taps.shape[2]), self.dtype)
+        shard = ctx.group.shard(taps.shape[0])
+        self.xp.matmul(self.kernel_transform, taps[shard], u.transpose((1, 0, 2))[shard])
         ctx.group.barrier()
         return u
 
     def forward(self, x: Array, u: Array, y: Array) -> None:
-        """Transform, multiply, transform back; a window without input gets exactly zero."""
-        blank = self._zero_windows(x)
-        self._maps(x)
-        for grid, sums in self._runs(self._grid(self._products(u, x.shape[2])), y):
-            self.sums_of.scatter(grid, sums)
-        self.xp.copyto(y, 0, where=blank)
+        """Transform, multiply, transform back; a window of zeros gives exactly zero."""
+        zero = self._zero_windows(x)
+        self._transform_maps(x)
+        for grid, sums in self._flattened(self._grid(self._products(u, x.shape[2])), y):
+            self.output_transform.scatter(grid, sums)
+        self.xp.copyto(y, 0, where=zero)
 
     def _zero_windows(self, x: Array) -> Array:
-        """Which windows see zeros alone; found in memory that the transformed maps take next."""
+        """Return which windows hold only zeros, computed in the workspace of the transformed maps."""
         return zero_windows(self.xp, x, self.pad, self.workspace.array("inputs", x.shape).real)
 
     def _products(self, u: Array, m: int) -> Array:
-        """The transformed maps of m images times the kernels, (p^2, tiles m, K)."""
+        """Return the products (p^2, tiles m, K) of the transformed maps of m images and the kernels."""
         products = self._outputs(m)
         self.xp.matmul(self._inputs(m), u, products)
         return products
 
     def load(self, x: Array, dy: Array) -> None:
-        """Both transformed; that of dy serves both gradients."""
-        self._maps(x)
+        """Transform both; that of dy serves both gradients."""
+        self._transform_maps(x)
         self._loaded = x.shape[2]
-        for sums, grid in self._runs(dy, self._grid(self._outputs(self._loaded))):
-            self.sums_of.gather(sums, grid)
+        for sums, grid in self._flattened(dy, self._grid(self._outputs(self._loaded))):
+            self.output_transform.gather(sums, grid)
 
     def _wait_for_workspace(self, ctx: Context) -> None:
-        """Meet, so that large kernels may lie where those of the convolution before did."""
+        """Barrier before large kernels, so that they can reuse the memory of the previous convolution's."""
         if self.k * self.c >= LARGE_KERNELS:
             ctx.group.barrier()
 
     def weight_gradient(self, dw: Array, add: bool) -> None:
-        """One product for each of the p^2, then through the kernels' transform backwards, some kernels at a time."""
+        """Compute p^2 matrix products, then the transpose of the kernels' transform, in chunks of kernels."""
         inputs = self._inputs(self._loaded)
         outputs = self._outputs(self._loaded).transpose((0, 2, 1))
-        for part in pieces(self.k, self.few):
-            du = self.workspace.array("du", (self.p**2, part.stop - part.start, self.c))
-            self.xp.matmul(outputs[:, part], inputs, du)
-            found, products = dw[part].reshape((-1, self.c, 9)), du.transpose((1, 2, 0))
+        for chunk in chunk_slices(self.k, self.kernel_chunk):
+            du = self.workspace.array("du", (self.p**2, chunk.stop - chunk.start, self.c))
+            self.xp.matmul(outputs[:, chunk], inputs, du)
+            target, products = dw[chunk].reshape((-1, self.c, 9)), du.transpose((1, 2, 0))
             if add:
-                rest = self.workspace.array("dw", found.shape)
-                self.xp.matmul(products, self.gg, rest)
-                self.xp.add(found, rest, found)
+                term = self.workspace.array("dw", target.shape)
+                self.xp.matmul(products, self.kernel_transform, term)
+                self.xp.add(target, term, target)
             else:
-                self.xp.matmul(products, self.gg, found)
+                self.xp.matmul(products, self.kernel_transform, target)
 
     def data_gradient(self, u: Array, dx: Array) -> None:
-        """Multiply, transform back."""
-        for grid, maps in self._runs(self._grid(self._transposed(u, self._loaded)), dx):
-            self.maps_of.scatter(grid, maps)
+        """Multiply by the transposed kernels, transform back."""
+        for grid, maps in self._flattened(self._grid(self._input_gradient(u, self._loaded)), dx):
+            self.input_transform.scatter(grid, maps)
 
-    def _transposed(self, u: Array, m: int) -> Array:
-        """The transformed gradient of m images' outputs times the kernels, (p^2, tiles m, C)."""
+    def _input_gradient(self, u: Array, m: int) -> Array:
+        """Return the transformed gradient (p^2, tiles m, C) of the maps of m images."""
         products = self._inputs(m)
         self.xp.matmul(self._outputs(m), u, products)
         return products
 
-    def _maps(self, x: Array) -> None:
-        """A piece of the maps, transformed."""
-        for maps, grid in self._runs(x, self._grid(self._inputs(x.shape[2]))):
-            self.maps_of.gather(maps, grid)
+    def _transform_maps(self, x: Array) -> None:
+        """Transform a chunk of the maps."""
+        for maps, grid in self._flattened(x, self._grid(self._inputs(x.shape[2]))):
+            self.input_transform.gather(maps, grid)
 
     def _grid(self, products: Array) -> Array:
-        """Of (p^2, tiles m, channels) the view (p, p, tile rows, tile columns, m, channels)."""
+        """Return the view (p, p, tile rows, tile columns, m, channels) of (p^2, tiles m, channels)."""
         return products.reshape((self.p, self.p, self.th, self.tw, -1, products.shape[2]))
 
-    def _runs(self, *arrays: Array) -> Iterator[tuple[Array, ...]]:
-        """Of arrays (..., m, channels) views (..., run), some images at a time."""
-        for part in pieces(arrays[0].shape[-2], run_chunk(arrays[0])):
-            yield tuple(array[..., part, :].reshape((*array.shape[:-2], -1)) for array in arrays)
+    def _flattened(self, *arrays: Array) -> Iterator[tuple[Array, ...]]:
+        """Yield views (..., flat) of arrays (..., m, channels), in chunks of images."""
+        for images in chunk_slices(arrays[0].shape[-2], flat_chunk(arrays[0])):
+            yield tuple(array[..., images, :].reshape((*array.shape[:-2], -1)) for array in arrays)
 
     def _inputs(self, m: int) -> Array:
-        """The transformed maps of m images, (p^2, tiles m, C)."""
+        """Return workspace for the transformed maps of m images, (p^2, tiles m, C)."""
         return self.workspace.array("inputs", (self.p**2, self.th * self.tw * m, self.c))
 
     def _outputs(self, m: int) -> Array:
-        """The products, or the transformed gradient of the outputs, (p^2, tiles m, K)."""
+        """Return workspace for the products, or the transformed gradient of the outputs, (p^2, tiles m, K)."""
         return self.workspace.array("outputs", (self.p**2, self.th * self.tw * m, self.k))

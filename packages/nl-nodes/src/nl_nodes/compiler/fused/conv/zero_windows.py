@@ -1,6 +1,6 @@
-"""Windows that see zeros alone: their sum is exactly zero, where tiles leave rounding noise of what lies beside them.
+"""Windows that hold only zeros: their convolution is exactly zero, where Winograd tiles leave rounding noise.
 
-A rectifier would let half of that noise pass, and a pooling would choose among equal windows by it.
+ReLU would pass half of that noise, and max pooling would choose among equal windows by it.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from nl_nodes.typing import Array
 
 
 def zero_windows(xp: Any, x: Array, pad: int, magnitudes: Array) -> Array:
-    """Whether each window of 3x3 of maps x (H, W, N, C), padded by zeros, sees zeros alone: (OH, OW, N, 1).
+    """Return whether each 3x3 window of zero-padded maps x (H, W, N, C) holds only zeros, as (OH, OW, N, 1).
 
-    A sum over channels is a matrix product, as BLAS does it at the speed of memory; of magnitudes, so that nothing
-    cancels, and none is lost: a sum of what is not negative is zero only if all of it is.
+    A sum of magnitudes is zero only if all of them are; BLAS sums channels, as a matrix product, at memory speed.
 
     Args:
         xp: the device's array functions.
         x: the maps.
-        pad: rows and columns of zeros on every side.
-        magnitudes: memory for real numbers of x's shape.
+        pad: rows and columns of zero padding on every side.
+        magnitudes: real workspace of the shape of x.
     """
     h, w, n, c = x.shape
     xp.absolute(x, magnitudes)

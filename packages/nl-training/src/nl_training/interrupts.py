@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as exceptions, so that whoever is interrupted can still close what it opened."""
+"""SIGINT and SIGTERM as exceptions, so that interrupted code can still close its resources."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from typing import Any
 
 from nl_training.training.callbacks import Pruned
 
-SHOW_CURSOR = b"\x1b[?25h"  # the live bar hides it
+SHOW_CURSOR = b"\x1b[?25h"  # the progress bar hides it
 
 
 class Terminated(SystemExit):
-    """The process was asked to end by SIGTERM; its exit code is the shell's for that signal."""
+    """Raised on SIGTERM; the exit code is the shell's for that signal."""
 
     def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)
 
 
 class Interrupts:
-    """While entered, SIGINT raises `KeyboardInterrupt` and SIGTERM raises `Terminated`; a second signal ends at once.
+    """Context in which SIGINT raises `KeyboardInterrupt` and SIGTERM `Terminated`; a second signal ends the process.
 
-    `hold()` keeps the first back, so that opening, a training step and closing are never cut in two; `release()` raises
-    what came in between, and `asked()` gives it. Python hears signals in the main thread alone: elsewhere this does
-    nothing.
+    Between `hold()` and `release()` the first signal is deferred, so that opening, a training step and closing are
+    never interrupted halfway; `release()` raises it, `take_pending()` returns it. Python handles signals in the main
+    thread only: in other threads this context does nothing.
     """
 
     def __init__(self) -> None:
         self._previous: dict[int, Any] = {}
         self._held = False
-        self._heard = False
+        self._received = False
         self._pending: int | None = None
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._hear)
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -51,29 +51,29 @@ class Interrupts:
             signal.raise_signal(self._pending)
 
     def hold(self) -> None:
-        """Keep signals back from here on."""
+        """Defer signals from now on."""
         self._held = True
 
     def release(self) -> None:
-        """Raise what was kept back, and raise at once from here on."""
+        """Raise a deferred signal, and raise immediately from now on."""
         self._held = False
-        error = self.asked()
+        error = self.take_pending()
         if error is not None:
             raise error
 
-    def asked(self) -> BaseException | None:
-        """What a signal that was kept back, or whose exception was lost, is to raise; whoever asks raises it."""
+    def take_pending(self) -> BaseException | None:
+        """Return the exception of a signal that was deferred, or whose exception was lost, for the caller to raise."""
         number, self._pending = self._pending, None
         return None if number is None else _error(number)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self._heard:
-            # Whatever is being waited for, a store that does not answer or a disk: the user will not wait for it.
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._received:
+            # The user does not want to wait any longer, be it for a store that does not answer or for a disk.
             if sys.stdout.isatty():
                 os.write(1, SHOW_CURSOR)
             os._exit(128 + number)
-        self._heard = True
-        self._pending = number  # kept though it is raised: in a destructor or a weak reference's callback that is lost
+        self._received = True
+        self._pending = number  # stored although raised: an exception in a destructor or weakref callback is lost
         if not self._held:
             raise _error(number)
 
@@ -83,7 +83,7 @@ def _error(number: int) -> BaseException:
 
 
 def status_of(error: BaseException | None) -> str:
-    """The status of a run that ended with this error, in MLflow's words."""
+    """Return the MLflow status of a run that ended with this error."""
     if error is None or (isinstance(error, SystemExit) and not error.code):
         return "FINISHED"
     return "KILLED" if isinstance(error, KeyboardInterrupt | Terminated | Pruned) else "FAILED"

@@ -1,4 +1,4 @@
-"""The run of a whole search: its trials nest under it, and it is closed with what they came to."""
+"""The parent run of a search: its trials are nested runs, and it is closed with a summary of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIGURES = ("best/val_acc", "best/test_acc", "final/test_acc", "final/test_loss")
 
 
 def create(store: Store, plan: Plan) -> str:
-    """A new run for a search; its ID is the study's name."""
+    """Create a search's run and return its ID, which is also the study's name."""
     searched = ", ".join(d.key for d in plan.space)
     tags = {**provenance.tags(), "search": plan.search.sampler, PROCESS: this_process()}
     run = store.client.create_run(store.experiment_id, tags=tags, run_name=f"search {searched}")
@@ -30,13 +30,13 @@ def create(store: Store, plan: Plan) -> str:
 
 
 @dataclass(frozen=True)
-class Begun:
-    """A search that is open.
+class OpenSearch:
+    """An open search.
 
     Attributes:
-        run_id: its run.
-        plan: what is searched.
-        study: its trials.
+        run_id: the ID of its run.
+        plan: the search space and options.
+        study: its Optuna study.
     """
 
     run_id: str
@@ -44,8 +44,8 @@ class Begun:
     study: Study
 
 
-def sum_up(store: Store, search: Begun, error: BaseException | None) -> bool:
-    """Put the best trial's figures and command, and the pictures, on the run; a trial that fails ends the search."""
+def sum_up(store: Store, search: OpenSearch, error: BaseException | None) -> bool:
+    """Log the best trial's metrics and command, and figures; always return True, as a failed trial ends the search."""
     from optuna.trial import TrialState
 
     client, run_id, plan, study = store.client, search.run_id, search.plan, search.study
@@ -64,20 +64,20 @@ def sum_up(store: Store, search: Begun, error: BaseException | None) -> bool:
     client.set_tag(run_id, "best.command", command(plan, best.params))
     client.log_figure(run_id, plots.history(done, pruned), "history.png")
     client.log_figure(run_id, plots.slices(plan.space, done, pruned), "slices.png")
-    if shares := shares_of(study):
+    if shares := importances(study):
         client.log_figure(run_id, plots.importances(shares, len(done)), "importances.png")
         client.log_dict(run_id, shares, "importances.json")
     return True
 
 
 def command(plan: Plan, params: dict[str, Any]) -> str:
-    """What trains a trial's config again."""
+    """Return the command that trains the config of a trial's parameters."""
     chosen = [d.override(params[d.key]) for d in plan.space]
     return f"python scripts/train.py {shlex.join([*plan.fixed, *chosen])}"
 
 
-def shares_of(study: Study) -> dict[str, float]:
-    """How much each key explains; nothing where all finished trials reached the same, or only one finished."""
+def importances(study: Study) -> dict[str, float]:
+    """Return each key's importance; empty if the finished trials have fewer than two distinct values."""
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
     from optuna.trial import TrialState
 

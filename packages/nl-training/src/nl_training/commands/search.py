@@ -1,0 +1,85 @@
+"""The search command: hyperparameter search, one trial after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from nl_nodes import UserError
+from nl_training.commands.train import train
+from nl_training.config.cli import composed
+from nl_training.search import search_run
+from nl_training.search.space import Plan, read
+from nl_training.search.study import Reporter, begin, count_finished, repeat_killed, resume
+from nl_training.tracking import parent_run
+from nl_training.tracking.links import view_hint
+from nl_training.tracking.store import Store
+from nl_training.training.callbacks import Pruned
+from nl_training.training.trainer import Diverged
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+
+def search(overrides: Sequence[str]) -> None:
+    """Run or resume a search until enough trials have finished; print the best config as a command.
+
+    Raises:
+        UserError: if the command line is wrong, or Optuna is missing.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise UserError("searching needs the package optuna: python -m pip install -c constraints.txt optuna") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    plan = read(overrides)
+    config, _ = composed(list(plan.fixed))
+    if not config.tracking.enabled:
+        raise UserError("tracking=off: a search stores its trials in MLflow; leave tracking=off out")
+    if not config.data.validation:
+        raise UserError("data.validation=0.0: a search maximizes validation accuracy; set it above 0")
+    store = Store.of(config.tracking)
+    start = partial(begin if plan.search.resume is None else resume, store, plan)
+    with parent_run.opened(store, "search", start, partial(search_run.sum_up, store)) as opened:
+        run_id, plan, study = opened.run_id, opened.plan, opened.study
+        repeat_killed(study)
+        while count_finished(study) < plan.search.trials:
+            _run_trial(study, plan, store, run_id)
+    _print(study, plan, store, run_id)
+
+
+def _run_trial(study: Study, plan: Plan, store: Store, run_id: str) -> None:
+    """Run one trial; an interrupted one stays unfinished, and is repeated when the search is resumed."""
+    from optuna.trial import TrialState
+
+    trial = study.ask()
+    chosen = [d.suggest(trial) for d in plan.space]
+    print(f"\ntrial {trial.number}: {' '.join(chosen)}", flush=True)
+    config, cfg = composed([*plan.fixed, *chosen])
+    try:
+        result = train(config, cfg, [Reporter(trial)], {"search.trial": str(trial.number)})
+        assert result is not None  # a trial is a new run
+        value = max(report.metrics["val/acc"] for report in result.history)
+        study.tell(trial, value)
+        text = f"validation accuracy {value:.4f}"
+    except (Pruned, Diverged) as error:  # a diverged trial counts as pruned, so that the sampler avoids its region
+        study.tell(trial, state=TrialState.PRUNED)
+        text = f"pruned: {error}"
+    done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    best = ""
+    if done:
+        best = f"; best {study.best_value:.4f}, trial {study.best_trial.number}"
+        store.client.log_metric(run_id, "search/best_val_acc", study.best_value, step=trial.number)
+    print(f"trial {trial.number}: {text}{best}; {count_finished(study)} of {plan.search.trials} done", flush=True)
+
+
+def _print(study: Study, plan: Plan, store: Store, run_id: str) -> None:
+    from optuna.trial import TrialState
+
+    finished: list[Any] = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    print(f"\nsearch {run_id}: {count_finished(study)} trials, {count_finished(study) - len(finished)} pruned")
+    if finished:
+        print(f"best   validation accuracy {study.best_value:.4f}, trial {study.best_trial.number}")
+        print(f"again  {search_run.command(plan, study.best_trial.params)}")
+    print(view_hint(store.uri, store.experiment_id, run_id))
