@@ -96,7 +96,7 @@ def trainings_cut_short() -> None:
     """The schedule ignores `max_steps`."""
 
     def change(right, self, epoch, x, t):
-        total, self.total_steps = self.total_steps, self.limits.epochs * self.steps_per_epoch
+        total, self.total_steps = self.total_steps, self.options.epochs * self.steps_per_epoch
         report = right(self, epoch, x, t)
         self.total_steps = total
         return report
