@@ -31,9 +31,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import nl_nodes
-from mutants.mutator import Mutant, installed
+from mutants.mutator import Mutant, installed, unchanged
 from mutants.step import step_mutants, step_targets
-from mutants.targets import resolve
+from mutants.targets import Target, resolve
 from mutants.tests_of_modules import tests_of
 
 ROOT = Path(__file__).parents[2]
@@ -170,7 +170,7 @@ def _copied(mutant: Mutant) -> Iterator[None]:
 
 def report(mutant: Mutant, verdict: str, number: int, count: int) -> None:
     """A line for a mutant that nothing noticed, and now and then how far it is."""
-    if not verdict:
+    if not verdict and mutant.mutation != "unchanged":
         print(f"\nSURVIVES {mutant.target}\n  {mutant.mutation}", flush=True)
     if number % 50 == 0 or number == count:
         print(f"\n{number} of {count}", flush=True)
@@ -197,11 +197,17 @@ def main() -> int:
     chosen = made if given.every == 1 else [m for m in made if key(m) not in listed][:: given.every]
     if not chosen:
         parser.error("no mutant is chosen: training calls no such function, or nothing survived")
-    judges = Judges(chosen, given.processes)
+    # Tests that fail on the code as it is would seem to notice everything.
+    controls = {tuple(tests_of(m.target)): unchanged(Target(m.target)) for m in chosen}.values()
+    judges = Judges([*controls, *chosen], given.processes)
     files = dict.fromkeys(f"{ROOT}/tests/{file}" for m in chosen for file in tests_of(m.target))
     options = ["-p", "no:cacheprovider", "-p", "no:terminal", f"--rootdir={ROOT}", f"-c{ROOT}/pyproject.toml"]
     pytest.main([*options, *files], plugins=[judges])
-    return conclude(judges.verdicts, listed, {key(m) for m in made} if not given.again else set(listed), began)
+    if failing := [(m.target, judges.verdicts.get(m, "no test ran")) for m in controls if judges.verdicts.get(m) != ""]:
+        print("\n".join(f"a test of {target} fails on the code as it is: {verdict}" for target, verdict in failing))
+        return len(failing)
+    known = set(listed) if given.again else {key(m) for m in made}
+    return conclude({m: judges.verdicts[m] for m in chosen}, listed, known, began)
 
 
 def key(mutant: Mutant) -> Key:

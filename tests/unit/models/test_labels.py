@@ -112,3 +112,10 @@ def test_bad_labels_are_refused_and_the_pass_does_not_count(compile: bool) -> No
         with refused("mlp", "0 or more", named):
             net.step(X, bad)
     assert net.passes == 0
+
+
+def test_a_target_of_one_half_is_that_of_a_logit_not_above_zero() -> None:
+    spec = {"name": "one", "input_shape": (4,), "classes": 1}
+    net = Network([(Affine(np.ones((4, 1)), np.zeros(1)), 1)], spec, Device(), SigmoidWithLoss())
+    assert net.count_correct(np.array([[1.0], [-1.0]]), np.array([[0.5], [0.5]])) == 1
+    assert net.count_correct(np.array([[1.0], [-1.0], [-2.0]]), np.array([[0.5], [0.5], [0.5]])) == 2
