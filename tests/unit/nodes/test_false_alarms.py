@@ -81,4 +81,4 @@ def test_rounding_is_what_float32_shows_too() -> None:
     x = RNG.standard_normal(1000).astype(np.float32)
     exact, single = (graph.run(x=x.astype(d)).backward(np.ones((), d))["x"] for d in ("float64", "float32"))
     rough = RoughPass(graph, {"x": x.astype("float64")}).backward(1.0)["x"]
-    assert rounding(exact, rough, ROUGH) == pytest.approx(rounding(exact, single, 2.0**-24), rel=2)
+    assert rounding(exact, rough, unit=ROUGH) == pytest.approx(rounding(exact, single, unit=2.0**-24), rel=2)

@@ -14,7 +14,7 @@ from nl_nodes.graph import Graph
 from nl_nodes.verify.certificate import Certificate, Verdict
 from nl_nodes.verify.directional import DirectionalCheck, Product, worst
 from nl_nodes.verify.fingerprint import code_hash, fingerprint
-from nl_nodes.verify.rounding import RoughPass, rounding
+from nl_nodes.verify.rounding import ROUGH_PASSES, rounding
 from nl_nodes.verify.sampling import directions
 from nl_nodes.verify.subgraph import node_values, tail
 
@@ -99,7 +99,7 @@ def certify(
     clock = Clock(max_seconds)
     grads, values = graph.run(**feeds).backward(dy), node_values(graph, feeds)
     clock.tick()
-    rough = cache(lambda: RoughPass(graph, feeds).backward(dy))
+    rough = cache(lambda: [rough_pass(graph, feeds).backward(dy) for rough_pass in ROUGH_PASSES])
     verdicts = {verdict.name: verdict for verdict in known}
     for number, (name, grad) in enumerate(grads.items()):
         if name in verdicts:
@@ -136,16 +136,20 @@ def certify(
 
 
 def _verdict(
-    name: str, grad: Any, products: Sequence[Product], tolerance: float, rough: Callable[[], Mapping[str, Any]]
+    name: str,
+    grad: Any,
+    products: Sequence[Product],
+    tolerance: float,
+    rough: Callable[[], Sequence[Mapping[str, Any]]],
 ) -> Verdict:
-    """The verdict on a leaf's gradient from its products; `rough` gives all gradients with large rounding errors."""
+    """The verdict on a leaf's gradient from its products; `rough` gives all gradients with larger rounding errors."""
     size, (_, product) = float(np.abs(grad).max(initial=0.0)), worst(products)
     if size == product.numeric == 0:
         verdict = "zero"
     elif product.residual <= tolerance:
         verdict = "verified"
     else:
-        noise = rounding(grad, rough()[name])
+        noise = rounding(grad, *(grads[name] for grads in rough()))
         verdict = "cancelled" if all(p.difference <= noise for p in products) else "failed"
     return Verdict(
         name=name,

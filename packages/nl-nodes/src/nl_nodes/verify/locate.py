@@ -15,7 +15,7 @@ from nl_nodes.shapes import size
 from nl_nodes.typing import Shape
 from nl_nodes.verify.check import Residual, check_graph, sample_check
 from nl_nodes.verify.numeric import complex_step
-from nl_nodes.verify.rounding import RoughPass, rounding
+from nl_nodes.verify.rounding import ROUGH_PASSES, rounding
 from nl_nodes.verify.sampling import upstream
 from nl_nodes.verify.subgraph import node_values
 
@@ -125,8 +125,9 @@ class IsolatedNode:
     def rounds(self, residual: Residual) -> bool:
         """Whether rounding explains a residual, as where all activations are saturated."""
         grad = self.graph.run(**self.feeds).backward(self.dy)[residual.name]
-        rough = RoughPass(self.graph, self.feeds).backward(self.dy)[residual.name]
-        return abs(residual.analytic - residual.numeric) <= rounding(grad, rough)
+        passes = (rough_pass(self.graph, self.feeds) for rough_pass in ROUGH_PASSES)
+        noise = rounding(grad, *(done.backward(self.dy)[residual.name] for done in passes))
+        return abs(residual.analytic - residual.numeric) <= noise
 
     def worst(self, wrong: Residual, rng: np.random.Generator) -> Residual:
         """Where the gradient is wrong: at the worst element, or in a large input at one found by halving."""

@@ -1,7 +1,8 @@
 """The size of rounding errors: a pass that rounds every number to half of the digits, scaled to float64.
 
 A gradient may be the small remainder of large terms that cancel, or exactly 0 but for rounding. No relative tolerance
-fits these. A rough pass shows how far rounding moves each array, whatever the cause.
+fits these. Rough passes show how far rounding moves each array, whatever the cause; of several the largest counts,
+since the random errors of one may happen to cancel out.
 
 Source: Parker, Monte Carlo Arithmetic (1997).
 """
@@ -9,6 +10,7 @@ Source: Parker, Monte Carlo Arithmetic (1997).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,10 +34,11 @@ class RoughPass(Pass):
     Args:
         graph: the graph to run.
         feeds: arrays by name, as for `Graph.run`.
+        seed: of the random errors.
     """
 
-    def __init__(self, graph: Graph, feeds: Mapping[str, Any]) -> None:
-        self._rng = np.random.default_rng(0)
+    def __init__(self, graph: Graph, feeds: Mapping[str, Any], seed: int = 0) -> None:
+        self._rng = np.random.default_rng(seed)
         super().__init__(graph, feeds)
 
     def _leaf(self, leaf: Leaf, feeds: Mapping[str, Any]) -> Any:
@@ -52,15 +55,19 @@ class RoughPass(Pass):
         return x * (1 + ROUGH * self._rng.uniform(-1, 1, x.shape)) if x.dtype.kind == "f" else x
 
 
-def rounding(exact: Any, rough: Any, unit: float = ROUGH) -> float:
+ROUGH_PASSES = tuple(partial(RoughPass, seed=seed) for seed in range(3))
+"""Rough passes with different errors, to be called with a graph and feeds."""
+
+
+def rounding(exact: Any, *others: Any, unit: float = ROUGH) -> float:
     """The largest length of a difference from an array that rounding to float64 explains.
 
     Args:
         exact: the array.
-        rough: the same with larger rounding errors.
-        unit: the relative error of each number in that.
+        others: the same with larger rounding errors, once or several times.
+        unit: the relative error of each number in these.
     """
-    return MARGIN * DOUBLE / unit * length(rough - exact)
+    return MARGIN * DOUBLE / unit * max(length(other - exact) for other in others)
 
 
 def length(x: Any) -> float:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from math import isfinite
 from typing import Any
 
@@ -25,12 +25,13 @@ from nl_layers import FlatDict
 from nl_layers.optimizers import Optimizer
 from nl_models import Network
 from nl_models.network import EVAL_BATCH
+from nl_nodes import Pass
 from nl_nodes.compiler import RULES, rewrite
 from nl_nodes.compiler.lower.lower import Lowering
 from nl_nodes.compiler.plan import lower
 from nl_nodes.verify import DirectionalCheck, Link, first_wrong, through_all
 from nl_nodes.verify.replay import Replay
-from nl_nodes.verify.rounding import ROUGH, SINGLE, RoughPass, length, rounding
+from nl_nodes.verify.rounding import ROUGH, ROUGH_PASSES, SINGLE, length, rounding
 from nl_nodes.verify.tapes import first_difference
 from nl_training.verification.distance import FAR, LOGITS, LOSS, Arrays, arrays_of, furthest, in_units, step_arrays
 from nl_training.verification.points import (
@@ -152,10 +153,9 @@ class Chain:
         product = DirectionalCheck(loss_terms(self.reference, **point.feeds)).along(grads, direction)
         distance = product.residual
         if not distance <= TOLERANCE:
-            rough = self._rough_step(point, 0, self.reference.state_dict())
+            noise = self._rough_noise(grads, point, 0, self.reference.state_dict())
             # A sum, since one rounding error early on moves the gradients of many parameters together.
-            noise = sum(rounding(grads[name], rough[name]) for name in direction)
-            distance = min(distance, TOLERANCE * in_units(product.difference, noise))
+            distance = min(distance, TOLERANCE * in_units(product.difference, sum(map(noise, direction))))
         return _link("reference", point, what, "the gradient", distance)
 
     def plan(self, point: Point, what: str) -> Link:
@@ -225,14 +225,8 @@ class Chain:
         net.load_state_dict(state)
         net.passes = passes
         expected = self._reference_step(point, 0)
-        rough = cache(lambda: self._rough_step(point, 0, state))
-        limit = DEVICE_LIMITS[net.device.dtype]
-        where, distance = furthest(
-            {name: expected[name] for name in found},
-            found,
-            limit,
-            lambda name: rounding(expected[name], rough()[name], self.unit),
-        )
+        limit, noise = DEVICE_LIMITS[net.device.dtype], self._rough_noise(expected, point, 0, state, self.unit)
+        where, distance = furthest({name: expected[name] for name in found}, found, limit, noise)
         return _link("device", point, what, where, distance, limit)
 
     def inference(self, point: Point, what: str) -> Link:
@@ -244,8 +238,8 @@ class Chain:
         difference = float(np.abs(found - expected).max())
         off = in_units(difference, length(expected) / np.sqrt(expected.size))
         if not off <= self.rounding:
-            rough = logits_of(self.reference, some, RoughPass)
-            noise = rounding(expected[: len(some)], rough, self.unit)
+            rough = (logits_of(self.reference, some, run) for run in ROUGH_PASSES)
+            noise = rounding(expected[: len(some)], *rough, unit=self.unit)
             off = min(off, self.rounding * in_units(difference, noise))
         return _link("inference", point, what, LOGITS, off, self.rounding)
 
@@ -276,11 +270,14 @@ class Chain:
         self.reference.load_state_dict(net.state_dict())
         reference = self.reference.on(self.reference.device)
         book = Textbook(net, reference, optimizer, self.training.weight_decay)
-        noise = self._noise_of_step if net.device.dtype == "float64" else None
-        return training_beside_textbook(net, book, optimizer, self.training, point, limit, noise)
 
-    def _noise_of_step(self, expected: Arrays, x: Any, t: Any, number: int, state: Arrays) -> Callable[[str], float]:
-        return self._noise(expected, Point("", np.asarray(x, np.float64), t), number, state)
+        def noise(expected: Arrays, x: Any, t: Any, number: int, state: Arrays) -> Callable[[str], float]:
+            batch = Point("", np.asarray(x, np.float64), t)
+            if net.device.dtype == "float64":
+                return self._noise(expected, batch, number, state)
+            return self._rough_noise(expected, batch, number, state, self.unit)
+
+        return training_beside_textbook(net, book, optimizer, self.training, point, limit, noise)
 
     def _restore(self, copy: Network, point: str = RANDOM) -> None:
         """Let a copy stand where the network stands, before its first pass; for zeros and ties some weights far out."""
@@ -303,29 +300,37 @@ class Chain:
         return self._known[key]
 
     def _noise(self, expected: Arrays, point: Point, number: int, state: Arrays) -> Callable[[str], float]:
-        """How far rounding may move each array of a pass: by a rough pass, and by one in float32."""
+        """How far rounding may move each array of a pass: by rough passes, and by one in float32."""
+
+        rough = self._rough_noise(expected, point, number, state)
 
         @cache
-        def others() -> list[tuple[Arrays, float]]:
+        def single() -> Arrays:
             self.single.load_state_dict(state)
             self.single.passes = number
-            single = step_arrays(self.single, point.x, point.t)
-            return [(self._rough_step(point, number, state), ROUGH), (single, SINGLE)]
+            return step_arrays(self.single, point.x, point.t)
 
         def noise(name: str) -> float:
-            found = [rounding(expected[name], other[name], unit) for other, unit in others()]
+            found = rough(name), rounding(expected[name], single()[name], unit=SINGLE)
             return sum(filter(isfinite, found))  # float32 may overflow where float64 does not
 
         return noise
 
-    def _rough_step(self, point: Point, number: int, state: Mapping[str, Any]) -> Arrays:
-        def rough(x: Any, t: Any) -> Arrays:
+    def _rough_noise(
+        self, expected: Arrays, point: Point, number: int, state: Arrays, unit: float = ROUGH
+    ) -> Callable[[str], float]:
+        """How far rounding may move each array of a pass, by rough passes."""
+        rough = cache(lambda: self._rough_steps(point, number, state))
+        return lambda name: rounding(expected[name], *(other[name] for other in rough()), unit=unit)
+
+    def _rough_steps(self, point: Point, number: int, state: Mapping[str, Any]) -> list[Arrays]:
+        def rough(x: Any, t: Any, run: Callable[..., Pass]) -> Arrays:
             graph = self.reference.wire(len(x), train=True)
             graph.passes = number
             held = {name: np.asarray(value, np.float64) for name, value in state.items() if name in graph.leaves}
-            return arrays_of(RoughPass(graph, {"x": x, "t": t, **held}))
+            return arrays_of(run(graph, {"x": x, "t": t, **held}))
 
-        return self._sliced(point, rough)
+        return [self._sliced(point, partial(rough, run=run)) for run in ROUGH_PASSES]
 
     def _sliced(self, point: Point, run: Callable[[Any, Any], Arrays]) -> Arrays:
         """The arrays of a batch from those of its slices; running statistics are there where it is in one slice."""

@@ -68,7 +68,7 @@ def training_beside_textbook(
     training: Training,
     point: Point,
     limit: float,
-    noise: Noise | None = None,
+    noise: Noise,
 ) -> tuple[str, float]:
     """What is furthest off in a short training, and how far.
 
@@ -81,7 +81,7 @@ def training_beside_textbook(
         training: whose schedule and weight decay are used.
         point: an odd number of images, so that the second of two batches is smaller.
         limit: of the distance; two roundings of a parameter come to less.
-        noise: of gradients, which are compared where it is given.
+        noise: of the arrays of a step.
 
     Raises:
         NotComparable: where there is no formula for what trains, or the loss is no finite number.
@@ -136,11 +136,11 @@ class _Beside(Callback):
         training: whose schedule is used.
         data: what is trained on.
         limit: the largest distance that passes.
-        noise: of gradients, which are compared where it is given.
+        noise: of the arrays of a step.
     """
 
     def __init__(
-        self, book: Textbook, lr: float, training: Training, data: Dataset, limit: float, noise: Noise | None
+        self, book: Textbook, lr: float, training: Training, data: Dataset, limit: float, noise: Noise
     ) -> None:
         self.book, self.lr, self.schedule, self.data = book, lr, training.schedule, data
         self.limit, self.noise = limit, noise
@@ -158,12 +158,14 @@ class _Beside(Callback):
         if not (np.array_equal(x, train.x[index]) and np.array_equal(t, train.t[index])):
             self.worst = ("the batch", FAR)
         self._lr = self.lr * schedule_factor(self.schedule, (step - 1) / BATCHES, EPOCHS)
-        self._t = train.t[index]
-        self.book.step(train.x[index], self._t, self._lr)
-        if self.noise is not None:
-            expected, before = self.book.gradient(train.x[index], self._t), self.book.before
-            noise = self.noise(expected, train.x[index], self._t, step - 1, before)
-            self._keep(furthest(expected, self.book.found, self.limit, noise))
+        self._x, self._t = train.x[index], train.t[index]
+        self.book.step(self._x, self._t, self._lr)
+        if self.book.trains.device.dtype == "float64":
+            expected = self.book.gradient(self._x, self._t)
+            self._keep(furthest(expected, self.book.found, self.limit, self._noise(expected, step)))
+
+    def _noise(self, expected: Arrays, step: int) -> Callable[[str], float]:
+        return self.noise(expected, self._x, self._t, step - 1, self.book.before)
 
     def on_step(self, report: StepReport) -> None:
         """Compare the step."""
@@ -172,12 +174,14 @@ class _Beside(Callback):
         self._compare(
             moved,
             {name: found[name] - book.before[name] for name in moved},
-            {name: 2 * self.eps * length(book.before[name]) for name in moved},
+            lambda name: 2 * self.eps * length(book.before[name]),
         )
         told = {"loss": book.found[LOSS], "acc": accuracy(book.found[LOGITS], self._t)}
+        noise = self._noise(book.statistics, report.step)
         self._compare(
             {**book.statistics, LOSS: told["loss"], "the accuracy": told["acc"], "the learning rate": self._lr},
             {**found, LOSS: report.loss, "the accuracy": report.accuracy, "the learning rate": report.lr},
+            lambda name: noise(name) if name in book.statistics else 0.0,
         )
         for name, value in told.items():
             name = f"train/epoch_{name}"
@@ -190,8 +194,8 @@ class _Beside(Callback):
             assert split is not None
             loss, expected[f"{name}/acc"], rough = self.book.evaluate(split.x, split.t)
             expected[f"{name}/loss"] = loss
-            noise[f"{name}/loss"] = rounding(np.float64(loss), np.float64(rough), ROUGH * DOUBLE * 2 / self.eps)
-        self._compare(expected, report.metrics, noise)
+            noise[f"{name}/loss"] = rounding(np.float64(loss), *rough, unit=ROUGH * DOUBLE * 2 / self.eps)
+        self._compare(expected, report.metrics, lambda name: noise.get(name, 0.0))
         if expected["val/acc"] > self._best["val/acc"]:
             self._best = {**expected, **self.book.params, **self.book.statistics}
             self._best_noise = noise
@@ -200,16 +204,14 @@ class _Beside(Callback):
         """Compare the best weights."""
         told = {"test/loss": result.test_loss, "test/acc": result.test_accuracy}
         found = {**trainer.best_state, **told}
-        self._compare({name: self._best[name] for name in found}, found, self._best_noise)
+        noise = self._best_noise
+        self._compare({name: self._best[name] for name in found}, found, lambda name: noise.get(name, 0.0))
 
-    def _compare(
-        self, expected: Mapping[str, Any], found: Mapping[str, Any], noise: Mapping[str, float] | None = None
-    ) -> None:
-        """Compare arrays, small ones beside the largest; `noise` is how far rounding moves some."""
+    def _compare(self, expected: Mapping[str, Any], found: Mapping[str, Any], noise: Callable[[str], float]) -> None:
+        """Compare arrays, small ones beside the largest; `noise` is how far rounding moves each."""
         roots = {name: np.sqrt(np.size(value)) for name, value in expected.items()}
         small = SMALL * max((length(value) / roots[name] for name, value in expected.items()), default=0.0)
-        allowed = {name: self.limit * small * roots[name] + (noise or {}).get(name, 0.0) for name in expected}
-        self._keep(furthest(expected, found, self.limit, allowed.__getitem__))
+        self._keep(furthest(expected, found, self.limit, lambda name: self.limit * small * roots[name] + noise(name)))
 
     def _keep(self, found: tuple[str, float]) -> None:
         self.worst = max(self.worst, found, key=lambda w: w[1])

@@ -17,7 +17,7 @@ from nl_layers.optimizers import Optimizer
 from nl_layers.schedules import Schedule
 from nl_models import Network
 from nl_nodes import Graph, Input, Pass
-from nl_nodes.verify.rounding import RoughPass
+from nl_nodes.verify.rounding import ROUGH_PASSES
 from nl_training.verification.distance import LOGITS, LOSS, Arrays, arrays_of
 from nl_training.verification.points import NotComparable
 
@@ -97,10 +97,10 @@ def shuffled(images: int, seed: int, epoch: int) -> Any:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(images)
 
 
-def logits_of(net: Network, x: Any, kind: type[Pass] = Pass) -> Any:
+def logits_of(net: Network, x: Any, run: Callable[[Graph, Mapping[str, Any]], Pass] = Pass) -> Any:
     """The logits in inference, node by node: of each image alone, so that none can depend on the others."""
     graph = net.wire(1, train=False)
-    return np.concatenate([kind(graph, {"x": np.asarray(image[None], np.float64)}).results[0] for image in x])
+    return np.concatenate([run(graph, {"x": np.asarray(image[None], np.float64)}).results[0] for image in x])
 
 
 def accuracy(logits: Any, t: Any) -> float:
@@ -185,13 +185,15 @@ class Textbook(Updates):
         arrays = arrays_of(graph.run(x=np.asarray(x, np.float64), t=t))
         return {name: arrays[name] for name in self.found}
 
-    def evaluate(self, x: Any, t: Any) -> tuple[float, float, float]:
-        """Mean loss and accuracy of images x with labels t, and the loss of a rough pass."""
+    def evaluate(self, x: Any, t: Any) -> tuple[float, float, list[float]]:
+        """Mean loss and accuracy of images x with labels t, and the losses of rough passes."""
         self._load()
         logits, mode = logits_of(self.net, x), Mode(train=False)
         graph = Graph(self.net.loss_layer.wire(Input("x", logits.shape), Input("t", t.shape), mode=mode))
-        rough = RoughPass(graph, {"x": logits_of(self.net, x, RoughPass), "t": t})
-        return float(graph.run(x=logits, t=t).results[0]), accuracy(logits, t), float(rough.results[0])
+        losses = [graph.run(x=logits, t=t).results[0]]
+        losses += [run(graph, {"x": logits_of(self.net, x, run), "t": t}).results[0] for run in ROUGH_PASSES]
+        loss, *rough = map(float, losses)
+        return loss, accuracy(logits, t), rough
 
     def _load(self) -> None:
         self.net.load_state_dict({**self.params, **self.statistics})
