@@ -28,6 +28,7 @@ TESTS = {
         "unit/models/test_labels.py",
         "unit/models/test_set_weights.py",
         CERTIFICATE,
+        "unit/models/test_any_array.py",
         "unit/models/test_not_finite.py",
         "unit/models/test_threads.py",
         "unit/models/test_copies.py",

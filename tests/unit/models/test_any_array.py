@@ -34,8 +34,6 @@ from nl_nodes import (
 from nl_nodes.compiler import Executor, compile_graph, executor, rewrite
 from nl_nodes.nodes.arithmetic import Elementwise
 
-TEAMS = (Executor(), executor("threads", 2))
-
 
 def random(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape)
@@ -46,7 +44,7 @@ def check(graph: Graph, order: Callable[[np.ndarray], np.ndarray] = np.array, **
     run = graph.run(**feeds)
     expected = run.backward(np.ones(run.results[0].shape))
     shapes = {name: (x.shape, x.dtype) for name, x in feeds.items()}
-    for workers in TEAMS:
+    for workers in (Executor(), executor("threads", 2)):
         held = {name: leaf for name, leaf in graph.leaves.items() if isinstance(leaf, Parameter)}
         places = {name: order(np.full(leaf.value.shape, np.nan)) for name, leaf in held.items()}
         plan = compile_graph(graph, shapes, frozenset(shapes), places, workers)
