@@ -150,6 +150,7 @@ class Conv(Node):
     @classmethod
     def cases(cls) -> Iterator[Case]:
         """Yield every algorithm, with and without each epilogue and padding."""
+        c = WINOGRAD_MIN_CHANNELS
         forms: list[dict[str, Any]] = [
             {},
             {"relu": True, "out_pad": (0, 1, 2, 0)},
@@ -157,29 +158,11 @@ class Conv(Node):
             {"relu": True, "pool": True, "out_pad": (1, 3, 1, 2)},
         ]
         for label, x, w, pad, stride in (
-            ("tiles of 4", (4, 5, 3, WINOGRAD_MIN_CHANNELS + 1), (2, WINOGRAD_MIN_CHANNELS + 1, 3, 3), 1, 1),
-            ("tiles of 4, pad 2", (3, 1, 3, WINOGRAD_MIN_CHANNELS), (3, WINOGRAD_MIN_CHANNELS, 3, 3), 2, 1),
-            (
-                "maps of 2x2",
-                (2, 2, 3, WINOGRAD_MIN_CHANNELS),
-                (WINOGRAD_MIN_CHANNELS + 1, WINOGRAD_MIN_CHANNELS, 3, 3),
-                1,
-                1,
-            ),
-            (
-                "few images, many kernels",
-                (5, 4, 2, WINOGRAD_MIN_CHANNELS + 1),
-                (WINOGRAD_MIN_CHANNELS, WINOGRAD_MIN_CHANNELS + 1, 3, 3),
-                1,
-                1,
-            ),
-            (
-                "maps of 2x2, few images",
-                (2, 2, 2, WINOGRAD_MIN_CHANNELS),
-                (WINOGRAD_MIN_CHANNELS + 1, WINOGRAD_MIN_CHANNELS, 3, 3),
-                1,
-                1,
-            ),
+            ("tiles of 4", (4, 5, 3, c + 1), (2, c + 1, 3, 3), 1, 1),
+            ("tiles of 4, pad 2", (3, 1, 3, c), (3, c, 3, 3), 2, 1),
+            ("maps of 2x2", (2, 2, 3, c), (c + 1, c, 3, 3), 1, 1),
+            ("few images, many kernels", (5, 4, 2, c + 1), (c, c + 1, 3, 3), 1, 1),
+            ("maps of 2x2, few images", (2, 2, 2, c), (c + 1, c, 3, 3), 1, 1),
             ("windows, one channel", (9, 6, 3, 1), (2, 1, 3, 3), 1, 1),
             ("windows of 5x4", (4, 5, 3, 5), (2, 5, 5, 4), 2, 1),
             ("windows, stride 2", (7, 6, 3, 4), (3, 4, 3, 2), 1, 2),
@@ -191,21 +174,15 @@ class Conv(Node):
             build = partial(_case, x[:2], w, pad, stride, out_pad=(0, 1, 0, 0))
             yield Case(f"{label}, no bias, padded", build, (real(*x), real(*w)))
         for label, x, w, pad, stride in (
-            ("many tiles of 4", (11, 5, 2, WINOGRAD_MIN_CHANNELS), (2, WINOGRAD_MIN_CHANNELS, 3, 3), 1, 1),
+            ("many tiles of 4", (11, 5, 2, c), (2, c, 3, 3), 1, 1),
             ("tiles of 4, tall", (5, 4, 2, 10), (2, 10, 3, 3), 1, 1),
-            (
-                "few images, wide",
-                (5, 7, 2, WINOGRAD_MIN_CHANNELS),
-                (WINOGRAD_MIN_CHANNELS, WINOGRAD_MIN_CHANNELS, 3, 3),
-                0,
-                1,
-            ),
-            ("many channels, stride 2", (3, 4, 2, WINOGRAD_MIN_CHANNELS), (2, WINOGRAD_MIN_CHANNELS, 3, 3), 1, 2),
-            ("maps of 2x2, pad 2", (2, 2, 2, WINOGRAD_MIN_CHANNELS), (2, WINOGRAD_MIN_CHANNELS, 3, 3), 2, 1),
+            ("few images, wide", (5, 7, 2, c), (c, c, 3, 3), 0, 1),
+            ("many channels, stride 2", (3, 4, 2, c), (2, c, 3, 3), 1, 2),
+            ("maps of 2x2, pad 2", (2, 2, 2, c), (2, c, 3, 3), 2, 1),
         ):
             yield Case(label, partial(_case, x[:2], w, pad, stride), (real(*x), real(*w)))
-        once = partial(_case, (4, 4), (WINOGRAD_MIN_CHANNELS, WINOGRAD_MIN_CHANNELS, 3, 3), 1, 1)
-        draws = (real(4, 4, 2, WINOGRAD_MIN_CHANNELS), real(WINOGRAD_MIN_CHANNELS, WINOGRAD_MIN_CHANNELS, 3, 3))
+        once = partial(_case, (4, 4), (c, c, 3, 3), 1, 1)
+        draws = (real(4, 4, 2, c), real(c, c, 3, 3))
         yield Case(
             "few images, kernels used twice",
             lambda x, w: once(once(StopGradient(x), w), w),
