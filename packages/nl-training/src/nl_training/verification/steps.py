@@ -178,10 +178,11 @@ class _Beside(Callback):
         )
         told = {"loss": book.found[LOSS], "acc": accuracy(book.found[LOGITS], self._t)}
         noise = self._noise(book.statistics, report.step)
+        self._rounding: Callable[[str], float] = lambda name: noise(name) if name in book.statistics else 0.0
         self._compare(
             {**book.statistics, LOSS: told["loss"], "the accuracy": told["acc"], "the learning rate": self._lr},
             {**found, LOSS: report.loss, "the accuracy": report.accuracy, "the learning rate": report.lr},
-            lambda name: noise(name) if name in book.statistics else 0.0,
+            self._rounding,
         )
         for name, value in told.items():
             name = f"train/epoch_{name}"
@@ -189,23 +190,26 @@ class _Beside(Callback):
 
     def on_epoch(self, report: EpochReport) -> None:
         """Compare the evaluation."""
-        expected, self._sums, noise = self._sums, {}, {}
+        expected, self._sums, noise, rounded = self._sums, {}, dict[str, float](), self._rounding
         for name, split in (("val", self.data.validation), ("test", self.data.test)):
             assert split is not None
             loss, expected[f"{name}/acc"], rough = self.book.evaluate(split.x, split.t)
             expected[f"{name}/loss"] = loss
             noise[f"{name}/loss"] = rounding(np.float64(loss), *rough, unit=ROUGH * DOUBLE * 2 / self.eps)
-        self._compare(expected, report.metrics, lambda name: noise.get(name, 0.0))
+
+        def allowed(name: str) -> float:
+            return noise[name] if name in noise else rounded(name)
+
+        self._compare(expected, report.metrics, allowed)
         if expected["val/acc"] > self._best["val/acc"]:
             self._best = {**expected, **self.book.params, **self.book.statistics}
-            self._best_noise = noise
+            self._best_noise = allowed
 
     def on_end(self, trainer: TrainingState, result: Result) -> None:
         """Compare the best weights."""
         told = {"test/loss": result.test_loss, "test/acc": result.test_accuracy}
         found = {**trainer.best_state, **told}
-        noise = self._best_noise
-        self._compare({name: self._best[name] for name in found}, found, lambda name: noise.get(name, 0.0))
+        self._compare({name: self._best[name] for name in found}, found, self._best_noise)
 
     def _compare(self, expected: Mapping[str, Any], found: Mapping[str, Any], noise: Callable[[str], float]) -> None:
         """Compare arrays, small ones beside the largest; `noise` is how far rounding moves each."""
