@@ -11,6 +11,7 @@ from nl_nodes import (
     Input,
     Max,
     Mean,
+    Mul,
     MulConst,
     Node,
     Parameter,
@@ -19,9 +20,11 @@ from nl_nodes import (
     Tanh,
     ValueMask,
 )
+from nl_nodes.compiler.lower.lower import Lowering
 from nl_nodes.nodes.arithmetic import Elementwise
 from nl_nodes.verify import certify, complex_step, first_wrong
-from nl_nodes.verify.rounding import ROUGH, RoughPass, rounding
+from nl_nodes.verify.replay import Replay, RoughReplay
+from nl_nodes.verify.rounding import ROUGH, UNIT_ROUNDOFF, RoughPass, length, rough_passes, rounding
 
 RNG = np.random.default_rng(4)
 
@@ -76,9 +79,31 @@ def test_a_gradient_that_is_rounding_alone_is_told_apart_from_a_wrong_one(monkey
     assert {v.verdict for v in certify(graph, {}, 1.25).tensors} == {"failed"}
 
 
+def test_rounding_is_seen_where_errors_grow_by_ten_orders() -> None:
+    x: Node = Input("x")
+    for _ in range(36):  # the logistic map doubles errors
+        x = MulConst(Mul(x, AddConst(MulConst(x, -1.0), 1.0)), 4.0)
+    graph, start = Graph(x), RNG.uniform(0.1, 0.9, 100)
+    exact, moved = (graph.run(x=start * (1 + error)).results[0] for error in (0.0, 2.0**-52))
+    rough = [run(graph, {"x": start}).results[0] for run in rough_passes()]
+    assert 1e-6 < length(moved - exact) < rounding(exact, *rough)
+
+
+def test_a_rough_replay_moves_a_result_by_its_rounding() -> None:
+    x = Parameter(RNG.standard_normal((4, 5)), "x")
+    graph = Graph(Sum(Mul(x, x)))
+    exact, rough = (
+        kind(Lowering(graph, {}, frozenset(), 1, {"x": np.zeros((4, 5))})) for kind in (Replay, RoughReplay)
+    )
+    exact.run({}, 0)
+    rough.run({}, 0)
+    change = abs(rough.results[0] - exact.results[0]) / exact.results[0]
+    assert 0.01 * ROUGH["float64"] < change < 3 * ROUGH["float64"]
+
+
 def test_rounding_is_what_float32_shows_too() -> None:
     graph = Graph(Sum(Exp(AddConst(Tanh(MulConst(Input("x"), 3)), -1))))
     x = RNG.standard_normal(1000).astype(np.float32)
     exact, single = (graph.run(x=x.astype(d)).backward(np.ones((), d))["x"] for d in ("float64", "float32"))
     rough = RoughPass(graph, {"x": x.astype("float64")}).backward(1.0)["x"]
-    assert rounding(exact, rough, unit=ROUGH) == pytest.approx(rounding(exact, single, unit=2.0**-24), rel=2)
+    assert rounding(exact, rough) == pytest.approx(rounding(exact, single, error=UNIT_ROUNDOFF["float32"]), rel=2)

@@ -14,7 +14,7 @@ from nl_nodes.graph import Graph
 from nl_nodes.verify.certificate import Certificate, Verdict
 from nl_nodes.verify.directional import DirectionalCheck, Product, worst
 from nl_nodes.verify.fingerprint import code_hash, fingerprint
-from nl_nodes.verify.rounding import ROUGH_PASSES, rounding
+from nl_nodes.verify.rounding import rough_passes, rounding
 from nl_nodes.verify.sampling import directions
 from nl_nodes.verify.subgraph import node_values, tail
 
@@ -99,7 +99,7 @@ def certify(
     clock = Clock(max_seconds)
     grads, values = graph.run(**feeds).backward(dy), node_values(graph, feeds)
     clock.tick()
-    rough = cache(lambda: [rough_pass(graph, feeds).backward(dy) for rough_pass in ROUGH_PASSES])
+    rough = cache(lambda: [rough_pass(graph, feeds).backward(dy) for rough_pass in rough_passes()])
     verdicts = {verdict.name: verdict for verdict in known}
     for number, (name, grad) in enumerate(grads.items()):
         if name in verdicts:

@@ -15,7 +15,7 @@ from nl_nodes.shapes import size
 from nl_nodes.typing import Shape
 from nl_nodes.verify.check import Residual, check_graph, sample_check
 from nl_nodes.verify.numeric import complex_step
-from nl_nodes.verify.rounding import ROUGH_PASSES, rounding
+from nl_nodes.verify.rounding import rough_passes, rounding
 from nl_nodes.verify.sampling import upstream
 from nl_nodes.verify.subgraph import node_values
 
@@ -125,7 +125,7 @@ class IsolatedNode:
     def rounds(self, residual: Residual) -> bool:
         """Whether rounding explains a residual, as where all activations are saturated."""
         grad = self.graph.run(**self.feeds).backward(self.dy)[residual.name]
-        passes = (rough_pass(self.graph, self.feeds) for rough_pass in ROUGH_PASSES)
+        passes = (rough_pass(self.graph, self.feeds) for rough_pass in rough_passes())
         noise = rounding(grad, *(done.backward(self.dy)[residual.name] for done in passes))
         return abs(residual.analytic - residual.numeric) <= noise
 

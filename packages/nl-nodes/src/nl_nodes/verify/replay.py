@@ -6,13 +6,19 @@ bit; so a replay checks the memory plan and the executor, and shares none of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from nl_nodes.compiler.lower.lower import Lowering
 from nl_nodes.runtime.call import Call
+from nl_nodes.verify.rounding import ROUGH
+
+# The calls whose results are rounded; the others choose, compare and copy.
+ARITHMETIC = {
+    "add", "add.reduce", "divide", "exp", "log", "log1p", "matmul", "multiply", "power", "subtract", "tanh",
+}  # fmt: skip
 
 
 class Replay:
@@ -49,7 +55,18 @@ class Replay:
         self._lists.reverse()
         with np.errstate(all="ignore"):
             while waiting:
-                waiting = [calls for calls in waiting if _reaches_a_barrier(calls, pass_index)]
+                waiting = [calls for calls in waiting if self._reaches_barrier(calls, pass_index)]
+
+    def _reaches_barrier(self, calls: Iterator[Call], pass_index: int) -> bool:
+        """Run one worker's calls up to its next barrier; whether there is one."""
+        for name, args in calls:
+            if name == "barrier":
+                return True
+            self._call(name, args, pass_index)
+        return False
+
+    def _call(self, name: str, args: tuple[Any, ...], pass_index: int) -> None:
+        call(name, args, pass_index)
 
     def _bound(self, call: Call) -> Call:
         name, args = call
@@ -65,16 +82,26 @@ class Replay:
         return np.ndarray(array.shape, array.dtype, home.memory, at, array.strides)
 
 
-def _reaches_a_barrier(calls: Any, pass_index: int) -> bool:
-    """Run one worker's calls up to its next barrier; whether there is one."""
-    for name, args in calls:
-        if name == "barrier":
-            return True
-        _call(name, args, pass_index)
-    return False
+class RoughReplay(Replay):
+    """A replay in which every result of arithmetic has a random relative error up to `ROUGH`, other ones in each pass.
+
+    Args:
+        lowered: the lowered graph, in float64.
+    """
+
+    def __init__(self, lowered: Lowering) -> None:
+        super().__init__(lowered)
+        self._rng = np.random.default_rng(0)
+
+    def _call(self, name: str, args: tuple[Any, ...], pass_index: int) -> None:
+        call(name, args, pass_index)
+        target = args[3] if name == "add.reduce" else args[-1]
+        if name in ARITHMETIC and target.dtype.kind == "f":
+            target *= 1 + ROUGH["float64"] * self._rng.uniform(-1, 1, target.shape)
 
 
-def _call(name: str, args: tuple[Any, ...], pass_index: int) -> None:
+def call(name: str, args: tuple[Any, ...], pass_index: int) -> None:
+    """Run one call."""
     if name == "random_bits":
         seed, stream, start, target = args
         # Philox4x64-10 gives four words for each counter, and NumPy steps the counter before it draws.

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import cache, cached_property, partial
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -30,8 +29,8 @@ from nl_nodes.compiler import RULES, rewrite
 from nl_nodes.compiler.lower.lower import Lowering
 from nl_nodes.compiler.plan import lower
 from nl_nodes.verify import DirectionalCheck, Link, first_wrong, through_all
-from nl_nodes.verify.replay import Replay
-from nl_nodes.verify.rounding import ROUGH, ROUGH_PASSES, SINGLE, length, rounding
+from nl_nodes.verify.replay import Replay, RoughReplay
+from nl_nodes.verify.rounding import ROUGH_PASSES, length, rough_passes, rounding
 from nl_nodes.verify.tapes import first_difference
 from nl_training.verification.distance import FAR, LOGITS, LOSS, Arrays, arrays_of, furthest, in_units, step_arrays
 from nl_training.verification.points import (
@@ -63,7 +62,7 @@ PASSES = (0, 1, 2**40)
 # What some weights are multiplied by, and how many of them, so that large ones are seen too.
 FACTORS, SHARES = (1.0, 8.0), (0.9, 0.1)
 # In the precision that trains, of what rounding carries over no kink.
-ROUNDING = {"float32": 1e-3, "float64": 1e-9}
+DTYPE_LIMITS = {"float32": 1e-3, "float64": 1e-9}
 # Of the gradient on another device, where rounding may carry values over a kink.
 DEVICE_LIMITS = {"float32": 0.05, "float64": 1e-9}
 
@@ -93,9 +92,9 @@ class Chain:
         return compiled_twin(self.net)
 
     @cached_property
-    def single(self) -> Network:
-        """The same in float32, whose rounding errors tell how large float64's are."""
-        return compiled_twin(self.net, "float32")
+    def spare(self) -> Network:
+        """The same again, to show how far rounding moves a pass of it."""
+        return compiled_twin(self.net)
 
     def links(self) -> dict[str, Callable[[], Link]]:
         """Every link by its name, to be made in this order."""
@@ -130,14 +129,9 @@ class Chain:
         return found
 
     @property
-    def rounding(self) -> float:
+    def limit(self) -> float:
         """How far what trains may be from float64, where no value crosses a kink."""
-        return (ROUNDING if self.net.device.name == "cpu" else DEVICE_LIMITS)[self.net.device.dtype]
-
-    @property
-    def unit(self) -> float:
-        """The `unit` of `rounding` that has it told for the dtype that trains."""
-        return ROUGH * float(np.finfo("float64").eps / np.finfo(self.net.device.dtype).eps)
+        return (DTYPE_LIMITS if self.net.device.name == "cpu" else DEVICE_LIMITS)[self.net.device.dtype]
 
     def nodes(self, point: Point, what: str) -> Link:
         """Each node's backward on the inputs that it has there."""
@@ -208,13 +202,7 @@ class Chain:
 
             return reference
         replay = Replay(self._recording(self.net, point))
-
-        def compiled(given: Point, number: int) -> dict[str, Any]:
-            replay.run({"x": given.x.astype(dtype), "t": given.t}, number)
-            updates = {buffer.name: value.copy() for buffer, value in replay.updates.items()}
-            return {**updates, **replay.grads, LOSS: replay.results[0], LOGITS: replay.results[1]}
-
-        return compiled
+        return lambda given, number: _replayed(replay, given.x.astype(dtype), given.t, number)
 
     def other_device(self, point: Point, what: str) -> Link:
         """What another device gives, beside the reference: as near as rounding lets it be."""
@@ -225,7 +213,10 @@ class Chain:
         net.load_state_dict(state)
         net.passes = passes
         expected = self._reference_step(point, 0)
-        limit, noise = DEVICE_LIMITS[net.device.dtype], self._rough_noise(expected, point, 0, state, self.unit)
+        limit, noise = (
+            DEVICE_LIMITS[net.device.dtype],
+            self._rough_noise(expected, point, 0, state, self.net.device.dtype),
+        )
         where, distance = furthest({name: expected[name] for name in found}, found, limit, noise)
         return _link("device", point, what, where, distance, limit)
 
@@ -237,11 +228,11 @@ class Chain:
         found = self.net.device.host(self.net.predict(np.resize(some, point.x.shape)))
         difference = float(np.abs(found - expected).max())
         off = in_units(difference, length(expected) / np.sqrt(expected.size))
-        if not off <= self.rounding:
-            rough = (logits_of(self.reference, some, run) for run in ROUGH_PASSES)
-            noise = rounding(expected[: len(some)], *rough, unit=self.unit)
-            off = min(off, self.rounding * in_units(difference, noise))
-        return _link("inference", point, what, LOGITS, off, self.rounding)
+        if not off <= self.limit:
+            rough = (logits_of(self.reference, some, run) for run in rough_passes(self.net.device.dtype))
+            noise = rounding(expected[: len(some)], *rough, dtype=self.net.device.dtype)
+            off = min(off, self.limit * in_units(difference, noise))
+        return _link("inference", point, what, LOGITS, off, self.limit)
 
     def step(self, point: Point, what: str) -> Link:
         """A short training in float64 beside a textbook's, and many updates by its optimizer and schedule."""
@@ -258,8 +249,8 @@ class Chain:
         assert self.training is not None
         net = self.net.on(self.net.device)
         self._restore(net)
-        worst = self._train(net, deepcopy(self.training.optimizer), point, self.rounding)
-        return _link("trainer", point, what, *worst, self.rounding)
+        worst = self._train(net, deepcopy(self.training.optimizer), point, self.limit)
+        return _link("trainer", point, what, *worst, self.limit)
 
     def _train(self, net: Network, optimizer: Optimizer, point: Point, limit: float) -> tuple[str, float]:
         """What is furthest off in a short training; see `training_beside_textbook`."""
@@ -275,7 +266,7 @@ class Chain:
             batch = Point("", np.asarray(x, np.float64), t)
             if net.device.dtype == "float64":
                 return self._noise(expected, batch, number, state)
-            return self._rough_noise(expected, batch, number, state, self.unit)
+            return self._rough_noise(expected, batch, number, state, self.net.device.dtype)
 
         return training_beside_textbook(net, book, optimizer, self.training, point, limit, noise)
 
@@ -300,37 +291,34 @@ class Chain:
         return self._known[key]
 
     def _noise(self, expected: Arrays, point: Point, number: int, state: Arrays) -> Callable[[str], float]:
-        """How far rounding may move each array of a pass: by rough passes, and by one in float32."""
-
+        """How far rounding may move each array of a pass, node by node or as it is compiled."""
         rough = self._rough_noise(expected, point, number, state)
+        if not self.net.device.compiles:
+            return rough
 
         @cache
-        def single() -> Arrays:
-            self.single.load_state_dict(state)
-            self.single.passes = number
-            return step_arrays(self.single, point.x, point.t)
+        def replayed() -> list[Arrays]:
+            self.spare.load_state_dict(state)
+            replay = RoughReplay(self._recording(self.spare, point))
+            return [_replayed(replay, point.x, point.t, number) for _ in range(ROUGH_PASSES)]
 
-        def noise(name: str) -> float:
-            found = rough(name), rounding(expected[name], single()[name], unit=SINGLE)
-            return sum(filter(isfinite, found))  # float32 may overflow where float64 does not
-
-        return noise
+        return lambda name: rough(name) + rounding(expected[name], *(other[name] for other in replayed()))
 
     def _rough_noise(
-        self, expected: Arrays, point: Point, number: int, state: Arrays, unit: float = ROUGH
+        self, expected: Arrays, point: Point, number: int, state: Arrays, dtype: str = "float64"
     ) -> Callable[[str], float]:
         """How far rounding may move each array of a pass, by rough passes."""
-        rough = cache(lambda: self._rough_steps(point, number, state))
-        return lambda name: rounding(expected[name], *(other[name] for other in rough()), unit=unit)
+        rough = cache(lambda: self._rough_steps(point, number, state, dtype))
+        return lambda name: rounding(expected[name], *(other[name] for other in rough()), dtype=dtype)
 
-    def _rough_steps(self, point: Point, number: int, state: Mapping[str, Any]) -> list[Arrays]:
+    def _rough_steps(self, point: Point, number: int, state: Mapping[str, Any], dtype: str) -> list[Arrays]:
         def rough(x: Any, t: Any, run: Callable[..., Pass]) -> Arrays:
             graph = self.reference.wire(len(x), train=True)
             graph.passes = number
             held = {name: np.asarray(value, np.float64) for name, value in state.items() if name in graph.leaves}
             return arrays_of(run(graph, {"x": x, "t": t, **held}))
 
-        return [self._sliced(point, partial(rough, run=run)) for run in ROUGH_PASSES]
+        return [self._sliced(point, partial(rough, run=run)) for run in rough_passes(dtype)]
 
     def _sliced(self, point: Point, run: Callable[[Any, Any], Arrays]) -> Arrays:
         """The arrays of a batch from those of its slices; running statistics are there where it is in one slice."""
@@ -358,6 +346,14 @@ class Chain:
             return lower(compiled, feeds, frozenset(feeds), grads, self.workers)
         except TypeError as error:  # a node of the user's own, which runs node by node alone
             raise NotComparable(str(error)) from None
+
+
+def _replayed(replay: Replay, x: Any, t: Any, number: int) -> Arrays:
+    """The arrays of a replayed pass."""
+    replay.run({"x": x, "t": t}, number)
+    updates = {buffer.name: value for buffer, value in replay.updates.items()}
+    found = {**updates, **replay.grads, LOSS: replay.results[0], LOGITS: replay.results[1]}
+    return {name: value.copy() for name, value in found.items()}
 
 
 def _other_bits(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:

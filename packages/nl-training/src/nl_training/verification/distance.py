@@ -10,7 +10,7 @@ import numpy as np
 
 from nl_models import Network
 from nl_nodes import Pass
-from nl_nodes.verify.rounding import ROUGH, RoughPass, length
+from nl_nodes.verify.rounding import RoughPass, length
 
 Arrays = dict[str, Any]
 
@@ -22,8 +22,10 @@ def arrays_of(done: Pass) -> Arrays:
     """The gradients, new running statistics, loss and logits of a pass of a training graph."""
     loss, logits = done.results
     # A loss may take the gradient of a logit from two numbers of up to 1 that cancel where it is right.
-    slip = ROUGH / len(logits) * np.where(np.arange(logits.size) % 3, 1.0, -1.0).reshape(logits.shape)
-    grads = done.backward(np.ones((), loss.dtype), slip if isinstance(done, RoughPass) else None)
+    slip = None
+    if isinstance(done, RoughPass):
+        slip = done.error / len(logits) * np.where(np.arange(logits.size) % 3, 1.0, -1.0).reshape(logits.shape)
+    grads = done.backward(np.ones((), loss.dtype), slip)
     updates = {buffer.name: value for buffer, value in done.updates.items()}
     return {**updates, **grads, LOSS: loss, LOGITS: logits}
 

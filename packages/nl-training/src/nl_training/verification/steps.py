@@ -13,7 +13,7 @@ from nl_layers import FlatDict, add_weight_decay
 from nl_layers.optimizers import Optimizer
 from nl_layers.schedules import Schedule
 from nl_models import Network
-from nl_nodes.verify.rounding import DOUBLE, ROUGH, length, rounding
+from nl_nodes.verify.rounding import length, rounding
 from nl_training.data import Dataset, Normalization, Split, batches, epoch_order
 from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport, TrainingState
 from nl_training.training.trainer import Diverged, Trainer, TrainOptions
@@ -195,7 +195,7 @@ class _Beside(Callback):
             assert split is not None
             loss, expected[f"{name}/acc"], rough = self.book.evaluate(split.x, split.t)
             expected[f"{name}/loss"] = loss
-            noise[f"{name}/loss"] = rounding(np.float64(loss), *rough, unit=ROUGH * DOUBLE * 2 / self.eps)
+            noise[f"{name}/loss"] = rounding(np.float64(loss), *rough, dtype=self.book.trains.device.dtype)
 
         def allowed(name: str) -> float:
             return noise[name] if name in noise else rounded(name)

@@ -17,7 +17,7 @@ from nl_layers.optimizers import Optimizer
 from nl_layers.schedules import Schedule
 from nl_models import Network
 from nl_nodes import Graph, Input, Pass
-from nl_nodes.verify.rounding import ROUGH_PASSES
+from nl_nodes.verify.rounding import rough_passes
 from nl_training.verification.distance import LOGITS, LOSS, Arrays, arrays_of
 from nl_training.verification.points import NotComparable
 
@@ -191,7 +191,10 @@ class Textbook(Updates):
         logits, mode = logits_of(self.net, x), Mode(train=False)
         graph = Graph(self.net.loss_layer.wire(Input("x", logits.shape), Input("t", t.shape), mode=mode))
         losses = [graph.run(x=logits, t=t).results[0]]
-        losses += [run(graph, {"x": logits_of(self.net, x, run), "t": t}).results[0] for run in ROUGH_PASSES]
+        losses += [
+            run(graph, {"x": logits_of(self.net, x, run), "t": t}).results[0]
+            for run in rough_passes(self.trains.device.dtype)
+        ]
         loss, *rough = map(float, losses)
         return loss, accuracy(logits, t), rough
 

@@ -24,9 +24,9 @@ def twin(net: Network) -> Network:
     return net.on(Device("cpu", dtype="float64", compile=False))
 
 
-def compiled_twin(net: Network, dtype: str = "float64") -> Network:
+def compiled_twin(net: Network) -> Network:
     """The same, but compiled if `net` is, for as many workers; here these are threads."""
-    return net.on(Device(dtype=dtype, compile=net.device.compiles, threads=workers(net), workers="threads"))
+    return net.on(Device(dtype="float64", compile=net.device.compiles, threads=workers(net), workers="threads"))
 
 
 def workers(net: Network) -> int:
