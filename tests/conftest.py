@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Settings of all tests: environment, CPU affinity and Hypothesis profiles."""
 
 import os
 import sys
@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
-# Tests run in several processes at once, and threads that wait for one another's cores slow them tenfold.
+# Tests run in several processes; more BLAS threads than cores would make them ten times slower.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
-# Beside other test processes each has a core of its own, and what it starts too: workers that wait for each other on
-# cores that others use wait long. Tests that want two workers say so.
+# With several test processes, each process and its children are pinned to one core: workers that wait for each other
+# on busy cores are slow. Tests that need two workers set their number.
 if hasattr(os, "sched_setaffinity") and (number := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, [cores[int(number) % len(cores)]])

@@ -77,7 +77,7 @@ def scale(browser: Chrome) -> float:
     return browser.execute_script("return camera.scale")
 
 
-def test_a_click_tells_formula_shape_statistics_and_residual(browser: Chrome, show) -> None:
+def test_click_shows_formula_shape_statistics_and_residual(browser: Chrome, show) -> None:
     show("Affine")
     assert panel(browser).startswith("The same graph twice")
     node(browser, "Dot").click()
@@ -94,7 +94,7 @@ def test_a_click_tells_formula_shape_statistics_and_residual(browser: Chrome, sh
     assert lit(browser) == []
 
 
-def test_a_click_on_a_compiled_node_tells_its_time_and_lights_what_it_is_made_of(browser: Chrome, show) -> None:
+def test_click_on_a_compiled_node_shows_its_time_and_highlights_its_sources(browser: Chrome, show) -> None:
     show("cnn3")
     browser.find_element(By.ID, "open").click()
     node(browser, "Normalize+pool+relu", 1).click()
@@ -115,7 +115,7 @@ def test_a_click_on_a_compiled_node_tells_its_time_and_lights_what_it_is_made_of
     assert "None: the compiler inserted it." in panel(browser)
 
 
-def test_both_graphs_are_in_view_beside_each_other_and_the_panel(browser: Chrome, show) -> None:
+def test_both_graphs_and_the_panel_are_visible(browser: Chrome, show) -> None:
     for name in ("Affine", "cnn3", "vgg16"):
         show(name)
         edges = []
@@ -129,7 +129,7 @@ def test_both_graphs_are_in_view_beside_each_other_and_the_panel(browser: Chrome
         assert 0 < edges[0] < edges[1] < edges[2] < edges[3] < wall
 
 
-def test_how_a_convolution_is_calculated_is_told(browser: Chrome, show) -> None:
+def test_convolution_algorithm_is_shown(browser: Chrome, show) -> None:
     show("vgg16")
     group(browser, "Convolution 5", 1).find_element(By.CSS_SELECTOR, ".shut").click()
     assert node(browser, "W5").is_displayed()
@@ -142,7 +142,7 @@ def test_how_a_convolution_is_calculated_is_told(browser: Chrome, show) -> None:
     shot(browser, "drawing-vgg16-related")
 
 
-def test_a_layer_that_is_closed_lights_up_for_what_it_holds(browser: Chrome, show) -> None:
+def test_collapsed_layer_is_highlighted_for_its_nodes(browser: Chrome, show) -> None:
     show("vgg16")
     group(browser, "Relu 2").find_element(By.CSS_SELECTOR, ".shut").click()
     browser.find_element(By.CSS_SELECTOR, ".group:not(.closed) [data-node]").click()
@@ -152,7 +152,7 @@ def test_a_layer_that_is_closed_lights_up_for_what_it_holds(browser: Chrome, sho
     ]
 
 
-def test_the_panel_leads_from_node_to_node(browser: Chrome, show) -> None:
+def test_panel_links_lead_to_other_nodes(browser: Chrome, show) -> None:
     show("Affine")
     node(browser, "weight").click()
     browser.find_element(By.XPATH, "//aside//button[contains(., 'Dot')]").click()
@@ -162,7 +162,7 @@ def test_the_panel_leads_from_node_to_node(browser: Chrome, show) -> None:
     assert len(browser.find_elements(By.CSS_SELECTOR, ".edge.near")) == 3
 
 
-def test_a_large_network_begins_closed_and_its_layers_open(browser: Chrome, show) -> None:
+def test_large_network_starts_collapsed_and_its_layers_expand(browser: Chrome, show) -> None:
     show("vgg16")
     shot(browser, "drawing-vgg16")
     assert not any(element.is_displayed() for element in browser.find_elements(By.CSS_SELECTOR, "[data-node]"))
@@ -180,7 +180,7 @@ def test_a_large_network_begins_closed_and_its_layers_open(browser: Chrome, show
     shot(browser, "drawing-vgg16-all")
 
 
-def test_no_layer_covers_another_however_many_are_open(browser: Chrome, show) -> None:
+def test_expanded_layers_do_not_overlap(browser: Chrome, show) -> None:
     show("vgg16")
     overlaps = """
         const boxes = [...document.querySelectorAll(".group")].map((g) => g.getBoundingClientRect());
@@ -194,7 +194,7 @@ def test_no_layer_covers_another_however_many_are_open(browser: Chrome, show) ->
     assert browser.execute_script(overlaps) == 0
 
 
-def test_hands_pan_and_zoom(browser: Chrome, show) -> None:
+def test_drag_pans_and_wheel_zooms(browser: Chrome, show) -> None:
     show("cnn3")
     shot(browser, "drawing-cnn3")
     browser.find_element(By.ID, "open").click()
@@ -212,7 +212,7 @@ def test_hands_pan_and_zoom(browser: Chrome, show) -> None:
     assert scale(browser) == pytest.approx(before)
 
 
-def test_it_is_dark_where_the_reader_wants_it_dark(browser: Chrome, show) -> None:
+def test_dark_colour_scheme_is_respected(browser: Chrome, show) -> None:
     show("cnn3")
     ground = "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
     assert min(browser.execute_script(ground)) > 200

@@ -72,7 +72,7 @@ def missing_from(browser: Chrome, words: tuple[str, ...], missing: list[str]) ->
     return missing
 
 
-def test_a_runs_page(ui: tuple[str, MlflowClient], browser: Chrome) -> None:
+def test_run_page_is_rendered(ui: tuple[str, MlflowClient], browser: Chrome) -> None:
     base, client = ui
     (run,) = client.search_runs([client.get_experiment_by_name("node-layer-network").experiment_id])
     link, view = (
@@ -86,7 +86,7 @@ def test_a_runs_page(ui: tuple[str, MlflowClient], browser: Chrome) -> None:
     shows(browser, f"{link}/artifacts{view}", "artifacts", *files)
 
 
-def test_a_picture_is_shown(ui: tuple[str, MlflowClient], browser: Chrome) -> None:
+def test_logged_figure_is_shown(ui: tuple[str, MlflowClient], browser: Chrome) -> None:
     base, client = ui
     (run,) = client.search_runs([client.get_experiment_by_name("node-layer-network").experiment_id])
     page = f"{base}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/learning_curves.png"
@@ -96,7 +96,7 @@ def test_a_picture_is_shown(ui: tuple[str, MlflowClient], browser: Chrome) -> No
     browser.save_screenshot(str(SHOTS / "picture.png"))
 
 
-def test_the_experiments_page(ui: tuple[str, MlflowClient], browser: Chrome) -> None:
+def test_experiments_page_is_rendered(ui: tuple[str, MlflowClient], browser: Chrome) -> None:
     base, client = ui
     number = client.get_experiment_by_name("node-layer-network").experiment_id
     page = f"{base}/#/experiments/{number}/runs?workflowType=machine_learning"

@@ -1,6 +1,6 @@
-"""`nox -s chaos`: SIGKILL at random moments of a run, resume, and the end is that of an undisturbed run, to the bit.
+"""`nox -s chaos`: runs killed by SIGKILL at random moments and resumed end bit for bit like an uninterrupted run.
 
-Each run has one of several settings of the device, and is compared with an undisturbed run of the same.
+Each run has one of several device settings, and is compared with an uninterrupted run with the same settings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.processes import SMALL, Lab, Outcome
+from support.processes import SMALL_TRAINING, Outcome, TrainingRuns
 from support.scripts import python
 
 from nl_nodes import UserError
@@ -30,10 +30,10 @@ SETTINGS = {
 }
 
 
-def corrupt(lab: Lab, run_id: str) -> int:
-    """How many of a run's checkpoint files are not whole."""
+def corrupt(runs: TrainingRuns, run_id: str) -> int:
+    """Return the number of a run's corrupt checkpoint files."""
     wrong = 0
-    for path in lab.checkpoints(run_id):
+    for path in runs.checkpoints(run_id):
         try:
             read(path)
         except UserError:
@@ -42,28 +42,30 @@ def corrupt(lab: Lab, run_id: str) -> int:
 
 
 class Setting:
-    """A lab for the trainings of one setting, and how an undisturbed one ends."""
+    """The trainings with one device setting, and the outcome of an uninterrupted one."""
 
     def __init__(self, folder: Path, name: str, seed: int) -> None:
         folder.mkdir()
-        self.name, self.lab, self.arguments = name, Lab(folder, seed, start=python), [*SMALL, *SETTINGS[name]]
+        self.name, self.arguments = name, [*SMALL_TRAINING, *SETTINGS[name]]
+        self.runs = TrainingRuns(folder, seed, start=python)
         self._expected: Outcome | None = None
 
     def killed(self, times: int) -> tuple[list[str], int, int]:
-        """Kill a training up to so often: what each kill cut short, whether the end differs, corrupt files."""
+        """Kill a training up to `times` times; return the interrupted phases, if it ends differently, corrupt files."""
         if self._expected is None:
-            self._expected = self.lab.whole(*self.arguments)
-            print(f"{self.name}: open after {self.lab.boot:.1f} s, over {self.lab.span:.1f} s later", flush=True)
-        run_id, cut = self.lab.killed(times, *self.arguments)
-        different = self.lab.outcome(run_id) != self._expected
+            self._expected = self.runs.whole(*self.arguments)
+            startup, training = self.runs.startup_seconds, self.runs.training_seconds
+            print(f"{self.name}: run open after {startup:.1f} s, finished {training:.1f} s later", flush=True)
+        run_id, cut = self.runs.killed(times, *self.arguments)
+        different = self.runs.outcome(run_id) != self._expected
         print(f"{self.name}: killed while {', '.join(cut) or 'never'}: {'DIFFERENT' if different else 'same'}")
-        return cut, different, corrupt(self.lab, run_id)
+        return cut, different, corrupt(self.runs, run_id)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so long")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run after this time")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     asked = parser.parse_args()
@@ -80,8 +82,8 @@ def main() -> int:
                 runs, different, broken = runs + 1, different + other, broken + wrong
         finally:
             for setting in settings:
-                setting.lab.clean()
-        left = sum(life.left for setting in settings for life in setting.lab.lives)
+                setting.runs.clean()
+        left = sum(training.orphans for setting in settings for training in setting.runs.started)
     where = ", ".join(f"{count} {cut}" for cut, count in kills.items())
     print(
         f"{kills.total()} kills ({where}) in {runs} runs of {', '.join(asked.settings)}: {different} ended otherwise,"

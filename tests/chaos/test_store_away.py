@@ -1,4 +1,4 @@
-"""A real MLflow server that is killed while runs go on: no point is missing in the end, and none is there twice."""
+"""A real MLflow server is killed during runs: in the end every metric value is stored exactly once."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from support.processes import Lab
+from support.processes import TrainingRuns
 
 from nl_training.tracking.store import EXPERIMENT, Store
 
@@ -21,11 +21,11 @@ ENDLESS = [
     "model=mlp", "data=digits", "verify=off", "trainer.epochs=100000", "trainer.batch_size=16",
     "trainer.checkpoint_every_seconds=1",
 ]  # fmt: skip
-STEPS = 81  # of an epoch
+STEPS = 81  # per epoch
 
 
 class Server:
-    """An MLflow server on a port of its own; its runs outlive it."""
+    """An MLflow server on a free port; its runs outlive it."""
 
     def __init__(self, folder: Path) -> None:
         with socket.socket() as probe:
@@ -37,7 +37,7 @@ class Server:
         self._log = (folder / "server.txt").open("a")
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the server and wait until it answers."""
         self._process = subprocess.Popen(
             self._command, env=self._environment, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -51,18 +51,18 @@ class Server:
         raise AssertionError("the server does not answer")
 
     def addresses(self) -> set[str]:
-        """Where it and its processes listen."""
+        """Return the addresses on which the server's processes listen."""
         own = psutil.Process(self._process.pid)
         sockets = [s for one in (own, *own.children(recursive=True)) for s in one.net_connections()]
         return {s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN}
 
     def kill(self) -> None:
-        """SIGKILL, to all its processes."""
+        """Send SIGKILL to all processes of the server."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def close(self) -> None:
-        """End it for good."""
+        """End the server and close its log."""
         if self._process.poll() is None:
             self.kill()
         self._log.close()
@@ -77,56 +77,56 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, server: Server) -> Iterator[Lab]:
-    made = Lab(tmp_path, seed=5, uri=server.uri)
+def runs(tmp_path: Path, server: Server) -> Iterator[TrainingRuns]:
+    made = TrainingRuns(tmp_path, seed=5, uri=server.uri)
     yield made
     made.clean()
 
 
 def losses(server: Server, run_id: str) -> list[int]:
-    """The steps of which the server has the loss."""
+    """Return the steps for which the server has the loss."""
     client = Store.open(server.uri, EXPERIMENT).client
     return [point.step for point in client.get_metric_history(run_id, "train/loss")]
 
 
-def test_only_this_machine_can_reach_it(server: Server) -> None:
+def test_ui_listens_on_localhost_only(server: Server) -> None:
     assert server.addresses() == {"127.0.0.1"}
 
 
-def test_killed_three_times_it_has_every_point_once(server: Server, lab: Lab) -> None:
-    life = lab.open(*ENDLESS, "trainer.batch_size=2")
+def test_server_killed_three_times_has_every_point_once(server: Server, runs: TrainingRuns) -> None:
+    training = runs.open(*ENDLESS, "trainer.batch_size=2")
     for _ in range(3):
-        had, deadline = len(losses(server, life.run_id)), time.monotonic() + 120
-        while len(losses(server, life.run_id)) == had:
+        had, deadline = len(losses(server, training.run_id)), time.monotonic() + 120
+        while len(losses(server, training.run_id)) == had:
             assert time.monotonic() < deadline
             time.sleep(0.5)
         server.kill()
         time.sleep(3)
-        assert life.process.poll() is None, "the training ended with the server"
+        assert training.process.poll() is None, "the training ended with the server"
         server.start()
-    life.process.terminate()
-    code, _, err = life.ended()
+    training.process.terminate()
+    code, _, err = training.ended()
     assert code == 143, err
-    steps = losses(server, life.run_id)
+    steps = losses(server, training.run_id)
     assert steps
     assert sorted(steps) == list(range(1, len(steps) + 1))
-    assert lab.store.client.get_run(life.run_id).info.status == "KILLED"
+    assert runs.store.client.get_run(training.run_id).info.status == "KILLED"
 
 
-def test_away_at_the_end_one_line_says_how_nothing_is_lost(server: Server, lab: Lab) -> None:
-    life = lab.open(*ENDLESS)
-    life.until("epoch   5 ")
+def test_server_down_at_the_end_loses_no_point_after_resume(server: Server, runs: TrainingRuns) -> None:
+    training = runs.open(*ENDLESS)
+    training.until("epoch   5 ")
     server.kill()
-    life.until("epoch  50 ")
-    life.process.terminate()
-    code, out, err = life.ended()
+    training.until("epoch  50 ")
+    training.process.terminate()
+    code, out, err = training.ended()
     assert code == 143
     assert "Traceback" not in err
-    assert f"python scripts/train.py resume={life.run_id}" in out
+    assert f"python scripts/train.py resume={training.run_id}" in out
     server.start()
-    again = lab.start(f"resume={life.run_id}", "trainer.epochs=60")
+    again = runs.start(f"resume={training.run_id}", "trainer.epochs=60")
     code, _, err = again.ended()
     assert (code, err) == (0, "")
-    steps = losses(server, life.run_id)
+    steps = losses(server, training.run_id)
     assert sorted(steps) == list(range(1, 60 * STEPS + 1))
-    assert lab.store.client.get_run(life.run_id).info.status == "FINISHED"
+    assert runs.store.client.get_run(training.run_id).info.status == "FINISHED"

@@ -1,4 +1,4 @@
-"""The calls that random programs are made of: each does the same to any network and returns what the network gave."""
+"""The calls that random programs consist of: each acts on a network and returns its results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Results = dict[str, np.ndarray]
 Draw = np.random.Generator
 Call = Callable[["Model", Draw], Results]
 
-# A large eps: else Adam makes whole steps of gradients that are nothing but rounding.
+# A large eps, without which Adam makes full steps from gradients that are only rounding errors.
 OPTIMIZERS: list[Callable[[], Optimizer]] = [
     SGD, Momentum, Nesterov, lambda: AdaGrad(eps=1e-3), lambda: RMSprop(eps=1e-3), lambda: Adam(eps=1e-3),
     lambda: AdamW(eps=1e-3),
@@ -28,13 +28,13 @@ OPTIMIZERS: list[Callable[[], Optimizer]] = [
 
 @dataclass
 class Model:
-    """A network and what a program has beside it.
+    """A network, with its optimizer and files.
 
     Attributes:
         net: the network.
-        optimizer: of its parameters.
-        batches: how many images a training batch may have.
-        folder: where its files lie.
+        optimizer: the optimizer of its parameters.
+        batches: the sizes of training batches.
+        folder: the folder of its files.
         kept: a state of it from before.
     """
 
@@ -45,7 +45,7 @@ class Model:
     ctx: dict[str, np.ndarray] = field(default_factory=dict)
 
     def state(self) -> Results:
-        """Everything that later calls depend on and that can be read."""
+        """Return all readable state on which later calls depend."""
         net = self.net
         shown = {f"params[{name}]": value.copy() for name, value in net.params.items()}
         layers = {
@@ -56,7 +56,7 @@ class Model:
         return {**net.state_dict(), **shown, **layers, "flat": net.params.flat.copy(), "passes": np.array(net.passes)}
 
     def copied(self, way: str) -> Model:
-        """A model of its own, by `copy.deepcopy` or through a pickle."""
+        """Return an independent copy, made by `copy.deepcopy` or pickle."""
         both = (self.net, self.optimizer)
         net, optimizer = copy.deepcopy(both) if way == "deepcopy" else pickle.loads(pickle.dumps(both))  # noqa: S301 - bytes of this process, made a moment before
         return Model(net, optimizer, self.batches, self.folder, dict(self.ctx))
@@ -70,7 +70,7 @@ SIDE_BY_SIDE: list[str] = []
 
 
 def call(whole: bool = False, side_by_side: bool = False) -> Callable[[Call], Call]:
-    """Enter a function into the tables under its name."""
+    """Register a function by its name."""
 
     def enter(function: Call) -> Call:
         name = function.__name__
@@ -83,7 +83,7 @@ def call(whole: bool = False, side_by_side: bool = False) -> Callable[[Call], Ca
 
 
 def images(model: Model, draw: Draw, count: int) -> Any:
-    """So many images, in one of the forms that people have arrays in."""
+    """Return `count` images as an array of random dtype and memory layout."""
     x = draw.standard_normal((count, *model.net.input_shape))
     forms: list[Callable[[], Any]] = [
         lambda: x, lambda: x, lambda: x.astype(np.float32), lambda: np.asfortranarray(x), lambda: x[::-1],
@@ -93,7 +93,7 @@ def images(model: Model, draw: Draw, count: int) -> Any:
 
 
 def labels(model: Model, draw: Draw, count: int) -> Any:
-    """As many labels, as numbers of some type, as one-hot rows or as soft ones."""
+    """Return `count` labels: integers of a random type, one-hot rows or soft labels."""
     k = model.net.classes
     t = draw.integers(0, k, count)
     soft = draw.dirichlet(np.ones(k), count)
@@ -105,7 +105,7 @@ def labels(model: Model, draw: Draw, count: int) -> Any:
 
 
 def batch(model: Model, draw: Draw) -> tuple[Any, Any]:
-    """Images and labels of one of the program's batch sizes."""
+    """Return images and labels of a random batch size of the program."""
     count = int(draw.choice(model.batches))
     return images(model, draw, count), labels(model, draw, count)
 
@@ -127,7 +127,7 @@ def gradient(model: Model, draw: Draw) -> Results:
 
 @call(whole=True, side_by_side=True)
 def predict(model: Model, draw: Draw) -> Results:
-    """Of a training batch's size, or of another: none, one, or more than one piece of inference has."""
+    """Predict for a training batch's size or another: zero, one, or more images than one inference batch has."""
     count = int(draw.choice([*model.batches * 4, 0, 1, 300]))
     return {"logits": model.net.predict(images(model, draw, count))}
 
@@ -146,7 +146,7 @@ def loss_and_accuracy(model: Model, draw: Draw) -> Results:
 
 @call()
 def update(model: Model, draw: Draw) -> Results:
-    """A step of training, by the optimizer or as the textbook writes it."""
+    """Make a training step, by the optimizer or by the textbook's update loop."""
     net = model.net
     grads = net.gradient(*batch(model, draw))
     found = copies(grads)
@@ -164,7 +164,7 @@ def update(model: Model, draw: Draw) -> Results:
 
 @call()
 def layer_by_layer(model: Model, draw: Draw) -> Results:
-    """The layers' own forward and backward in a row, as the textbook's networks do it."""
+    """Call forward and backward of each layer in turn, like the textbook's networks."""
     net, (x, t) = model.net, batch(model, draw)
     x = np.asarray(x, np.float64)
     for layer in net.layers:
@@ -178,9 +178,9 @@ def layer_by_layer(model: Model, draw: Draw) -> Results:
 
 
 def weights(shape: tuple[int, ...], draw: Draw) -> Any:
-    """Numbers for a parameter, of some real type.
+    """Return values for a parameter, of a random real dtype.
 
-    Whole ones have one sign, as in images: others cancel to exactly 0, and rounding decides what a rectifier lets pass
+    Integers all have one sign, like pixels: otherwise sums cancel to 0, and rounding decides the sign at a ReLU
     (docs/decisions/0015).
     """
     value = draw.normal(0, 0.3, shape)
@@ -208,7 +208,7 @@ def set_one(model: Model, draw: Draw) -> Results:
 
 @call()
 def set_several(model: Model, draw: Draw) -> Results:
-    """By `update`, by `|=`, or all by one assignment."""
+    """Set several parameters by `update`, by `|=`, or by one assignment."""
     net = model.net
     new = {name: weights(value.shape, draw) for name, value in net.params.items()}
     some = {name: new[name] for name in list(new)[:2]}
@@ -226,12 +226,12 @@ def set_several(model: Model, draw: Draw) -> Results:
 
 @call()
 def set_layer(model: Model, draw: Draw) -> Results:
-    """A parameter of a layer, by its name in `params` or as an attribute."""
+    """Set a parameter of a layer, by its name in `params` or as an attribute."""
     layers = [layer for layer in model.net.layers if layer.params]
     layer = layers[draw.integers(len(layers))]
     name = draw.choice(list(layer.params))
     value = weights(layer.params[name].shape, draw)
-    if draw.integers(2) or not name.isalpha():  # a fork's parameters are no attributes
+    if draw.integers(2) or not name.isalpha():  # the parameters of a fork are not attributes
         layer.params[name] = value
     else:
         setattr(layer, name, value)
@@ -240,7 +240,7 @@ def set_layer(model: Model, draw: Draw) -> Results:
 
 @call()
 def set_wrong(model: Model, draw: Draw) -> Results:
-    """What cannot be a parameter's value, or is no parameter."""
+    """Set an invalid value, or a parameter that does not exist."""
     params = model.net.params
     name = draw.choice(list(params))
     shape = params[name].shape
@@ -255,7 +255,7 @@ def set_wrong(model: Model, draw: Draw) -> Results:
 
 @call()
 def wrong_labels(model: Model, draw: Draw) -> Results:
-    """Labels out of range, fractions, of another count; of the network or of its loss alone."""
+    """Use labels out of range, fractional, or of another count, in the network or its loss."""
     net, k = model.net, model.net.classes
     count = int(draw.choice(model.batches))
     t = draw.integers(0, k, count)
@@ -292,7 +292,7 @@ def restore_state(model: Model, draw: Draw) -> Results:
 
 @call()
 def restore_wrong(model: Model, draw: Draw) -> Results:
-    """A state that lacks an array, or whose last has another shape: nothing is taken."""
+    """Load a state that lacks an array, or whose last array has another shape; nothing may change."""
     state = {name: value + 1 for name, value in model.net.state_dict().items()}
     last = list(state)[-1]
     state[last] = np.zeros((*state[last].shape, 2))
@@ -320,7 +320,7 @@ def set_passes(model: Model, draw: Draw) -> Results:
 
 
 def refused(function: Callable[[], Any]) -> Results:
-    """That the call is refused; what it raises else goes on."""
+    """Require that the call is refused; other exceptions propagate."""
     try:
         function()
     except UserError:

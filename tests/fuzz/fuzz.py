@@ -1,8 +1,8 @@
-"""`nox -s fuzz`: a coverage-guided fuzzer on every reader of what others wrote; takes or refuses in one line, no more.
+"""`nox -s fuzz`: a coverage-guided fuzzer for every reader of external files: valid or refused in one line.
 
-Each reader has a process of its own, in which Atheris (libFuzzer) changes whole files so as to reach new lines of code.
-Whatever an input brings about but that it is taken or refused is a finding: any other exception, more than `SECONDS`,
-more than `MEMORY`, another program started, a file written elsewhere, a connection. The input is kept in outputs/fuzz.
+Each reader runs in its own process, in which Atheris (libFuzzer) mutates valid files to reach new lines of code.
+Any other effect of an input is a finding: another exception, more than `SECONDS` of time or `MEMORY` bytes, a started
+program, a file written elsewhere, a connection. The input is saved in outputs/fuzz.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ NAMES = (
     "idx", "image", "npz", "npz array", "checkpoint", "sealed checkpoint", "weights", "certificate",
     "sealed certificate", "command line",
 )  # fmt: skip
-SECONDS = 20  # for one input; most take a thousandth of one
-MEMORY = 2**26  # that Python and NumPy may take for one input; none is longer than LONGEST
+SECONDS = 20  # timeout for one input; most take a millisecond
+MEMORY = 2**26  # largest allocation of Python and NumPy for one input of at most LONGEST bytes
 LONGEST = 2**14
 OURS = ["nl_training", "nl_models", "nl_nodes.verify", "PIL", "safetensors", "zipfile", "numpy.lib", "gzip", "json"]
-# What a reader must never do; of files, only reading is free.
+# Audit events that a reader must not cause; files may only be read.
 FORBIDDEN = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect", "pickle.")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=2000, help="inputs a reader")
-    parser.add_argument("--seconds", type=int, default=60, help="at most so long a reader")
+    parser.add_argument("--runs", type=int, default=2000, help="inputs per reader")
+    parser.add_argument("--seconds", type=int, default=60, help="time limit per reader")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--readers", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--inside", help=argparse.SUPPRESS)
@@ -48,7 +48,7 @@ def main() -> int:
 
 
 def fuzzed(name: str, asked: argparse.Namespace) -> tuple[int, bool]:
-    """How many inputs a reader got, and whether one of them is a finding."""
+    """Fuzz one reader in a new process; return the number of inputs and whether one was a finding."""
     FINDINGS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         limits = ["--runs", str(asked.runs), "--seconds", str(asked.seconds), "--seed", str(asked.seed)]
@@ -66,7 +66,7 @@ def fuzzed(name: str, asked: argparse.Namespace) -> tuple[int, bool]:
 
 
 def inside(name: str, folder: Path, asked: argparse.Namespace) -> None:
-    """Fuzz one reader in this process, which ends with it."""
+    """Fuzz one reader in this process; does not return."""
     import atheris
 
     sys.path.insert(0, str(FOLDER))
@@ -79,7 +79,7 @@ def inside(name: str, folder: Path, asked: argparse.Namespace) -> None:
     for number, seed in enumerate(reader.seeds()):
         (corpus / str(number)).write_bytes(seed)
         path.write_bytes(seed)
-        taken(reader, path)  # what is made once is made now
+        taken(reader, path)  # fills caches before memory is measured
     watch = Watch(folder)
     if reader.traced:
         tracemalloc.start()
@@ -103,7 +103,7 @@ def inside(name: str, folder: Path, asked: argparse.Namespace) -> None:
 
 
 class Watch:
-    """What Python says that the process does; `seen` is what no reader may do."""
+    """An audit hook; `seen` has the forbidden events."""
 
     def __init__(self, folder: Path) -> None:
         self.seen: list[str] = []

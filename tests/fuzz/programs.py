@@ -1,13 +1,13 @@
-"""Random programs of calls on networks: the compiled ones beside the reference, in double precision.
+"""Random programs of calls on networks: compiled networks compared with the reference, in double precision.
 
     python tests/fuzz/programs.py --count 10000            seeds 0 to 9999
-    python tests/fuzz/programs.py --seed 123 --count 1     one program again
+    python tests/fuzz/programs.py --seed 123 --count 1     one program
 
-A program makes its calls plainly, from another thread, several at the same time from several threads, or interrupted
-by Ctrl-C at some point inside. The reference makes the same calls one after the other. Where several outcomes are
-right, it looks for the one that the compiled network shows: an order of calls that ran at the same time, or whether an
-interrupted call happened. What it found is part of the program's record. Any difference above `LIMIT` is a finding; its
-program is shrunk and printed.
+A program makes its calls directly, from another thread, concurrently from several threads, or interrupted by Ctrl-C at
+a random point. The reference makes the same calls one after the other. If several outcomes are correct, such as an
+order of concurrent calls, or whether an interrupted call took effect, the compiled network must match one of them; the
+matching one is part of the program's record. Any difference above `LIMIT` is a finding; its program is shrunk and
+printed.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Small(Stack):
 
 @dataclass(frozen=True)
 class Made:
-    """One call: its name, which of the program's models it is made on, and the seed of its arrays."""
+    """One call: its name, the index of its model, and the seed of its arrays."""
 
     name: str
     model: int
@@ -92,7 +92,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Program:
-    """What a seed draws: a kind of workers, a network, the batch sizes, the steps."""
+    """A random program: a kind of workers, a network, batch sizes, and steps."""
 
     seed: int
     workers: str
@@ -102,7 +102,7 @@ class Program:
 
 
 def draw_program(seed: int) -> Program:
-    """The program of a seed."""
+    """Return the program for a seed."""
     rng = np.random.default_rng(seed)
     weights = np.array(list(WORKERS.values()))
     workers = str(rng.choice(list(WORKERS), p=weights / weights.sum()))
@@ -129,7 +129,7 @@ def _step(rng: np.random.Generator) -> Step:
 
 @cache
 def device(workers: str) -> Device:
-    """One device for all programs, so that they share its workers."""
+    """Return one device for all programs, so that they share its workers."""
     if workers == "reference":
         return Device(dtype="float64", compile=False)
     return (
@@ -138,7 +138,7 @@ def device(workers: str) -> Device:
 
 
 class Side:
-    """The models of one side, all alike at the beginning: the first one, and the copies that the program makes."""
+    """The compiled or the reference models of a program: the first one, and the copies that the program makes."""
 
     def __init__(self, program: Program, workers: str, folder: Path) -> None:
         folder.mkdir()
@@ -150,7 +150,7 @@ class Side:
         return CALLS[made.name](self.models[made.model % len(self.models)], np.random.default_rng(made.seed))
 
     def copy(self, way: str, number: int) -> None:
-        """Add a copy of a model; it takes the last one's place where there are enough."""
+        """Add a copy of a model, in place of the last one if the maximum is reached."""
         del self.models[MODELS - 1 :]
         self.models.append(self.models[number % len(self.models)].copied(way))
 
@@ -164,11 +164,11 @@ class Different(AssertionError):
 
 
 def run_program(program: Program, record: list[str] | None = None) -> None:
-    """Run a program on both sides and compare each step's results and what state it leaves.
+    """Run a program on both sides and compare each step's results and the state after it.
 
     Args:
-        program: what is run.
-        record: takes a line for each step, with the order that calls at the same time had.
+        program: the program.
+        record: gets a line for each step, with the order of concurrent calls.
 
     Raises:
         Different: at the first step that differs.
@@ -182,7 +182,7 @@ def run_program(program: Program, record: list[str] | None = None) -> None:
 
 
 def _both(step: Step, compiled: Side, reference: Side) -> str:
-    """Make a step on both sides; tell which of its outcomes it had, where several are right."""
+    """Make a step on both sides; return which outcome it had if several are correct."""
     if not step.calls:
         for side in (compiled, reference):
             side.copy(step.how, step.at)
@@ -214,7 +214,7 @@ def _plain(step: Step, side: Side) -> Outcome:
 
 
 def _threads(step: Step, side: Side) -> Outcome:
-    """Each call in a thread of its own, at the same time."""
+    """Make the calls concurrently, each in its own thread."""
     results: list[Any] = [None] * len(step.calls)
     barrier = Barrier(len(step.calls))
 
@@ -240,10 +240,10 @@ def _threads(step: Step, side: Side) -> Outcome:
 
 
 def _interrupted(step: Step, side: Side) -> Outcome:
-    """The last call with a SIGINT at one of the points inside where Python looks for signals.
+    """Make the calls, the last one with a SIGINT at one of the points where Python checks for signals.
 
-    The first time that a call is made, it compiles for long; where the same one was made before, its events are
-    counted, so that all parts of it are equally likely to be cut.
+    The first call of its kind spends most of its time compiling. If the same call was made before, its events are
+    counted, so that all parts of it are equally likely to be interrupted.
     """
     results: list[Any] = []
     number = int(FIRST_TIME**step.at)
@@ -258,19 +258,19 @@ def _interrupted(step: Step, side: Side) -> Outcome:
 
 
 class _Events:
-    """Counts where Python looks for signals inside a call, as functions begin and return, and sends SIGINT at one.
+    """Counts the points of a call where Python checks for signals, at function entry and exit, and sends SIGINT at one.
 
-    Not at every line: a lock's `with` ends on a line at which Python never looks.
+    Lines are no such points: Python never checks on the last line of a lock's `with` block.
 
     Attributes:
-        seen: how many there were.
+        seen: number of points so far.
     """
 
     def __init__(self, number: int) -> None:
         self.number, self.seen = number, 0
 
     def during(self, call: Callable[[], Results]) -> Results | None:
-        """The call's results; None where it was interrupted."""
+        """Return the call's results, or None if it was interrupted."""
         try:
             sys.setprofile(self._hook)
             try:
@@ -293,7 +293,7 @@ RUNNERS: dict[str, Callable[[Step, Side], Outcome]] = {
 
 
 class _Snapshot:
-    """The state of the reference, to go back to when a call happened otherwise."""
+    """A saved state of the reference, to restore before another order of calls is tried."""
 
     def __init__(self, side: Side) -> None:
         self.nets = [model.net for model in side.models]
@@ -319,7 +319,7 @@ def _compare(found: Results, expected: Results) -> None:
 
 @contextmanager
 def _ctrl_c() -> Iterator[None]:
-    """Python's own answer to Ctrl-C inside."""
+    """Install Python's default handler for SIGINT within the block."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -329,7 +329,7 @@ def _ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def _watched(program: Program) -> Iterator[None]:
-    """End this process where the program hangs, with what each thread was doing."""
+    """End this process and print the stack of each thread if the program hangs."""
     faulthandler.dump_traceback_later(HANG, exit=True)
     try:
         yield
@@ -338,7 +338,7 @@ def _watched(program: Program) -> Iterator[None]:
 
 
 def failure(program: Program) -> str:
-    """What goes wrong in a program, with its record; empty where nothing does."""
+    """Return the error and record of a program, or an empty text if it passes."""
     record: list[str] = []
     try:
         run_program(program, record)
@@ -349,7 +349,7 @@ def failure(program: Program) -> str:
 
 
 def shrunk(program: Program, tries: int = 3) -> Program:
-    """The program without the steps that its failure does not need; one that fails sometimes is tried several times."""
+    """Return the program without steps that its failure does not need; programs are tried several times each."""
     number = len(program.steps) - 1
     while number >= 0:
         steps = program.steps[:number] + program.steps[number + 1 :]
@@ -361,7 +361,7 @@ def shrunk(program: Program, tries: int = 3) -> Program:
 
 
 def told(program: Program, what: str) -> str:
-    """A failing program for a reader."""
+    """Return a failing program as readable text."""
     net = random_network((program.seed, 0), device("reference"), Small)
     layers = ", ".join(type(layer).__name__ for layer in net.layers)
     head = (
@@ -371,7 +371,7 @@ def told(program: Program, what: str) -> str:
 
 
 def inside(seeds: range) -> int:
-    """Run these seeds in this process; how many fail."""
+    """Run the programs of these seeds in this process; return the number of failures."""
     bad = 0
     for seed in seeds:
         print(f"seed {seed}", flush=True)
@@ -384,7 +384,7 @@ def inside(seeds: range) -> int:
 
 
 def outside(seeds: range) -> int:
-    """Run these seeds in a process of their own and print what it finds; how many fail, a hang or crash among them."""
+    """Run these seeds in a new process and print its output; return the number of failures, hangs and crashes."""
     command = [sys.executable, __file__, "--inside", "--seed", str(seeds.start), "--count", str(len(seeds))]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     said = re.sub(r"^seed \d+\n", "", done.stdout, flags=re.MULTILINE)

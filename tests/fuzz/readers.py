@@ -1,7 +1,7 @@
-"""Every reader of what others wrote, with whole files to begin from; for a fuzzer, and for the test of both.
+"""Every reader of external files, with valid files as seeds, for the fuzzer and its tests.
 
-What bears a checksum is there twice: as it is, where nothing but the whole file may be taken, and "sealed", where the
-checksum is made to fit whatever there is, so that a fuzzer comes to what lies behind it.
+Readers of files with a checksum are listed twice: plain, where only the unchanged file is valid, and "sealed", where
+the checksum is recomputed for each input, so that the fuzzer reaches the code behind the check.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class Reader:
     """One reader.
 
     Attributes:
-        seeds: whole files.
-        read: reads the file of that path; raises `UserError` or takes it.
-        binary: whether its files are more than text.
-        checked: whether a checksum guards it. The fuzzer may then not take over what it sees compared: it would find
-            the right checksum there and put it in, as that is no signature.
-        traced: whether its memory is looked at, which slows it several times.
+        seeds: returns valid files.
+        read: reads the file at a path; raises `UserError` if it is invalid.
+        binary: whether its files are binary.
+        checked: whether its files have a checksum. If so, the fuzzer must not use compared values, among which it
+            would find the expected checksum.
+        traced: whether its allocations are traced, which makes it several times slower.
     """
 
     seeds: Callable[[], Sequence[bytes]]
@@ -114,7 +114,7 @@ def _read_npz(path: Path) -> None:
 
 
 def _read_array(path: Path) -> None:
-    """An archive whose member is what the file holds: the archive's own checksum fits."""
+    """Read the file as a member of an archive with a valid checksum."""
     path.write_bytes(_archive(path.read_bytes()))
     _read_npz(path)
 
@@ -136,11 +136,11 @@ def _checkpoint() -> bytes:
 
 def _read_checkpoint(path: Path) -> None:
     read_checkpoint(path)
-    assert path.read_bytes() == _checkpoint(), "a damaged checkpoint was taken"
+    assert path.read_bytes() == _checkpoint(), "a damaged checkpoint was accepted"
 
 
 def _read_sealed_checkpoint(path: Path) -> None:
-    """A training goes on from it: a checksum is no signature."""
+    """Read the file as a checkpoint with a valid checksum, and resume a training from it."""
     data = path.read_bytes()
     path.write_bytes(data + sha256(data).digest())
     restore(_trainer(), read_checkpoint(path))
@@ -162,7 +162,7 @@ def _certificate() -> Certificate:
 
 def _read_certificate(path: Path) -> None:
     found = load_certificate(path, "f" * 64, "c" * 64)
-    assert found == _certificate(), "a damaged certificate was taken"
+    assert found == _certificate(), "a damaged certificate was accepted"
 
 
 def _dump(fields: dict[str, object]) -> str:
@@ -170,13 +170,13 @@ def _dump(fields: dict[str, object]) -> str:
 
 
 def _read_sealed_certificate(path: Path) -> None:
-    """What is read is asked for all that it tells."""
+    """Read the file as a certificate with a valid checksum, and use all its properties."""
     try:
         fields = json.loads(path.read_bytes())
         fields.pop("checksum", None)
         path.write_text(_dump({**fields, "checksum": sha256(_dump(fields).encode()).hexdigest()}))
     except (ValueError, AttributeError, TypeError, RecursionError):
-        return  # no text to seal
+        return  # not text
     found = load_certificate(path, "f" * 64, "c" * 64)
     assert (found.status, found.worst, found.failed) is not None
 
@@ -216,12 +216,12 @@ def _save_npz(path: Path) -> None:
 
 
 def taken(reader: Reader, path: Path) -> bool:
-    """Whether a reader takes a file; anything but that and a refusal in one line is an error."""
+    """Return whether a reader accepts a file; anything except that or a refusal in one line is an error."""
     try:
         reader.read(path)
     except UserError as error:
         said = str(error)
     else:
         return True
-    assert "\n" not in said, f"more than a line: {said}"
+    assert "\n" not in said, f"more than one line: {said}"
     return False

@@ -1,4 +1,4 @@
-"""A few programs of the fuzzer of the API, and that it sees what goes wrong."""
+"""A few random programs of API calls, and detection of a wrong result."""
 
 import numpy as np
 import pytest
@@ -8,12 +8,12 @@ from nl_models import Network
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_a_program_gives_what_the_reference_gives(seed: int) -> None:
+def test_random_program_matches_the_reference(seed: int) -> None:
     run_program(draw_program(seed))
 
 
-def test_a_wrong_answer_is_found_and_its_program_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network that predicts wrongly after its state was loaded."""
+def test_wrong_result_is_found_and_its_program_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted error: a network predicts wrongly after its state was loaded."""
     right = Network.predict
 
     def wrong(net: Network, x: object) -> np.ndarray:
@@ -27,5 +27,5 @@ def test_a_wrong_answer_is_found_and_its_program_shrunk(monkeypatch: pytest.Monk
     assert [step.calls[0].name for step in shrunk(program, tries=1).steps] == ["step", "step", "predict"]
 
 
-def test_the_same_seed_is_the_same_program() -> None:
+def test_program_is_determined_by_its_seed() -> None:
     assert draw_program(7) == draw_program(7) != draw_program(8)

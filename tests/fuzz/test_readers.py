@@ -1,4 +1,4 @@
-"""What the fuzzer begins from: every reader takes its whole files, and no bit of what bears a checksum may differ."""
+"""The fuzzer's seeds: every reader accepts its valid files, and files with a checksum cannot change in any bit."""
 
 import os
 from pathlib import Path
@@ -8,12 +8,12 @@ from fuzz.fuzz import NAMES
 from fuzz.readers import READERS, taken
 
 
-def test_the_fuzzer_knows_every_reader() -> None:
+def test_fuzzer_lists_every_reader() -> None:
     assert list(READERS) == list(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_whole_files_are_taken(name: str, tmp_path: Path) -> None:
+def test_valid_files_are_read(name: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
     for seed in READERS[name].seeds():
         path.write_bytes(seed)
@@ -21,8 +21,8 @@ def test_whole_files_are_taken(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "certificate"])
-def test_no_flipped_bit_is_taken(name: str, tmp_path: Path) -> None:
-    """Every bit of a file, one after the other."""
+def test_file_with_a_flipped_bit_is_refused(name: str, tmp_path: Path) -> None:
+    """Flip every bit of a file, one at a time."""
     path, (whole,) = tmp_path / "file", READERS[name].seeds()
     path.write_bytes(whole)
     with path.open("r+b", buffering=0) as file:

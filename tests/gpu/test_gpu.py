@@ -43,7 +43,7 @@ def close(gpu: Device, array: Any, expected: np.ndarray, limit: float = 1e-12) -
 
 
 @pytest.mark.parametrize("case", cases_of({n: node for n, node in NODES.items() if n not in FUSED_NODES}))
-def test_a_node_has_the_cpus_values(gpu: Device, case: Case) -> None:
+def test_node_on_gpu_matches_cpu(gpu: Device, case: Case) -> None:
     rng = np.random.default_rng(0)
     feeds = {f"x{i}": draw(rng, d) for i, d in enumerate(case.draws)}
     inputs = [Input(name, gradient=d.domain != "labels") for name, d in zip(feeds, case.draws, strict=True)]
@@ -59,7 +59,7 @@ def test_a_node_has_the_cpus_values(gpu: Device, case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", LAYER_CASES)
-def test_a_layer_has_the_cpus_values(gpu: Device, case: LayerCase) -> None:
+def test_layer_on_gpu_matches_cpu(gpu: Device, case: LayerCase) -> None:
     found = [_passes(case, move) for move in (lambda value: value, gpu.backend.array)]
     for expected, array in zip(*found, strict=True):
         close(gpu, array, expected)
@@ -79,7 +79,7 @@ def _passes(case: LayerCase, move: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_model_trains_as_on_the_cpu(gpu: Device, name: str) -> None:
+def test_model_trains_on_gpu_like_on_cpu(gpu: Device, name: str) -> None:
     devices = (Device(dtype="float64", compile=False), gpu)
     nets = [nl_models.build(name, device=d, batch_norm=True, dropout=0.3, **SMALL[name]) for d in devices]
     optimizers = [Adam(1e-3), Adam(1e-3)]
@@ -98,7 +98,7 @@ def test_a_model_trains_as_on_the_cpu(gpu: Device, name: str) -> None:
     close(gpu, nets[1].predict(x), nets[0].predict(x), 1e-6)
 
 
-def test_tf32_rounds_products_when_it_is_asked_for() -> None:
+def test_tf32_rounds_products_only_if_enabled() -> None:
     rng = np.random.default_rng(0)
     for shape in ((256, 256), (4, 256, 256)):
         a, b = (rng.standard_normal(shape) for _ in range(2))

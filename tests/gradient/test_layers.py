@@ -1,4 +1,4 @@
-"""Every layer's and loss's gradient against the complex step and central differences."""
+"""Gradients of every layer and loss compared with the complex step and central differences."""
 
 import numpy as np
 import pytest

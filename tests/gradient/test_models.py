@@ -1,4 +1,4 @@
-"""Every model's gradient, tensor by tensor, on narrow forms; the parameters in random directions."""
+"""Gradients of every model, tensor by tensor, in narrow forms, along random directions."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Every node's gradient against the complex step and central differences."""
+"""Gradients of every node compared with the complex step and central differences."""
 
 import numpy as np
 import pytest

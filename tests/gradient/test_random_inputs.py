@@ -1,4 +1,4 @@
-"""Every node on random shapes, memory layouts and constructor arguments; `--thorough` draws 200 a node."""
+"""Every node on random shapes, memory layouts and constructor arguments; `--thorough` draws 200 per node."""
 
 import numpy as np
 import pytest

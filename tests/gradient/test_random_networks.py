@@ -1,11 +1,11 @@
-"""More random networks, compiled and by the reference: a few, and with `--thorough` 300."""
+"""Further random networks, compiled and by the reference: a few, or 300 with `--thorough`."""
 
 import pytest
 from support.random_networks import compare
 
 pytestmark = pytest.mark.gradient
 
-FIRST = 1000  # those from 0 on are compared by tests/unit/models/test_random_networks.py
+FIRST = 1000  # tests/unit/models/test_random_networks.py compares those from seed 0
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -13,5 +13,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("seed", range(FIRST, FIRST + count))
 
 
-def test_a_random_network_compiled_is_the_reference(seed: int) -> None:
+def test_compiled_random_network_matches_the_reference(seed: int) -> None:
     compare(seed)

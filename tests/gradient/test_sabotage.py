@@ -1,4 +1,4 @@
-"""Wrong gradients of whole models: the check rejects every tensor that was tampered with, every time, and no other."""
+"""Wrong gradients of whole models: the check rejects every changed tensor and no other."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def mirrored_or_rolled(name: str, grads: Grads) -> np.ndarray:
 
 
 def swapped(name: str, grads: Grads) -> np.ndarray | None:
-    """The gradient of the next tensor of the same shape; None where there is none."""
+    """Return the gradient of the next tensor of the same shape, or None."""
     same = [other for other in grads if grads[other].shape == grads[name].shape]
     other = same[(same.index(name) + 1) % len(same)]
     return None if other == name else grads[other]
@@ -71,7 +71,7 @@ def test_every_sabotaged_tensor_is_rejected(name: str, form: str) -> None:
 
 
 @pytest.mark.parametrize("product", [(1.0, np.nan, 1.0), (0.0, np.nan, 0.0), (np.nan, 0.0, np.nan)])
-def test_what_is_no_number_is_rejected_whichever_direction_it_comes_from(product: tuple) -> None:
+def test_nan_in_any_direction_is_rejected(product: tuple) -> None:
     right, wrong = Product(1.0, 1.0, 1.0), Product(*product)
     for number in range(3):
         products = [right, right, right]
@@ -80,10 +80,10 @@ def test_what_is_no_number_is_rejected_whichever_direction_it_comes_from(product
         assert worst(products) == (number, wrong)
 
 
-def test_the_worst_of_several_directions_counts() -> None:
+def test_residual_is_the_worst_of_several_directions() -> None:
     graph, x = Graph(Mul(Input("x"), Input("x2"))), np.ones(2)
     feeds, directions = {"x": x, "x2": x}, [np.array([1.0, -1.0]), np.array([1.0, 1.0])]
-    for number in range(2):  # both elements too large by a tenth: one direction does not see it
+    for number in range(2):  # both elements are too large by a tenth, which cancels along one direction
         products = DirectionalCheck([(graph, feeds, x)]).along_each("x", x * 1.1, directions)
         assert worst(products) == (1 - number, products[1 - number])
         assert products[1 - number].residual == pytest.approx(0.1)

@@ -1,4 +1,4 @@
-"""Sweeps on real Ray clusters of this machine: one that the launcher starts, and one that stood before."""
+"""Sweeps on real Ray clusters on this machine: one started by the launcher, and one that was running before."""
 
 import os
 import secrets
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.launchers
 
 RAY = ["hydra/launcher=ray", "device.threads=1"]
 OWN = [*RAY, "+hydra.launcher.ray.init.num_cpus=2"]
-TOKEN = secrets.token_hex(32)  # none but these tests may run code on the clusters
+TOKEN = secrets.token_hex(32)  # only these tests may run code on the clusters
 
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Short, since Ray's sockets lie in it."""
+    """A folder with a short path, since Ray's sockets are in it."""
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
     yield folder
     shutil.rmtree(folder)
@@ -47,7 +47,7 @@ def surroundings(folder: Path) -> dict[str, str]:
 
 
 def still_there(folder: Path) -> list[psutil.Process]:
-    """The processes that stand in the folder, as Ray's do, once they had time to end."""
+    """Return the processes with this working directory, like Ray's, that are left after some time."""
     deadline = time.monotonic() + 30
     while True:
         left = [process for process in psutil.process_iter() if stands_in(folder, process)]
@@ -87,7 +87,7 @@ def test_an_interrupted_sweep_ends_its_workers(folder: Path, client: MlflowClien
 
 @pytest.fixture
 def cluster(folder: Path) -> Iterator[str]:
-    """The address of a cluster whose processes know nothing of a sweep's environment."""
+    """The address of a cluster whose processes do not have the sweep's environment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -109,8 +109,8 @@ def cluster(folder: Path) -> Iterator[str]:
             process.wait(timeout=60)
 
 
-def test_a_job_that_fails_on_a_cluster_that_stood_before(folder: Path, cluster: str) -> None:
-    """The sweep's environment names the store, that of the workers does not."""
+def test_failed_job_on_an_existing_cluster_is_reported(folder: Path, cluster: str) -> None:
+    """The sweep's environment names the store; the workers' environment does not."""
     where = [*RAY, f"hydra.launcher.ray.init.address={cluster}"]
     env = {"MLFLOW_TRACKING_URI": "sqlite:///named.db"}
     ended = on_ray(folder, *ONE_FAILS, *where, env=env, start=python, timeout=400)

@@ -37,7 +37,7 @@ def test_four_jobs_nest_under_one_parent(tmp_path: Path, environment: dict[str, 
     assert queued(environment) == ""
 
 
-def test_a_job_that_fails_where_slurm_hands_on_few_variables(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_failed_job_is_reported_if_slurm_passes_few_variables(tmp_path: Path, environment: dict[str, str]) -> None:
     # Submitit needs its variable itself.
     handed_on = "PATH,HOME,SLURM_CONF,SUBMITIT_EXECUTOR"
     bare = {**environment, "SBATCH_EXPORT": handed_on, "MLFLOW_TRACKING_URI": "sqlite:///named.db"}

@@ -1,1 +1,1 @@
-"""The mutation gate: small wrong changes to every node, each of which some check must notice."""
+"""The mutation gate: every mutant of the nodes and the training step must be killed or listed as equivalent."""

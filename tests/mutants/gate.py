@@ -1,4 +1,4 @@
-"""Runs the gate: every mutant before every judge, on all cores, and what came of it."""
+"""Runs the mutation gate for nodes on all cores, and reports killed, surviving and equivalent mutants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 from support.node_cases import NODES
 
 from mutants.mutator import Mutant, installed, mutants, unchanged
-from mutants.oracles import elementwise, exams, killer, quick_killer, textbook
+from mutants.oracles import elementwise, killer, prepared_cases, quick_killer, textbook
 from mutants.targets import Target, parts, syntax, targets
 from nl_nodes.verify import mutated_code
 
@@ -26,12 +26,12 @@ LISTED = Path(__file__).parent / "equivalent.toml"
 CHUNK = 24
 Task = tuple[Target, list[Mutant]]
 """A target and some of its mutants."""
-ENOUGH = 10
+MIN_MUTANTS = 10
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one mutant: which check killed it, or "", and whether the two simple styles noticed it."""
+    """Result for one mutant: the check that killed it, or "", and whether the two simple oracles kill it too."""
 
     mutant: Mutant
     killed_by: str
@@ -40,20 +40,20 @@ class Verdict:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What names it in the list of equivalents."""
+        """The mutant's key in the list of equivalents."""
         return self.mutant.target, self.mutant.mutation
 
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a run.
+    """Result of a run.
 
     Attributes:
-        verdicts: on the mutants that were judged.
-        listed: the reasons of the listed equivalents.
-        made: what names the mutants of these nodes, judged or not.
-        code: the hash of the code that was mutated.
-        every: 1 where all were judged, 10 where every tenth of each function was.
+        verdicts: the verdicts on the mutants that ran.
+        listed: the reasons of the listed equivalents, by key.
+        made: the keys of all mutants of these nodes, run or not.
+        code: hash of the mutated code.
+        every: 1 if all mutants ran, 10 if every tenth of each function ran.
     """
 
     verdicts: list[Verdict]
@@ -63,32 +63,32 @@ class Report:
     every: int = 1
 
     def survivors(self) -> list[Verdict]:
-        """Mutants that nothing kills and nobody listed."""
+        """Return the mutants that survived and are not listed as equivalent."""
         return [v for v in self.verdicts if not v.killed_by and v.key not in self.listed]
 
     def stale(self) -> list[tuple[str, str]]:
-        """Listed equivalents that are killed, or are no mutants any more."""
+        """Return the listed equivalents that are killed, or that no operator makes any more."""
         killed = {v.key for v in self.verdicts if v.killed_by}
         return [key for key in self.listed if key in killed or key not in self.made]
 
     def counts(self, verdicts: list[Verdict] | None = None) -> dict[str, int]:
-        """How many mutants, killed, listed as equivalent, and noticed by the two simple styles."""
+        """Return the numbers of mutants, killed, equivalent, and killed by the two simple oracles."""
         chosen = self.verdicts if verdicts is None else verdicts
         return {
             "mutants": len(chosen),
             "killed": sum(bool(v.killed_by) for v in chosen),
             "equivalent": sum(v.key in self.listed for v in chosen),
-            "by_error": sum(v.killed_by in ("error", "loop", "crash") for v in chosen),
+            "by_error": sum(v.killed_by in ("error", "timeout", "crash") for v in chosen),
             "textbook": sum(v.textbook for v in chosen),
             "elementwise": sum(v.elementwise for v in chosen),
         }
 
     def summary(self) -> dict[str, Any]:
-        """What a certificate quotes."""
+        """Return the scores that certificates quote."""
         return {**self.counts(), "code": self.code, "every": self.every}
 
     def table(self) -> str:
-        """The counts by node; what several share stands under its own name."""
+        """Return the counts by class or function as a table."""
         owners: dict[str, list[Verdict]] = {}
         for verdict in self.verdicts:
             owners.setdefault(verdict.mutant.target.split(":")[1].split(".")[0], []).append(verdict)
@@ -99,11 +99,11 @@ class Report:
         lines += [f"{name:14}" + "".join(f"{counts[c]:12}" for c in columns) for name, counts in rows]
         total = rows[-1][1]
         score = total["killed"] / max(total["mutants"] - total["equivalent"], 1)
-        return "\n".join([*lines, f"killed of those that are not equivalent: {score:.2%}"])
+        return "\n".join([*lines, f"mutation score (killed of the non-equivalent): {score:.2%}"])
 
 
 def run(fused: bool = False, every: int = 1) -> Report:
-    """Judge every so-manieth mutant of every node, or of the compiler's fused nodes."""
+    """Run every `every`-th mutant of each function of the nodes, or of the compiler's fused nodes."""
     found, made = targets(fused), set()
 
     def tasks() -> Iterator[Task]:
@@ -117,18 +117,18 @@ def run(fused: bool = False, every: int = 1) -> Report:
     return Report(found_verdicts, listed(found), made, mutated_code()["fused" if fused else "nodes"], every)
 
 
-def verdicts(tasks: Iterable[Task], judge: Callable[[Task], list[Verdict]] | None = None) -> list[Verdict]:
-    """The verdicts on all tasks, by as many processes as there are cores.
+def verdicts(tasks: Iterable[Task], evaluate: Callable[[Task], list[Verdict]] | None = None) -> list[Verdict]:
+    """Return the verdicts on all tasks, computed by one process per core, at most 8.
 
-    A mutant may end its process, and all that the pool has not done yet is lost with it: that is judged again, in
-    halves, until the one that does it stands alone.
+    A mutant may end its process, which loses all unfinished tasks of the pool. These run again, in halves, until the
+    mutant that ends the process is alone.
     """
     found: list[Verdict] = []
     lost: list[Task] = []
-    # Spawned, not forked: a fork of a process with threads may hang.
+    # Spawned, not forked: a fork of a process with threads may deadlock.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(os.cpu_count() or 1, 8), context, initializer=_strict) as pool:
-        for task, future in [(task, _submit(pool, judge or judged, task)) for task in tasks]:
+        for task, future in [(task, _submit(pool, evaluate or evaluate_task, task)) for task in tasks]:
             try:
                 found += future.result()
             except BrokenProcessPool:
@@ -139,13 +139,13 @@ def verdicts(tasks: Iterable[Task], judge: Callable[[Task], list[Verdict]] | Non
             return [*found, Verdict(chosen[0], "crash", False, False)]
         lost = [(target, [mutant]) for mutant in chosen]
     middle = len(lost) // 2
-    return found + [v for half in (lost[:middle], lost[middle:]) if half for v in verdicts(half, judge)]
+    return found + [v for half in (lost[:middle], lost[middle:]) if half for v in verdicts(half, evaluate)]
 
 
-def _submit(pool: ProcessPoolExecutor, judge: Callable[[Task], list[Verdict]], task: Task) -> Future[list[Verdict]]:
-    """The task's future, also where the pool is broken already."""
+def _submit(pool: ProcessPoolExecutor, evaluate: Callable[[Task], list[Verdict]], task: Task) -> Future[list[Verdict]]:
+    """Return the task's future, even if the pool is already broken."""
     try:
-        return pool.submit(judge, task)
+        return pool.submit(evaluate, task)
     except BrokenProcessPool as broken:
         future: Future[list[Verdict]] = Future()
         future.set_exception(broken)
@@ -156,43 +156,43 @@ def _strict() -> None:
     warnings.simplefilter("error")
 
 
-def judged(task: Task) -> list[Verdict]:
-    """The verdicts on some of a target's mutants."""
+def evaluate_task(task: Task) -> list[Verdict]:
+    """Return the verdicts on some of a target's mutants."""
     target, chosen = task
     for name in target.users:
-        exams(name)  # of the code as it is
-    # Put in place the same way: what kills a mutant must be the change, not the putting.
+        prepared_cases(name)  # from the original code
+    # The original, installed like a mutant: a mutant must be killed by its change, not by being installed.
     with installed(unchanged(target)):
-        assert not quick_killer(target.users), f"{target.name}: a check fails on the code as it is"
-    return [_judge(target, mutant) for mutant in chosen]
+        assert not quick_killer(target.users), f"{target.name}: a check fails on the original code"
+    return [_evaluate_mutant(target, mutant) for mutant in chosen]
 
 
 @cache
 def mutants_of(name: str) -> list[Mutant]:
-    """The mutants of a target, made once in each process."""
+    """Return the mutants of a target, cached in each process."""
     return mutants(Target(name))
 
 
-def _judge(target: Target, mutant: Mutant) -> Verdict:
+def _evaluate_mutant(target: Target, mutant: Mutant) -> Verdict:
     with installed(mutant):
-        # What simple styles would notice is asked of nodes that such a project would have.
-        styles = (textbook(target.users), elementwise(target.users)) if not target.fused else (False, False)
-        return Verdict(mutant, killer(target.users), *styles)
+        # The simple oracles run on basic nodes only; projects that use such oracles have no fused ones.
+        simple = (textbook(target.users), elementwise(target.users)) if not target.fused else (False, False)
+        return Verdict(mutant, killer(target.users), *simple)
 
 
 def listed(found: Container[str]) -> dict[tuple[str, str], str]:
-    """The reviewed equivalents among these targets' mutants: the reason by target and mutation."""
+    """Return the reviewed equivalent mutants of these targets: the reason by target and mutation."""
     entries = tomllib.loads(LISTED.read_text())["equivalent"]
     return {(e["function"], e["mutation"]): e["reason"] for e in entries if e["function"] in found}
 
 
-def thin() -> Iterator[tuple[str, int]]:
-    """Backwards that compute something and yet have fewer than ten mutants, with what they call."""
+def under_mutated() -> Iterator[tuple[str, int]]:
+    """Yield nodes whose backward has arithmetic but fewer than ten mutants, its helpers' included."""
     found = [target for target in targets().values() if target.function and "backward" in target.roles]
     for node in NODES:
         mine = [target for target in found if node in target.users]
         arithmetic = (ast.BinOp, ast.UnaryOp, ast.AugAssign)
         computes = any(isinstance(part, arithmetic) for t in mine for part in parts(syntax(t.function)))
         count = sum(len(mutants_of(target.name)) for target in mine)
-        if computes and count < ENOUGH:
+        if computes and count < MIN_MUTANTS:
             yield node, count

@@ -1,4 +1,4 @@
-"""Strict memory, which makes a mutant's wrong reads and views fail deterministically."""
+"""Strict memory: a mutant's reads of uninitialised memory and out-of-bounds views fail deterministically."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.lib.array_utils import byte_bounds
 
 @contextmanager
 def strict_memory() -> Iterator[None]:
-    """New memory holds NaN until it is written, and a view must lie within the array that it is of."""
+    """Fill new memory with NaN, and require that views lie within their array."""
     empty, as_strided = np.empty, np.lib.stride_tricks.as_strided
 
     def filled(shape: Any, dtype: Any = float, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Creates the mutants of a target, and installs one temporarily."""
+"""Creates the mutants of a target, and installs them temporarily."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Site = tuple[ast.AST, str, int | None, ast.AST]
 
 @dataclass(frozen=True)
 class Mutant:
-    """One wrong change.
+    """A target with one wrong change.
 
     Attributes:
-        target: the name of what it changes.
-        mutation: `operator: was -> is`, with a number where the same change can be made in several places.
-        source: the changed function or declaration.
+        target: the target's name.
+        mutation: `operator: before -> after`, with a number if the same change is possible in several places.
+        source: the source of the changed function or declaration.
     """
 
     target: str
@@ -31,7 +31,7 @@ class Mutant:
 
 
 def mutants(target: Target) -> list[Mutant]:
-    """Every mutant of a target, no two with the same code and none with the original's."""
+    """Return every mutant of a target; their sources differ from each other and from the original."""
     function = target.function
     if function is None:
         return list(_declarations(target))
@@ -55,14 +55,14 @@ def mutants(target: Target) -> list[Mutant]:
 
 
 def unchanged(target: Target) -> Mutant:
-    """The target itself, in the form of a mutant."""
+    """Return the original target as a `Mutant`, for control runs."""
     function = target.function
     source = repr(resolve(target.name)) if function is None else ast.unparse(syntax(function))
     return Mutant(target.name, "unchanged", source)
 
 
 def _declarations(target: Target) -> Iterator[Mutant]:
-    """`broadcasts` or `constant` is taken back; of what is kept one part is not."""
+    """Yield mutants of a class attribute: a True becomes False, a tuple loses one item."""
     value = resolve(target.name)
     if value is True:
         yield Mutant(target.name, "declaration: True -> False", "False")
@@ -73,7 +73,7 @@ def _declarations(target: Target) -> Iterator[Mutant]:
 
 
 def _sites(holder: ast.AST, function: ast.FunctionDef) -> Iterator[Site]:
-    """Every part of the body with its place, but for guards and annotations, which nothing evaluates."""
+    """Yield every syntax node of the body with its parent and field, except guards and annotations."""
     for field, value in ast.iter_fields(holder):
         if field == "annotation" or (holder is function and field != "body"):
             continue
@@ -95,7 +95,7 @@ def _text(node: ast.AST) -> str:
 
 
 def _fits(function: FunctionType, source: str) -> bool:
-    """Whether it compiles, and can take the function's place: a code object brings its own count of outer names."""
+    """Return whether the source compiles to code with the original's number of free variables."""
     try:
         return len(compiled(function, source).co_freevars) == len(function.__code__.co_freevars)
     except SyntaxError:
@@ -103,7 +103,7 @@ def _fits(function: FunctionType, source: str) -> bool:
 
 
 def compiled(function: FunctionType, source: str) -> CodeType:
-    """The code of a changed function, in a class if it was in one, so that `super()` works."""
+    """Return the code object of a changed function, compiled in a class if it is a method, so that `super()` works."""
     method = function.__qualname__ != function.__name__
     text = f"class _:\n{_indented(source)}" if method else source
     code = compile(text, f"<mutant of {function.__qualname__}>", "exec", annotations.compiler_flag)
@@ -118,7 +118,7 @@ def _indented(source: str) -> str:
 
 @contextmanager
 def installed(mutant: Mutant) -> Iterator[None]:
-    """Put the mutant in place of the original, wherever the function is held, until the block ends."""
+    """Replace the original's code by the mutant's within the block; all references to the function see it."""
     original = resolve(mutant.target)
     if isinstance(original, FunctionType):
         code = original.__code__

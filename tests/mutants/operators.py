@@ -1,7 +1,7 @@
-"""The wrong changes: each operator takes a part of a syntax tree and yields what could stand there by mistake.
+"""Mutation operators: each takes a syntax node and yields wrong replacements for it.
 
-An operator is given the part, the one that holds it and the function it stands in. Which of them knows arrays can be
-told from its name: axes, keepdims, upstream, transposes, slices and results are no matter of Python's own.
+An operator gets the node, its parent and the function that contains it. Those for axes, keepdims, upstream gradients,
+transposes, slices and results are specific to array code; the others are general.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ RENAMED = {
     "tanh": ("sin",),
 }
 DROPPED = {"reshape", "transpose", "astype", "copy", "sum", "max"}
-# What settings hold that are no numbers; axes and keepdims have an operator of their own.
+# Attributes that are not numbers; axes and keepdims have their own operators.
 NO_NUMBERS = {"axis", "axes", "keepdims", "target"}
 IN_PLACE = {ast.Add: "__iadd__", ast.Mult: "__imul__", ast.Div: "__itruediv__", ast.Pow: "__ipow__"}
-# Functions of two operands that may change places, as those of + and *.
+# Commutative functions.
 COMMUTE = {"add", "multiply", "maximum", "minimum", "max", "min"}
 LENT = {"inputs", "ctx.inputs", "inputs[0]", "ctx.inputs[0]"}
 FACTS = {"shape", "ndim", "size", "dtype"}
@@ -84,7 +84,7 @@ def operands_dropped(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) 
 
 @operator
 def in_place(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Iterator[ast.AST]:
-    """The right number, written over an array that was only lent."""
+    """Compute the right values, but in place, overwriting an input or upstream gradient."""
     method = IN_PLACE.get(type(node.op)) if isinstance(node, ast.BinOp) else None
     if method and ast.unparse(node.left) in {"dy", "ctx.output", *_lent(function)}:
         yield ast.Call(ast.Attribute(node.left, method, ast.Load()), [node.right], [])
@@ -127,7 +127,7 @@ def branches(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Itera
 def numbers(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Iterator[ast.AST]:
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
         yield ast.Constant(node.value + 1)
-        # Of one input the last is the first.
+        # With one input, index -1 is the same as 0.
         if node.value or not isinstance(parent, ast.Subscript):
             yield ast.Constant(node.value - 1)
 
@@ -140,7 +140,7 @@ def truths(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Iterato
 
 @operator
 def settings_off_by_one(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Iterator[ast.AST]:
-    """Pad, stride, threshold, power: a number of the node's own."""
+    """Change a numeric attribute of the node by one, such as pad, stride, threshold or power."""
     called = isinstance(parent, ast.Call) and parent.func is node
     if _setting(node) and not called and node.attr not in NO_NUMBERS:
         yield ast.BinOp(node, ast.Add(), ast.Constant(1))
@@ -154,7 +154,7 @@ def _setting(node: ast.AST) -> bool:
 
 @operator
 def settings_exchanged(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Iterator[ast.AST]:
-    """Height for width, stride for pad."""
+    """Exchange two attributes of the node, such as height and width, or stride and pad."""
     called = {id(n.func) for n in ast.walk(function) if isinstance(n, ast.Call)}
     names = {n.attr for n in ast.walk(function) if _setting(n) and id(n) not in called} - NO_NUMBERS
     if _setting(node) and node.attr in names:
@@ -183,14 +183,14 @@ def keepdims_flipped(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) 
 def keywords_dropped(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Iterator[ast.AST]:
     if isinstance(node, ast.Call):
         for dropped in node.keywords:
-            # The first two are changed by other operators; the last only guards.
+            # Other operators change the first two; `strict` is a guard.
             if dropped.arg not in ("axis", "keepdims", "strict"):
                 yield ast.Call(node.func, node.args, [k for k in node.keywords if k is not dropped])
 
 
 @operator
 def functions(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Iterator[ast.AST]:
-    """Another function of the same form, or none."""
+    """Call another function with the same signature, or drop the call."""
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
         return
     for name in RENAMED.get(node.func.attr, ()):
@@ -234,7 +234,7 @@ def _neighbours_swapped(items: list[ast.expr]) -> Iterator[list[ast.expr]]:
 
 @operator
 def siblings(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Iterator[ast.AST]:
-    """A name that was unpacked beside the one meant: a for b, height for width."""
+    """Use a name unpacked in the same assignment instead, such as b for a, or width for height."""
     if not (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)):
         return
     for found in ast.walk(function):
@@ -255,7 +255,7 @@ def slices(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Iterato
     for part in ("lower", "upper", "step"):
         bound = getattr(node, part)
         if bound is not None:
-            # From 0 on is from the start.
+            # A slice from 0 equals one without a lower bound.
             none = bound if part == "lower" and ast.unparse(bound) == "0" else None
             for new in (
                 none,
@@ -267,7 +267,7 @@ def slices(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Iterato
 
 @operator
 def accumulations(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Iterator[ast.AST]:
-    """`+=` that assigns, or does something else."""
+    """Assign instead of accumulating, or use another operator."""
     if isinstance(node, ast.AugAssign):
         whole = ast.Subscript(node.target, ast.Constant(...), ast.Store())
         yield ast.Assign([whole], node.value, lineno=0)
@@ -291,7 +291,7 @@ def upstream_ignored(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) 
 
 @operator
 def results(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Iterator[ast.AST]:
-    """What forward and backward return: scaled, negated, nothing, another argument, each other's."""
+    """Change a result of forward or backward: scale it, negate it, drop it, exchange it with another."""
     if not (isinstance(node, ast.Return) and function.name in ("forward", "backward") and node.value is not None):
         return
     given = "dy" if function.name == "backward" else "inputs[0]"

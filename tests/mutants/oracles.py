@@ -1,4 +1,4 @@
-"""Oracles that kill mutants: all checks on all cases, and for comparison those of textbooks and small frameworks."""
+"""Test oracles for mutants of nodes: all checks on all cases, and two simpler gradient checks for comparison."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from support import fused_oracles  # noqa: F401  (registers its formulas)
 from support.contract import CHECKS, Subject, graph_of, of_node
-from support.contract import gradient_is_the_complex_steps as by_element
+from support.contract import gradient_matches_complex_step as by_element
 from support.forward_oracles import assert_formulas, formulas
 from support.fused_contract import FUSED_CHECKS
 from support.node_cases import FUSED_NODES, NODES
-from support.not_finite import values_that_are_not_finite
+from support.not_finite import non_finite_values_match
 
 from mutants.memory import strict_memory
 from nl_nodes.cases import Case
@@ -25,25 +25,25 @@ from nl_nodes.graph import Pass
 from nl_nodes.verify import complex_step, sample_check
 from nl_nodes.verify.numeric import units
 
-# A check takes milliseconds: one that takes this many seconds loops.
+# Timeout for the checks of one mutant; a check takes milliseconds.
 SECONDS = 30.0
 STEP = 1e-4
 
 
-Step = tuple[Callable[..., None], tuple[Any, ...]]
-"""A check and what it is called with."""
+BoundCheck = tuple[Callable[..., None], tuple[Any, ...]]
+"""A check and its arguments."""
 
 
-class Loops(BaseException):
-    """A mutant that does not terminate; a BaseException, so that no `except Exception` catches it."""
+class MutantTimeout(BaseException):
+    """The mutant did not terminate in time; a BaseException, so that no `except Exception` catches it."""
 
 
 @contextmanager
 def alarm(seconds: float) -> Iterator[None]:
-    """Raise `Loops` in the main thread after `seconds`."""
+    """Raise `MutantTimeout` in the main thread after `seconds`."""
 
     def ring(*_: object) -> None:
-        raise Loops
+        raise MutantTimeout
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -55,14 +55,14 @@ def alarm(seconds: float) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Exam:
-    """A case with what is known of it, from the code as it is: a mutant is judged by it in one pass.
+class PreparedCase:
+    """A case with expected results from the original code, so that one pass of a mutant can be checked.
 
     Attributes:
         case: the case.
-        subject: it with its inputs.
-        outputs: what the formulas say.
-        gradients: what the complex step says, element by element.
+        subject: the case with its inputs.
+        outputs: the expected outputs, from the formulas.
+        gradients: the expected gradients, from the complex step, element by element.
     """
 
     case: Case
@@ -70,35 +70,35 @@ class Exam:
     outputs: list[np.ndarray]
     gradients: dict[str, np.ndarray]
 
-    def again(self) -> Subject:
-        """The subject anew, its graph of the code as it is now."""
+    def fresh_subject(self) -> Subject:
+        """Return a new subject, with its graph built by the code installed now."""
         feeds = {name: x.copy() for name, x in self.subject.feeds.items()}
         return replace(self.subject, graph=graph_of(self.case), feeds=feeds, dy=self.subject.dy.copy())
 
 
 @cache
-def exams(node: str) -> list[Exam]:
-    """The cases of a node; to be asked for before a mutant is in place."""
-    return [_exam(case) for case in NODES[node].cases()]
+def prepared_cases(node: str) -> list[PreparedCase]:
+    """Return the prepared cases of a node; the first call must come before a mutant is installed."""
+    return [_prepare(case) for case in NODES[node].cases()]
 
 
-def _exam(case: Case) -> Exam:
+def _prepare(case: Case) -> PreparedCase:
     s = of_node(case)
     gradients = {
         name: np.reshape([complex_step(s.graph, s.feeds, name, d, s.dy) for _, d in units(x)], x.shape)
         for name, x in s.feeds.items()
         if s.graph.leaves[name].trainable
     }
-    return Exam(case, s, formulas(s.graph, s.feeds), gradients)
+    return PreparedCase(case, s, formulas(s.graph, s.feeds), gradients)
 
 
-def output_is_the_formulas(exam: Exam, run: Pass) -> None:
-    assert_formulas(run.graph, exam.outputs, run.results)
+def output_matches_formula(case: PreparedCase, run: Pass) -> None:
+    assert_formulas(run.graph, case.outputs, run.results)
 
 
-def gradient_is_the_complex_steps(exam: Exam, run: Pass) -> None:
-    for name, grad in run.backward(exam.subject.dy.copy()).items():
-        expected = exam.gradients[name]
+def gradient_matches_complex_step(case: PreparedCase, run: Pass) -> None:
+    for name, grad in run.backward(case.subject.dy.copy()).items():
+        expected = case.gradients[name]
         assert np.all(np.abs(grad - expected) <= 1e-10 * np.abs(expected).max(initial=0.0)), name
 
 
@@ -107,24 +107,24 @@ def gradient_along_directions(subject: Subject) -> None:
         assert residual.value <= 1e-10, residual
 
 
-# The complex step through a mutant's own forward, for which the formula was right, goes along directions alone.
-MORE = (gradient_along_directions, *(check for check in CHECKS if check is not by_element))
+# The mutant's own forward passed the formula by now, so its complex step along directions suffices.
+SLOW_CHECKS = (gradient_along_directions, *(check for check in CHECKS if check is not by_element))
 
 
 def killer(users: Iterable[str]) -> str:
-    """The first check that fails on a case of these nodes, "error" or "loop" where it doesn't get that far, or ""."""
-    chosen = [exam for name in users for exam in exams(name)]
-    fused = [exam for name in users if name in FUSED_NODES for exam in exams(name)]
-    points = ((values_that_are_not_finite, (name,)) for name in users)
-    return _first_failure(chain(_quick(chosen), points, _slow(fused, FUSED_CHECKS), _slow(chosen, MORE)))
+    """Return the name of the first check that fails on a case of these nodes, "error", "timeout" or ""."""
+    cases = [case for name in users for case in prepared_cases(name)]
+    fused = [case for name in users if name in FUSED_NODES for case in prepared_cases(name)]
+    points = ((non_finite_values_match, (name,)) for name in users)
+    return _first_failure(chain(_quick(cases), points, _slow(fused, FUSED_CHECKS), _slow(cases, SLOW_CHECKS)))
 
 
 def quick_killer(users: Iterable[str]) -> str:
-    """The same, of outputs and gradients alone."""
-    return _first_failure(_quick([exam for name in users for exam in exams(name)]))
+    """Return the same for the checks of outputs and gradients only."""
+    return _first_failure(_quick([case for name in users for case in prepared_cases(name)]))
 
 
-def _first_failure(checks: Iterable[Step]) -> str:
+def _first_failure(checks: Iterable[BoundCheck]) -> str:
     try:
         with alarm(SECONDS), strict_memory():
             for check, arguments in checks:
@@ -132,39 +132,39 @@ def _first_failure(checks: Iterable[Step]) -> str:
                     check(*arguments)
                 except AssertionError:
                     return check.__name__
-    except Loops:
-        return "loop"
+    except MutantTimeout:
+        return "timeout"
     except Exception:
         return "error"
     return ""
 
 
-def _quick(chosen: list[Exam]) -> Iterator[Step]:
-    """What is known beforehand, case by case: it kills most."""
-    for exam in chosen:
-        subject = exam.again()
+def _quick(cases: list[PreparedCase]) -> Iterator[BoundCheck]:
+    """Yield the comparisons with the expected results, which kill most mutants."""
+    for case in cases:
+        subject = case.fresh_subject()
         run = subject.graph.run(**subject.feeds)
-        yield output_is_the_formulas, (exam, run)
-        yield gradient_is_the_complex_steps, (exam, run)
+        yield output_matches_formula, (case, run)
+        yield gradient_matches_complex_step, (case, run)
 
 
-def _slow(chosen: list[Exam], checks: Iterable[Callable[[Subject], None]]) -> Iterator[Step]:
+def _slow(cases: list[PreparedCase], checks: Iterable[Callable[[Subject], None]]) -> Iterator[BoundCheck]:
     for check in checks:
-        for exam in chosen:
-            yield check, (exam.again(),)
+        for case in cases:
+            yield check, (case.fresh_subject(),)
 
 
 def textbook(users: Iterable[str]) -> bool:
-    """Whether one case, an upstream of ones and a mean difference below 1e-3 notice."""
-    return _notices(users, lambda found, expected: bool(np.mean(np.abs(found - expected)) < 1e-3))
+    """Return whether a textbook's check kills the mutant: one case, upstream of ones, mean difference below 1e-3."""
+    return _kills(users, lambda found, expected: bool(np.mean(np.abs(found - expected)) < 1e-3))
 
 
 def elementwise(users: Iterable[str]) -> bool:
-    """Whether one case, an upstream of ones and `allclose` with rtol 1e-4, atol 1e-5 notice."""
-    return _notices(users, lambda found, expected: np.allclose(found, expected, rtol=1e-4, atol=1e-5))
+    """Return whether `allclose` kills the mutant: one case, upstream of ones, rtol 1e-4, atol 1e-5."""
+    return _kills(users, lambda found, expected: np.allclose(found, expected, rtol=1e-4, atol=1e-5))
 
 
-def _notices(users: Iterable[str], agree: Callable[[Any, Any], bool]) -> bool:
+def _kills(users: Iterable[str], agree: Callable[[Any, Any], bool]) -> bool:
     try:
         with alarm(SECONDS), np.errstate(all="ignore"):
             case = next((case for name in users for case in NODES[name].cases() if not case.surrogate), None)
@@ -174,12 +174,12 @@ def _notices(users: Iterable[str], agree: Callable[[Any, Any], bool]) -> bool:
             expected = _differences(subject)
             found = subject.gradients(dy=np.ones_like(subject.dy))
             return not all(agree(found[name], grad) for name, grad in expected.items())
-    except (Exception, Loops):
+    except (Exception, MutantTimeout):
         return True
 
 
 def _differences(subject: Subject) -> dict[str, np.ndarray]:
-    """Central differences of the output's sum."""
+    """Return central differences of the sum of the output."""
     found = {}
     for name, leaf in subject.graph.leaves.items():
         if leaf.trainable:

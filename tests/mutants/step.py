@@ -1,4 +1,4 @@
-"""The functions of a training step, found by tracing the training of some networks."""
+"""The functions of a training step, found by profiling the training of some networks."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from nl_training.data import Dataset, Normalization, Split, batches, epoch_order
 from nl_training.training.trainer import Trainer, TrainOptions
 
 PACKAGES = ("nl_nodes.", "nl_layers.", "nl_models.", "nl_training.")
-# Nodes have a gate of their own; the rest here only knows the machine: cores, memory, signals, BLAS's threads.
-LEFT_OUT = (
+# Nodes have their own gate; the other modules here deal with the machine: cores, memory, signals, BLAS threads.
+EXCLUDED = (
     "nl_nodes.nodes.",
     "nl_nodes.compiler.fused.",
     "nl_nodes.platform",
@@ -30,8 +30,8 @@ LEFT_OUT = (
     "nl_nodes.device.blas",
     "nl_models.fork",
 )
-# Worker processes call these where no trace of this process sees it; and the layers that no model of these has.
-WHOLE = (
+# Included entirely: worker processes call these, unseen by this process's profiler; or no network below uses them.
+INCLUDED = (
     "nl_nodes.runtime.worker_main",
     "nl_nodes.runtime.protocol",
     "nl_nodes.runtime.shared_memory",
@@ -53,18 +53,18 @@ SCHEDULES = (Constant(), Step(every=1, gamma=0.5), Cosine(warmup=0.5))
 
 
 def step_targets() -> dict[str, Target]:
-    """Every function that takes part in a training step, by `module:qualified name`."""
+    """Return every function that takes part in a training step, by `module:qualified name`."""
     found = {f"{module}:{name}" for module, name in _called() if "<" not in name}
-    found.update(name for module in WHOLE for name in _functions(module))
-    names = (name for name in sorted(found) if name.startswith(PACKAGES) and not name.startswith(LEFT_OUT))
+    found.update(name for module in INCLUDED for name in _functions(module))
+    names = (name for name in sorted(found) if name.startswith(PACKAGES) and not name.startswith(EXCLUDED))
     return {name: Target(name) for name in names if isinstance(resolve(name), FunctionType)}
 
 
 def step_mutants(target: Target) -> list[Mutant]:
-    """The mutants of such a function.
+    """Return the mutants of such a function.
 
-    Settings of nodes and layers are numbers, one of which may stand for another; what else an object holds is of all
-    kinds, and any other in its place is an error at once.
+    Operators on attributes apply to layers only, whose attributes are mostly numbers. Other objects have attributes of
+    many types, and exchanging these raises at once.
     """
     with_settings = target.name.startswith("nl_layers.")
     return [m for m in mutants(target) if with_settings or not m.mutation.startswith("settings_")]

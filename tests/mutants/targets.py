@@ -1,4 +1,4 @@
-"""What is mutated: forward, backward and what they call in the same class or module, and the graph's unbroadcast."""
+"""The mutation targets: forward, backward and their helpers in the same class or module, and `unbroadcast`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nl_nodes.shapes import unbroadcast
 
 ROOTS = ("forward", "backward")
 DECLARED = ("broadcasts", "constant", "saves")
-# Functions that only choose among correct alternatives, for speed: any other choice gives the same numbers.
+# Functions that only choose among correct alternatives, for speed; all their mutants are equivalent.
 CHOICES = {
     f"nl_nodes.compiler.fused.{name}"
     for name in (
@@ -39,12 +39,12 @@ CHOICES = {
 
 @dataclass
 class Target:
-    """A function, or a declaration of a class, and the nodes whose cases judge it.
+    """A function or class attribute to mutate, and the nodes whose cases test it.
 
     Attributes:
         name: `module:qualified name`.
-        users: names of the nodes that reach it.
-        roles: from which of forward and backward they do.
+        users: names of the nodes that use it.
+        roles: "forward", "backward" or both, from where the nodes use it.
     """
 
     name: str
@@ -53,18 +53,18 @@ class Target:
 
     @property
     def fused(self) -> bool:
-        """Whether it belongs to the compiler."""
+        """Whether it is a part of the compiler."""
         return self.name.startswith("nl_nodes.compiler.")
 
     @property
     def function(self) -> FunctionType | None:
-        """The function, or None for a declaration."""
+        """The function; None for a class attribute."""
         found = resolve(self.name)
         return found if isinstance(found, FunctionType) else None
 
 
 def targets(fused: bool = False) -> dict[str, Target]:
-    """Every target by name, with its users; of the compiler's fused nodes, or of all others."""
+    """Return every target by name, with its users, of the compiler's fused nodes or of all others."""
     found: dict[str, Target] = {}
 
     def use(name: str, node: str, role: str) -> None:
@@ -89,7 +89,7 @@ def targets(fused: bool = False) -> dict[str, Target]:
 
 
 def closure(cls: type, role: str) -> list[FunctionType]:
-    """The role's function and, from one to the next, those of the class and of its module that it names."""
+    """Return the role's function and all functions of its class and module that it uses, directly or indirectly."""
     waiting, found = [_method(cls, role)], []
     if role == "backward" and cls.broadcasts:
         waiting.append(unbroadcast)
@@ -110,7 +110,7 @@ def _named(cls: type, function: FunctionType) -> Iterator[FunctionType | None]:
             if isinstance(other, FunctionType) and other.__module__ in (function.__module__, *_fused(other)):
                 yield other
             elif isinstance(other, type) and not issubclass(other, Node) and _fused(other):
-                # A class that works for fused nodes: all that it does.
+                # A helper class of the fused nodes: all its methods.
                 names = [
                     n for base in other.__mro__ if _fused(base) for n in vars(base) if n == "__init__" or n[:2] != "__"
                 ]
@@ -118,7 +118,7 @@ def _named(cls: type, function: FunctionType) -> Iterator[FunctionType | None]:
 
 
 def _fused(thing: type | FunctionType) -> tuple[str, ...]:
-    """The module, if it is one of the fused nodes'."""
+    """Return the module as a tuple of one if it belongs to the fused nodes, else ()."""
     return (thing.__module__,) if thing.__module__.startswith("nl_nodes.compiler.fused.") else ()
 
 
@@ -133,7 +133,7 @@ def _method(cls: type, name: str) -> FunctionType | None:
 
 
 def parts(holder: ast.AST) -> Iterator[ast.AST]:
-    """All below this part of a tree, but for guards."""
+    """Yield all descendants of a syntax node, except guards."""
     for node in ast.iter_child_nodes(holder):
         if not is_guard(node):
             yield node
@@ -141,14 +141,14 @@ def parts(holder: ast.AST) -> Iterator[ast.AST]:
 
 
 def is_guard(node: ast.AST) -> bool:
-    """Whether it only refuses: an `if` that raises, or zip's check of lengths; tests of refusals judge these."""
+    """Return whether a node only refuses: an `if` that raises, or zip's `strict`; other tests cover these."""
     raises = isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise) and not node.orelse
     return raises or (isinstance(node, ast.keyword) and node.arg == "strict")
 
 
 @cache
 def syntax(function: FunctionType) -> ast.FunctionDef:
-    """The function's syntax tree, without its docstring and decorators."""
+    """Return the function's syntax tree, without docstring and decorators."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
     assert isinstance(tree, ast.FunctionDef)
     if ast.get_docstring(tree) is not None:
@@ -158,7 +158,7 @@ def syntax(function: FunctionType) -> ast.FunctionDef:
 
 
 def resolve(name: str) -> object:
-    """The function or declaration of this `module:qualified name`."""
+    """Return the function or class attribute with this `module:qualified name`."""
     owner, attribute = owner_of(name)
     found = inspect.getattr_static(owner, attribute)
     if isinstance(found, property):
@@ -167,7 +167,7 @@ def resolve(name: str) -> object:
 
 
 def owner_of(name: str) -> tuple[type | ModuleType, str]:
-    """The class or module that holds it, and its name there."""
+    """Return the class or module that contains the target, and the target's name in it."""
     module, path = name.split(":")
     *classes, attribute = path.split(".")
     owner: type | ModuleType = sys.modules[module]

@@ -1,6 +1,6 @@
-"""The gate: no mutant survives unless it is listed as equivalent, and the list holds nothing else.
+"""The gate: no mutant survives unless it is listed as equivalent, and the list has no other entries.
 
-Of the compiler's fused nodes every tenth mutant of each function is judged, with `--thorough` every one.
+Of the compiler's fused nodes every tenth mutant of each function runs, with `--thorough` every one.
 """
 
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mutants.gate import Report, Task, Verdict, mutants_of, run, thin, verdicts
+from mutants.gate import Report, Task, Verdict, mutants_of, run, under_mutated, verdicts
 from mutants.targets import targets
 
 pytestmark = pytest.mark.mutants
@@ -35,24 +35,24 @@ def test_no_mutant_survives(reports: dict[str, Report], capsys: pytest.CaptureFi
     assert not alive, "\n\n".join(f"{v.key}\n{v.mutant.source}" for v in alive)
 
 
-def test_every_listed_equivalent_is_a_mutant_that_nothing_kills(reports: dict[str, Report]) -> None:
+def test_every_listed_equivalent_survives(reports: dict[str, Report]) -> None:
     assert not [key for report in reports.values() for key in report.stale()]
 
 
-def test_every_backward_that_computes_has_ten_mutants() -> None:
-    assert not list(thin())
+def test_every_backward_with_arithmetic_has_ten_mutants() -> None:
+    assert not list(under_mutated())
 
 
-def test_a_mutant_that_ends_its_process_is_killed_and_costs_no_other_verdict() -> None:
+def test_mutant_that_ends_its_process_loses_no_other_verdict() -> None:
     name = "nl_nodes.nodes.functions:Exp.backward"
     target, made = targets()[name], mutants_of(name)[:5]
-    found = verdicts([(target, made[:2]), (target, made[2:4]), (target, made[4:])], dies_of_the_third)
+    found = verdicts([(target, made[:2]), (target, made[2:4]), (target, made[4:])], crash_on_the_third)
     expected = {m: "crash" if m is made[2] else "error" for m in made}
     assert {v.mutant: v.killed_by for v in found} == expected
     assert len(found) == 5
 
 
-def dies_of_the_third(task: Task) -> list[Verdict]:
+def crash_on_the_third(task: Task) -> list[Verdict]:
     target, chosen = task
     if mutants_of(target.name)[2] in chosen:
         os.kill(os.getpid(), signal.SIGKILL)

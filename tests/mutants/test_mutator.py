@@ -1,4 +1,4 @@
-"""The mutator and its judges: what they make, notice and leave behind."""
+"""The mutator and its test oracles."""
 
 import importlib
 import inspect
@@ -12,7 +12,7 @@ from support.node_cases import NODES
 
 from mutants.gate import Report, Verdict, mutants_of
 from mutants.mutator import Mutant, installed, mutants
-from mutants.oracles import Loops, alarm, elementwise, killer, textbook
+from mutants.oracles import MutantTimeout, alarm, elementwise, killer, textbook
 from mutants.targets import CHOICES, Target, owner_of, resolve, targets
 from nl_nodes import Add, Exp, Graph, Input
 from nl_nodes.nodes.arithmetic import Pairwise
@@ -22,37 +22,37 @@ REDUCTIONS = "nl_nodes.nodes.reductions"
 
 
 WRONG = [
-    ("functions:Exp.backward", "upstream_ignored: dy -> dy * 0 + 1", "gradient_is_the_complex_steps"),
+    ("functions:Exp.backward", "upstream_ignored: dy -> dy * 0 + 1", "gradient_matches_complex_step"),
     (
         "functions:Exp.forward",
         "functions: ctx.xp.exp(inputs[0]) -> ctx.xp.expm1(",
-        "output_is_the_formulas",
+        "output_matches_formula",
     ),
     ("products:Dot.backward", "transposes: matrix(w, 1).T -> matrix(w, 1)", "error"),
-    ("arithmetic:Mul.backward", "numbers: 0 -> 1", "each_gradient_comes_alone"),
-    ("arithmetic:MulConst.forward", "in_place: ", "inputs_and_upstream_stay"),
+    ("arithmetic:Mul.backward", "numbers: 0 -> 1", "gradients_do_not_depend_on_each_other"),
+    ("arithmetic:MulConst.forward", "in_place: ", "inputs_and_upstream_are_unchanged"),
     ("arithmetic:Pairwise.broadcasts", "declaration: True -> False", "error"),
     ("labels:OneHot.constant", "declaration: True -> False", "error"),
     ("masks:ValueMask.saves", "declaration: ('saved',) -> ()", "only_declared_values_are_saved"),
     (
         "masks:ValueMask.forward",
         "conditions: x.real <= self.threshold -> x.real < ",
-        "values_that_are_not_finite",
+        "non_finite_values_match",
     ),
-    ("images:Img2Matrix.backward", "keywords_dropped: ctx.xp.zeros(", "dtype_stays"),
-    ("images:Img2Matrix.backward", "accumulations: pixels += columns[:, tap] -> ", "gradient_is_the_complex_steps"),
+    ("images:Img2Matrix.backward", "keywords_dropped: ctx.xp.zeros(", "dtype_is_preserved"),
+    ("images:Img2Matrix.backward", "accumulations: pixels += columns[:, tap] -> ", "gradient_matches_complex_step"),
 ]
 
 
 @pytest.mark.parametrize(("target", "start", "check"), WRONG, ids=[f"{t}-{start}" for t, start, _ in WRONG])
-def test_a_wrong_change_is_made_and_noticed_by_the_right_check(target: str, start: str, check: str) -> None:
+def test_mutant_is_made_and_killed_by_the_expected_check(target: str, start: str, check: str) -> None:
     name = f"nl_nodes.nodes.{target}"
     users = targets()[name].users
     with installed(next(m for m in mutants_of(name) if m.mutation.startswith(start))):
         assert killer(users) == check
 
 
-def test_a_mutant_is_in_place_for_everybody_and_then_gone() -> None:
+def test_installed_mutant_is_removed_after_the_block() -> None:
     graph = Graph(Add(Exp(Input("x")), Input("b")))
     x, b = np.array([[1.0, 2.0]]), np.zeros((1, 1))
     expected = graph.run(x=x, b=b).backward(x)
@@ -67,23 +67,23 @@ def test_a_mutant_is_in_place_for_everybody_and_then_gone() -> None:
     assert graph.run(x=x, b=b).backward(x)["b"] == expected["b"]
 
 
-def test_no_two_mutants_are_alike() -> None:
+def test_mutants_differ_in_source_and_name() -> None:
     for name in targets():
         made = mutants_of(name)
         assert len({m.source for m in made}) == len({m.mutation for m in made}) == len(made)
 
 
-def test_annotations_which_nothing_evaluates_are_left_alone() -> None:
+def test_annotations_are_not_mutated() -> None:
     made = mutants(Target("nl_nodes.graph:Graph.__init__"))
     assert made
     assert not any("Pass" in m.mutation for m in made)
 
 
-def test_the_choices_that_are_left_alone_exist() -> None:
+def test_excluded_functions_exist() -> None:
     assert all(callable(resolve(name)) for name in CHOICES)
 
 
-def test_every_node_is_mutated_with_the_helpers_it_calls() -> None:
+def test_every_node_and_its_helpers_are_targets() -> None:
     found = {**targets(), **targets(fused=True)}
     assert {user for target in found.values() for user in target.users} == set(NODES)
     for node, cls in NODES.items():
@@ -106,18 +106,18 @@ def test_every_listed_equivalent_can_be_made() -> None:
 
 
 @pytest.mark.parametrize("node", NODES)
-def test_all_judges_accept_the_code_as_it_is(node: str) -> None:
+def test_all_oracles_accept_the_original_code(node: str) -> None:
     assert killer([node]) == ""
     assert not textbook([node])
     assert not elementwise([node])
 
 
-def test_what_loops_is_stopped() -> None:
-    with pytest.raises(Loops), alarm(0.05):
+def test_alarm_stops_an_endless_wait() -> None:
+    with pytest.raises(MutantTimeout), alarm(0.05):
         threading.Event().wait()
 
 
-def test_the_report_tells_survivors_and_stale_entries() -> None:
+def test_report_lists_survivors_and_stale_entries() -> None:
     alive, dead, known = (
         Verdict(Mutant("f", "alive", ""), "", False, False),
         Verdict(Mutant("f", "dead", ""), "error", True, False),
@@ -133,7 +133,7 @@ def test_the_report_tells_survivors_and_stale_entries() -> None:
     }  # fmt: skip
 
 
-def test_the_hash_is_of_all_files_that_are_mutated() -> None:
+def test_hash_covers_all_mutated_files() -> None:
     for fused, kind in ((False, "nodes"), (True, "fused")):
         files = {str(file) for file in mutated_files()[kind]}
         assert {inspect.getfile(owner_of(name)[0]) for name in targets(fused)} <= files

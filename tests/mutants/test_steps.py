@@ -1,6 +1,6 @@
-"""The gate of the code around the nodes: no mutant of what takes part in a training step survives unless it is listed.
+"""The gate of the code around the nodes: no mutant of a training step's functions survives unless it is listed.
 
-One of 60 is judged, with `--thorough` every one.
+One mutant in 60 runs, with `--thorough` every one.
 """
 
 import subprocess

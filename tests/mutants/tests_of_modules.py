@@ -1,4 +1,4 @@
-"""The tests that run on the mutants of each module, quick ones first."""
+"""The test files to run on the mutants of each module, fast ones first."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ TESTS = {
     "nl_training": ["unit/training/test_step.py", CERTIFICATE],
     "nl_training.data": ["unit/training/test_data_parts.py", CERTIFICATE],
 }
-"""Test files by what a module's name begins with; the longest beginning counts."""
+"""Test files by prefix of a module's name; the longest matching prefix is used."""
 
 
 def tests_of(target: str) -> list[str]:
-    """The test files that judge a function, in the order in which they are asked."""
+    """Return the test files for a function's mutants, in the order to run them."""
     module = target.split(":")[0]
-    return TESTS[max((begin for begin in TESTS if f"{module}.".startswith(f"{begin}.")), key=len)]
+    return TESTS[max((prefix for prefix in TESTS if f"{module}.".startswith(f"{prefix}.")), key=len)]

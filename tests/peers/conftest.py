@@ -1,4 +1,4 @@
-"""How near is near: the comparison that all peers' tests share, and the table of what it found."""
+"""The comparison with PyTorch that all tests here share, and a table of the differences found."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -7,13 +7,13 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-# PyTorch belongs to this tier alone; the session `peers` installs it, and fails where it finds no test.
+# Only these tests use PyTorch; the session `peers` installs it, and fails if it finds no test.
 collect_ignore_glob = [] if find_spec("torch") else ["*.py"]
 
 
 @pytest.fixture
 def near(request: pytest.FixtureRequest, record_property: Callable) -> Callable:
-    """Asserts that an array is a tensor, relative to the tensor's maximum, and records how near it is."""
+    """Return a function that compares an array with a tensor, relative to its maximum, and records the difference."""
     name = request.node.callspec.params["name"]
 
     def check(ours, peer, limit: float) -> None:

@@ -1,4 +1,4 @@
-"""Every layer and loss against PyTorch in float64: values and gradients on random shapes, strides and paddings."""
+"""Every layer and loss compared with PyTorch in float64: values and gradients, random shapes, strides and paddings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Pair:
-    """A layer with what its `forward` is given, and PyTorch's form: a function of x and the parameters by name."""
+    """A layer, the arguments of its `forward`, and PyTorch's equivalent: a function of `x` and parameters by name."""
 
     layer: Module
     x: Any
@@ -50,7 +50,7 @@ def sizes(rng: Rng, count: int, low: int = 1, high: int = 6) -> tuple[int, ...]:
 
 
 def some(rng: Rng, *shape: int) -> np.ndarray:
-    """Normal values; in half of the draws whole numbers, so with zeros and ties. The first is above 0."""
+    """Return normal values, rounded to integers in half of the draws for zeros and ties; the first is positive."""
     x = rng.standard_normal(shape) * 2
     x.flat[0] = 3
     return x.round() if coin(rng) else x
@@ -75,7 +75,7 @@ def affine(rng: Rng) -> Pair:
 
 
 def images(rng: Rng, channels: int, window: list[int], stride: int, pad: int) -> np.ndarray:
-    """Images that the window, with the padding, fits, and of which it sees something."""
+    """Return images into which the padded window fits, with at least one pixel in each window."""
     h, w = (max(stride, size - 2 * pad) + int(rng.integers(0, 7)) for size in window)
     return some(rng, int(rng.integers(1, 5)), channels, h, w)
 
@@ -91,7 +91,7 @@ def convolution(rng: Rng) -> Pair:
 
 
 def pooling(rng: Rng) -> Pair:
-    """PyTorch's own padding goes to half a window only, so it is given padded images."""
+    """PyTorch limits padding to half a window, so it gets padded images."""
     c, *window = sizes(rng, 3)
     stride, pad = int(rng.integers(1, 4)), int(rng.integers(0, min(window)))
 
@@ -102,7 +102,7 @@ def pooling(rng: Rng) -> Pair:
 
 
 def batch_normalization(rng: Rng) -> Pair:
-    """On features, images and what is flattened, to train and to infer, in both after two passes of training."""
+    """Features, images and flattened images, in training and inference mode, after two training passes."""
     kind, train = rng.choice(["features", "images", "flattened"]), coin(rng)
     n, c = sizes(rng, 2, 4, 9)
     shape = (n, c) if kind == "features" else (n, c, *sizes(rng, 2, 2, 5))
@@ -128,7 +128,7 @@ def batch_normalization(rng: Rng) -> Pair:
 
 
 def dropout(rng: Rng) -> Pair:
-    """Both forms, to train and to infer, in some pass, with our mask."""
+    """Both forms, in training and inference mode, at a random pass index, with this project's mask."""
     ratio, inverted, train = rng.uniform(0, 0.6), coin(rng), coin(rng)
     (seed, stream, passes), x = sizes(rng, 3, 0), rng.standard_normal(sizes(rng, rng.choice([2, 4]), 3))
     layer = Dropout(ratio, inverted, seed, stream)
@@ -142,7 +142,7 @@ def dropout(rng: Rng) -> Pair:
 
 
 def targets(rng: Rng, n: int, k: int) -> np.ndarray:
-    """Labels (N,), one-hot rows or rows of probabilities."""
+    """Return labels (N,), one-hot rows or rows of probabilities."""
     labels = rng.integers(0, k, n)
     return [labels, np.eye(k)[labels], rng.dirichlet(np.ones(k), n)][rng.integers(3)]
 
@@ -207,7 +207,7 @@ def test_every_layer_and_loss_is_compared() -> None:
 
 @pytest.mark.parametrize("seed", range(DRAWS))
 @pytest.mark.parametrize("name", PAIRS)
-def test_layer_is_pytorchs(name: str, seed: int, near: Callable) -> None:
+def test_layer_matches_pytorch(name: str, seed: int, near: Callable) -> None:
     rng = np.random.default_rng(seed)
     pair = PAIRS[name](rng)
     x, *_ = leaves = [torch.tensor(a, requires_grad=True) for a in (pair.x, *pair.layer.params.values())]

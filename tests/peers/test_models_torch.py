@@ -1,7 +1,7 @@
-"""Every model against its twin in PyTorch in float64: two steps of training, then inference.
+"""Every model compared with the same model in PyTorch in float64: two training steps, then inference.
 
-The largest differences, some 1e-11, are of nets with batch normalisation. They are PyTorch's own: it sums a mean
-value by value, NumPy in pairs, and a channel whose deviation is small beside its mean magnifies what is lost.
+The largest differences, about 1e-11, occur with batch normalization. They are PyTorch's rounding errors: it sums a
+mean sequentially, NumPy pairwise, and a standard deviation small relative to its mean amplifies the error.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ FORMS = [
     {"batch_norm": "before_affine"},
     {"batch_norm": "after_activation", "init": 0.1},
 ]
-# Five poolings leave nothing of 20x24 pixels.
+# Five poolings reduce 20x24 pixels to none.
 SHAPES = {name: [(1, 28, 28), (3, 32, 32), (1, 28, 40) if "vgg" in name else (1, 20, 24)] for name in NARROW}
 
 
@@ -41,13 +41,13 @@ def test_every_model_is_compared() -> None:
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(map(str, form.values())) or "plain")
 @pytest.mark.parametrize(("name", "shape"), [(name, shape) for name in NARROW for shape in SHAPES[name]])
-def test_model_is_pytorchs(name: str, shape: tuple[int, ...], form: dict, near: Callable) -> None:
+def test_model_matches_pytorch(name: str, shape: tuple[int, ...], form: dict, near: Callable) -> None:
     rng = np.random.default_rng(4)
     options = {"width": NARROW[name], "classes": 5, "seed": 3, "input_shape": shape}
     net = build(name, device=Device(dtype="float64"), **options, **form)
     for key, param in net.params.items():
         if not key.startswith("W"):
-            param += 0.2 * rng.standard_normal(param.shape)  # else all are 0 or 1, and some gradients 0
+            param += 0.2 * rng.standard_normal(param.shape)  # otherwise all are 0 or 1, and some gradients 0
     twin = TorchNetwork(net)
     for _ in range(2):
         x, t = rng.standard_normal((8, *shape)), rng.integers(0, 5, 8)

@@ -1,4 +1,4 @@
-"""What support/not_finite.py has written down, asked of PyTorch itself; and random windows with holes."""
+"""The values recorded in support/not_finite.py compared with PyTorch; and random windows with NaN and infinities."""
 
 from collections.abc import Callable
 from math import inf, nan
@@ -41,7 +41,7 @@ NODES: dict[str, list[Function]] = {
 
 
 def asked(function: Function, inputs: tuple, rest: tuple, dy: object) -> list[np.ndarray]:
-    """PyTorch's output and gradients."""
+    """Return PyTorch's output and gradients."""
     given = [torch.tensor(np.array(x, float), requires_grad=True) for x in inputs]
     y = function(*given, *map(torch.tensor, rest))
     y.backward(torch.ones_like(y) if dy is None else torch.tensor(dy, dtype=torch.float64).reshape(y.shape))
@@ -54,7 +54,7 @@ def agree(found: list[np.ndarray], written: list) -> None:
 
 
 @pytest.mark.parametrize("name", LAYER_POINTS)
-def test_layers_are_written_down_as_pytorch_has_them(name: str) -> None:
+def test_recorded_layer_values_match_pytorch(name: str) -> None:
     point: LayerPoint = LAYER_POINTS[name]
     function = LAYERS.get(name) or LAYERS[name.split(",")[0]]
     rest = () if point.t is None else (point.t,)
@@ -65,13 +65,13 @@ def test_layers_are_written_down_as_pytorch_has_them(name: str) -> None:
     ("function", "point"),
     [pytest.param(f, p, id=name) for name, fs in NODES.items() for f, p in zip(fs, POINTS[name], strict=True)],
 )
-def test_nodes_are_written_down_as_pytorch_has_them(function: Function, point: Point) -> None:
+def test_recorded_node_values_match_pytorch(function: Function, point: Point) -> None:
     agree(asked(function, point.inputs, (), point.dy), [point.y, *point.dxs])
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_windows_with_holes(seed: int) -> None:
-    """Values as in PyTorch, and of the gradient as much, for any window; of ties PyTorch takes the last NaN."""
+def test_pooling_of_windows_with_non_finite_values(seed: int) -> None:
+    """Values equal PyTorch's; gradients only in sum if there are NaN, of which PyTorch selects the last in a window."""
     rng = np.random.default_rng(seed)
     size, stride = int(rng.integers(1, 4)), int(rng.integers(1, 4))
     pad = int(rng.integers(0, size // 2 + 1))
@@ -88,8 +88,8 @@ def test_windows_with_holes(seed: int) -> None:
         np.testing.assert_array_equal(dx, expected)
 
 
-def test_where_this_project_has_a_number_and_pytorch_has_none() -> None:
-    """Where a label is 0, an infinite logarithm costs nothing here; and a dropped infinity is no number in both."""
+def test_pytorch_gives_nan_for_infinite_logits_and_dropped_infinity() -> None:
+    """PyTorch multiplies a label of 0 by an infinite logarithm, this project does not; dropped infinity gives NaN."""
     infinite = torch.tensor([inf])
     assert F.binary_cross_entropy_with_logits(infinite, torch.ones(1)).isnan()
     assert F.dropout(torch.full((64,), inf), 0.5).isnan().any()

@@ -1,4 +1,4 @@
-"""Every optimizer against PyTorch's in float64, over 20 steps with a learning rate that changes on the way."""
+"""Every optimizer compared with PyTorch's in float64, over 20 steps with a changing learning rate."""
 
 from collections.abc import Callable
 
@@ -33,16 +33,16 @@ def test_every_optimizer_is_compared() -> None:
 
 @pytest.mark.parametrize("decay", [0.0, 0.2], ids=["plain", "decay"])
 @pytest.mark.parametrize("name", RULES)
-def test_steps_are_pytorchs(name: str, decay: float, near: Callable) -> None:
-    """The recurrences are the same ones, in other variables where there is a velocity.
+def test_steps_match_pytorch(name: str, decay: float, near: Callable) -> None:
+    """The recurrences are the same, in other variables for optimizers with a velocity.
 
     SGD, AdaGrad, Adam: the same. RMSprop: the same, eps outside the root in both. AdamW: the same, decoupled from the
-    gradient; here PyTorch's parameter groups hold what does not decay. The others' decay is in the gradient.
+    gradient; here parameters without decay are a parameter group of PyTorch. The others' decay is in the gradient.
 
     Momentum, Nesterov: PyTorch's buffer b <- m b + g is without the learning rate, ours v <- m v - lr g is with it, so
-    v = -lr b, and both of Nesterov's forms become p <- p - lr (g + m b). The two part when the learning rate changes:
+    v = -lr b, and both of Nesterov's forms become p <- p - lr (g + m b). They differ when the learning rate changes:
     PyTorch's past gradients count at the new rate, ours at the rates of their own steps. Scaling b by old / new rate
-    takes that out.
+    removes that difference.
     """
     make, peer, options = RULES[name]
     rng, ours = np.random.default_rng(6), make()

@@ -1,4 +1,4 @@
-"""The networks again in plain PyTorch, from their parameters by name."""
+"""The models in plain PyTorch, built from a network's parameters by name."""
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ ACTIVATIONS = {"relu": F.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
 
 
 class TorchNetwork:
-    """PyTorch's twin of a network, on copies of its parameters and running statistics.
+    """A network in PyTorch, with copies of its parameters and running statistics.
 
     Attributes:
         params: the parameters by name.
@@ -36,7 +36,7 @@ class TorchNetwork:
         self.where = "before_activation" if self.spec["batch_norm"] is True else self.spec["batch_norm"]
 
     def step(self, x, t) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Loss, logits and gradients of one training pass."""
+        """Return loss, logits and gradients of one training pass."""
         logits = self.logits(x, train=True)
         loss = F.cross_entropy(logits, torch.from_numpy(t))
         self.passes += 1
@@ -85,10 +85,10 @@ class TorchNetwork:
 def batch_norm(
     x: Tensor, mean: Tensor, var: Tensor, gamma: Tensor, beta: Tensor, train: bool, momentum=0.9, eps=1e-5
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """PyTorch's batch normalisation, and the running mean and variance after it by our conventions.
+    """Return PyTorch's batch normalization, and the running mean and variance after it by this project's conventions.
 
-    PyTorch's momentum is the share of what is new, ours that of what remains; a batch's share of its running variance
-    is the unbiased variance, of ours the biased one.
+    PyTorch's momentum is the weight of the new value, here it is that of the old one. PyTorch's running variance uses
+    the unbiased variance of the batch, this project's the biased one.
     """
     new_mean, new_var = mean.clone(), var.clone()
     y = F.batch_norm(x, new_mean, new_var, gamma, beta, train, 1 - momentum, eps)
@@ -99,7 +99,7 @@ def batch_norm(
 
 
 def mask(shape: tuple[int, ...], ratio: float, seed: int, stream: int, passes: int) -> Tensor:
-    """What our dropout keeps in a pass: ones and zeros."""
+    """Return this project's dropout mask for a pass: ones and zeros."""
     graph = Graph(IndexMask(Input("x", shape), ratio, seed, stream))
     graph.passes = passes
     return torch.from_numpy(graph.forward(x=torch.ones(shape, dtype=torch.float64).numpy()))

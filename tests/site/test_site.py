@@ -36,7 +36,7 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert not sorted(set(names) - inventory())
 
 
-def test_every_link_between_pages_leads_somewhere() -> None:
+def test_every_link_between_pages_has_a_target() -> None:
     broken = set()
     for page in SITE.rglob("*.html"):
         if page.name == "404.html":

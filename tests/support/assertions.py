@@ -1,4 +1,4 @@
-"""Assertions on refusals: a `UserError` of one line that names the cause."""
+"""Assertions about errors: a `UserError` of one line that names the cause."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ def refused(*named: object) -> Iterator[None]:
 
 @contextmanager
 def at_most_refused() -> Iterator[None]:
-    """For hostile input: the block may succeed or refuse, in one line, and nothing else."""
+    """Allow the block to succeed or to raise a `UserError` of one line, for hostile input."""
     message = ""
     try:
         yield

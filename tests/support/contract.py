@@ -90,23 +90,23 @@ def _subject(graph: Graph, draws: dict[str, Draw], rng: np.random.Generator, zer
     return Subject(graph, feeds, dy, zero, linear, kinked)
 
 
-def gradient_is_the_complex_steps(s: Subject) -> None:
+def gradient_matches_complex_step(s: Subject) -> None:
     for residual in check_graph(s.graph, s.feeds, s.dy):
         assert residual.value <= 1e-10, residual
 
 
-def no_gradient_is_vacuous(s: Subject) -> None:
+def gradient_is_zero_only_if_declared(s: Subject) -> None:
     for name, grad in s.gradients().items():
         assert bool(np.any(grad)) == (name not in s.zero), name
 
 
-def inferred_shape_is_the_outputs(s: Subject) -> None:
+def inferred_shape_matches_output(s: Subject) -> None:
     shapes = s.graph.shapes({name: x.shape for name, x in s.feeds.items()})
     results = s.graph.run(**s.feeds).results
     assert [shapes[node] for node in s.graph.outputs] == [y.shape for y in results]
 
 
-def inputs_and_upstream_stay(s: Subject) -> None:
+def inputs_and_upstream_are_unchanged(s: Subject) -> None:
     feeds, dy = _copies(s.feeds), s.dy.copy()
     run = s.graph.run(**feeds)
     y = run.results[0].copy()
@@ -117,7 +117,7 @@ def inputs_and_upstream_stay(s: Subject) -> None:
     _same(s.gradients(feeds, dy), first)
 
 
-def nothing_aliases(s: Subject) -> None:
+def results_share_no_memory(s: Subject) -> None:
     run = s.graph.run(**s.feeds)
     grads = run.backward(s.dy)
     given = [*s.feeds.values(), s.dy]
@@ -126,7 +126,7 @@ def nothing_aliases(s: Subject) -> None:
     assert not any(np.shares_memory(a, b) for a, b in pairs)
 
 
-def output_is_the_callers(s: Subject) -> None:
+def output_may_be_overwritten(s: Subject) -> None:
     """Writing into a returned output does not change the gradients."""
     expected = s.gradients()
     run = s.graph.run(**s.feeds)
@@ -136,7 +136,7 @@ def output_is_the_callers(s: Subject) -> None:
     _same(run.backward(s.dy), expected)
 
 
-def zero_upstream_gives_zero(s: Subject) -> None:
+def zero_upstream_gives_zero_gradient(s: Subject) -> None:
     assert not any(np.any(grad) for grad in s.gradients(dy=np.zeros_like(s.dy)).values())
 
 
@@ -149,7 +149,7 @@ def backward_is_linear(s: Subject) -> None:
         assert np.all(np.abs(grad - (3 * one[name] - 0.7 * two[name])) <= TOLERANCE * parts.max(initial=0.0)), name
 
 
-def passes_are_apart(s: Subject) -> None:
+def passes_are_independent(s: Subject) -> None:
     """A second backward is bit-identical, whatever ran in between."""
     run = s.graph.run(**s.feeds)
     first = run.backward(s.dy)
@@ -158,7 +158,7 @@ def passes_are_apart(s: Subject) -> None:
     _same(run.backward(s.dy), first)
 
 
-def dtype_stays(s: Subject) -> None:
+def dtype_is_preserved(s: Subject) -> None:
     for dtype in ("float32", "float64"):
         run = s.graph.run(**s.cast(dtype))
         dtypes = {x.dtype for x in (*run.results, *run.backward(s.dy.astype(dtype)).values())}
@@ -210,7 +210,7 @@ def _products(a: Arrays, b: Arrays) -> np.ndarray:
     return np.concatenate([(a[name] * b[name]).ravel() for name in a])
 
 
-def kinks_count_as_below(s: Subject) -> None:
+def value_and_gradient_at_kink_are_those_below(s: Subject) -> None:
     """On a kink, value and gradient are those just below it: ReLU'(0) = 0, the first of tied maxima.
 
     Values are rounded onto the kinks, and then lowered, each slightly more than the one before it.
@@ -227,7 +227,7 @@ def kinks_count_as_below(s: Subject) -> None:
     _same(s.gradients(on), s.gradients(below))
 
 
-def each_gradient_comes_alone(s: Subject) -> None:
+def gradients_do_not_depend_on_each_other(s: Subject) -> None:
     """A leaf's gradient does not depend on which others are needed; those that are not are not computed."""
     together = s.gradients()
     for wanted in [one for name in together for one in ({name}, together.keys() - {name})]:
@@ -283,20 +283,20 @@ def _same(found: Arrays, expected: Arrays) -> None:
 
 
 CHECKS: Iterable[Callable[[Subject], None]] = (
-    gradient_is_the_complex_steps,
-    no_gradient_is_vacuous,
-    inferred_shape_is_the_outputs,
-    inputs_and_upstream_stay,
-    nothing_aliases,
-    output_is_the_callers,
-    zero_upstream_gives_zero,
+    gradient_matches_complex_step,
+    gradient_is_zero_only_if_declared,
+    inferred_shape_matches_output,
+    inputs_and_upstream_are_unchanged,
+    results_share_no_memory,
+    output_may_be_overwritten,
+    zero_upstream_gives_zero_gradient,
     backward_is_linear,
-    passes_are_apart,
-    dtype_stays,
+    passes_are_independent,
+    dtype_is_preserved,
     float32_agrees,
     adjoint_is_exact,
     hessian_is_symmetric,
-    kinks_count_as_below,
-    each_gradient_comes_alone,
+    value_and_gradient_at_kink_are_those_below,
+    gradients_do_not_depend_on_each_other,
     only_declared_values_are_saved,
 )

@@ -1,4 +1,4 @@
-"""Copies of networks and layers, and what runs them in other processes."""
+"""Ways to copy networks and layers, and to run functions in forked processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def through_pickle(thing: Any) -> Any:
 
 
 def through_read_only_memory(thing: Any) -> Any:
-    """As joblib hands over large arrays: as views of memory that must not be written to."""
+    """Copy with arrays as views of read-only memory, like joblib for large arrays."""
     buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps(thing, protocol=5, buffer_callback=buffers.append)
     return pickle.loads(data, buffers=[bytes(buffer.raw()) for buffer in buffers])  # noqa: S301 - made a line above
@@ -34,7 +34,7 @@ COPIES = {"copy": copy, "deepcopy": deepcopy, "pickle": through_pickle, "read-on
 
 
 def train(net: Network, optimizer: Optimizer, x: Any, t: Any, steps: int = 2) -> dict[str, Any]:
-    """The state after some steps, with the last loss and the number of passes."""
+    """Return the state after some steps, with the last loss and the number of passes."""
     for _ in range(steps):
         done = net.step(x, t)
         optimizer.update(net.params, done.grads)
@@ -42,17 +42,17 @@ def train(net: Network, optimizer: Optimizer, x: Any, t: Any, steps: int = 2) ->
 
 
 class Forked:
-    """A fork of this process that runs a function and sends what it gives, as JSON; it begins when `result` is called.
+    """A fork of this process that runs a function when `result` is called, and sends its result as JSON.
 
     Args:
-        function: what runs in the fork.
+        function: the function to run in the fork.
     """
 
     def __init__(self, function: Callable[[], Any]) -> None:
         begin, self._begin = os.pipe()
         self._answer, answer = os.pipe()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads is the subject
+            warnings.simplefilter("ignore", DeprecationWarning)  # these tests fork with running threads on purpose
             self.pid = os.fork()
         if self.pid:
             os.close(begin)
@@ -68,7 +68,7 @@ class Forked:
         os._exit(0)
 
     def result(self, seconds: float = 60) -> Any:
-        """Let the fork begin, and return what it sends; raises `TimeoutError` where nothing comes."""
+        """Run the function in the fork and return its result; raises `TimeoutError` after `seconds`."""
         os.write(self._begin, b"1")
         try:
             if not select.select([self._answer], [], [], seconds)[0]:

@@ -1,4 +1,4 @@
-"""Experiments in their reduced form, each training refused where its verification fails."""
+"""Experiments in their reduced form, with strict verification of each training."""
 
 from functools import cache
 
@@ -14,7 +14,7 @@ from nl_training.experiments.runner import study
 
 @cache
 def small(name: str, *overrides: str) -> Figures:
-    """The result of an experiment's reduced form, its figures drawn once, so that what only fails in drawing fails."""
+    """Return the result of an experiment's reduced form; its figures are drawn, to find errors in drawing."""
     config, cfg = composed(name, *overrides)
     assert config.experiment is not None
     found = study(config.experiment.study)(config, cfg)
@@ -24,12 +24,12 @@ def small(name: str, *overrides: str) -> Figures:
 
 
 def trained(name: str) -> None:
-    """Run the reduced form of an experiment that is an ordinary training, unlogged."""
+    """Run the reduced form of an experiment that is an ordinary training, without logging."""
     assert train(*composed(name, "tracking=off")) is not None
 
 
 def composed(name: str, *overrides: str) -> tuple[Config, DictConfig]:
-    """A reduced experiment's config, its verification strict unless it is off."""
+    """Return a reduced experiment's config, with strict verification unless it is off."""
     cfg = reduced(_compose([f"experiment={name}", "reduced=true", *overrides]))
     if cfg.verify.mode != "off":
         cfg.verify.mode = "strict"

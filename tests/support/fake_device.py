@@ -1,7 +1,7 @@
-"""A strict stand-in for a GPU: its arrays are no NumPy arrays and refuse what CuPy's refuse.
+"""A fake device, a strict stand-in for a GPU: its arrays are not NumPy arrays and refuse what CuPy's refuse.
 
-It converts to a host array only by `host`, never mixes with host arrays, and offers just the functions listed here, so
-that code which would fail on a GPU fails here.
+It converts to host arrays only by `host`, never mixes with them, and has only the functions listed here. Code that
+would fail on a GPU fails here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SCALARS = (int, float, complex, bool, np.bool_)
 
 
 class FakeArray:
-    """An array on the stand-in device; `_data` is its memory, out of bounds for all but this module."""
+    """An array on the fake device; only this module may access its memory, `_data`."""
 
     __array_ufunc__ = None  # NumPy must not take part in an operation
 
@@ -106,7 +106,7 @@ for _name in ("reshape", "transpose", "sum", "max", "min", "argmax", "astype", "
 
 
 class StrideTricks:
-    """`lib.stride_tricks`, as far as it is used."""
+    """The used part of `lib.stride_tricks`."""
 
     @staticmethod
     def as_strided(array: FakeArray, shape: Any, strides: Any) -> FakeArray:

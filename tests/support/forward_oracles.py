@@ -1,7 +1,7 @@
-"""An independent formula for every node, and the naive evaluation of a graph as a tree with them.
+"""An independent formula for every node, and naive evaluation of a graph as a tree of these formulas.
 
-Each takes the node, for its settings, and float64 arrays. Where a node has a clever way, its oracle has the plain one:
-loops over elements, Python's own functions and whole numbers.
+Each formula takes the node, for its attributes, and float64 arrays. Oracles of optimized nodes are plain: loops over
+elements, Python's math functions and integers.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ REDUCING: set[str] = set()
 
 
 def oracle(name: str, reduces: bool = False) -> Callable[[Oracle], Oracle]:
-    """Enrol a node's formula; `reduces` says that it sums, so that the order of rounding is free."""
+    """Register a node's formula; `reduces` means that it sums, with rounding that depends on the order."""
 
-    def enrol(formula: Oracle) -> Oracle:
+    def register(formula: Oracle) -> Oracle:
         ORACLES[name] = formula
         if reduces:
             REDUCING.add(name)
         return formula
 
-    return enrol
+    return register
 
 
 def naive(node: Node, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The node's output in a graph's first pass, each node as often as there are paths to it, as the ancestors did."""
+    """Return the node's output in a graph's first pass, evaluating each node once per path to it."""
     if isinstance(node, Leaf):
         return feeds.get(node.name, node.value)
     return ORACLES[type(node).__name__](node, *(naive(n, feeds) for n in node.inputs))
 
 
 def assert_forward(graph: Graph, feeds: Mapping[str, np.ndarray]) -> None:
-    """The graph's outputs are the formulas'."""
+    """Assert that the graph's outputs match the formulas."""
     assert_formulas(graph, formulas(graph, feeds), graph.run(**feeds).results)
 
 
 def formulas(graph: Graph, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """What the formulas say that the graph's outputs are."""
+    """Return the graph's outputs by the formulas."""
     return [np.asarray(naive(output, feeds)) for output in graph.outputs]
 
 
 def assert_formulas(graph: Graph, wanted: Iterable[np.ndarray], results: Iterable[np.ndarray]) -> None:
-    """Results are as expected: to 4 ulp, or where the graph sums something to 1e-13 of the largest."""
+    """Assert that results match: within 4 ulp, or with sums in the graph within 1e-13 of the largest."""
     reduces = any(type(node).__name__ in REDUCING for node in graph.order)
     for expected, found in zip(wanted, results, strict=True):
         assert found.shape == expected.shape, (found.shape, expected.shape)
@@ -83,7 +83,7 @@ oracle("Repeat")(lambda node, x: np.take(x, np.arange(x.shape[node.axis] * node.
 
 
 def groups(x: np.ndarray, axis: Any, keepdims: bool, reduce: Callable[[list[float]], float]) -> np.ndarray:
-    """Each group of elements that differ only along the axes, in row-major order, reduced by a function of a list."""
+    """Reduce each group of elements along the axes, in row-major order, by a function of a list."""
     axes = range(x.ndim) if axis is None else [a % x.ndim for a in np.atleast_1d(axis)]
     found: dict[tuple[int, ...], list[float]] = {}
     for index in np.ndindex(x.shape):
@@ -102,7 +102,7 @@ oracle("Max")(lambda node, x: groups(x, node.axis, node.keepdims, max))
 
 @oracle("Dot", reduces=True)
 def dot(node: Node, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Element by element, a sum over the shared axis."""
+    """Sum over the shared axis for each output element."""
     y = np.zeros((*x.shape[:-1], *w.shape[1:]))
     for row, column in product(np.ndindex(x.shape[:-1]), np.ndindex(w.shape[1:])):
         y[(*row, *column)] = math.fsum(float(x[(*row, k)]) * float(w[(k, *column)]) for k in range(len(w)))
@@ -111,7 +111,7 @@ def dot(node: Node, x: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 @oracle("Img2Matrix")
 def img2matrix(node: Any, x: np.ndarray) -> np.ndarray:
-    """Each window pixel by pixel; outside the image the fill value or the nearest pixel."""
+    """Copy each window pixel by pixel; outside the image use the fill value or the nearest pixel."""
     n, c, h, w = x.shape
     oh = (h + 2 * node.pad - node.height) // node.stride + 1
     ow = (w + 2 * node.pad - node.width) // node.stride + 1
@@ -127,7 +127,7 @@ def img2matrix(node: Any, x: np.ndarray) -> np.ndarray:
 
 @oracle("Reshape")
 def reshape(node: Any, x: np.ndarray) -> np.ndarray:
-    """The elements in row-major order, counted into the target."""
+    """Copy the elements in row-major order into the target shape."""
     shape = [x.shape[i] if n == 0 else n for i, n in enumerate(node.target)]
     if -1 in shape:
         moved = [n for i, n in enumerate(x.shape) if i >= len(node.target) or node.target[i] != 0]
@@ -151,7 +151,7 @@ oracle("T")(lambda node, x: permuted(x, list(range(x.ndim))[::-1]))
 
 @oracle("OneHot")
 def one_hot(node: Node, t: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """A row of zeros with a one at each label; rows, and targets beside one value each, as they are."""
+    """Return rows of zeros with a one at each label; rows, and targets for single logits, are unchanged."""
     if t.size == like.size:
         return t.reshape(like.shape) * 1.0
     y = np.zeros(like.shape)
@@ -169,7 +169,7 @@ def index_mask(node: Any, x: np.ndarray) -> np.ndarray:
 
 
 def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Philox4x64-10 in whole numbers; Salmon et al., Parallel Random Numbers (2011), section 3.3."""
+    """Philox4x64-10 in Python integers; Salmon et al., Parallel Random Numbers (2011), section 3.3."""
     (c0, c1, c2, c3), (k0, k1) = counter, key
     for _ in range(10):
         high0, low0 = divmod(0xD2E7470EE14C6C93 * c0, 2**64)

@@ -1,4 +1,4 @@
-"""A strategy of random cases for each fused node; maps hold at least one image, as in every plan."""
+"""A Hypothesis strategy of random cases for each fused node; feature maps have at least one image."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def affine(draw) -> Case:
 
 @st.composite
 def convolution(draw) -> Case:
-    """Few and many channels, kernels, pads and strides, so that every algorithm comes up."""
+    """Few and many channels, and various kernels, pads and strides, so that every algorithm occurs."""
     h, w, n, _ = draw(maps())
     c = draw(st.sampled_from([1, 2, 5, 8, 9]))
     kernel = draw(st.sampled_from([(3, 3), (3, 3), (1, 1), (2, 3), (5, 4)]))

@@ -47,7 +47,7 @@ ALGORITHMS = [
 ]
 
 
-def chunks_change_nothing(s: Subject) -> None:
+def results_are_independent_of_chunks(s: Subject) -> None:
     """Chunks of two or three images or rows, with a smaller last one, give the same as one chunk."""
     expected = [*s.graph.run(**s.feeds).results, *s.gradients().values()]
     for count in (2, 3):
@@ -56,7 +56,7 @@ def chunks_change_nothing(s: Subject) -> None:
         _close(found, expected)
 
 
-def shards_change_nothing(s: Subject) -> None:
+def results_are_independent_of_workers(s: Subject) -> None:
     """Two workers give the same as one, whichever runs first, and whatever the previous pass left in memory."""
     run = s.graph.run(**s.feeds)
     y, grads = run.results[0], run.backward(s.dy)
@@ -105,7 +105,7 @@ def zero_windows_give_the_bias(s: Subject) -> None:
     assert np.array_equal(found[0][magnitudes == 0], expected[0][magnitudes == 0])
 
 
-def logits_may_be_large(s: Subject) -> None:
+def large_logits_do_not_overflow(s: Subject) -> None:
     """Where `e^x` overflows, in one row or at one class, its logarithm does not."""
     if not isinstance(s.graph.outputs[0], LabelLogSoftmax):
         return
@@ -179,9 +179,9 @@ def _close(found: Iterable[np.ndarray], expected: Iterable[np.ndarray]) -> None:
 
 
 FUSED_CHECKS: Iterable[Callable[[Subject], None]] = (
-    chunks_change_nothing,
+    results_are_independent_of_chunks,
     algorithms_are_the_fastest,
     zero_windows_give_the_bias,
-    logits_may_be_large,
-    shards_change_nothing,
+    large_logits_do_not_overflow,
+    results_are_independent_of_workers,
 )

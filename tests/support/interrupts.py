@@ -1,4 +1,4 @@
-"""Interrupts a network at random moments and compares it with an undisturbed twin."""
+"""Interrupts a network at random moments and compares it with an uninterrupted copy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def network(**device: Any) -> Network:
 def interrupt(net: Network, count: int, seed: int = 0) -> int:
     """Interrupt training passes and predictions; return the number of calls cut short.
 
-    After each interrupt the network and a twin that made only the finished calls must agree in passes, running
+    After each interrupt the network and a copy that made only the completed calls must agree in passes, running
     statistics, gradients and predictions.
     """
     rng, twin = random.Random(seed), network(compile=False)

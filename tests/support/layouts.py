@@ -9,12 +9,12 @@ def fortran(x: np.ndarray) -> np.ndarray:
 
 
 def rolled(x: np.ndarray) -> np.ndarray:
-    """A view whose first axis is the innermost in memory."""
+    """Return a view whose first axis is innermost in memory."""
     return np.moveaxis(np.moveaxis(x, 0, -1).copy(), -1, 0) if x.ndim else x.copy()
 
 
 def strided(x: np.ndarray) -> np.ndarray:
-    """A view of every other element along every axis, with other numbers between them."""
+    """Return a view of every other element along every axis of a larger array."""
     wide = np.full([2 * n for n in x.shape], 7, x.dtype)
     view = wide[(*[slice(None, None, 2)] * x.ndim, ...)]
     view[...] = x
@@ -22,7 +22,7 @@ def strided(x: np.ndarray) -> np.ndarray:
 
 
 def reversed_(x: np.ndarray) -> np.ndarray:
-    """A view with negative strides along every axis."""
+    """Return a view with negative strides along every axis."""
     return np.flip(np.flip(x).copy())
 
 

@@ -10,12 +10,12 @@ FUSED_NODES = {name: node for name, node in NODES.items() if node.__module__.sta
 
 
 def cases_of(registered: dict) -> list:
-    """Every case of the registered classes, as pytest's parameters."""
+    """Return every case of the registered classes as pytest parameters."""
     return [pytest.param(case, id=f"{n}-{case.label}") for n, one in registered.items() for case in one.cases()]
 
 
 def checks_of(registered: dict) -> list:
-    """Every case with every oracle that applies: finite differences do not apply to a surrogate gradient."""
+    """Return every case with every applicable oracle; central differences do not apply to surrogate gradients."""
     return [
         pytest.param(case, oracle, id=f"{name}-{case.label}-{oracle.__name__}")
         for name, one in registered.items()
@@ -29,7 +29,7 @@ FUSED_NODE_CASES = cases_of(FUSED_NODES)
 
 
 class Counting(AddConst, abstract=True):
-    """Counts how often it runs, forward and backward."""
+    """A node that counts its forward and backward calls."""
 
     def __init__(self, x) -> None:
         super().__init__(x, 0)

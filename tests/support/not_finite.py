@@ -1,6 +1,6 @@
-"""What nodes give for values that are not finite or far out, written down from PyTorch 2.13 in float64.
+"""Results of nodes for infinite, NaN and extreme inputs, recorded from PyTorch 2.13 in float64.
 
-`tests/peers` asks PyTorch itself. Where PyTorch has no such function, the definition gives the value.
+`tests/peers` compares them with PyTorch. If PyTorch has no such function, the value follows from the definition.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ TINY = 4.248354255291589e-18  # sigmoid(-40) and log(1 + e^-40)
 
 @dataclass(frozen=True)
 class Point:
-    """A node at some inputs.
+    """A node with inputs and expected results.
 
     Attributes:
-        build: makes the node from the inputs.
-        inputs: their values.
-        y: the output.
-        dxs: the gradient of each input.
-        dy: the upstream gradient, by default of ones.
+        build: makes the node from its input nodes.
+        inputs: the values of the inputs.
+        y: the expected output.
+        dxs: the expected gradient of each input.
+        dy: the upstream gradient, ones by default.
     """
 
     build: Callable[..., Node]
@@ -77,7 +77,7 @@ POINTS: dict[str, list[Point]] = {
         Point(lambda x: ValueMask(x, 0.5), ([-inf, inf, nan, 0.5],), [0, inf, nan, 0], ([0, 1, 1, 0],)),
         Point(lambda x: ValueMask(x, -1), ([-inf, -1, -0.5],), [0, 0, -0.5], ([0, 0, 1],)),
     ],
-    "IndexMask": [  # of this stream the last two words are below the half
+    "IndexMask": [  # the last two random words of this stream are below one half
         Point(lambda x: IndexMask(x, 0.5, seed=3), ([inf, nan, nan, -inf],), [inf, nan, nan, nan], ([1, 1, 0, 0],)),
     ],
     "Sigmoid": [
@@ -157,12 +157,12 @@ POINTS: dict[str, list[Point]] = {
 
 
 def points() -> Iterator[tuple[str, Point]]:
-    """Every node's points."""
+    """Yield the points of every node, with the node's name."""
     return ((name, point) for name, found in POINTS.items() for point in found)
 
 
-def values_that_are_not_finite(name: str) -> None:
-    """A node gives what is written down, in both precisions, reference and compiled."""
+def non_finite_values_match(name: str) -> None:
+    """A node gives the recorded values in both precisions, in the reference and compiled."""
     for point in POINTS.get(name, ()):
         for dtype in ("float32", "float64"):
             with np.errstate(all="ignore"):
@@ -175,12 +175,12 @@ def values_that_are_not_finite(name: str) -> None:
 
 
 def compiled(graph: Graph, feeds: dict[str, np.ndarray]) -> Any:
-    """The output of a graph's plan."""
+    """Return the output of a graph's plan."""
     shapes = {name: (x.shape, x.dtype) for name, x in feeds.items()}
     return compile_graph(graph, shapes, frozenset(), None, Executor()).run(feeds, 0)[0]
 
 
 def close(found: Any, expected: Any, dtype: str) -> None:
-    """The same values, each to its own last digits, in this precision."""
+    """Assert that values are equal up to the relative precision of the dtype."""
     assert found.dtype == dtype
     np.testing.assert_allclose(found, expected, rtol=1e-6 if dtype == "float32" else 1e-14)

@@ -1,4 +1,4 @@
-"""The same for layers and losses."""
+"""Results of layers and losses for infinite, NaN and extreme inputs; see `not_finite`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from support.not_finite import SHIFTED, TINY
 
 @dataclass(frozen=True)
 class LayerPoint:
-    """A layer or loss at some input.
+    """A layer or loss with an input and expected results.
 
     Attributes:
-        make: makes it.
+        make: makes the layer or loss.
         x: the input.
-        y: the output.
-        dx: the input's gradient.
+        y: the expected output.
+        dx: the expected gradient of the input.
         t: the labels of a loss.
-        dy: the upstream gradient, by default of ones.
+        dy: the upstream gradient, ones by default.
     """
 
     make: Callable[[], Any]
@@ -35,7 +35,7 @@ class LayerPoint:
     dy: Any = None
 
     def arguments(self, dtype: str) -> list[np.ndarray]:
-        """What `forward` is given."""
+        """The arguments of `forward`."""
         return [np.array(self.x, dtype), *([] if self.t is None else [np.array(self.t)])]
 
     def upstream(self, dtype: str) -> np.ndarray:

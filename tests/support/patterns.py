@@ -91,7 +91,7 @@ def patterns(n: int, c: int, k: int, h: int, w: int) -> dict[str, Callable[[], G
     }
 
 
-# Equal sizes let swapped axes pass unnoticed by shapes alone; Winograd needs many channels.
+# With equal sizes, swapped axes do not change shapes; Winograd needs many channels.
 PATTERNS = {f"{name}, sizes alike": make for name, make in patterns(4, 4, 4, 4, 4).items()}
 PATTERNS |= {f"{name}, sizes apart": make for name, make in list(patterns(2, 3, 5, 4, 6).items())[:7]}
 PATTERNS |= {f"{name}, tiles": patterns(2, 8, 9, 4, 5)[name] for name in ("convolution", "rectified and pooled")}
@@ -121,7 +121,7 @@ def values(graph: Graph, **feeds: np.ndarray) -> list[np.ndarray]:
 
 
 def agree(found: list[np.ndarray], expected: list[np.ndarray]) -> bool:
-    """Whether values agree up to rounding of the largest; if one is not finite, networks run the reference anyway."""
+    """Return whether values agree relative to the largest, or some are not finite (networks then use the reference)."""
     pairs = list(zip(found, expected, strict=True))
     finite = all(np.isfinite(b).all() for b in expected)
     return all(a.shape == b.shape for a, b in pairs) and not (

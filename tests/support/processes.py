@@ -22,40 +22,40 @@ from support.scripts import Started
 from support.stores import empty_store
 
 ROOT = Path(__file__).resolve().parents[2]
-# Dropout, running statistics, weight decay and an optimizer with state: all that a resumed run must have again.
+# With everything that a resumed run must restore: dropout, running statistics, weight decay, an optimizer with state.
 EPOCHS = 60
-OPENING = 0.2  # how many of the resumed are killed while they start
-PATIENCE = 10.0  # seconds that a killed training's workers have to notice it
-SMALL = [
+KILL_AT_START = 0.2  # share of resumed processes that are killed while they start
+WORKER_EXIT_SECONDS = 10.0  # time for workers to exit after their training was killed
+SMALL_TRAINING = [
     "model=mlp", "data=digits", "regularization=all", "verify=off",
     f"trainer.epochs={EPOCHS}", "trainer.checkpoint_every_seconds=0.2",
 ]  # fmt: skip
 
 
 @dataclass
-class Life:
+class TrainingProcess:
     """One process of a training.
 
-    `run_id` and `step` are known when it has opened its run, and `left`, how many of its workers outlived it, when it
-    was killed.
+    `run_id` and `step` are set when the run is open, and `orphans`, the number of workers that outlived the process,
+    when it was killed.
     """
 
     process: Started
     began: float
     run_id: str = ""
     step: int = 0
-    left: int = 0
+    orphans: int = 0
     lines: list[str] = field(default_factory=list)
 
-    def opened(self) -> Life:
-        """Wait until the run is open, or told to be finished."""
+    def opened(self) -> TrainingProcess:
+        """Wait until the run is open or reported as finished."""
         if not self.run_id:
             found = self.until(r"run (\w+)(?:, step (\d+) of| is finished)")
             self.run_id, self.step = found[1], int(found[2] or 0)
         return self
 
     def until(self, pattern: str) -> re.Match[str]:
-        """Wait until it says a line that begins like this."""
+        """Wait for a line of output that starts with the pattern."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line)
@@ -64,22 +64,22 @@ class Life:
         raise AssertionError(self.ended())
 
     def ended(self) -> tuple[int, str, str]:
-        """Wait for its end: the exit code, and what it said."""
+        """Wait for the end of the process; return exit code, stdout and stderr."""
         out, err = self.process.communicate(timeout=240)
         return self.process.returncode, "".join(self.lines) + out, err
 
     def kill(self) -> None:
-        """SIGKILL, and see which of its workers outlive it."""
-        self.process.send_signal(signal.SIGSTOP)  # so that it starts none while they are listed
+        """Send SIGKILL and count the workers that outlive the process."""
+        self.process.send_signal(signal.SIGSTOP)  # so that it starts no worker while they are listed
         workers = psutil.Process(self.process.pid).children(recursive=True)
         self.process.kill()
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + WORKER_EXIT_SECONDS
         while (alive := sum(map(_runs, workers))) and time.monotonic() < deadline:
             time.sleep(0.05)
-        self.left = alive
+        self.orphans = alive
 
     def killed_after(self, seconds: float) -> str | None:
-        """Kill it so much later and tell what it was doing; None where it was faster and ended well."""
+        """Kill the process after `seconds` and return its phase; None if it finished before."""
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -102,7 +102,7 @@ def _runs(process: psutil.Process) -> bool:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to: its status, its weights' bytes, how often each metric's value is there at each step."""
+    """A run's final status, the bytes of its weights, and the count of each metric value at each step."""
 
     status: str
     weights: dict[str, bytes]
@@ -111,63 +111,63 @@ class Outcome:
     run_id: str = field(compare=False)
 
 
-class Lab:
-    """A store of its own, and the trainings in it.
+class TrainingRuns:
+    """Training processes that log to a new store.
 
     Args:
-        folder: where the store lies.
-        seed: of the moments of the kills.
-        uri: of another store.
-        start: how processes start, `Started` or `python`.
+        folder: folder of the store.
+        seed: seed of the random kills.
+        uri: URI of another store, to use instead.
+        start: starts a process: `Started` or `python`.
     """
 
     def __init__(self, folder: Path, seed: int = 0, uri: str = "", start: Callable[..., Any] = Started) -> None:
         self._start = start
         self.uri = uri or empty_store(folder)
         self.rng = random.Random(seed)
-        self.lives: list[Life] = []
-        self.boot = self.span = 0.0
+        self.started: list[TrainingProcess] = []
+        self.startup_seconds = self.training_seconds = 0.0
         self.store = Store.open(self.uri, EXPERIMENT)
 
-    def start(self, *arguments: str) -> Life:
-        """Start a training, or go on with one."""
+    def start(self, *arguments: str) -> TrainingProcess:
+        """Start or resume a training."""
         environment = {**os.environ, "MLFLOW_TRACKING_URI": self.uri, "OPENBLAS_NUM_THREADS": "1"}
-        self.lives.append(Life(self._start("train.py", *arguments, env=environment), time.monotonic()))
-        return self.lives[-1]
+        self.started.append(TrainingProcess(self._start("train.py", *arguments, env=environment), time.monotonic()))
+        return self.started[-1]
 
-    def open(self, *arguments: str) -> Life:
+    def open(self, *arguments: str) -> TrainingProcess:
         """Start a training and wait until its run is open."""
         return self.start(*arguments).opened()
 
     def whole(self, *arguments: str) -> Outcome:
-        """A training that nothing disturbs, which also tells how long one takes."""
-        life = self.open(*arguments)
-        self.boot = time.monotonic() - life.began
-        code, _, err = life.ended()
+        """Run an uninterrupted training, and measure its time."""
+        training = self.open(*arguments)
+        self.startup_seconds = time.monotonic() - training.began
+        code, _, err = training.ended()
         assert (code, err) == (0, "")
-        self.span = time.monotonic() - life.began - self.boot
-        return self.outcome(life.run_id)
+        self.training_seconds = time.monotonic() - training.began - self.startup_seconds
+        return self.outcome(training.run_id)
 
     def killed(self, times: int, *arguments: str) -> tuple[str, list[str]]:
-        """A training killed up to `times` times and then left to end; its run, and what each kill cut short."""
-        life = self.open(*arguments)
-        run_id, kills = life.run_id, []
+        """Run a training, kill it up to `times` times and let it finish; return its run ID and each kill's phase."""
+        training = self.open(*arguments)
+        run_id, kills = training.run_id, []
         for _ in range(times):
-            if kills and self.rng.random() < OPENING:
-                cut = life.killed_after(self.rng.uniform(0, self.boot))
+            if kills and self.rng.random() < KILL_AT_START:
+                cut = training.killed_after(self.rng.uniform(0, self.startup_seconds))
             else:
-                cut = life.opened().killed_after(self.rng.uniform(0, self.span))
+                cut = training.opened().killed_after(self.rng.uniform(0, self.training_seconds))
             if cut is None:
-                self.span *= 0.8  # the machine is faster now than when it was measured
+                self.training_seconds *= 0.8  # it finished earlier than measured
                 break
             kills.append(cut)
-            life = self.start(f"resume={run_id}")
-        code, _, err = life.ended()
+            training = self.start(f"resume={run_id}")
+        code, _, err = training.ended()
         assert code == 0, err
         return run_id, kills
 
     def outcome(self, run_id: str) -> Outcome:
-        """What a run holds at its end; times, loads and durations are left out."""
+        """Return a run's records, without times, durations and system metrics."""
         client = self.store.client
         run = client.get_run(run_id)
         folder = Path(run.info.artifact_uri.removeprefix("file://")) / "weights"
@@ -180,14 +180,14 @@ class Lab:
         return Outcome(run.info.status, weights, points, len(models), run_id)
 
     def checkpoints(self, run_id: str) -> list[Path]:
-        """A run's checkpoints, the oldest first."""
+        """Return a run's checkpoints, oldest first."""
         return sorted((ROOT / "outputs" / "checkpoints" / run_id).glob("*.safetensors"))
 
     def clean(self) -> None:
-        """End what still runs, and take the checkpoints away, which lie in the repository's output folder."""
-        for life in self.lives:
-            if life.process.poll() is None:
-                life.process.kill()
-                life.ended()
-            if life.run_id:
-                shutil.rmtree(ROOT / "outputs" / "checkpoints" / life.run_id, ignore_errors=True)
+        """End running processes and delete the checkpoints, which are in the repository's output folder."""
+        for training in self.started:
+            if training.process.poll() is None:
+                training.process.kill()
+                training.ended()
+            if training.run_id:
+                shutil.rmtree(ROOT / "outputs" / "checkpoints" / training.run_id, ignore_errors=True)

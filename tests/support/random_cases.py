@@ -1,4 +1,4 @@
-"""A Hypothesis strategy of cases for every node: shapes with axes of size 0 and 1, and the constructor's arguments."""
+"""A Hypothesis strategy of cases for every node: shapes, with axes of size 0 and 1, and constructor arguments."""
 
 from math import prod
 
@@ -39,7 +39,7 @@ from nl_nodes.shapes import normalise, reduced
 from nl_nodes.typing import Shape
 
 SIZES = st.sampled_from([2, 1, 3, 0, 2, 3])
-# Not too near 0: below 1e-208 a gradient times the complex step's 1e-100 leaves float64.
+# Not too near 0: a gradient below 1e-208 times the complex step of 1e-100 underflows in float64.
 NUMBERS = st.floats(-3, 3).map(lambda number: round(number, 6))
 
 
@@ -68,7 +68,7 @@ def broadcast(draw, node) -> Case:
 
 @st.composite
 def signed(draw, axis: int, ndim: int) -> int:
-    """The axis, counted from either end."""
+    """Return the axis, counted from either end."""
     return axis - ndim if draw(st.booleans()) else axis
 
 
@@ -154,7 +154,7 @@ def mask(draw) -> Case:
 
 @st.composite
 def power(draw) -> Case:
-    """Whole powers of any number, others of positive ones."""
+    """Integer powers of any number, others of positive numbers."""
     whole = draw(st.booleans())
     p = draw(st.integers(1, 4) if whole else NUMBERS.filter(bool))
     return Case(f"p = {p}", lambda x: Power(x, p), ((real if whole else positive)(*draw(shapes())),))

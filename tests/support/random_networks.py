@@ -1,4 +1,4 @@
-"""Random networks: stacks of layers with branches, as no model of this project has them, and what they give."""
+"""Random networks, stacks of layers with branches, and the comparison of compiled ones with the reference."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ WINDOWS = [(2, 2, 2, 0)] * 6 + [(2, 2, 1, 0), (3, 3, 2, 1), (2, 3, 3, 0), (3, 2,
 POSITIONS = [None, None, "before_activation", "before_activation", "before_affine", "after_activation"]
 CLASSES = 4
 LEAST = 4
-"""Images in a batch: of two numbers, batch normalisation leaves but the sign."""
+"""Fewest images in a batch; batch normalization reduces two numbers to their signs."""
 EXACT = 1e-12
 SINGLE = 5e-4
-"""Of each array's largest value. Half of all networks stay below 2e-6 in single precision; the worst are those whose
-gradients are differences of larger numbers, which batch norm makes, and these are as much worse in double."""
+"""Limit relative to each array's largest value. Half of all networks stay below 2e-6 in single precision. The largest
+errors occur where batch norm's gradients are differences of larger numbers, in double precision too."""
 NEAR = 5e-6
-"""How near to a kink, in parts of the largest value, single precision may carry a number across."""
+"""Distance from a kink, relative to the largest value, within which single precision may be on the other side."""
 
 Key = tuple[int, int]
 """A seed, and which of the networks drawn from it."""
@@ -48,27 +48,27 @@ Batch = tuple[np.ndarray, np.ndarray]
 
 
 class Fork(Layer, abstract=True):
-    """Paths of layers from one input, their outputs added or multiplied; an empty path is the input itself."""
+    """Parallel paths of layers on one input, with outputs added or multiplied; an empty path is the input itself."""
 
     def __init__(self, join: type[Add | Mul], *paths: list[Layer]) -> None:
         super().__init__()
         self.join, self.paths = join, paths
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """Each path on the same input, then all together."""
+        """Wire each path on the same input and join their outputs."""
         ends = [reduce(lambda x, layer: layer.wire(x, mode=mode), path, inputs[0]) for path in self.paths]
         return reduce(self.join, ends)
 
     @property
     def parameters(self) -> dict[str, Parameter]:
-        """Those of all paths; a layer that stands in two has its own once."""
+        """The parameters of all paths; those of a layer in two paths occur once."""
         return {
             f"{name}_{i}_": leaf for i, layer in enumerate(self._layers()) for name, leaf in layer.parameters.items()
         }
 
     @property
     def buffers(self) -> dict[str, Buffer]:
-        """Likewise."""
+        """The buffers of all paths, likewise."""
         return {f"{name}_{i}_": leaf for i, layer in enumerate(self._layers()) for name, leaf in layer.buffers.items()}
 
     def _layers(self) -> dict[Layer, None]:
@@ -76,16 +76,16 @@ class Fork(Layer, abstract=True):
 
 
 class Stack:
-    """Layers as a key draws them.
+    """Random layers, determined by a key.
 
     Attributes:
         sides: the range of an image's height and width.
-        filters: how many filters a convolution may have.
-        blocks: the range of how many convolutions there are.
-        layers: in order.
-        loss: on what they end in.
+        filters: possible numbers of filters of a convolution.
+        blocks: the range of the number of convolutions.
+        layers: the layers in order.
+        loss: the loss on their output.
         start: the input's shape.
-        batch: how many images a whole batch has; the last one has fewer.
+        batch: images in a full batch; the last batch has fewer.
     """
 
     sides: tuple[int, int] = (5, 14)
@@ -114,17 +114,17 @@ class Stack:
         return choices[self.rng.integers(len(choices))]
 
     def numbers(self, *shape: int, scale: float = 1.0) -> np.ndarray:
-        """Normal numbers that single precision has too, so that it differs by its roundings alone."""
+        """Return normal numbers that are exact in single precision."""
         return (self.rng.standard_normal(shape) * scale).astype(np.float32).astype(np.float64)
 
     def images(self) -> None:
-        """A convolution with what stands around it, or a fork."""
+        """Add a convolution block or a fork."""
         if self.rng.random() < 0.2:
-            self.layers += [self.fork(), Tanh()]  # not a rectifier: a product of two is 0 at many places
+            self.layers += [self.fork(), Tanh()]  # not ReLU: a product of two has many zeros
             return
         kernel, stride, pad = self.pick(KERNELS), self.pick([1, 1, 1, 2, 3]), int(self.rng.integers(0, 4))
         if self.position == "before_affine":
-            # A window of padding alone gives a constant, which batch norm of each feature cannot normalise.
+            # A window with only padding gives a constant, which per-feature batch norm cannot normalize.
             pad = min(pad, min(kernel) - 1)
         maps = tuple((n + 2 * pad - k) // stride + 1 for n, k in zip(self.shape[1:], kernel, strict=True))
         if min(maps) < 2:
@@ -132,7 +132,7 @@ class Stack:
         self.block(self.convolution(self.pick(list(self.filters)), kernel, stride, pad), maps)
 
     def block(self, layer: Layer, maps: tuple[int, ...] = ()) -> None:
-        """The layer, batch norm where the net has it, an activation, of images perhaps a pooling; dropout."""
+        """Add the layer with batch norm at its position, an activation, possibly pooling, and dropout."""
         if self.position == "before_affine":
             self.layers.append(self.norm(self.shape[0] if maps else int(np.prod(self.shape))))
         self.layers.append(layer)
@@ -160,15 +160,15 @@ class Stack:
         return Affine(self.numbers(size, features, scale=size**-0.5), self.bias(features, bias))
 
     def bias(self, count: int, wanted: bool | None) -> np.ndarray | None:
-        """None before batch norm, where its gradient would be the rounding of 0; before a rectifier always.
+        """Return a bias or None: none before batch norm, where its gradient is 0 up to rounding; always before ReLU.
 
-        Of nothing but zeros, what a rectifier let through or dropout left, a layer without bias makes 0, at the kink.
+        A layer without bias maps zeros, left by ReLU or dropout, to 0, which is at the kink.
         """
         drawn = self.position != "before_activation" and (self.activation is Relu or self.rng.random() < 0.7)
         return self.numbers(count, scale=0.3) if (drawn if wanted is None else wanted) else None
 
     def norm(self, features: int) -> BatchNormalization:
-        """Its gamma of either sign."""
+        """Return batch norm with gammas of both signs."""
         gamma = self.rng.uniform(0.5, 1.5, features) * self.rng.choice([-1, 1], features)
         return BatchNormalization(
             gamma.astype(np.float32).astype(np.float64), self.numbers(features, scale=0.5), eps=0.1
@@ -182,7 +182,7 @@ class Stack:
             self.shape = (self.shape[0], *maps)
 
     def fork(self) -> Fork:
-        """Past a convolution, through two, or twice through one and the same; the maps keep their shape."""
+        """Return a fork with paths of zero to two convolutions, of which one may be shared; shapes are unchanged."""
         c, join = self.shape[0], self.pick([Add, Mul])
         one, two = (self.convolution(c, kernel, 1, pad, bias=True) for kernel, pad in (((3, 3), 1), ((1, 1), 0)))
         paths: list[list[Layer]] = self.pick(
@@ -197,24 +197,24 @@ class Stack:
 
 
 def random_network(key: Key, device: Device, kind: type[Stack] = Stack) -> Network:
-    """The network of a key, the same each time."""
+    """Return the network for a key; it is deterministic."""
     stack = kind(key)
     spec = {"name": f"random {key}", "input_shape": stack.start, "classes": CLASSES}
     return Network([(layer, i) for i, layer in enumerate(stack.layers, 1)], spec, device, stack.loss)
 
 
 def random_case(seed: int) -> tuple[Key, list[Batch]]:
-    """A network's key and a whole batch, the last one of an epoch, and a whole one again, all of them clear."""
+    """Return a network's key and three batches, full, smaller and full, all of them well-conditioned."""
     for attempt in range(100):
         key = (seed, attempt)
         batches = list(islice(_clear_batches(key), 3))
         if len(batches) == 3:
             return key, batches
-    raise AssertionError(f"seed {seed}: no network of it is clear")
+    raise AssertionError(f"seed {seed}: no network has well-conditioned batches")
 
 
 def _clear_batches(key: Key) -> Iterator[Batch]:
-    """Of 20 batches those on which nothing lies near a kink and no gradient is but what larger ones leave."""
+    """Yield those of 20 batches where no value is near a kink and no gradient is a remainder of cancelling terms."""
     net, stack = random_network(key, Device(dtype="float64", compile=False)), Stack(key)
     rng = np.random.default_rng((*key, 1))
     counts = (stack.batch, int(rng.integers(LEAST, stack.batch)), stack.batch)
@@ -231,15 +231,15 @@ def _clear_batches(key: Key) -> Iterator[Batch]:
 
 
 def alive(grads: Mapping[str, np.ndarray]) -> bool:
-    """Whether every gradient stands out from the rounding of the others: none is of a dead part, or cancels out."""
+    """Return whether every gradient is well above the rounding of the others: none is zero or cancels out."""
     sizes = [np.abs(grad).max() for grad in grads.values()]
     return min(sizes) > 1e-3 * max(sizes)
 
 
 def near_kink(values: Mapping[Node, Any]) -> bool:
-    """Whether a rectifier's input is nearly its threshold, or of two in a window the larger is hard to tell.
+    """Return whether an input of ReLU is near its threshold, or the two largest values of a window nearly tie.
 
-    Equal ones do not count: they are zeros of one rectifier, which lets nothing back through either of them.
+    Exact ties do not count: they are zeros of ReLU, which passes no gradient to either.
     """
     for node, value in values.items():
         x = values[node.inputs[0]] if node.inputs else value
@@ -255,7 +255,7 @@ def near_kink(values: Mapping[Node, Any]) -> bool:
 
 
 def outcome(net: Network, batches: list[Batch]) -> dict[str, np.ndarray]:
-    """Loss, logits and gradients of a training pass on each batch, then the running statistics and the predictions."""
+    """Return loss, logits and gradients of a training pass on each batch, then running statistics and predictions."""
     found: dict[str, np.ndarray] = {}
     for number, (x, t) in enumerate(batches):
         done = net.step(x, t)
@@ -266,7 +266,7 @@ def outcome(net: Network, batches: list[Batch]) -> dict[str, np.ndarray]:
 
 
 def distances(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """How far each array is from what it should be, in parts of its largest value."""
+    """Return each array's largest error, relative to its largest value."""
     assert found.keys() == expected.keys()
     return {name: _distance(found[name], value) for name, value in expected.items()}
 
@@ -278,9 +278,9 @@ def _distance(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def compare(seed: int, quick: bool = False) -> None:
-    """The network of a seed, compiled for one worker and for two, and in single precision, beside the reference.
+    """Compare a seed's network, compiled for one and two workers and in single precision, with the reference.
 
-    The quick form leaves out one worker or two, by turns: plans of random networks take long to make.
+    The quick form omits one or two workers in double precision, alternating by seed, since compilation takes long.
     """
     key, batches = random_case(seed)
     expected = outcome(random_network(key, Device(dtype="float64", compile=False)), batches)

@@ -1,8 +1,8 @@
-"""Scripts in processes of their own that start at once: forked from one that has imported what they need.
+"""Runs scripts in processes that start quickly: they are forked from a server that has imported their packages.
 
-Importing MLflow, Hydra and Matplotlib takes seconds; a training of a test takes a fraction of one. Apart from the
-imports the processes are what `python scripts/...` starts: arguments, environment, folder, exit code, signals and the
-end of the interpreter are their own. Tests of the imports themselves start Python as usual.
+Importing MLflow, Hydra and Matplotlib takes seconds; a test's training takes a fraction of a second. Except for the
+imports the processes equal those of `python scripts/...`: arguments, environment, folder, exit code, signals and the
+shutdown of the interpreter. Tests of the imports themselves start Python as usual.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ IMPORTS = (
 
 
 class Started:
-    """A process with the part of `subprocess.Popen` that tests use.
+    """A process with the part of `subprocess.Popen`'s interface that tests use.
 
     Args:
-        script: a script's name, or `-c`.
-        arguments: the script's, or code and its arguments.
-        env: the whole environment; None is this process's.
-        cwd: the working folder; None is this process's.
-        stdout: an open file; None makes a pipe, to be read from the attribute.
-        stderr: likewise.
+        script: the name of a script, or `-c`.
+        arguments: arguments of the script, or code and its arguments.
+        env: the complete environment; by default this process's.
+        cwd: the working directory; by default this process's.
+        stdout: an open file; by default a pipe, the attribute `stdout`.
+        stderr: likewise, `stderr`.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class Started:
         self.pid = int(self._answers.readline())
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal; None while it runs."""
+        """Return the exit code, negative for a signal; None while the process runs."""
         if self.returncode is None and select.select([self._link], [], [], 0)[0]:
             self.wait()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; the exit code."""
+        """Wait for the end of the process and return the exit code."""
         if self.returncode is None:
             if not select.select([self._link], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
@@ -90,7 +90,7 @@ class Started:
         return self.returncode
 
     def communicate(self, timeout: float = 240) -> tuple[str, str]:
-        """What it says until its end."""
+        """Read stdout and stderr until the end of the process."""
         deadline = time.monotonic() + timeout
         said = {pipe: b"" for pipe in (self.stdout, self.stderr) if pipe is not None and not pipe.closed}
         with selectors.DefaultSelector() as open_:
@@ -128,7 +128,7 @@ class Started:
 
 
 def python(script: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """The same process, started as usual, imports and all."""
+    """Start the same process as usual, including its imports."""
     command = [sys.executable, *_command(script, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, text=True, **{**pipes, **options})
@@ -137,7 +137,7 @@ def python(script: str, *arguments: str, **options: Any) -> subprocess.Popen[str
 def run_script(
     script: str, *arguments: str, start: Callable[..., Any] = Started, timeout: float = 240, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script, or `-c` and code, to its end; `start` is `Started` or `python`, and takes the options."""
+    """Run a script, or `-c` and code, to its end; `start` is `Started` or `python`, and gets the options."""
     process = start(script, *arguments, **options)
     try:
         out, err = process.communicate(timeout)
@@ -151,7 +151,7 @@ def _command(script: str, arguments: tuple[str, ...]) -> list[str]:
 
 
 def _outlet(file: IO[str] | None) -> tuple[IO[str] | None, int]:
-    """A pipe's end to read from and the one to write to, or the file's descriptor."""
+    """Return a new pipe's read end and write descriptor, or None and the file's descriptor."""
     if file is not None:
         return None, file.fileno()
     reading, writing = os.pipe()
@@ -160,7 +160,7 @@ def _outlet(file: IO[str] | None) -> tuple[IO[str] | None, int]:
 
 @cache
 def _server() -> socket.socket:
-    """The way to the process that has imported everything, which ends with this one."""
+    """Start the server that has imported everything, and return the socket to it; it ends with this process."""
     here, there = socket.socketpair()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     with there:
@@ -170,7 +170,7 @@ def _server() -> socket.socket:
 
 
 def _serve(orders: socket.socket) -> dict[str, Any]:
-    """Fork for each order; returns in the processes that are to run what was asked for."""
+    """Fork for each request; return the request in the forked processes."""
     while True:
         message, descriptors, _, _ = socket.recv_fds(orders, 16, 3)
         if not message:
@@ -180,13 +180,13 @@ def _serve(orders: socket.socket) -> dict[str, Any]:
             return _forked(*descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
-        with suppress(ChildProcessError):  # those that ended
+        with suppress(ChildProcessError):  # reap ended children
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
 
 
 def _forked(link: int, out: int, err: int) -> dict[str, Any]:
-    """Fork once more, so that there is a parent to tell the process's ID and its exit code."""
+    """Fork once more: the parent reports the process ID and the exit code."""
     with socket.socket(fileno=link) as answers:
         asked: dict[str, Any] = json.loads(answers.makefile("r").read())
         pid = os.fork()
@@ -202,8 +202,8 @@ def _forked(link: int, out: int, err: int) -> dict[str, Any]:
 
 
 def _become(arguments: list[str], env: dict[str, str], cwd: str) -> None:
-    """Do what `python ARGUMENTS` does after the imports."""
-    # Not the streams of before the fork, which remember what kind of file theirs were.
+    """Act like `python ARGUMENTS`, with imports done."""
+    # New streams, since those from before the fork have cached the kind of their files.
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  # open until the process ends
     sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.environ.clear()
@@ -223,5 +223,5 @@ if __name__ == "__main__":
     prepare_environment()
     for name in IMPORTS:
         import_module(name)
-    gc.freeze()  # else each process would copy the pages of everything imported, to look for garbage in it as it ends
+    gc.freeze()  # otherwise garbage collection at exit copies the memory pages of all modules
     _become(**_serve(socket.socket(fileno=int(sys.argv[1]))))

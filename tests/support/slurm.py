@@ -1,4 +1,4 @@
-"""A SLURM of one node, this machine, started from Debian's packages in a folder of its own."""
+"""A SLURM cluster with this machine as its only node, started from Debian's packages in a temporary folder."""
 
 import getpass
 import os
@@ -41,12 +41,12 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 @contextmanager
 def one_node() -> Iterator[dict[str, str]]:
-    """Run it, and give the environment that its programs need; skips the test where they are not installed."""
+    """Run the cluster and yield its programs' environment; skip the test if they are not installed."""
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         pytest.skip(f"needs {', '.join(missing)}: apt-get install slurmctld slurmd slurm-client munge")
     with ExitStack() as stack:
-        # Not pytest's folder: munged wants one that every user may enter.
+        # Not pytest's folder: munged needs one that every user can enter.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-")))
         folder.chmod(0o755)
         (folder / "state").mkdir()

@@ -1,4 +1,4 @@
-"""Every model in a narrow form that is verified in a moment, with random images and labels."""
+"""Every model in a narrow form that is verified quickly, with random images and labels."""
 
 from typing import Any
 
@@ -22,6 +22,6 @@ def narrow(name: str, seed: int, **form: Any) -> Network:
 
 
 def to_train(net: Network, batch: int, rng: np.random.Generator) -> tuple[Graph, dict[str, np.ndarray]]:
-    """A network's graph in training mode, and what to feed it."""
+    """Return a network's graph in training mode, and its feeds."""
     feeds = {"x": rng.standard_normal((batch, *net.input_shape)), "t": rng.integers(0, net.classes, batch)}
     return net.wire(batch, train=True), feeds

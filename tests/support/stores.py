@@ -1,4 +1,4 @@
-"""Empty MLflow stores, whose tables are made once and copied, since making them takes a second."""
+"""Empty MLflow stores, copied from one, since creating the tables takes a second."""
 
 from functools import cache
 from pathlib import Path
@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 
 def empty_store(folder: Path) -> str:
-    """The address of a new store `runs.db` in a folder."""
+    """Return the URI of a new store `runs.db` in a folder."""
     path = folder / "runs.db"
     path.write_bytes(_tables())
     return f"sqlite:///{path}"

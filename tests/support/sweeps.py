@@ -1,4 +1,4 @@
-"""Real sweeps in subprocesses, and their runs in the store."""
+"""Sweeps in subprocesses, and their runs in the store."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ TRAIN = SCRIPTS / "train.py"
 def sweep(
     folder: Path, *arguments: str, launch: Callable[..., Any] = run_script, env: dict[str, str] | None = None, **options
 ):
-    """A sweep of a small network; `env` is laid over this process's environment, `launch` starts or runs a script."""
+    """Start or run a sweep of a small network by `launch`; `env` is added to this process's environment."""
     environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")}
     store = [f"tracking.uri=sqlite:///{folder}/runs.db", f"hydra.sweep.dir={folder}/multirun"]
     environment.update({"OPENBLAS_NUM_THREADS": "1", **(env or {})})
@@ -27,7 +27,7 @@ def sweep(
 
 
 def watch(uri: str) -> MlflowClient:
-    """Return a client of a store, created here first: two processes that create its tables at once would fail."""
+    """Return a client of a store, created here, since two processes cannot create the tables concurrently."""
     return Store.open(uri, "watched").client
 
 
@@ -44,7 +44,7 @@ FOUR = ["optimizer=sgd,adam", "seed=0,1", "trainer.epochs=1", "tracking.experime
 
 
 def four_nest(client: MlflowClient) -> str:
-    """The sweep of `FOUR` is one parent and its four jobs; the parent's ID."""
+    """Assert that the sweep of `FOUR` is a parent run with four child runs; return the parent's ID."""
     (parent,), children = found(client, "four")
     assert (parent.info.status, parent.data.tags["jobs"]) == ("FINISHED", "4 finished, 0 failed")
     assert [child.info.status for child in children] == ["FINISHED"] * 4
@@ -58,7 +58,7 @@ ONE_FAILS = ["optimizer=sgd", "optimizer.lr=0.1,1e30,0.2", "trainer.epochs=1", "
 
 
 def one_failed(ended: subprocess.CompletedProcess, client: MlflowClient) -> None:
-    """Of the sweep of `ONE_FAILS` the second job failed and no other; it is told, and the parent says so."""
+    """Assert that only the second job of the sweep of `ONE_FAILS` failed, and that the failure is reported."""
     assert ended.returncode == 1
     assert "error: job 1: the loss became" in ended.stderr
     assert "Traceback" not in ended.stderr

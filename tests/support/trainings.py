@@ -1,4 +1,4 @@
-"""Networks about to train, on which verification must raise no alarm: narrow ones drawn at random, and every model."""
+"""Trainings without errors, which verification must accept: narrow random ones, and every model."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -45,13 +45,13 @@ OPTIMIZERS = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam", "Adam
 SCHEDULES = [Constant(), Cosine(), Cosine(warmup=0.0, final=0.1), Step(1, 0.1), Step(0.5, 0.5)]
 BATCHES = [1, 2, 3, 4, 5, 7, 8, 13]
 SMALLEST = {"mlp": 1, "cnn3": 6, "simple_convnet": 6, "cnn8": 4, "vgg11": 28, "vgg16": 28}
-"""The least height and width that each model takes."""
+"""The smallest height and width of images for each model."""
 
 THOROUGH_WIDTHS: list[int | None] = [4, 8, 16, 20, None]
 
 
 def bordered(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Images from 0 to 1 with black borders."""
+    """Return images from 0 to 1 with black borders."""
     x = rng.uniform(0, 1, shape)
     for axis in (2, 3):
         edge = shape[axis] // 4
@@ -72,7 +72,7 @@ IMAGES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] 
 
 
 def narrow_training(seed: int) -> Made:
-    """The network of a seed and how it is about to train, the same each time; seeds go through models and forms."""
+    """Return the network and training settings for a seed; consecutive seeds cycle through models and forms."""
     rng = np.random.default_rng((seed, 1))
 
     def pick(choices: Any) -> Any:
@@ -93,7 +93,7 @@ def narrow_training(seed: int) -> Made:
         device=Device(dtype=pick(["float32", "float32", "float64"]), **pick(WORKERS)),
         **pick(ACTIVATIONS),
     )
-    if rng.random() < 0.3:  # biases are zero as models start
+    if rng.random() < 0.3:  # initial biases are zero
         for value in net.params.values():
             value += rng.normal(0, 0.3, value.shape) * (value.ndim == 1)
     batch = max(pick(BATCHES), 2 if normalised else 1)
@@ -110,7 +110,7 @@ def narrow_training(seed: int) -> Made:
 
 
 def configured_trainings() -> Iterator[tuple[str, Callable[[], Made]]]:
-    """Every model at several widths with every regularization, composed as the scripts compose them."""
+    """Yield every model at several widths with every regularization, composed like a script's config."""
     models, regularizations = ([p.stem for p in sorted((CONF / g).glob("*.yaml"))] for g in ("model", "regularization"))
     for model, width, regularization in product(models, THOROUGH_WIDTHS, regularizations):
         overrides = [f"model={model}", f"regularization={regularization}", "trainer.batch_size=8"]
@@ -120,7 +120,7 @@ def configured_trainings() -> Iterator[tuple[str, Callable[[], Made]]]:
 
 
 def configured_training(overrides: list[str]) -> Made:
-    """What a command line is about to train."""
+    """Return the network and training settings for a command line's overrides."""
     cfg = _compose(overrides)
     config = resolve(cfg)
     data = configured.dataset(config)
@@ -130,7 +130,7 @@ def configured_training(overrides: list[str]) -> Made:
 
 
 def certificate_of(net: Network, how: Training) -> Certificate:
-    """The certificate without which strict verification refuses, made with an empty cache."""
+    """Return the certificate of a training, made with an empty cache."""
     with TemporaryDirectory() as folder, patch.dict(os.environ, XDG_CACHE_HOME=folder):
         certificate = verify(net, "warn", float("inf"), training=how).certificate
     assert certificate is not None

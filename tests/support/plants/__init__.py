@@ -1,6 +1,6 @@
-"""Errors planted into what trains, and what `verify=strict` says of them before the first step.
+"""Errors planted in the training code, and the output of `verify=strict` for each.
 
-Each is planted at run time, in a process of its own: `python -c "from support.plants import main; main('NAME')"`.
+Each is planted at run time, in a separate process: `python -c "from support.plants import main; main('NAME')"`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from nl_models import Network, build
 from nl_nodes import Device, UserError
 from nl_training.data import Split
 from nl_training.verification import Training, verify
-from support.plants import compiled, limits, network, nodes, steps  # noqa: F401  (enrols what is in them)
+from support.plants import compiled, limits, network, nodes, steps  # noqa: F401  (registers their errors)
 from support.plants.registry import IMAGES, LIMITS, NORMALISED, PLANTS, ROWS, Plant
 
 CLEAN = {
@@ -23,7 +23,7 @@ CLEAN = {
 
 
 def training(planted: Plant, net: Network) -> Training:
-    """How the network is about to train: 9 images in batches of 12 and 5, evaluations of one and of two pieces."""
+    """Return the training settings: 9 images, batches of 12 and 5, evaluations in one and in two batches."""
     rng, optimizer = np.random.default_rng(1), getattr(optimizers, planted.optimizer)()
     x = planted.images(rng.standard_normal((9, *net.input_shape), dtype=np.float32))
     train = Split(x, rng.integers(0, net.classes, 9))
@@ -31,7 +31,7 @@ def training(planted: Plant, net: Network) -> Training:
 
 
 def main(name: str) -> None:
-    """Plant an error, or none where the name is one of `CLEAN`, and verify; print `accepted`, or why not."""
+    """Plant an error, or none if the name is in `CLEAN`, and verify; print whether it is accepted or refused."""
     planted = {**CLEAN, **PLANTS, **LIMITS}[name]
     planted.function()
     net = build(**{"device": Device(threads=2), **planted.network})

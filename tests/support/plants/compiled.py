@@ -1,4 +1,4 @@
-"""Errors in the compiler: recording, memory plan, rules, and what runs plans."""
+"""Errors in the compiler and the runtime: lowering, memory plan, rules and executors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors that `verify=strict` accepts, one for each thing that a certificate does not say."""
+"""Errors that `verify=strict` accepts, one for each limit of a certificate."""
 
 from __future__ import annotations
 

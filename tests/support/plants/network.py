@@ -1,4 +1,4 @@
-"""Errors in the network: what it does around a pass, with its inputs and with its weights."""
+"""Errors in the network: around a pass, in its inputs and its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The planted errors by name, and how to plant one."""
+"""The registry of planted errors, and helpers to plant them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NORMALISED = IMAGES | {"batch_norm": True, "dropout": 0.3}
 ROWS: dict[str, Any] = {"name": "mlp", "hidden": (5, 5, 5), "input_shape": (1, 4, 4), "classes": 3}
 
 STACK = ExitStack()
-"""Contexts that stay open to the end of the process."""
+"""Contexts that stay open until the end of the process."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Plant:
     """An error that is planted at run time.
 
     Attributes:
-        link: the kind of the link that refuses it; "" where none does.
-        function: plants it; its docstring says what is wrong from then on.
-        network: the options of the network that is verified.
-        images: what the training images are made into.
-        weight_decay: the penalty's rate.
+        link: the kind of the link that refuses it; "" if it is accepted.
+        function: plants the error; its docstring describes it.
+        network: the options of the verified network.
+        images: transforms the training images.
+        weight_decay: the L2 penalty's rate.
         optimizer: the class of the optimizer.
     """
 
@@ -40,12 +40,12 @@ class Plant:
 
     @property
     def title(self) -> str:
-        """The name in words."""
+        """The name as words."""
         return self.function.__name__.replace("_", " ")
 
     @property
     def what(self) -> str:
-        """What is wrong, for the tables of docs/verification.md."""
+        """The description, for the tables of docs/verification.md."""
         return " ".join((self.function.__doc__ or "").split())
 
 
@@ -53,32 +53,32 @@ PLANTS: dict[str, Plant] = {}
 """Errors that `verify=strict` refuses."""
 
 LIMITS: dict[str, Plant] = {}
-"""Errors that it accepts: what the certificate does not say."""
+"""Errors that `verify=strict` accepts."""
 
 
 def plant(link: str, network: dict[str, Any], **options: Any) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Enrol a function as an error that a link refuses, or as one that is accepted where the link is ""."""
+    """Register a function as an error that a link refuses, or as an accepted one if the link is ""."""
 
-    def enrol(function: Callable[[], None]) -> Callable[[], None]:
+    def register(function: Callable[[], None]) -> Callable[[], None]:
         (PLANTS if link else LIMITS)[function.__name__] = Plant(link, function, network, **options)
         return function
 
-    return enrol
+    return register
 
 
 def wrap(owner: Any, name: str, change: Callable[..., Any]) -> None:
-    """Put `change(right, *arguments)` in the place of a function."""
+    """Replace a function by `change(right, *arguments)`, where `right` is the original."""
     right = getattr(owner, name)
     setattr(owner, name, lambda *a, **k: change(right, *a, **k))
 
 
 def scaled(found: Any, factor: float = 1.001) -> Any:
-    """A gradient, or a tuple of some, times a factor."""
+    """Return a gradient, or a tuple of gradients, times a factor."""
     return tuple(None if f is None else f * factor for f in found) if isinstance(found, tuple) else found * factor
 
 
 def backward_wrong(node: type, when: Callable[[Any], bool], factor: float = 1.001) -> None:
-    """Scale the gradients of a node's inputs where its upstream gradient is such."""
+    """Scale the gradients of a node's inputs if `when` holds for its upstream gradient."""
 
     def change(right, self, ctx, dy):
         found = right(self, ctx, dy)
@@ -88,7 +88,7 @@ def backward_wrong(node: type, when: Callable[[Any], bool], factor: float = 1.00
 
 
 def in_workers(function: str, wrong: str) -> None:
-    """Let worker processes, which import nothing of this one, compute `wrong` after a function of NumPy."""
+    """Let worker processes, which do not import this module, run `wrong` after a NumPy function."""
     folder = Path(mkdtemp())
     folder.joinpath("sitecustomize.py").write_text(
         "import numpy as np\n"

@@ -1,4 +1,4 @@
-"""Errors in what makes a step of a gradient, and in the training around it."""
+"""Errors in optimizers, schedules, weight decay and the training loop."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def eps_inside_the_root() -> None:
 
 
 def steps_counted(count: Callable[[int], int]) -> None:
-    """Let Adam correct its means by another number of steps."""
+    """Let Adam use another number of steps for its bias correction."""
 
     def change(right, self, param, grad, **state):
         made, self.steps = self.steps, count(self.steps)

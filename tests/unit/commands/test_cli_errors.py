@@ -1,4 +1,4 @@
-"""Every mistake on the command line: at most three lines that name the thing, code 1, no traceback."""
+"""Errors on the command line: at most three lines that name the cause, exit code 1, no traceback."""
 
 import gzip
 import importlib.util
@@ -76,7 +76,7 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
     ],
     ids=lambda value: " ".join(value),
 )
-def test_wrong_config(arguments: list[str], words: list[str]) -> None:
+def test_invalid_config_is_refused(arguments: list[str], words: list[str]) -> None:
     with pytest.raises(UserError) as error:
         check([a for a in arguments if a != "-m"], multirun="-m" in arguments)
     assert len(str(error.value).splitlines()) == 1
@@ -90,20 +90,20 @@ def test_wrong_config(arguments: list[str], words: list[str]) -> None:
         ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     ],
 )
-def test_hydras_own_config_may_be_changed(overrides: list[str]) -> None:
+def test_hydra_config_can_be_overridden(overrides: list[str]) -> None:
     check(overrides, multirun=True)
 
 
-def test_a_wrong_config_from_the_shell(tmp_path: Path) -> None:
+def test_invalid_config_on_the_command_line_is_refused(tmp_path: Path) -> None:
     refused(run("train.py", "model=vgg61", cwd=tmp_path), "error: ")
     assert not list(tmp_path.iterdir())
 
 
-def test_no_data_there(tmp_path: Path) -> None:
+def test_missing_data_folder_is_refused(tmp_path: Path) -> None:
     refused(run("train.py", "data=mnist", "data.root=nowhere", cwd=tmp_path), "nowhere")
 
 
-def test_a_truncated_idx_file(tmp_path: Path) -> None:
+def test_truncated_idx_file_is_refused(tmp_path: Path) -> None:
     header = struct.pack(">IIII", 0x803, 60000, 28, 28)
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     for name in names:
@@ -111,7 +111,7 @@ def test_a_truncated_idx_file(tmp_path: Path) -> None:
     refused(run("train.py", "data=mnist", f"data.root={tmp_path}", cwd=tmp_path), "train-images-idx3-ubyte")
 
 
-def test_a_picture_that_is_none(tmp_path: Path) -> None:
+def test_file_that_is_not_an_image_is_refused(tmp_path: Path) -> None:
     for name in ("cats", "dogs"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "one.png").write_text("no picture")
@@ -124,22 +124,22 @@ def test_a_map_that_becomes_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="CuPy is installed here")
-def test_no_gpu(tmp_path: Path) -> None:
+def test_device_gpu_without_a_gpu_is_refused(tmp_path: Path) -> None:
     refused(run("train.py", "model=vgg16", "device=gpu", cwd=tmp_path), "CuPy", "device=cpu")
 
 
-def test_an_unknown_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", empty_store(tmp_path))
     refused(run("evaluate.py", "run=nothing", cwd=tmp_path), "run=nothing")
     refused(run("evaluate.py", cwd=tmp_path, start=python), "run=ID")
 
 
-def test_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_server_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     refused(run("train.py", "model=mlp", "data=digits", cwd=tmp_path), "http://127.0.0.1:9", "tracking=off")
 
 
-def test_help_teaches(tmp_path: Path) -> None:
+def test_help_lists_all_options(tmp_path: Path) -> None:
     done = run("train.py", "--help", cwd=tmp_path, start=python)
     assert done.returncode == 0, done.stderr
     for word in ("vgg16", "batch_norm", "-m model=mlp,cnn3", "optimizer.lr=0.1", "momentum"):
@@ -155,7 +155,7 @@ def test_tf32_is_refused_without_a_gpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["trainer.checkpoint_every_steps=5", "trainer.profile=true"])
-def test_what_belongs_to_a_logged_run_is_refused_without_one(option: str) -> None:
+def test_options_of_logged_runs_are_refused_without_tracking(option: str) -> None:
     asked = ["model=mlp", "data=digits", "tracking=off", option]
     with pytest.raises(UserError, match=f"{option.partition('=')[0]} needs tracking=mlflow"):
         refuse_ignored(check(asked, multirun=False))
@@ -169,7 +169,7 @@ def test_what_belongs_to_a_logged_run_is_refused_without_one(option: str) -> Non
     ],
     ids=lambda value: " ".join(value),
 )
-def test_a_resume_of_nothing_or_with_what_cannot_change(
+def test_resume_of_an_unknown_run_or_with_fixed_options_is_refused(
     arguments: list[str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", empty_store(tmp_path))

@@ -1,4 +1,4 @@
-"""The command line: flags and overrides in any order, and what a refused one leaves: nothing."""
+"""The command line: flags and overrides in any order; refused ones leave no files."""
 
 import logging
 import sys
@@ -17,7 +17,7 @@ from nl_training.config.schema import Config
 
 
 class Recorder:
-    """What the task and the sweep of a script are called with."""
+    """Records the arguments of a script's task and sweep."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.seeds: list[int] = []
@@ -51,7 +51,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 @pytest.mark.parametrize("at", range(4))
 @pytest.mark.parametrize("flag", ["-m", "--multirun"])
-def test_multirun_may_stand_anywhere(flag: str, at: int) -> None:
+def test_multirun_flag_can_be_anywhere(flag: str, at: int) -> None:
     overrides = ["model=mlp", "seed=0,1", "optimizer=sgd"]
     found = split([*overrides[:at], flag, *overrides[at:]])
     assert (found.multirun, found.runs, found.overrides) == (True, True, overrides)
@@ -64,20 +64,20 @@ def test_a_sweep_runs_with_its_flag_between_the_overrides(command, tmp_path: Pat
     assert (recorder.seeds, recorder.sweeps) == ([3, 4], [["model=mlp", "seed=3,4", where]])
 
 
-def test_no_arguments_at_all_run_the_defaults(command, tmp_path: Path) -> None:
+def test_no_arguments_run_the_defaults(command, tmp_path: Path) -> None:
     recorder = command(f"hydra.run.dir={tmp_path}/out")
     assert (recorder.seeds, recorder.sweeps) == ([0], [])
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".hydra"]
 
 
-def test_a_task_that_is_refused_leaves_no_folder(command, tmp_path: Path) -> None:
+def test_refused_task_leaves_no_folder(command, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="error: no such data"):
         command(f"hydra.run.dir={tmp_path}/a/b", error=UserError("no such data"))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("arguments", [[], ["-m"]])
-def test_a_lack_of_memory_is_told_in_a_line(command, arguments: list[str], tmp_path: Path) -> None:
+def test_out_of_memory_is_reported_in_one_line(command, arguments: list[str], tmp_path: Path) -> None:
     where = (f"hydra.run.dir={tmp_path}/a", f"hydra.sweep.dir={tmp_path}/a")
     with pytest.raises(SystemExit, match=r"not enough memory: Unable to allocate 9 PiB$"):
         command(*arguments, *where, error=MemoryError("Unable to allocate 9 PiB"))
@@ -88,7 +88,7 @@ def test_a_lack_of_memory_is_told_in_a_line(command, arguments: list[str], tmp_p
     [["-m", "seed=0,-1"], ["hydra/launcher=jobib", "-m", "seed=0,1"], ["--cfg", "job", "-m", "seed=0,1"], ["-m", "-x"]],
     ids=" ".join,
 )
-def test_a_sweep_that_is_refused_never_begins(command, arguments: list[str], tmp_path: Path) -> None:
+def test_refused_sweep_does_not_start(command, arguments: list[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"^error: "):
         command(*arguments, f"hydra.sweep.dir={tmp_path}/out")
     assert not list(tmp_path.iterdir())
@@ -109,7 +109,7 @@ def test_a_sweep_that_is_refused_never_begins(command, arguments: list[str], tmp
     ],
     ids=lambda value: " ".join(value),
 )
-def test_flags_stand_before_overrides(arguments: list[str], ordered: list[str]) -> None:
+def test_flags_are_moved_before_overrides(arguments: list[str], ordered: list[str]) -> None:
     assert split(arguments).ordered() == ordered
 
 
@@ -132,13 +132,13 @@ def test_flags_stand_before_overrides(arguments: list[str], ordered: list[str]) 
     ],
     ids=lambda value: " ".join(value),
 )
-def test_a_wrong_flag(arguments: list[str], words: list[str]) -> None:
+def test_unknown_flag_is_refused(arguments: list[str], words: list[str]) -> None:
     with refused(*words):
         split(arguments)
 
 
 @pytest.mark.parametrize("arguments", [["seed=3", "--cfg", "job"], ["--cfg", "job", "-p", "trainer"]], ids=" ".join)
-def test_what_only_shows_runs_nothing(command, arguments: list[str], tmp_path: Path, capsys) -> None:
+def test_flags_that_show_information_run_nothing(command, arguments: list[str], tmp_path: Path, capsys) -> None:
     recorder = command(*arguments)
     assert (recorder.seeds, recorder.sweeps) == ([], [])
     assert "on_nan: stop" in capsys.readouterr().out

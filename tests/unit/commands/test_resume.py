@@ -1,4 +1,4 @@
-"""Runs that are killed or stopped and go on, in real processes and a real store: the end is the undisturbed run's."""
+"""Killed or stopped runs resumed in real processes and a real store end like an uninterrupted run."""
 
 import signal
 import subprocess
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from omegaconf import OmegaConf
-from support.processes import SMALL, Lab, Outcome
+from support.processes import SMALL_TRAINING, Outcome, TrainingRuns
 
 from nl_nodes import UserError
 from nl_training.tracking.process import this_process
@@ -17,18 +17,18 @@ from nl_training.training.checkpoint import read
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    made = Lab(tmp_path_factory.mktemp("lab"), seed=3)
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainingRuns]:
+    made = TrainingRuns(tmp_path_factory.mktemp("runs"), seed=3)
     yield made
     made.clean()
 
 
 @pytest.fixture(scope="module")
-def whole(lab: Lab) -> Outcome:
-    return lab.whole(*SMALL)
+def whole(runs: TrainingRuns) -> Outcome:
+    return runs.whole(*SMALL_TRAINING)
 
 
-def test_the_undisturbed_run_has_each_point_once(whole: Outcome) -> None:
+def test_uninterrupted_run_has_each_metric_value_once(whole: Outcome) -> None:
     assert whole.status == "FINISHED"
     assert whole.weights.keys() == {"best.safetensors", "final.safetensors"}
     assert whole.models == 1
@@ -37,57 +37,57 @@ def test_the_undisturbed_run_has_each_point_once(whole: Outcome) -> None:
     assert set(whole.points.values()) == {1}
 
 
-def test_killed_three_times_it_ends_as_if_nothing_had_been(lab: Lab, whole: Outcome) -> None:
-    run_id, kills = lab.killed(3, *SMALL)
+def test_run_killed_three_times_ends_like_an_uninterrupted_one(runs: TrainingRuns, whole: Outcome) -> None:
+    run_id, kills = runs.killed(3, *SMALL_TRAINING)
     assert kills
-    found = lab.outcome(run_id)
+    found = runs.outcome(run_id)
     assert found.weights == whole.weights
     assert found.points == whole.points
     assert found == whole
 
 
-def test_interrupted_it_is_saved_and_goes_on(lab: Lab, whole: Outcome) -> None:
-    life = lab.open(*SMALL)
-    life.until("epoch   2 ")
-    life.process.send_signal(signal.SIGINT)
-    code, out, err = life.ended()
+def test_interrupted_run_is_saved_and_resumed(runs: TrainingRuns, whole: Outcome) -> None:
+    training = runs.open(*SMALL_TRAINING)
+    training.until("epoch   2 ")
+    training.process.send_signal(signal.SIGINT)
+    code, out, err = training.ended()
     assert code == 130, err
-    assert f"python scripts/train.py resume={life.run_id}" in out
+    assert f"python scripts/train.py resume={training.run_id}" in out
     assert "Traceback" not in err
-    stopped = lab.outcome(life.run_id)
+    stopped = runs.outcome(training.run_id)
     assert stopped.status == "KILLED"
-    again = lab.start(f"resume={life.run_id}").opened()
-    # The step that was finished is the one that is saved, and the store has all up to it.
+    again = runs.start(f"resume={training.run_id}").opened()
+    # The last completed step is saved, and the store has all metrics up to it.
     assert again.step == max(step for key, step, _ in stopped.points if key == "train/loss")
     code, _, err = again.ended()
     assert (code, err) == (0, "")
-    assert lab.outcome(life.run_id) == whole
+    assert runs.outcome(training.run_id) == whole
 
 
-def test_terminated_it_goes_on_with_other_limits(lab: Lab, whole: Outcome) -> None:
-    life = lab.open(*SMALL, "trainer.epochs=100000")
-    life.until("epoch   3 ")
-    with pytest.raises(UserError, match=rf"{life.run_id}: process {life.process.pid} is training it"):
-        find(lab.store, life.run_id, [])
+def test_terminated_run_is_resumed_with_other_limits(runs: TrainingRuns, whole: Outcome) -> None:
+    training = runs.open(*SMALL_TRAINING, "trainer.epochs=100000")
+    training.until("epoch   3 ")
+    with pytest.raises(UserError, match=rf"{training.run_id}: process {training.process.pid} is training it"):
+        find(runs.store, training.run_id, [])
     with pytest.raises(UserError, match=r"resume=latest: .* no unfinished run"):
-        find(lab.store, "latest", [])
-    life.process.terminate()
-    code, _, err = life.ended()
+        find(runs.store, "latest", [])
+    training.process.terminate()
+    code, _, err = training.ended()
     assert code == 143, err
-    last = read(lab.checkpoints(life.run_id)[-1]).facts["step"]
-    again = lab.start("resume=latest", f"trainer.max_steps={last + 30}", "trainer.epochs=90000").opened()
-    assert (again.run_id, again.step) == (life.run_id, last)
+    last = read(runs.checkpoints(training.run_id)[-1]).facts["step"]
+    again = runs.start("resume=latest", f"trainer.max_steps={last + 30}", "trainer.epochs=90000").opened()
+    assert (again.run_id, again.step) == (training.run_id, last)
     code, out, err = again.ended()
     assert (code, err) == (0, "")
     assert f"{last + 30:,} steps" in out
-    run = lab.store.client.get_run(life.run_id)
+    run = runs.store.client.get_run(training.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["resumed.trainer.max_steps"] == str(last + 30)
     assert "error" not in run.data.tags
 
 
-def test_a_finished_run_prints_its_result(lab: Lab, whole: Outcome) -> None:
-    code, out, err = lab.start(f"resume={whole.run_id}", "trainer.epochs=70").ended()
+def test_a_finished_run_prints_its_result(runs: TrainingRuns, whole: Outcome) -> None:
+    code, out, err = runs.start(f"resume={whole.run_id}", "trainer.epochs=70").ended()
     assert (code, err) == (0, "")
     (accuracy,) = (value for key, _, value in whole.points if key == "final/test_acc")
     assert f"test accuracy {accuracy:.4f}" in out
@@ -95,49 +95,49 @@ def test_a_finished_run_prints_its_result(lab: Lab, whole: Outcome) -> None:
 
 
 @pytest.mark.parametrize("text", ["optimizer.lr=0.1", "model=mlp", "tracking=off", "seed=1", "trainer.batch_size=7"])
-def test_what_cannot_change_is_refused(lab: Lab, whole: Outcome, text: str) -> None:
+def test_resume_refuses_fixed_options(runs: TrainingRuns, whole: Outcome, text: str) -> None:
     with pytest.raises(UserError, match=rf"{text}: .*trainer\.epochs, trainer\.max_steps, device") as caught:
-        find(lab.store, whole.run_id, [f"resume={whole.run_id}", text])
+        find(runs.store, whole.run_id, [f"resume={whole.run_id}", text])
     assert "\n" not in str(caught.value)
 
 
-def test_a_run_that_cannot_go_on_is_refused(lab: Lab, whole: Outcome) -> None:
-    client = lab.store.client
-    other = client.create_run(lab.store.experiment_id).info.run_id
+def test_run_that_cannot_be_resumed_is_refused(runs: TrainingRuns, whole: Outcome) -> None:
+    client = runs.store.client
+    other = client.create_run(runs.store.experiment_id).info.run_id
     with pytest.raises(UserError, match=r"not a training of scripts/train\.py"):
-        find(lab.store, other, [])
+        find(runs.store, other, [])
     with pytest.raises(UserError, match=r"resume=latest: .* no unfinished run"):
-        find(lab.store, "latest", [])
-    # On another machine, whose checkpoints are not here.
+        find(runs.store, "latest", [])
+    # On another machine, whose checkpoints are not available here.
     text = client.get_run(whole.run_id).data.tags[CONFIG]
     tags = {CONFIG: text, PROCESS: "elsewhere 1 2.0"}
-    away = client.create_run(lab.store.experiment_id, tags=tags).info.run_id
+    away = client.create_run(runs.store.experiment_id, tags=tags).info.run_id
     client.log_metric(away, "train/loss", 1.0, step=1)
     with pytest.raises(UserError, match="machine elsewhere; copy them to"):
-        find(lab.store, away, [])
-    # Left running on this one by a process that is gone: it is the latest.
+        find(runs.store, away, [])
+    # A run on this machine whose process has ended: it is the latest.
     tags = {CONFIG: text, PROCESS: this_process().rpartition(" ")[0] + " 1.0"}
-    left = client.create_run(lab.store.experiment_id, tags=tags).info.run_id
+    left = client.create_run(runs.store.experiment_id, tags=tags).info.run_id
     assert client.get_run(left).info.status == "RUNNING"
-    assert find(lab.store, "latest", []).run_id == left
+    assert find(runs.store, "latest", []).run_id == left
     client.delete_run(left)
     client.delete_run(away)
     with pytest.raises(UserError, match=f"resume={away} is not in"):
-        find(lab.store, away, [])
+        find(runs.store, away, [])
 
 
-def test_the_device_beside_resume_is_taken_and_nothing_else(lab: Lab, whole: Outcome) -> None:
+def test_resume_accepts_only_the_device_options(runs: TrainingRuns, whole: Outcome) -> None:
     composed = OmegaConf.create({"device": {"name": "cpu", "threads": 2, "dtype": "float64"}, "seed": 5})
-    own = OmegaConf.create(lab.store.client.get_run(whole.run_id).data.tags[CONFIG])
-    found = find(lab.store, whole.run_id, ["device.threads=2"]).config(composed)
+    own = OmegaConf.create(runs.store.client.get_run(whole.run_id).data.tags[CONFIG])
+    found = find(runs.store, whole.run_id, ["device.threads=2"]).config(composed)
     assert found.device.threads == 2
     own.device.threads = 2
     assert found == own
-    assert find(lab.store, whole.run_id, ["device=cpu"]).config(composed).device == composed.device
+    assert find(runs.store, whole.run_id, ["device=cpu"]).config(composed).device == composed.device
 
 
 @pytest.mark.parametrize(("name", "expected"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_a_second_signal_ends_at_once(name: str, expected: int) -> None:
+def test_second_signal_ends_the_process_immediately(name: str, expected: int) -> None:
     code = (
         "import signal, time\n"
         "from nl_training.interrupts import Interrupts\n"
@@ -154,7 +154,7 @@ def test_a_second_signal_ends_at_once(name: str, expected: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "expected"), [("SIGINT", "KeyboardInterrupt()"), ("SIGTERM", "Terminated(143)")])
-def test_a_signal_whose_exception_is_lost_in_a_destructor_is_still_asked_for(name: str, expected: str) -> None:
+def test_stop_request_survives_an_exception_lost_in_a_destructor(name: str, expected: str) -> None:
     code = (
         "import signal\n"
         "from nl_training.interrupts import Interrupts\n"

@@ -1,4 +1,4 @@
-"""The pages tell the truth: the tutorial runs, README's example prints what it says, and what README names exists."""
+"""The pages are correct: the tutorial and the README's example run, and everything named in the README exists."""
 
 import re
 import subprocess
@@ -22,7 +22,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
 
 
-def test_the_tutorial_runs() -> None:
+def test_tutorial_runs() -> None:
     done = python("\n".join(blocks(TUTORIAL, "python")))
     assert done.returncode == 0, done.stderr
 
@@ -39,18 +39,18 @@ def test_the_tutorials_config_option_fits_the_schema() -> None:
     assert resolve(cfg).model.name == "tiny"
 
 
-def test_readmes_example_prints_what_it_says() -> None:
+def test_readme_example_prints_the_shown_output() -> None:
     done = python(blocks(README, "python")[0])
     assert done.stdout == blocks(README, "text")[0], done.stderr
 
 
-def test_the_compilers_page_prints_what_it_says() -> None:
+def test_compiler_page_prints_the_shown_output() -> None:
     page = (ROOT / "packages/nl-nodes/src/nl_nodes/compiler/README.md").read_text()
     done = python("print('---')\n".join(blocks(page, "python")))
     assert done.stdout.split("---\n") == blocks(page, "text"), done.stderr
 
 
-def test_what_readme_names_exists() -> None:
+def test_scripts_sessions_and_options_in_readme_exist() -> None:
     for script in re.findall(r"python (scripts/\w+\.py)", README):
         assert (ROOT / script).is_file(), script
     sessions = (ROOT / "noxfile.py").read_text()

@@ -22,7 +22,7 @@ PAGES = sorted(page for page in ROOT.glob("packages/*/README.md") if "```python"
 
 
 @pytest.mark.parametrize("text", [README, KOREAN], ids=["english", "korean"])
-def test_the_first_two_commands(text: str) -> None:
+def test_readme_starts_with_the_two_commands(text: str) -> None:
     assert re.findall(r"^ {4}(.+)$", text, re.MULTILINE)[:2] == FIRST
 
 

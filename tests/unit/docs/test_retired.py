@@ -84,7 +84,7 @@ def findings(path: str, source: str, entries: list[dict[str, Any]]) -> Iterator[
         yield f"{path}:{line}: {kind} {name!r}: use {replacement}"
 
 
-def test_nothing_retired_is_left() -> None:
+def test_no_retired_name_or_phrase_is_used() -> None:
     left = [
         finding
         for path in sorted(files(ROOT))

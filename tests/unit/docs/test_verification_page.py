@@ -69,7 +69,7 @@ def short(number: float) -> str:
         f"train for {steps.EPOCHS} epochs of {steps.BATCHES} batches",
     ],
 )
-def test_numbers_in_the_text(told: str) -> None:
+def test_page_has_the_codes_numbers(told: str) -> None:
     assert told in WORDS
 
 

@@ -1,4 +1,4 @@
-"""The frame of the experiments: configs, their reduced form, variants, and the gallery's page."""
+"""The framework of the experiments: configs, reduced forms, variants, and the gallery page."""
 
 import json
 import math
@@ -23,7 +23,7 @@ NAMES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_experiment_says_what_it_is_in_both_forms(name: str) -> None:
+def test_experiment_has_a_description_in_full_and_reduced_form(name: str) -> None:
     for form in ("false", "true"):
         experiment = check([f"experiment={name}", f"reduced={form}"], multirun=False).experiment
         assert experiment is not None
@@ -45,7 +45,7 @@ def test_every_study_has_its_function_and_every_function_its_experiment() -> Non
         assert callable(study(name))
 
 
-def test_reduced_lays_the_small_values_over_the_others() -> None:
+def test_reduced_merges_the_small_values_over_the_others() -> None:
     whole = check(["experiment=networks"], multirun=False)
     small = check(["experiment=networks", "reduced=true"], multirun=False)
     assert (whole.data.name, whole.trainer.max_steps) == ("mnist", None)
@@ -74,19 +74,19 @@ def test_no_experiment_needs_a_download_in_its_reduced_form() -> None:
         (["experiment=weight_init", "experiment.variants=3"], "experiment.variants=3 must be a group of keys"),
     ],
 )
-def test_what_no_experiment_takes_is_refused(overrides: list[str], says: str) -> None:
+def test_invalid_experiment_keys_are_refused(overrides: list[str], says: str) -> None:
     with pytest.raises(UserError) as error:
         check(overrides, multirun=False)
     assert says in str(error.value)
 
 
-def test_a_sweep_over_experiments_takes_no_key_of_theirs() -> None:
+def test_sweep_over_experiments_refuses_experiment_keys() -> None:
     assert check(["experiment=descent", "experiment.steps=10,20"], multirun=True).experiment.steps == 10
     with pytest.raises(UserError, match="run that experiment alone"):
         check(["experiment=descent,optimizer_paths", "experiment.steps=10"], multirun=True)
 
 
-def test_a_misspelt_key_among_the_small_values_is_refused() -> None:
+def test_misspelt_key_in_small_values_is_refused() -> None:
     cfg = _compose(["experiment=descent", "reduced=true"])
     OmegaConf.set_struct(cfg, False)
     cfg.experiment.small = {"trainer": {"epoch": 1}}
@@ -94,7 +94,7 @@ def test_a_misspelt_key_among_the_small_values_is_refused() -> None:
         resolve(cfg)
 
 
-def test_a_variant_takes_options_and_keys_and_leaves_the_config_as_it_is() -> None:
+def test_variant_applies_options_and_keys_to_a_copy_of_the_config() -> None:
     cfg = _compose(["optimizer=momentum"])
     config, made = variant(cfg, {"model": "vgg11", "model.width": 16, "optimizer": "sgd", "optimizer.lr": 0.5})
     assert (config.model.name, config.model.width, config.optimizer.lr) == ("vgg11", 16, 0.5)
@@ -111,13 +111,13 @@ def test_a_variant_takes_options_and_keys_and_leaves_the_config_as_it_is() -> No
         (3, "must be a group of keys"),
     ],
 )
-def test_a_variant_that_cannot_be_meant_is_refused(changes: object, says: str) -> None:
+def test_invalid_variant_is_refused(changes: object, says: str) -> None:
     with pytest.raises(UserError) as error:
         variant(_compose([]), changes)
     assert says in str(error.value)
 
 
-def test_few_images_are_shared_evenly_among_the_classes() -> None:
+def test_image_subsets_are_balanced_over_classes() -> None:
     data = load("mnist5k", validation=0.0)
     less = subset(data, 300)
     assert len(less.train) == 300
@@ -126,18 +126,18 @@ def test_few_images_are_shared_evenly_among_the_classes() -> None:
     assert less.test is data.test
 
 
-def test_a_metrics_name_is_one_that_mlflow_takes() -> None:
+def test_metric_names_are_valid_in_mlflow() -> None:
     assert metric_name("He, λ=0.1: test accuracy") == "He_ __0.1: test accuracy"
 
 
-def test_the_gallery_shows_every_experiment_as_it_is_configured() -> None:
+def test_gallery_page_matches_the_experiment_configs() -> None:
     entries, results = gallery.experiments(), json.loads(gallery.NUMBERS.read_text())
     assert sorted(entries) == NAMES
     assert gallery.PAGE.read_text() == gallery.page(entries, results)
     assert results.keys() == entries.keys()
 
 
-def test_the_gallerys_figures_are_there_and_small() -> None:
+def test_gallery_figures_exist_and_are_small() -> None:
     results = json.loads(gallery.NUMBERS.read_text())
     shown = {figure for result in results.values() for figure in result["figures"]}
     assert shown == {path.name for path in gallery.FOLDER.glob("*.png")}

@@ -1,4 +1,4 @@
-"""A sweep over experiments: each is a finished run with its figures, numbers, curves and certificates."""
+"""A sweep over experiments: each is a finished run with figures, numbers, curves and certificates."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
 
 @pytest.fixture(scope="module")
 def runs(client: MlflowClient) -> dict:
-    """The runs by what they are; all but the parent nest under it."""
+    """Return the runs by kind; all except the parent are its children."""
     found = client.search_runs(["1"], order_by=["attributes.start_time ASC"])
     assert [run.info.status for run in found] == ["FINISHED"] * 4
     parent, *children = found
@@ -36,7 +36,7 @@ def artifacts(client: MlflowClient, run, folder: str = "") -> set[str]:
     return {item.path for item in client.list_artifacts(run.info.run_id, folder)}
 
 
-def test_figures_numbers_and_words_are_logged(client: MlflowClient, runs: dict, tmp_path: Path) -> None:
+def test_figures_numbers_and_texts_are_logged(client: MlflowClient, runs: dict, tmp_path: Path) -> None:
     run = runs["apples"]
     assert {"apples.png", "numbers.json", "config.yaml"} <= artifacts(client, run)
     assert run.data.metrics["apples alone: price"] == pytest.approx(220)

@@ -1,4 +1,4 @@
-"""The experiments that train show, in their reduced form, the phenomenon that their sources show."""
+"""Reduced experiments with training reproduce the effect that their sources show."""
 
 import math
 
@@ -9,12 +9,12 @@ from nl_nodes import UserError
 
 
 def of(name: str, what: str) -> dict[str, float]:
-    """The numbers that end so, by what stands before."""
+    """Return the numbers whose names end with a suffix, by the rest of the name."""
     end = f": {what}"
     return {key.removesuffix(end): value for key, value in small(name).numbers.items() if key.endswith(end)}
 
 
-def test_a_batch_gives_the_classes_that_single_images_give() -> None:
+def test_batch_prediction_equals_single_predictions() -> None:
     numbers = small("three_layer").numbers
     assert numbers["images that single and batch put in other classes"] == 0
     assert numbers["largest difference of a logit"] < 1e-4
@@ -22,19 +22,19 @@ def test_a_batch_gives_the_classes_that_single_images_give() -> None:
     assert numbers["microseconds an image, in batches"] < numbers["microseconds an image, alone"]
 
 
-def test_plain_descent_is_behind_every_other_optimizer() -> None:
+def test_sgd_is_slower_than_every_other_optimizer() -> None:
     loss = of("optimizer_comparison", "last losses")
     assert len(loss) == 7
     assert loss["SGD"] > 2 * max(value for name, value in loss.items() if name != "SGD")
 
 
-def test_tiny_weights_learn_nothing_and_he_learns_fastest() -> None:
+def test_small_initial_weights_do_not_learn_and_he_is_fastest() -> None:
     loss = of("weight_init", "last losses")
     assert loss["std 0.01"] == pytest.approx(math.log(10), abs=0.01)
     assert loss["He"] < loss["Xavier"] - 0.5 < loss["std 0.01"] - 0.5
 
 
-def test_three_hundred_images_are_learnt_by_heart() -> None:
+def test_network_memorizes_three_hundred_images() -> None:
     numbers = small("overfit").numbers
     assert numbers["no regularization: train accuracy"] == 1
     assert numbers["no regularization: gap"] > 0.1
@@ -54,12 +54,12 @@ def test_regularization_narrows_the_gap(name: str, without: str, held: str) -> N
     assert 0.3 < accuracy[held] < accuracy[without]
 
 
-def test_an_ancestral_variant_that_is_none_is_refused() -> None:
+def test_unknown_ancestral_variant_is_refused() -> None:
     with pytest.raises(UserError, match=r"experiment.ancestral=dropout 0.3 is not a variant"):
         small("overfit_dropout", "experiment.ancestral='dropout 0.3'")
 
 
-def test_the_exact_gradient_is_dead_where_the_textbooks_is_alive() -> None:
+def test_exact_gradient_vanishes_where_the_textbooks_does_not() -> None:
     numbers = small("batch_norm").numbers
     assert numbers["std 1: share below 1e-7 without"] > 0.7
     assert numbers["std 1: exact over textbook without"] < 0.01
@@ -68,20 +68,20 @@ def test_the_exact_gradient_is_dead_where_the_textbooks_is_alive() -> None:
         assert numbers[f"std 0.0858: exact over textbook {norm}"] == pytest.approx(1, abs=1e-3)
 
 
-def test_batch_norm_learns_where_nothing_is_learnt_without_whatever_the_gradient() -> None:
+def test_batch_norm_learns_at_scales_where_plain_networks_do_not() -> None:
     numbers = small("batch_norm").numbers
     for gradient in ("stable", "exact", "textbook"):
         with_norm, without = (numbers[f"std 0.0858: accuracy {norm}, {gradient}"] for norm in ("with", "without"))
         assert with_norm > without + 0.2, gradient
 
 
-def test_batch_norm_learns_faster_wherever_it_stands() -> None:
+def test_batch_norm_learns_faster_at_every_position() -> None:
     loss = of("batch_norm_position", "last losses")
     assert len(loss) == 4
     assert max(value for name, value in loss.items() if name != "none") < loss["none"] - 0.1
 
 
-def test_the_search_finds_better_than_it_draws() -> None:
+def test_best_draw_is_far_better_than_the_median() -> None:
     found = small("hyperparameter_search")
     assert len(found.trained) == 6
     numbers = found.numbers
@@ -97,7 +97,7 @@ def test_training_makes_filters_smoother() -> None:
     assert numbers["roughness after"] < 0.8 * numbers["roughness before"]
 
 
-def test_half_precision_changes_hardly_a_class_and_single_trains_as_well_as_double() -> None:
+def test_float16_predicts_and_float32_trains_like_float64() -> None:
     numbers = small("half_float").numbers
     assert numbers["run in float32: classes that differ"] == 0
     assert numbers["run in float16: classes that differ"] <= 2
@@ -106,7 +106,7 @@ def test_half_precision_changes_hardly_a_class_and_single_trains_as_well_as_doub
     assert both[0] == pytest.approx(both[1], abs=0.02)
 
 
-def test_all_networks_race() -> None:
+def test_race_trains_all_networks() -> None:
     assert of("networks", "test accuracy").keys() == {"MLP", "CNN3", "CNN8", "VGG11", "VGG16"}
     steps = of("networks", "steps to target")
     assert "MLP" in steps
@@ -119,5 +119,5 @@ def test_every_training_has_its_certificate() -> None:
 
 
 @pytest.mark.parametrize("name", ["deep_convnet", "race", "simple_convnet", "two_layer_sigmoid"])
-def test_an_ordinary_training_is_accepted_by_strict_verification(name: str) -> None:
+def test_strict_verification_accepts_an_ordinary_training(name: str) -> None:
     trained(name)

@@ -1,4 +1,4 @@
-"""The experiments that train nothing show what their sources show."""
+"""Experiments without training reproduce the effect that their sources show."""
 
 import pytest
 from support.experiments import small
@@ -7,7 +7,7 @@ from nl_nodes import UserError
 from nl_training.experiments.studies.optimizer_paths import optimizer
 
 
-def test_apples_cost_what_they_cost_in_the_book() -> None:
+def test_apple_prices_match_the_textbook() -> None:
     numbers = small("apples").numbers
     assert numbers["apples alone: price"] == pytest.approx(220)
     alone = [numbers[f"apples alone: d price / d {name}"] for name in ("apples", "apple price", "tax")]
@@ -17,20 +17,20 @@ def test_apples_cost_what_they_cost_in_the_book() -> None:
     assert [numbers["with oranges: price"], numbers["with oranges: d price / d tax"]] == pytest.approx([715, 650])
 
 
-def test_the_descent_leaves_four_fifths_at_each_step() -> None:
+def test_gradient_descent_contracts_by_four_fifths() -> None:
     numbers = small("descent").numbers
     assert [numbers["slope at 5"], numbers["slope at 10"]] == pytest.approx([0.2, 0.3])
     assert [numbers["x at the end"], numbers["y at the end"]] == pytest.approx([-3 * 0.8**20, 4 * 0.8**20])
 
 
-def test_a_sigmoid_is_nowhere_steeper_than_a_quarter() -> None:
+def test_sigmoid_slope_is_at_most_one_quarter() -> None:
     numbers = small("activation_functions").numbers
     assert numbers["sigmoid steepest slope"] == pytest.approx(0.25)
     assert numbers["tanh steepest slope"] == numbers["ReLU steepest slope"] == 1
     assert numbers["sigmoid at 0"] == 0.5
 
 
-def test_every_optimizer_comes_down_the_valley() -> None:
+def test_every_optimizer_reduces_the_valley_function() -> None:
     numbers = small("optimizer_paths").numbers
     heights = {name.partition(":")[0]: value for name, value in numbers.items()}
     assert heights.keys() == {"SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam", "AdamW"}
@@ -41,14 +41,14 @@ def test_every_optimizer_comes_down_the_valley() -> None:
     assert heights["Nesterov"] < heights["Momentum"]
 
 
-def test_what_is_no_optimizer_is_refused() -> None:
+def test_unknown_optimizer_is_refused() -> None:
     with pytest.raises(UserError, match=r"Adma is not an optimizer: did you mean Adam\?"):
         optimizer("Adma", 0.1)
     with pytest.raises(UserError, match="Adam=0 must be a number above 0"):
         small("optimizer_paths", "experiment.learning_rates.Adam=0")
 
 
-def test_initial_weights_decide_what_is_left_of_activations() -> None:
+def test_initial_weights_determine_the_spread_of_activations() -> None:
     last = {
         name.removesuffix(": std of the last layer"): v for name, v in small("activation_histograms").numbers.items()
     }
@@ -60,7 +60,7 @@ def test_initial_weights_decide_what_is_left_of_activations() -> None:
     assert last["relu, std 1"] > 1000
 
 
-def test_nodes_and_closed_forms_differ_by_rounding_alone() -> None:
+def test_nodes_and_closed_forms_differ_only_by_rounding() -> None:
     numbers = small("rounding").numbers
     assert max(numbers.values()) <= 8
     assert sum(value > 0 for value in numbers.values()) >= 4  # they do differ

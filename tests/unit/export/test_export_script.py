@@ -1,4 +1,4 @@
-"""`scripts/export.py` on a run in a real store: the model is logged with the run and answers as the run's network."""
+"""`scripts/export.py` on a run in a real store: the model is logged with the run and predicts like its network."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def run_id(uri: str) -> str:
     return run.info.run_id
 
 
-def test_the_logged_model_answers_as_the_runs_network(uri: str, run_id: str) -> None:
+def test_logged_onnx_model_predicts_like_the_runs_network(uri: str, run_id: str) -> None:
     done = script(uri, "export.py", "run=latest", start=python)
     assert (done.returncode, done.stderr) == (0, ""), done
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("onnx")]
@@ -65,7 +65,7 @@ def test_the_logged_model_answers_as_the_runs_network(uri: str, run_id: str) -> 
     x = load("digits").test.x
     expected = net.predict(x)
     session = InferenceSession(logged.read_bytes(), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"x": digits().test.x.astype(np.float32)})  # 0 to 16, as they are in the data
+    (found,) = session.run(None, {"x": digits().test.x.astype(np.float32)})  # 0 to 16, as in the data
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
     np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
     assert (found.argmax(axis=1) == load("digits").test.t).mean() > 0.8
@@ -81,19 +81,21 @@ def test_the_logged_model_answers_as_the_runs_network(uri: str, run_id: str) -> 
     [([], "run=ID"), (["run=latest", "model=cnn3"], "model=cnn3")],
     ids=["no run", "more than a run"],
 )
-def test_what_is_asked_wrongly_is_told_in_a_line(uri: str, arguments: list[str], word: str) -> None:
+def test_invalid_export_arguments_are_reported_in_one_line(uri: str, arguments: list[str], word: str) -> None:
     done = script(uri, "export.py", *arguments)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done
     assert word in done.stderr
 
 
-def test_a_run_that_is_not_there(uri: str, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_of_an_unknown_run_is_refused(uri: str, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with refused("run=nonsense"):
         export("nonsense", check([], multirun=False))
 
 
-def test_without_onnx_it_says_what_to_install(uri: str, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_onnx_is_reported_with_the_install_command(
+    uri: str, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setitem(sys.modules, "onnx", None)  # as if it were not installed
     with refused("pip install", "onnx"):

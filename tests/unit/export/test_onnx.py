@@ -1,4 +1,4 @@
-"""Exported networks give in onnxruntime what they give here: every model in every form, on real and random images."""
+"""Exported networks give the same results in onnxruntime: every model in every form, on real and random images."""
 
 import sys
 from itertools import product
@@ -31,16 +31,18 @@ FORMS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    """1,000 real test images, and 100 of noise."""
+    """Return 1,000 real test images and 100 random ones."""
     real = load("mnist5k").test.x
     assert len(real) == 1000
     return np.concatenate([real, np.random.default_rng(3).standard_normal((100, 1, 28, 28), dtype=np.float32)])
 
 
 def lived_in(net: Network, seed: int = 0) -> Network:
-    """The network with biases, gammas, betas and running statistics as if it had been trained."""
+    """Set biases, gammas, betas and running statistics of a network to values like after training."""
     rng = np.random.default_rng(seed)
-    gain = 4 if net.spec["activation"] == "sigmoid" else 1  # its slope is at most 1/4: deep nets would forget the image
+    gain = (
+        4 if net.spec["activation"] == "sigmoid" else 1
+    )  # its slope is at most 1/4: deep networks would ignore the image
     state = net.state_dict()
     for name, array in state.items():
         if name.startswith(("gamma", "running_var")):
@@ -69,14 +71,14 @@ def check_equal(net: Network, x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("name", "form"), list(product(MODELS, FORMS)), ids=lambda value: value)
-def test_every_model_gives_the_same(name: str, form: str, images: np.ndarray) -> None:
+def test_every_exported_model_gives_the_same_logits(name: str, form: str, images: np.ndarray) -> None:
     net = lived_in(build(name, width=WIDTHS[name], seed=1, **FORMS[form]))
     expected = check_equal(net, images)
-    assert np.ptp(expected, axis=0).max() > 1e-3 * np.abs(expected).max()  # the images are told apart
+    assert np.ptp(expected, axis=0).max() > 1e-3 * np.abs(expected).max()  # the images differ
 
 
 @pytest.mark.parametrize("count", [1, 7])
-def test_the_batch_may_be_of_any_size(count: int, images: np.ndarray) -> None:
+def test_exported_model_accepts_any_batch_size(count: int, images: np.ndarray) -> None:
     check_equal(lived_in(build("cnn3", width=8)), images[:count])
 
 
@@ -85,7 +87,7 @@ def test_colour_images_and_float64_networks(images: np.ndarray) -> None:
     check_equal(net, np.random.default_rng(0).standard_normal((20, 3, 32, 32), dtype=np.float32))
 
 
-def test_windows_that_overlap_and_reach_into_the_padding() -> None:
+def test_exported_overlapping_and_padded_pooling() -> None:
     rng = np.random.default_rng(5)
     convolution = Convolution(rng.standard_normal((4, 2, 3, 2)), None, stride=2, pad=1)
     pooling, affine = Pooling(3, 3, stride=2, pad=1), Affine(rng.standard_normal((4 * 3 * 3, 5)), rng.random(5))
@@ -94,7 +96,7 @@ def test_windows_that_overlap_and_reach_into_the_padding() -> None:
     check_equal(net, rng.standard_normal((6, 2, 10, 10), dtype=np.float32) - 5)
 
 
-def test_the_model_is_as_short_as_the_network_and_bears_its_names() -> None:
+def test_exported_graph_has_the_networks_layers_and_names() -> None:
     net = build("cnn3", width=8, batch_norm="before_activation", dropout=0.5)
     model = to_onnx(net, {"classes": '["a"]'})
     kinds = [node.op_type for node in model.graph.node]
@@ -103,7 +105,7 @@ def test_the_model_is_as_short_as_the_network_and_bears_its_names() -> None:
     assert {entry.key: entry.value for entry in model.metadata_props} == {"classes": '["a"]'}
 
 
-def test_mean_and_standard_deviation_are_built_in() -> None:
+def test_normalization_is_part_of_the_exported_model() -> None:
     net = lived_in(build("cnn3", width=8, input_shape=(3, 12, 12)))
     x = np.random.default_rng(0).integers(0, 256, (6, 3, 12, 12), dtype=np.uint8)
     scaling = Normalization((100.0, 120.5, 90.25), (50.0, 60.5, 70.0))
@@ -112,34 +114,34 @@ def test_mean_and_standard_deviation_are_built_in() -> None:
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-def test_the_file_holds_the_model(tmp_path: Path) -> None:
+def test_exported_file_has_the_model(tmp_path: Path) -> None:
     net = build("mlp", hidden=(5,), input_shape=(1, 2, 2), classes=3)
     save_onnx(net, tmp_path / "net.onnx")
     assert onnx.load(str(tmp_path / "net.onnx")) == to_onnx(net)
     assert [file.name for file in tmp_path.iterdir()] == ["net.onnx"]
 
 
-def test_a_folder_that_is_not_there() -> None:
+def test_export_to_a_missing_folder_is_refused() -> None:
     with refused("nowhere"):
         save_onnx(build("mlp", hidden=(5,)), "nowhere/net.onnx")
 
 
 class Double(Layer, abstract=True):
-    """A layer that nobody taught to ONNX."""
+    """A layer without an ONNX translation."""
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
         return MulConst(inputs[0], 2)
 
 
 @pytest.mark.parametrize(("layer", "word"), [(Double(), "Double"), (Dropout(inverted=False), "inverted")])
-def test_a_layer_without_onnx_form(layer: Layer, word: str) -> None:
+def test_layer_without_an_onnx_translation_is_refused(layer: Layer, word: str) -> None:
     spec = {"name": "odd", "input_shape": [1, 2, 2], "classes": 4}
     net = Network([(Affine(np.eye(4)), 1), (layer, 1)], spec, Device("cpu"))
     with refused(word, "ONNX"):
         to_onnx(net)
 
 
-def test_without_onnx_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_onnx_is_reported_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with refused("pip install", "onnx"):
         to_onnx(build("mlp", hidden=(5,)))

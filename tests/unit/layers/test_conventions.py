@@ -1,4 +1,4 @@
-"""What holds exactly at kinks and extremes, in a batch of one and on maps of one pixel."""
+"""Exact values at kinks and extreme inputs, in a batch of one and on images of one pixel."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from nl_layers import (
 )
 
 E = 1e-7
-# A layer or loss, x, labels, the output, dx for an upstream of ones.
+# Layer or loss, x, labels, output, and dx for an upstream gradient of ones.
 EXTREMES = {
     "sigmoid": (Sigmoid, [[1e4, -1e4, 0]], None, [[1, 0, 0.5]], [[0, 0, 0.25]]),
     "tanh": (Tanh, [[1e4, -1e4, 0]], None, [[1, -1, 0]], [[0, 0, 1]]),
@@ -44,7 +44,7 @@ EXTREMES = {
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", EXTREMES)
-def test_extreme_inputs_have_the_right_limits(name: str, dtype: str) -> None:
+def test_extreme_inputs_give_exact_limits(name: str, dtype: str) -> None:
     make, x, t, y, dx = EXTREMES[name]
     layer = make()
     got = layer.forward(np.array(x, dtype), *([] if t is None else [np.array(t)]))
@@ -85,14 +85,14 @@ def test_finite_inputs_give_finite_outputs_and_gradients(make, dtype: str, data:
     assert np.isfinite(dx).all()
 
 
-def test_rectifier_has_gradient_0_at_0() -> None:
+def test_relu_gradient_at_zero_is_zero() -> None:
     layer = Relu()
     assert layer.forward(np.zeros((2, 3))).tolist() == [[0] * 3] * 2
     assert layer.backward(np.full((2, 3), 7.0)).tolist() == [[0] * 3] * 2
 
 
 @pytest.mark.parametrize("depth", [-1e-3, -5.0, -1e30])
-def test_padding_never_wins_in_an_image_below_zero(depth: float) -> None:
+def test_max_pooling_ignores_padding_for_negative_images(depth: float) -> None:
     layer = Pooling(3, 3, stride=2, pad=1)
     x = np.array([[[[1, 2, 3], [4, 5, 6], [7, 8, 9]]]]) * depth
     assert layer.forward(x).tolist() == (depth * np.array([[[[1, 2], [4, 5]]]])).tolist()
@@ -100,7 +100,7 @@ def test_padding_never_wins_in_an_image_below_zero(depth: float) -> None:
     assert dx.tolist() == [[[[1, 2, 0], [3, 4, 0], [0, 0, 0]]]]
 
 
-def test_pooling_of_one_pixel_among_padding() -> None:
+def test_pooling_of_one_pixel_with_padding() -> None:
     layer = Pooling(3, 3, stride=1, pad=1)
     assert layer.forward(np.full((1, 2, 1, 1), -4.0)).tolist() == [[[[-4]], [[-4]]]]
     assert layer.backward(np.array([[[[2.0]], [[3.0]]]])).tolist() == [[[[2]], [[3]]]]
@@ -128,6 +128,6 @@ def test_affine_of_one_sample_with_one_feature() -> None:
 
 
 @pytest.mark.parametrize("loss", [SoftmaxWithLoss(), SoftmaxWithLoss("textbook")])
-def test_one_sample_of_one_class_leaves_nothing_to_learn(loss: Loss) -> None:
+def test_loss_of_one_sample_of_one_class_has_zero_gradient(loss: Loss) -> None:
     np.testing.assert_allclose(loss.forward(np.array([[3.0]]), np.array([0])), 0, atol=2e-7)
     assert loss.backward().tolist() == [[0]]

@@ -1,4 +1,4 @@
-"""Every layer, loss and optimizer runs on the strict stand-in for a GPU, with the CPU's values."""
+"""Every layer, loss and optimizer gives the CPU's values on the fake device, a strict stand-in for a GPU."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ SHAPES = {"W1": (3, 4), "b1": (4,), "W2": (4, 2), "gamma1": (4,)}
 
 
 def passes(case: LayerCase, move) -> tuple[Module, list]:
-    """Two passes of a case's layer, forward and backward, then one of inference: what comes out of each."""
+    """Return the results of a layer's case: two passes forward and backward, then one in inference mode."""
     rng = np.random.default_rng(0)
     layer = case.make(lambda what: move(draw(rng, what)))
     mode = {} if "t" in layer.feeds else {"train": case.train}
@@ -34,7 +34,7 @@ def passes(case: LayerCase, move) -> tuple[Module, list]:
 
 
 @pytest.mark.parametrize("case", LAYER_CASES)
-def test_layer_on_the_device(case: LayerCase) -> None:
+def test_layer_on_fake_device_matches_cpu(case: LayerCase) -> None:
     on_cpu, expected = passes(case, lambda value: value)
     on_device, found = passes(case, FAKE.array)
     assert on_device.grads.keys() == on_cpu.grads.keys()
@@ -45,7 +45,7 @@ def test_layer_on_the_device(case: LayerCase) -> None:
 
 
 @pytest.mark.parametrize("name", ["SoftmaxWithLoss", "SigmoidWithLoss", "CrossEntropy"])
-def test_a_loss_takes_a_plain_upstream_number_on_the_device(name: str) -> None:
+def test_loss_on_device_accepts_a_number_as_upstream(name: str) -> None:
     loss, reference = Module.registry[name](), Module.registry[name]()
     rng = np.random.default_rng(1)
     x, t = rng.uniform(0.1, 0.9, (4, 3)).astype("float32"), rng.integers(0, 3, 4)
@@ -58,7 +58,7 @@ def test_a_loss_takes_a_plain_upstream_number_on_the_device(name: str) -> None:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda c: c.__name__)
 @pytest.mark.parametrize("flat", [True, False])
-def test_optimizer_on_the_device(optimizer, flat: bool) -> None:
+def test_optimizer_on_fake_device_matches_cpu(optimizer, flat: bool) -> None:
     def arrays(seed: int, move) -> dict:
         rng = np.random.default_rng(seed)
         return {name: move(rng.standard_normal(shape)) for name, shape in SHAPES.items()}
@@ -85,7 +85,7 @@ def test_optimizer_on_the_device(optimizer, flat: bool) -> None:
     assert all(isinstance(a, FakeArray) for state in one.state.values() for a in state.values())
 
 
-def test_a_layer_of_the_device_refuses_host_arrays() -> None:
+def test_layer_on_device_refuses_host_arrays() -> None:
     case = next(c for c in Module.registry["Affine"].cases())
     layer, _ = passes(case, FAKE.array)
     with pytest.raises(DeviceError, match="different devices"):

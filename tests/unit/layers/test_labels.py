@@ -1,4 +1,4 @@
-"""Which labels a loss takes, and how it names those that it refuses."""
+"""Accepted labels of losses, and error messages for invalid ones."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_soft_rows_are_used_as_they_are(scale: float) -> None:
         np.testing.assert_allclose(loss.backward(), gradient, rtol=1e-12)
 
 
-def test_a_row_of_weights_is_no_target_of_a_sigmoid() -> None:
+def test_sigmoid_loss_refuses_rows_of_weights() -> None:
     rows = np.full((3, 4), 2.0)
     assert SoftmaxWithLoss().forward(X, rows) == pytest.approx(2 * SoftmaxWithLoss().forward(X, rows / 2))
     with refused("SigmoidWithLoss", "0 to 1", "got 2.0"):
@@ -78,7 +78,7 @@ def test_a_row_of_weights_is_no_target_of_a_sigmoid() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])
-def test_beside_one_value_labels_are_targets(shape) -> None:
+def test_labels_for_one_logit_are_targets(shape) -> None:
     loss, x = SigmoidWithLoss(), X[:, 0].reshape(shape)
     for t in ([1, 0, 1], [0.3, 0.5, 1.0]):
         expected = np.mean(np.log1p(np.exp(X[:, 0])) - np.array(t) * X[:, 0])
@@ -91,17 +91,17 @@ def test_beside_one_value_labels_are_targets(shape) -> None:
             loss.forward(x, t)
 
 
-def test_labels_need_a_class() -> None:
+def test_labels_without_classes_are_refused() -> None:
     with refused("0 to -1", "got 0"):
         checked_labels("net", [0, 0, 0], (3, 0))
 
 
-def test_there_may_be_more_classes_than_the_labels_dtype_has_numbers() -> None:
+def test_more_classes_than_the_label_dtype_can_hold() -> None:
     for dtype in ("uint8", "int8", "float16"):
         assert checked_labels("net", np.array([0, 100], dtype), (2, 70_000)).tolist() == [0, 100]
 
 
-def test_labels_of_a_device_are_checked_there() -> None:
+def test_labels_on_device_are_checked_on_the_device() -> None:
     labels = checked_labels("net", FAKE.array(T.astype("float32")), (3, 4))
     assert isinstance(labels, FakeArray)
     assert labels.dtype == "int64"

@@ -31,14 +31,14 @@ def two_passes(layer) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("how", COPIES)
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_copied_layer_goes_on_alike_and_alone(name: str, how: str) -> None:
+def test_copied_layer_is_equal_and_independent(name: str, how: str) -> None:
     layer = LAYERS[name]()
     two_passes(layer)
     twin, expected = COPIES[how](layer), two_passes(COPIES[how](layer))
     with pytest.raises(UserError, match="run forward first"):
         twin.backward(X)
     for leaf in (*layer.parameters.values(), *layer.buffers.values()):
-        leaf.value[...] = 7  # which the twin must not see
+        leaf.value[...] = 7  # must not change the copy
     for found, value in zip(two_passes(twin), expected, strict=True):
         np.testing.assert_array_equal(found, value)
     assert all((leaf.value == 7).all() for leaf in (*layer.parameters.values(), *layer.buffers.values()))
@@ -46,7 +46,7 @@ def test_a_copied_layer_goes_on_alike_and_alone(name: str, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", COPIES)
-def test_a_copied_loss_keeps_its_settings(how: str) -> None:
+def test_copied_loss_keeps_its_settings(how: str) -> None:
     for loss in (SoftmaxWithLoss("exact", eta=0.1), SigmoidWithLoss()):
         value = loss.forward(X, T)
         twin = COPIES[how](loss)
@@ -56,7 +56,7 @@ def test_a_copied_loss_keeps_its_settings(how: str) -> None:
 
 @pytest.mark.parametrize("how", ["copy", "deepcopy", "pickle"])
 @pytest.mark.parametrize("make", OPTIMIZERS, ids=lambda c: c.__name__)
-def test_a_copied_optimizer_goes_on_alike_and_alone(make, how: str) -> None:
+def test_copied_optimizer_is_equal_and_independent(make, how: str) -> None:
     optimizer = make()
     start = FlatDict({"W1": (4, 4), "b1": (4,)}, np.ones)
     optimizer.update(start, start)
@@ -71,7 +71,7 @@ def test_a_copied_optimizer_goes_on_alike_and_alone(make, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["deepcopy", "pickle", "read-only"])
-def test_copied_params_are_independent_and_stay_flat(how: str) -> None:
+def test_copied_params_are_independent_and_flat(how: str) -> None:
     flat = FlatDict({"b1": (2,), "W1": (2, 2)}, np.zeros)
     flat["W1"] = [[1, 2], [3, 4]]
     twin, layer = COPIES[how](flat), Affine(np.ones((1, 1)))
@@ -86,7 +86,7 @@ def test_copied_params_are_independent_and_stay_flat(how: str) -> None:
     assert plain["weight"].tolist() == [[1]]
 
 
-def test_layers_that_share_a_parameter_share_it_in_the_copy() -> None:
+def test_copied_layers_keep_shared_parameters_shared() -> None:
     one, other = LAYERS["affine"](), LAYERS["affine"]()
     other.weight = one.weight
     for copied in (COPIES["deepcopy"], COPIES["pickle"]):
@@ -96,13 +96,13 @@ def test_layers_that_share_a_parameter_share_it_in_the_copy() -> None:
         assert not (one.params["weight"] == 2).any()
 
 
-def test_a_layer_on_a_device_stays_there() -> None:
+def test_copied_layer_stays_on_its_device() -> None:
     layer = Affine(FAKE.array(np.ones((2, 2))))
     assert isinstance(COPIES["deepcopy"](layer).params["weight"], FakeArray)
 
 
 @pytest.mark.parametrize("how", ["copy", "deepcopy", "pickle"])
-def test_a_copied_device_is_set_alike(how: str) -> None:
+def test_copied_device_has_equal_settings(how: str) -> None:
     device = Device("cpu", dtype="float64", compile=False, threads=3, workers="threads")
     twin = COPIES[how](device)
     for name in ("name", "dtype", "compile", "threads", "workers", "index", "tf32", "backend"):

@@ -1,4 +1,4 @@
-"""Every layer and loss against plain formulas, with its dtypes, modes, labels, upstream gradients and errors."""
+"""Every layer and loss compared with plain formulas: dtypes, modes, labels, upstream gradients and errors."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def rng() -> np.random.Generator:
 
 
 def windows(x, fh, fw, stride, pad, fill):
-    """Each output place with the window that it sees, cut by loops."""
+    """Yield each output index with its input window, extracted by loops."""
     padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)), constant_values=fill)
     for i, j in np.ndindex(output_shape(x, 1, fh, fw, stride, pad)[2:]):
         yield i, j, padded[:, :, i * stride : i * stride + fh, j * stride : j * stride + fw]
@@ -69,7 +69,7 @@ def test_activations(shape) -> None:
         np.testing.assert_allclose(layer.backward(dy), dx, rtol=1e-13, atol=1e-15)
 
 
-def test_relu_at_zero_and_its_upstream_stays() -> None:
+def test_relu_at_zero_and_unchanged_upstream() -> None:
     layer, dy = Relu(), np.array([[2.0, 3.0, 5.0]])
     assert layer.forward(np.array([[0.0, -1.0, 1.0]])).tolist() == [[0, 0, 1]]
     assert layer.backward(dy).tolist() == [[0, 0, 5]]
@@ -107,7 +107,7 @@ def test_affine(shape, with_bias: bool) -> None:
 @pytest.mark.parametrize(
     ("fh", "fw", "stride", "pad"), [(3, 3, 1, 1), (3, 2, 2, 0), (2, 3, 3, 1), (1, 1, 1, 0), (3, 3, 2, 2), (5, 5, 1, 0)]
 )
-def test_convolution_against_direct_loops(fh, fw, stride, pad, with_bias: bool) -> None:
+def test_convolution_matches_direct_loops(fh, fw, stride, pad, with_bias: bool) -> None:
     x, w, b = RNG.standard_normal((2, 3, 6, 7)), RNG.standard_normal((4, 3, fh, fw)), RNG.standard_normal(4)
     shape = output_shape(x, 4, fh, fw, stride, pad)
     y, dy = np.zeros(shape), upstream(rng(), shape)
@@ -129,13 +129,13 @@ def test_convolution_against_direct_loops(fh, fw, stride, pad, with_bias: bool) 
 @pytest.mark.parametrize(
     ("h", "w", "stride", "pad"), [(2, 2, 2, 0), (3, 3, 2, 1), (2, 3, 1, 1), (2, 2, 3, 0), (3, 3, 1, 2)]
 )
-def test_pooling_against_direct_loops(h, w, stride, pad) -> None:
-    x = RNG.integers(-9, -1, (2, 3, 7, 6)).astype(float)  # below zero, so that a padded zero would win; many ties
+def test_pooling_matches_direct_loops(h, w, stride, pad) -> None:
+    x = RNG.integers(-9, -1, (2, 3, 7, 6)).astype(float)  # negative: a padded zero would be the maximum; with ties
     shape = output_shape(x, 3, h, w, stride, pad)
     y, dy, dx = np.zeros(shape), upstream(rng(), shape), np.zeros((2, 3, 7 + 2 * pad, 6 + 2 * pad))
     for i, j, window in windows(x, h, w, stride, pad, -np.inf):
         for n, c in np.ndindex(2, 3):
-            best = max(np.ndindex(h, w), key=lambda at: window[n, c][at])  # of ties the first
+            best = max(np.ndindex(h, w), key=lambda at: window[n, c][at])  # the first of tied maxima
             y[n, c, i, j] = window[n, c][best]
             dx[n, c, i * stride + best[0], j * stride + best[1]] += dy[n, c, i, j]
     layer = Pooling(h, w, stride=stride, pad=pad)
@@ -171,12 +171,12 @@ def test_batch_normalization(shape) -> None:
     inferred = layer.forward(x, train=False)
     scale = gamma.reshape(form) / np.sqrt(var.reshape(form) + 1e-4)
     np.testing.assert_allclose(inferred, (x - mean.reshape(form)) * scale + beta.reshape(form), rtol=1e-11, atol=1e-12)
-    np.testing.assert_allclose(layer.running_mean.value, mean, rtol=1e-13)  # inference has changed nothing
+    np.testing.assert_allclose(layer.running_mean.value, mean, rtol=1e-13)  # inference leaves them unchanged
     np.testing.assert_allclose(layer.backward(dy), dy * scale, rtol=1e-12)
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_batch_normalization_flattens_images_where_it_has_a_scale_for_each_value(train: bool) -> None:
+def test_batch_normalization_flattens_images_if_gamma_has_one_value_per_feature(train: bool) -> None:
     x, gamma, beta = RNG.standard_normal((5, 3, 2, 2)), RNG.uniform(0.5, 2, 12), RNG.standard_normal(12)
     for shape in ((5, 3, 2, 2), (5, 3, 4)):
         layer, rows = BatchNormalization(gamma, beta), BatchNormalization(gamma, beta)
@@ -194,10 +194,10 @@ def test_dropout_masks_scaling_and_replay(inverted: bool) -> None:
     np.testing.assert_allclose(second, x * ctx * scale, rtol=1e-15)
     np.testing.assert_allclose(layer.backward(dy), dy * ctx * scale, rtol=1e-15)
     assert abs(ctx.mean() - 0.7) < 0.02
-    assert 0.3 < np.mean((first != 0) != ctx) < 0.55  # another pass, another mask: 2 * 0.3 * 0.7 of them differ
+    assert 0.3 < np.mean((first != 0) != ctx) < 0.55  # the next pass has another mask: a share of 2 * 0.3 * 0.7 differs
     replay = Dropout(0.3, inverted=inverted, seed=9)
     np.testing.assert_array_equal(replay.forward(x), first)
-    replay.forward(x, train=False)  # shifts no mask
+    replay.forward(x, train=False)  # does not change the masks
     np.testing.assert_array_equal(replay.forward(x), second)
     for seed, stream in ((9, 0), (8, 2)):
         mask = Graph(IndexMask(Input("x"), 0.3, seed, stream)).forward(x=x)
@@ -214,7 +214,7 @@ def test_losses(t, dy: float) -> None:
     p, n, eta = softmax(LOGITS), len(LOGITS), 1e-7
     at = p[np.arange(n), LABELS]
     exact = -np.log(at + eta).mean()
-    w = at / (at + eta)  # the share of the gradient that survives eta
+    w = at / (at + eta)  # the factor that eta leaves of the gradient
     sigmoid = 1 / (1 + np.exp(-LOGITS))
     binary = -(ONE_HOT * np.log(sigmoid) + (1 - ONE_HOT) * np.log(1 - sigmoid)).sum(1).mean()
     expected = [
@@ -232,21 +232,21 @@ def test_losses(t, dy: float) -> None:
 
 
 class Noting(CrossEntropy, abstract=True):
-    """Notes whether it is wired to train."""
+    """Records whether it is wired in training mode."""
 
     def wire(self, *inputs, mode):
         self.train = mode.train
         return super().wire(*inputs, mode=mode)
 
 
-def test_a_loss_is_wired_to_train() -> None:
+def test_loss_is_wired_in_training_mode() -> None:
     loss = Noting()
     loss.forward(softmax(LOGITS), LABELS)
     assert loss.train
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 1)])
-def test_sigmoid_loss_of_one_value_a_sample(shape) -> None:
+def test_sigmoid_loss_of_one_logit_per_sample(shape) -> None:
     x, t = LOGITS[:, 0].reshape(shape), np.array([0, 1, 1, 0, 1, 0])
     p, loss = 1 / (1 + np.exp(-x.ravel())), SigmoidWithLoss()
     np.testing.assert_allclose(loss.forward(x, t), -np.log(np.where(t, p, 1 - p)).mean(), rtol=1e-13)
@@ -265,12 +265,12 @@ def test_losses_are_finite_at_extreme_logits(dtype: str) -> None:
         loss = SoftmaxWithLoss(name)
         assert np.isfinite(loss.forward(x, t))
         assert np.isfinite(loss.backward()).all()
-        assert loss.backward()[0].any() == (name == "textbook")  # the exact gradient of a hopeless row is dead
+        assert loss.backward()[0].any() == (name == "textbook")  # the exact gradient of such a row is 0
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex128"])
 @pytest.mark.parametrize("case", LAYER_CASES)
-def test_the_dtype_given_is_the_dtype_returned(case, dtype: str) -> None:
+def test_output_dtype_is_the_input_dtype(case, dtype: str) -> None:
     def given(what, generator):
         value = draw(generator, what)
         return value if what.domain == "labels" else value.astype(dtype)
@@ -289,7 +289,7 @@ def test_the_dtype_given_is_the_dtype_returned(case, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1, 1)])
-def test_batch_normalization_refuses_to_train_on_one_value(shape) -> None:
+def test_batch_normalization_refuses_to_train_on_one_value_per_channel(shape) -> None:
     layer = BatchNormalization(np.ones(3), np.zeros(3))
     with pytest.raises(ShapeError, match=r"one value per feature in .*batches of 2 or more") as error:
         layer.forward(np.ones(shape))
@@ -316,7 +316,7 @@ def test_batch_normalization_refuses_to_train_on_one_value(shape) -> None:
         (lambda: SigmoidWithLoss().forward(np.ones((5, 3)), np.ones(4, int)), ["(5, 3)", "(4,)"]),
     ],
 )
-def test_shapes_that_do_not_fit_are_all_told(call, told: list[str]) -> None:
+def test_error_names_all_mismatched_shapes(call, told: list[str]) -> None:
     with pytest.raises(ShapeError) as error:
         call()
     assert all(shape in str(error.value) for shape in told), error.value

@@ -11,13 +11,13 @@ import nl_layers
 import nl_nodes
 from nl_layers.module import Module
 
-# Beside nodes and errors, what a layer's module may import.
+# Allowed imports of a layer's module, besides nodes and errors.
 PLAIN = {"__future__", "collections.abc", "functools", "math", "typing"}
 DECLARATIONS = {"nl_nodes.cases", "nl_nodes.typing", "nl_layers.module", "nl_layers.activations", "nl_layers.labels"}
-# Functions whose result is no array, and arguments that hold none.
+# Functions that return no array, and arguments that contain none.
 NUMBERS = {"int", "len", "max", "min", "prod", "range", "sorted", "tuple", "isinstance", "super"}
 HARMLESS = {"self", "cls", "mode", "draw"}
-# Builtin functions that may be given arrays or nodes; any other would compute with them.
+# Built-in functions that may take arrays or nodes; any other would compute with them.
 PASSING = {"enumerate", "isinstance", "len", "super", "tuple", "zip"}
 HIDING = {"__import__", "compile", "eval", "exec", "getattr", "globals", "setattr", "vars"}
 OWN_METHODS = {"__init__", "wire", "cases"}
@@ -25,13 +25,13 @@ RUNS = {"forward": "self._forward", "backward": "self._backward"}
 
 
 def modules() -> list[Path]:
-    """The modules in which a layer or loss is defined."""
+    """Return the modules that define a layer or loss."""
     names = {c.__module__ for c in Module.registry.values() if c.__module__.startswith("nl_layers.")}
     return sorted(Path(nl_layers.__file__).with_name(f"{name.rsplit('.', 1)[1]}.py") for name in names)
 
 
 def more_than_wiring(source: str) -> list[str]:
-    """What in a layer's module is more than wiring, each as "line: what"."""
+    """Return everything in a layer's module that is more than wiring, each as "line: text"."""
     tree = ast.parse(source)
     found = [fault for node in ast.walk(tree) for fault in imported(node)]
     for part in tree.body:
@@ -47,7 +47,7 @@ def more_than_wiring(source: str) -> list[str]:
 
 
 def imported(node: ast.AST) -> Iterator[tuple[int, str]]:
-    """Imports of anything but nodes, errors, declarations and plain helpers."""
+    """Yield imports of anything except nodes, errors, declarations and plain helpers."""
     if isinstance(node, ast.Import):
         yield from ((node.lineno, f"imports {name.name}") for name in node.names if name.name not in PLAIN)
     elif isinstance(node, ast.ImportFrom) and node.module == "nl_nodes":
@@ -61,7 +61,7 @@ def imported(node: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def bound(statement: ast.stmt) -> Iterator[tuple[int, str]]:
-    """Statements of a module or class that are neither definitions nor imports nor plain values."""
+    """Yield statements of a module or class that are neither definitions, imports nor plain values."""
     if isinstance(statement, ast.Expr | ast.Assign | ast.AnnAssign):
         names = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", ast.Name(""))]
         plain = statement.value is None or not any(
@@ -75,7 +75,7 @@ def bound(statement: ast.stmt) -> Iterator[tuple[int, str]]:
 
 
 def defined(method: ast.FunctionDef, owner: str) -> Iterator[tuple[int, str]]:
-    """Methods that are neither a layer's own nor, in the base of the losses, one call that runs the graph."""
+    """Yield methods that are not a layer's, except in the losses' base class one call that runs the graph."""
     if owner == "Loss" and method.name in RUNS:
         last = method.body[-1]
         runs = isinstance(last, ast.Return) and isinstance(last.value, ast.Call) and len(method.body) <= 2
@@ -86,7 +86,7 @@ def defined(method: ast.FunctionDef, owner: str) -> Iterator[tuple[int, str]]:
 
 
 class Arrays:
-    """Follows through one function which expressions are arrays or nodes, and finds what is computed with them."""
+    """Tracks which expressions of a function are arrays or nodes, and finds computations on them."""
 
     def __init__(self, function: ast.FunctionDef, fields: set[str] = frozenset()) -> None:
         self.function = function
@@ -94,7 +94,7 @@ class Arrays:
         for part in ast.walk(function):
             if isinstance(part, ast.FunctionDef | ast.Lambda):
                 self.known |= set(self.given(part.args))
-        # Names stay known: over-cautious, and so right for names bound on several paths.
+        # A name stays marked once it may be an array, so that names bound on several paths are marked.
         for part in ast.walk(function):
             for target, value in bindings(part):
                 if self.holds(value):
@@ -105,18 +105,18 @@ class Arrays:
                     }
 
     def given(self, args: ast.arguments) -> Iterator[str]:
-        """The arguments that are arrays or nodes, going by their annotation; without one they are taken to be."""
+        """Yield the arguments that are arrays or nodes by their annotation, or have no annotation."""
         for arg in (*args.posonlyargs, *args.args, *args.kwonlyargs, *filter(None, (args.vararg, args.kwarg))):
             kind = ast.unparse(arg.annotation) if arg.annotation else "Array"
             if arg.arg not in HARMLESS and any(word in kind for word in ("Array", "Node", "Any")):
                 yield arg.arg
 
     def fields(self) -> set[str]:
-        """The attributes of self that hold arrays or nodes."""
+        """Yield the attributes of self that are arrays or nodes."""
         return {name for name in self.known if name.startswith("self.")}
 
     def holds(self, part: ast.AST | None) -> bool:
-        """Whether an expression is an array or a node, as far as one can tell."""
+        """Return whether an expression may be an array or a node."""
         if isinstance(part, ast.Name):
             return part.id in self.known
         if isinstance(part, ast.Attribute):
@@ -129,13 +129,13 @@ class Arrays:
         return isinstance(part, ast.expr) and any(self.holds(p) for p in ast.iter_child_nodes(part))
 
     def computes(self, call: ast.Call) -> bool:
-        """Whether a call by name is of a builtin function that works on arrays, or hides what is called."""
+        """Return whether a call is of a built-in function that computes on arrays, or of an unknown function."""
         name = call.func.id
         on_arrays = any(self.holds(part) for part in call.args)
         return name in HIDING or (name in vars(builtins) and name not in PASSING and on_arrays)
 
     def faults(self) -> Iterator[tuple[int, str]]:
-        """Operators and methods on arrays, and array functions."""
+        """Yield operators and methods on arrays, and array functions."""
         for node in ast.walk(self.function):
             if isinstance(node, ast.Compare) and all(isinstance(op, ast.Is | ast.IsNot | ast.In) for op in node.ops):
                 continue
@@ -155,7 +155,7 @@ class Arrays:
 
 
 def bindings(part: ast.AST) -> Iterator[tuple[ast.AST, ast.AST | None]]:
-    """Each target that a statement or comprehension binds, with the value that it takes (or takes from)."""
+    """Yield each target that a statement or comprehension binds, with its value or iterable."""
     if isinstance(part, ast.Assign):
         yield from ((target, part.value) for target in part.targets if not isinstance(target, ast.Subscript))
     elif isinstance(part, ast.AnnAssign | ast.AugAssign | ast.NamedExpr):
@@ -164,13 +164,13 @@ def bindings(part: ast.AST) -> Iterator[tuple[ast.AST, ast.AST | None]]:
         yield part.target, part.iter
 
 
-def test_every_layer_stands_in_a_checked_module() -> None:
+def test_every_layer_is_defined_in_a_checked_module() -> None:
     expected = ["activations", "affine", "convolution", "dropout", "losses", "normalization"]
     assert set(expected) <= {path.stem for path in modules()}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
-def test_a_layer_only_wires(path: Path) -> None:
+def test_layer_modules_only_wire_nodes(path: Path) -> None:
     assert more_than_wiring(path.read_text()) == []
 
 
@@ -211,11 +211,11 @@ BAD = {
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_maths_in_a_layer_is_found(fault: str) -> None:
+def test_array_maths_in_a_layer_is_found(fault: str) -> None:
     assert any(fault in found for found in more_than_wiring(BAD[fault])), more_than_wiring(BAD[fault])
 
 
-def test_numbers_and_shapes_may_be_computed() -> None:
+def test_computing_numbers_and_shapes_is_allowed() -> None:
     body = """n = self.w.value.shape[0]
         if x.shape is None or len(x.shape) != 4 or x.shape[1] != n + 1:
             raise ShapeError(f"{n}, got {x.shape}")

@@ -1,4 +1,4 @@
-"""Optimizers against the papers' recurrences, weight decay, schedules and initial weights."""
+"""Optimizers compared with the papers' recurrences; weight decay, schedules and initial weights."""
 
 import math
 
@@ -31,7 +31,7 @@ def momentum(p, grads, lr=0.1, m=0.8):
 
 
 def nesterov(p, grads, lr=0.1, m=0.8):
-    """Sutskever's form, in which the gradient is taken at theta + m v; what a network holds is that point."""
+    """Return a step in Sutskever's form: the gradient is taken at `theta + m v`, the point that a network stores."""
     v, theta = 0.0 * p, p
     for g in grads:
         v = m * v - lr * g
@@ -86,7 +86,7 @@ def in_one_buffer(arrays: dict[str, np.ndarray]) -> FlatDict:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_steps_follow_the_paper(name: str) -> None:
+def test_steps_match_the_published_recurrences(name: str) -> None:
     make, recurrence = RULES[name]
     optimizer, params, grads = make(), drawn(0), [drawn(1 + i) for i in range(STEPS)]
     arrays, start = dict(params), drawn(0)
@@ -98,21 +98,21 @@ def test_steps_follow_the_paper(name: str) -> None:
         assert p is arrays[key]  # in place
         form = {"decay": 0.2 if key.startswith("W") else 0.0} if name == "adamw" else {}
         expected = recurrence(start[key], [g[key] for g in grads], **form)
-        # Relative to the tensor's size: an element near zero is the difference of larger ones.
+        # Relative to the tensor's size: an element near zero is a difference of larger numbers.
         assert np.abs(p - expected).max() <= 1e-14 * np.abs(expected).max()
         assert np.abs(p - start[key]).min() > 1e-4
 
 
 @pytest.fixture(params=["whole", "parts"])
 def block(request, monkeypatch) -> None:
-    """Flat buffers are worked on as a whole, or five values at a time."""
+    """Process flat buffers at once, or in blocks of five values."""
     if request.param == "parts":
         monkeypatch.setattr(backends()["cpu"], "block", 5)
 
 
 @pytest.mark.usefixtures("block")
 @pytest.mark.parametrize("name", RULES)
-def test_a_flat_buffer_gets_the_same_as_name_by_name(name: str) -> None:
+def test_flat_update_equals_update_by_name(name: str) -> None:
     params, plain, one, two = in_one_buffer(drawn(0)), drawn(0), RULES[name][0](), RULES[name][0]()
     for i in range(STEPS):
         one.update(params, in_one_buffer(drawn(1 + i)))
@@ -133,7 +133,7 @@ def test_flat_buffer_holds_every_array_once() -> None:
 
 @pytest.mark.usefixtures("block")
 @pytest.mark.parametrize("flat", [True, False])
-def test_weight_decay_reaches_the_weights_only(flat: bool) -> None:
+def test_weight_decay_applies_to_weights_only(flat: bool) -> None:
     params, grads = drawn(0), drawn(1)
     if flat:
         params, grads = in_one_buffer(params), in_one_buffer(grads)
@@ -144,7 +144,7 @@ def test_weight_decay_reaches_the_weights_only(flat: bool) -> None:
         np.testing.assert_array_equal(params[key], drawn(0)[key])
 
 
-def test_layers_own_names_decay_alike() -> None:
+def test_weight_decay_is_the_same_for_a_layers_own_parameter_names() -> None:
     params = {key: np.ones(2) for key in ("weight", "bias", "gamma", "beta")}
     AdamW(lr=0.1, weight_decay=0.5).update(params, {key: np.zeros(2) for key in params})
     assert {key: p[0] for key, p in params.items()} == {"weight": 0.95, "bias": 1, "gamma": 1, "beta": 1}
@@ -164,14 +164,14 @@ def test_a_quadratic_is_minimised(name: str) -> None:
     assert np.abs(params["b1"]).max() < 0.05, params
 
 
-def test_the_learning_rate_may_change_between_steps() -> None:
+def test_learning_rate_may_change_between_steps() -> None:
     for name, (make, _) in RULES.items():
         optimizer, params = make(), drawn(0)
         optimizer.update(params, drawn(1))
         before = {key: p.copy() for key, p in params.items()}
         optimizer.lr = 0.0
         optimizer.update(params, drawn(2))
-        if name not in ("momentum", "nesterov"):  # their velocity goes on
+        if name not in ("momentum", "nesterov"):  # the velocity continues
             assert all(np.array_equal(before[key], params[key]) for key in params), name
 
 
@@ -193,14 +193,14 @@ def test_schedules() -> None:
         expected = 0.1 + 0.9 * (1 + math.cos(math.pi * (epoch - 2) / 8)) / 2
         assert warm.factor(epoch, 10) == pytest.approx(expected, abs=1e-11)
     assert (warm.factor(2, 10), warm.factor(10, 10), warm.factor(12, 10)) == (1, 0.1, 0.1)
-    assert Cosine(warmup=5.0).factor(1.0, 2.0) == 1  # a short training warms up for half of it
+    assert Cosine(warmup=5.0).factor(1.0, 2.0) == 1  # a short training warms up for half of its epochs
     assert all(0 < Cosine().factor(e / 7, 3) <= 1 for e in range(21))
 
 
 @pytest.mark.parametrize(
     ("init", "expected"), [("he", math.sqrt(2 / 300)), ("xavier", math.sqrt(1 / 300)), (0.03, 0.03)]
 )
-def test_initial_weights_have_their_deviation(init, expected: float) -> None:
+def test_initial_weights_have_the_expected_standard_deviation(init, expected: float) -> None:
     assert std(init, 300) == pytest.approx(expected, rel=1e-15)
     w = normal(np.random.default_rng(0), (300, 200), 300, init)
     assert w.shape == (300, 200)
@@ -210,14 +210,14 @@ def test_initial_weights_have_their_deviation(init, expected: float) -> None:
 
 
 @pytest.mark.parametrize("init", ["hee", 0, -0.1, float("nan")])
-def test_a_wrong_initializer_is_refused(init) -> None:
+def test_invalid_initializer_is_refused(init) -> None:
     with pytest.raises(UserError, match="he, xavier"):
         std(init, 10)
 
 
 @pytest.mark.parametrize("flat", [True, False])
 @pytest.mark.parametrize("kind", [SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam, AdamW], ids=lambda k: k.__name__)
-def test_an_optimizer_that_takes_another_ones_state_goes_on_like_it(kind: type[Optimizer], flat: bool) -> None:
+def test_optimizer_continues_from_a_loaded_state(kind: type[Optimizer], flat: bool) -> None:
     def arrays():
         rng = np.random.default_rng(3)
         found = FlatDict(SHAPES, Device(dtype="float64").zeros) if flat else {}
@@ -242,13 +242,13 @@ def test_an_optimizer_that_takes_another_ones_state_goes_on_like_it(kind: type[O
     assert all(np.array_equal(params[name], value) for name, value in expected.items())
 
 
-def test_the_state_names_each_average() -> None:
+def test_state_names_each_average() -> None:
     adam = Adam(beta1=0.75, beta2=0.875)
     adam.update({"W1": np.ones(1)}, {"W1": np.full(1, 4.0)})
     assert {key: array.tolist() for key, array in adam.state_dict().items()} == {"W1/mean": [1], "W1/square_mean": [2]}
 
 
-def test_the_state_of_another_optimizer_is_refused() -> None:
+def test_state_of_another_optimizer_is_refused() -> None:
     adam = Adam()
     adam.update({"W1": np.ones(3)}, {"W1": np.ones(3)})
     momentum = Momentum()

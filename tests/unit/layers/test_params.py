@@ -1,4 +1,4 @@
-"""Setting parameters and gradients by name copies the values in, or is refused and changes nothing."""
+"""Setting parameters and gradients by name copies the values, or is refused and changes nothing."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_values_are_copied_into_the_live_arrays(make, how: str) -> None:
 
 @pytest.mark.parametrize("make", [flat, plain])
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_cannot_be_set_is_refused_and_changes_nothing(make, what: str) -> None:
+def test_invalid_value_is_refused_and_changes_nothing(make, what: str) -> None:
     params = make()
     change, named = REFUSED[what]
     with refused(*named):
@@ -88,7 +88,7 @@ def test_entries_may_be_set_from_each_other() -> None:
     assert params.setdefault("a", np.zeros(2)) is params["a"]
 
 
-def test_integers_take_no_fractions() -> None:
+def test_integer_parameters_refuse_fractions() -> None:
     params = plain("int64")
     params["b1"] = B.astype("uint8")
     with refused("b1", "float64", "int64"):
@@ -96,7 +96,7 @@ def test_integers_take_no_fractions() -> None:
     assert params["b1"].tolist() == B.tolist()
 
 
-def test_a_copy_is_independent() -> None:
+def test_params_copy_is_independent() -> None:
     params = flat()
     params.assign({"W1": W, "b1": B})
     ctx = params.copy()
@@ -104,7 +104,7 @@ def test_a_copy_is_independent() -> None:
     assert ctx["b1"].tolist() == B.tolist()
 
 
-def test_the_whole_buffer_is_set() -> None:
+def test_flat_buffer_can_be_set_at_once() -> None:
     params = flat()
     params.flat = np.arange(9)
     params.flat -= 1
@@ -114,7 +114,7 @@ def test_the_whole_buffer_is_set() -> None:
         params.flat = np.zeros(3)
 
 
-def test_flat_arrays_are_worked_on_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flat_arrays_are_processed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     flat, matrix = np.arange(12), np.zeros((6, 2))
     monkeypatch.setattr(backends()["cpu"], "block", 5)
     assert [a.tolist() for (a,) in blocks(flat)] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
@@ -123,7 +123,7 @@ def test_flat_arrays_are_worked_on_a_block_at_a_time(monkeypatch: pytest.MonkeyP
     assert [a.size for (a,) in blocks(flat)] == [12]
 
 
-def test_arrays_of_the_device_take_host_values() -> None:
+def test_device_arrays_accept_host_values() -> None:
     params = FlatDict(SHAPES, Device("fake").zeros)
     params.assign({"W1": W, "b1": FAKE.array(B)})
     np.testing.assert_array_equal(FAKE.host(params.flat), [*W.ravel(), *B])
@@ -139,7 +139,7 @@ def test_flat_parameters_and_gradients_are_one_array_each() -> None:
 
 @pytest.mark.parametrize("of_grads", [flat, plain])
 @pytest.mark.parametrize("of_params", [flat, plain])
-def test_an_optimizer_sees_gradients_that_were_set(of_params, of_grads) -> None:
+def test_optimizer_uses_gradients_that_were_set(of_params, of_grads) -> None:
     params, grads = of_params(), of_grads()
     grads["W1"] = grads["W1"] + W
     SGD(lr=1).update(params, grads)
@@ -149,7 +149,7 @@ def test_an_optimizer_sees_gradients_that_were_set(of_params, of_grads) -> None:
 X = np.ones((1, 2))
 
 
-def test_setting_a_layers_parameter_sets_the_layer() -> None:
+def test_setting_a_parameter_by_name_changes_the_layer() -> None:
     layer = Affine(np.ones((2, 3)), np.zeros(3))
     layer.forward(X)
     layer.params["weight"] = W
@@ -164,7 +164,7 @@ def test_setting_a_layers_parameter_sets_the_layer() -> None:
     np.testing.assert_array_equal(layer.forward(X), [B])
 
 
-def test_running_statistics_are_set_too() -> None:
+def test_running_statistics_can_be_set() -> None:
     layer = BatchNormalization(np.ones(2), np.zeros(2), eps=0.0)
     layer.running_mean, layer.running_var = [1, 2], np.array([4, 4])
     np.testing.assert_array_equal(layer.forward([[3.0, 2.0]], train=False), [[1, 0]])
@@ -172,7 +172,7 @@ def test_running_statistics_are_set_too() -> None:
         layer.running_var = np.ones(3)
 
 
-def test_what_a_layer_cannot_take_is_refused() -> None:
+def test_invalid_layer_parameter_is_refused() -> None:
     layer = Affine(np.ones((2, 3)))
     for change in (
         lambda: setattr(layer, "weight", np.ones((3, 2))),
@@ -187,7 +187,7 @@ def test_what_a_layer_cannot_take_is_refused() -> None:
     np.testing.assert_array_equal(layer.forward(X), [[2, 2, 2]])
 
 
-def test_a_setting_changed_after_a_pass_takes_effect() -> None:
+def test_attribute_changed_after_a_pass_takes_effect() -> None:
     layer, loss = Dropout(0.5), SoftmaxWithLoss()
     assert not layer.forward(np.ones(100)).all()
     layer.ratio = 0.0

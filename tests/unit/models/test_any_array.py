@@ -1,4 +1,4 @@
-"""Compiled graphs of arrays as people have them: without axes, in any order of memory, and empty."""
+"""Compiled graphs with unusual arrays: zero-dimensional, in any memory order, and empty."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def random(*shape: int) -> np.ndarray:
 
 
 def check(graph: Graph, order: Callable[[np.ndarray], np.ndarray] = np.array, **feeds: np.ndarray) -> None:
-    """One worker and two give the reference's results and gradients, twice, in gradient arrays of this order."""
+    """Compare one and two workers with the reference in two passes, with gradient arrays in this memory order."""
     run = graph.run(**feeds)
     expected = run.backward(np.ones(run.results[0].shape))
     shapes = {name: (x.shape, x.dtype) for name, x in feeds.items()}
@@ -72,11 +72,11 @@ SCALARS: dict[str, Callable[[Node], Node]] = {
 
 
 @pytest.mark.parametrize("name", SCALARS)
-def test_arrays_without_axes(name: str) -> None:
+def test_zero_dimensional_arrays(name: str) -> None:
     check(Graph(SCALARS[name](Input("x", (4, 3)))), x=random(4, 3))
 
 
-def test_a_layer_with_one_number() -> None:
+def test_layer_with_scalar_parameters() -> None:
     class Scale(Layer, abstract=True):
         def __init__(self) -> None:
             super().__init__()
@@ -116,14 +116,14 @@ ORDERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @pytest.mark.parametrize("gradients", [np.array, *ORDERS.values()], ids=["rows", *ORDERS])
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
-def test_parameters_and_gradients_in_any_order(order: Callable, gradients: Callable) -> None:
+def test_parameters_and_gradients_in_any_memory_order(order: Callable, gradients: Callable) -> None:
     w, v = Parameter(order(random(3, 5)), "w"), Parameter(order(random(4, 5)), "v")
     x = random(4, 3)
     check(Graph(Sum(ValueMask(Mul(Dot(Input("x", (4, 3)), w), Sum(v, 0))))), gradients, x=x)
 
 
-def test_a_large_gradient_in_any_order() -> None:
-    """So large that the workers add it up at once, each a share."""
+def test_large_gradient_in_any_memory_order() -> None:
+    """So large that the workers reduce it at once, each a shard."""
     w = Parameter(np.asfortranarray(random(3, 2**18)), "w")
     check(Graph(Sum(Dot(Input("x", (4, 3)), w))), np.asfortranarray, x=random(4, 3))
 
@@ -139,17 +139,17 @@ def stack(n: int, c: int, k: int, size: int, *layers: Layer) -> Graph:
 @pytest.mark.parametrize(
     ("n", "c", "k", "size"), [(0, 8, 8, 3), (0, 1, 2, 5), (2, 8, 0, 3), (2, 0, 8, 3), (0, 2, 2, 2)]
 )
-def test_convolutions_of_nothing(n: int, c: int, k: int, size: int, layers: list) -> None:
+def test_convolutions_of_empty_arrays(n: int, c: int, k: int, size: int, layers: list) -> None:
     check(stack(n, c, k, size, *layers), x=random(n, c, 5, 5))
 
 
 @pytest.mark.parametrize(("n", "k", "m"), [(0, 3, 5), (4, 0, 5), (4, 3, 0)])
-def test_affine_layers_of_nothing(n: int, k: int, m: int) -> None:
+def test_affine_layers_of_empty_arrays(n: int, k: int, m: int) -> None:
     y = Add(Dot(Input("x", (n, k)), parameter(random(k, m), "w")), parameter(random(m), "b"))
     check(Graph(Sum(ValueMask(y))), x=random(n, k))
 
 
-def test_a_loss_of_nothing() -> None:
+def test_loss_of_an_empty_batch() -> None:
     x, t = Input("x", (0, 3)), Input("t", (0,), gradient=False)
     shifted = Add(x, MulConst(Max(x, -1, True), -1))
     logs = Add(shifted, MulConst(Log(Sum(Exp(shifted), -1, True)), -1))
@@ -158,12 +158,12 @@ def test_a_loss_of_nothing() -> None:
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0), (2, 0, 3)])
 @pytest.mark.parametrize("axis", [None, 0, 1])
-def test_sums_of_nothing(shape: tuple, axis: object) -> None:
+def test_sums_of_empty_arrays(shape: tuple, axis: object) -> None:
     check(Graph(Sum(Mul(Sum(Input("x", shape), axis, True), parameter(2.0)))), x=random(*shape))
 
 
 class Filter(Elementwise, abstract=True):
-    """y = x f for an array f."""
+    """`y = x f` for an array `f`."""
 
     def __init__(self, x: Node, f: np.ndarray) -> None:
         self.f = f
@@ -176,7 +176,7 @@ class Filter(Elementwise, abstract=True):
         return dy * self.f
 
 
-def test_nodes_whose_settings_differ_in_the_middle_of_an_array_stay_two() -> None:
+def test_nodes_whose_array_attributes_differ_are_not_merged() -> None:
     f = np.zeros(2000)
     g = f.copy()
     g[1000] = 1
@@ -186,7 +186,7 @@ def test_nodes_whose_settings_differ_in_the_middle_of_an_array_stay_two() -> Non
     assert sum(isinstance(node, Filter) for node in rewrite(graph, ()).order) == 2
 
 
-def test_equal_nodes_become_one_and_a_zero_is_not_minus_zero() -> None:
+def test_equal_nodes_are_merged_but_not_zero_and_minus_zero() -> None:
     x = Input("x", (3,))
     f = np.array([1.0, 2.0, 3.0])
     for first, second, count in (
@@ -201,7 +201,7 @@ def test_equal_nodes_become_one_and_a_zero_is_not_minus_zero() -> None:
         assert sum(isinstance(node, Filter | MulConst) for node in graph.order) == count
 
 
-def test_what_depends_on_its_place_stays_before_a_reshape() -> None:
+def test_position_dependent_nodes_are_not_moved_across_a_reshape() -> None:
     x = Input("x", (2, 3))
     check(Graph(Sum(Filter(Reshape(x, (6,)), random(6)))), x=random(2, 3))
     check(Graph(Sum(Filter(Transpose(x, (1, 0)), random(3, 2)))), x=random(2, 3))

@@ -1,4 +1,4 @@
-"""The compiled network beside the reference: the same numbers for every executor and batch size."""
+"""Compiled networks give the reference's results for every executor and batch size."""
 
 import gc
 import os
@@ -38,7 +38,7 @@ def network(name: str, dtype: str = "float64", **device):
 
 
 def trained(net, *counts: int) -> dict[str, np.ndarray]:
-    """All that steps on batches of these sizes leave behind."""
+    """Return all results and the final state of steps on batches of these sizes."""
     for count in counts or (7,):
         done = net.step(X[:count], T[:count])
         net.params.flat -= 0.05 * done.grads.flat
@@ -48,14 +48,14 @@ def trained(net, *counts: int) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(map(str, form.values())) or "plain")
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_the_compiled_network_is_the_reference(name: str, form: dict) -> None:
+def test_compiled_network_matches_the_reference(name: str, form: dict) -> None:
     expected = trained(network(name, compile=False, form=form))
     results = [trained(network(name, form=form, workers=w, threads=n)) for w, n in WORKERS]
     largest = max(np.abs(value).max() for key, value in expected.items() if key.startswith("d"))
     for found in results:
         assert found.keys() == expected.keys()
         for key, value in expected.items():
-            # A gradient that is but the remainder of what cancels is right beside the others.
+            # A gradient that is the remainder of cancelling terms is accurate relative to the largest gradient.
             scale = largest if key == "dgamma1" and form.get("batch_norm") == "before_affine" else np.abs(value).max()
             np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-12 * max(scale, 1e-3), err_msg=key)
     for key, value in results[1].items():
@@ -63,7 +63,7 @@ def test_the_compiled_network_is_the_reference(name: str, form: dict) -> None:
 
 
 @pytest.mark.parametrize("name", ["cnn8", "vgg11"])
-def test_a_batch_in_chunks_of_which_the_last_is_smaller_is_the_reference(name: str) -> None:
+def test_chunked_batch_with_a_smaller_last_chunk_matches_the_reference(name: str) -> None:
     expected = trained(network(name, compile=False))
     with chunks_of(2):
         found = trained(network(name, workers="threads", threads=1))
@@ -88,28 +88,28 @@ def test_the_same_seed_gives_the_same_bits(workers: str) -> None:
         np.testing.assert_array_equal(value, two[key])
 
 
-def test_more_workers_than_cores_share_them_and_give_the_same_bits() -> None:
+def test_more_workers_than_cores_give_the_same_bits() -> None:
     form = {"batch_norm": True, "dropout": 0.5}
     many, alone = network("cnn8", form=form, workers="threads", threads=7), network("cnn8", form=form, threads=1)
     assert parallel_workers(7) < 7
     found, plan = trained(many, 7, 7), many.plan(True, 7)
     assert len(plan.calls) == 7
     assert len(merge_calls(plan.calls, 2)) == 2
-    assert sum(map(len, merge_calls(plan.calls, 2))) < sum(map(len, plan.calls))  # fewer barriers, all other calls
+    assert sum(map(len, merge_calls(plan.calls, 2))) < sum(map(len, plan.calls))  # fewer barriers, the same other calls
     for key, value in trained(network("cnn8", form=form, workers="processes", threads=7), 7, 7).items():
         np.testing.assert_array_equal(found[key], value, err_msg=key)
     for key, value in trained(alone, 7, 7).items():
         np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-10 * np.abs(value).max(), err_msg=key)
 
 
-def test_float32_stays_near_float64() -> None:
+def test_float32_matches_float64_up_to_rounding() -> None:
     exact, single = (trained(network("cnn8", dtype, threads=2)) for dtype in ("float64", "float32"))
     for key, value in exact.items():
-        # Twenty roundings of single precision, of the largest value.
+        # Twenty rounding errors of single precision, relative to the largest value.
         assert np.abs(single[key] - value).max() <= 20 * 2**-20 * np.abs(value).max(), key
 
 
-def test_a_plan_is_made_once_for_each_batch_size() -> None:
+def test_plan_is_compiled_once_per_batch_size() -> None:
     net = network("cnn3")
     for count in (7, 4, 7, 4, 7):
         net.step(X[:count], T[:count])
@@ -117,7 +117,7 @@ def test_a_plan_is_made_once_for_each_batch_size() -> None:
     assert sorted(net._plans) == [(False, 7, False), (True, 4, False), (True, 7, False)]
 
 
-def test_ever_new_batch_sizes_take_no_more_memory() -> None:
+def test_memory_does_not_grow_with_new_batch_sizes() -> None:
     net = network("cnn3", workers="processes", threads=2)
     images, labels = np.concatenate([X] * 6), np.concatenate([T] * 6)
     others = plans()
@@ -129,26 +129,26 @@ def test_ever_new_batch_sizes_take_no_more_memory() -> None:
         assert plans() - others <= BATCH_SIZES
         return sum(shared_memory(pid) for pid in (os.getpid(), *children()))
 
-    # The first sizes are the largest, so what comes later never needs more.
+    # The first sizes are the largest, so later ones need no more memory.
     first = memory(range(42, 25, -1))
     assert memory(range(25, 9, -1)) <= first
     assert first > 0
 
 
 def plans() -> int:
-    """The number of plans that are there."""
+    """Return the number of existing plans."""
     return sum(type(found) is Plan for found in gc.get_objects())
 
 
 def shared_memory(pid: int) -> int:
-    """Bytes of the arenas that a process maps."""
+    """Return the bytes of shared memory that a process maps."""
     with open(f"/proc/{pid}/smaps") as file:
         lines = file.read().splitlines()
     at = [i for i, line in enumerate(lines) if "nl-nodes" in line]
     return sum(int(lines[i + 1].split()[1]) for i in at)
 
 
-def test_steps_allocate_nothing_but_numpys_small_buffers() -> None:
+def test_steps_allocate_only_numpys_small_buffers() -> None:
     net = network("cnn8", "float32", form={"batch_norm": True}, threads=2)
     x, t = np.repeat(X, 8, axis=0), np.repeat(T, 8)
     x = x.astype("float32")
@@ -166,13 +166,13 @@ def test_steps_allocate_nothing_but_numpys_small_buffers() -> None:
     finally:
         tracemalloc.stop()
     assert now - before < 4096
-    # A ufunc may take three buffers of 8,192 numbers for a moment; one worker's first map alone has 700,000 bytes.
+    # A ufunc may allocate three temporary buffers of 8,192 numbers; one worker's first feature map has 700,000 bytes.
     assert peak - before < 200_000
 
 
 def test_workers_end_with_the_network() -> None:
     others = set(children())
-    net = network("mlp", workers="processes", threads=7)  # no other test has this executor
+    net = network("mlp", workers="processes", threads=7)  # no other test uses this executor
     net.step(X, T)
     own = set(children()) - others
     assert len(own) == parallel_workers(7) - 1
@@ -209,7 +209,7 @@ def python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProc
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 def test_workers_end_with_the_process(end: str, tmp_path) -> None:
-    """From a script without a guard for the main module, however it ends."""
+    """A script without a `__main__` guard, for each way in which it can end."""
     script = tmp_path / "unguarded.py"
     script.write_text(STEP + end)
     done = python(str(script))
@@ -217,12 +217,12 @@ def test_workers_end_with_the_process(end: str, tmp_path) -> None:
     assert len(pids) == 1, done.stderr
     until = time.monotonic() + 10
     while any(alive(pid) for pid in pids):
-        assert time.monotonic() < until, "a worker outlives its parent"
+        assert time.monotonic() < until, "a worker outlived its parent"
         time.sleep(0.05)
 
 
-def test_workers_start_where_a_file_bears_the_name_of_a_module_of_python(tmp_path) -> None:
-    """The working directory is not where a script's modules are looked for, nor those of its workers."""
+def test_workers_start_beside_a_file_named_like_a_standard_module(tmp_path) -> None:
+    """The working directory is not on the module path of a script, nor of its workers."""
     script, away = tmp_path / "step.py", tmp_path / "away"
     script.write_text(STEP)
     away.mkdir()
@@ -231,7 +231,7 @@ def test_workers_start_where_a_file_bears_the_name_of_a_module_of_python(tmp_pat
     assert done.returncode == 0, done.stderr
 
 
-def test_a_lost_worker_is_told(capfd) -> None:
+def test_killed_worker_raises_an_error(capfd) -> None:
     from nl_nodes import DeviceError
 
     net = network("mlp", workers="processes", threads=2)
@@ -257,8 +257,8 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_a_network_that_is_gone_leaves_nothing_behind() -> None:
-    """A recording's arrays and their tape know each other, in a way that Python's collector does not see through."""
+def test_deleted_network_frees_its_memory() -> None:
+    """Traced arrays and their tape refer to each other in a way that Python's garbage collector cannot follow."""
     x, t = np.zeros((4, 1, 28, 28)), np.zeros(4, int)
     before = recordings()
     cnn3(width=8, device=Device(threads=1)).step(x, t)

@@ -1,4 +1,4 @@
-"""Copies of networks, in this process and in others, go on as the original would and share nothing with it."""
+"""Copies of networks, in this process and in others, train like the original and share no memory with it."""
 
 import multiprocessing
 import os
@@ -23,7 +23,7 @@ DEVICES = {
 
 
 def network(device: str = "one", **form) -> tuple[Network, Adam]:
-    """A network with batch norm and dropout, and its optimizer, in the middle of training."""
+    """Return a network with batch norm and dropout, and its optimizer, after some training."""
     made = Device(dtype="float64", **DEVICES[device])
     net, adam = mlp(input_shape=(4,), classes=3, hidden=[6, 5], batch_norm=True, dropout=0.5, device=made), Adam()
     train(net, adam, X, T)
@@ -37,12 +37,12 @@ def same(found: dict, expected: dict) -> bool:
 @pytest.mark.parametrize(
     ("how", "device"), [*((how, "one") for how in COPIES), *(("deepcopy", d) for d in DEVICES if d != "one")]
 )
-def test_a_copied_network_trains_on_alike_and_alone(how: str, device: str) -> None:
+def test_copied_network_trains_equally_and_independently(how: str, device: str) -> None:
     net, adam = network(device)
     twin, other = COPIES[how]((net, adam)) if how != "copy" else (COPIES[how](net), COPIES[how](adam))
     before = net.predict(X)
     result = train(twin, other, X, T)
-    np.testing.assert_array_equal(net.predict(X), before)  # the twin's steps have changed nothing
+    np.testing.assert_array_equal(net.predict(X), before)  # the copy's steps have not changed the original
     assert same(result, train(net, adam, X, T))
     assert result["passes"] == 4
     net.params |= {name: array * 0 for name, array in net.params.items()}
@@ -51,7 +51,7 @@ def test_a_copied_network_trains_on_alike_and_alone(how: str, device: str) -> No
     assert not np.shares_memory(twin.params.flat, net.params.flat)
 
 
-def test_a_spawned_process_trains_a_copy() -> None:
+def test_spawned_process_trains_a_copy() -> None:
     net, adam = network()
     before = net.predict(X)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -66,31 +66,31 @@ def listed(result: dict) -> dict:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_forked_process_has_a_network_of_its_own(device: str) -> None:
+def test_forked_process_has_its_own_network(device: str) -> None:
     net, adam = network(device)
     view, params = net.params["W1"], net.params
 
     def in_child() -> dict:
         result = listed(train(net, adam, X, T))
         assert net.params is params
-        net.params["W1"] *= 2  # live here, and unseen by the parent
+        net.params["W1"] *= 2  # changed here, but not in the parent
         assert np.array_equal(net.state_dict()["W1"], 2 * np.array(result["W1"]))
         return result
 
     forked = Forked(in_child)
-    expected = listed(train(net, adam, X, T))  # the parent goes on: its child, which waits, must not see it
+    expected = listed(train(net, adam, X, T))  # the parent trains on; the waiting child must not be affected
     zeros = {name: array * 0 for name, array in net.params.items()}
     net.params.update(zeros)
     assert forked.result() == expected
     assert not view.any()
     assert not net.params.flat.any()
     net.params.flat[...] = 1
-    assert np.isfinite(train(net, adam, X, T)["loss"])  # with its workers, which the child has left alone
+    assert np.isfinite(train(net, adam, X, T)["loss"])  # with its workers, which the child has not ended
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("device", ["one", "threads"])
-def test_a_plan_of_the_parent_is_refused_in_a_fork(device: str) -> None:
+def test_plan_of_the_parent_is_refused_in_a_fork(device: str) -> None:
     plan, feeds = network(device)[0].plan(True, 8), {"x": X, "t": T}
 
     def in_child() -> str:

@@ -1,4 +1,4 @@
-"""A benchmark that needs no clock: what a compiled step does, and that it does no more than it did."""
+"""A benchmark without a clock: a compiled step has no more calls and memory than recorded here."""
 
 import tracemalloc
 
@@ -10,8 +10,8 @@ from nl_nodes import Device
 from nl_nodes.compiler.fused import Conv
 
 BATCH = 32
-# Calls of the busier of two workers, and bytes of the arena: `python scripts/bench.py --counts`. Less is better; who
-# gets there writes the new figure here.
+# The larger call count of two workers, and the arena's bytes: `python scripts/bench.py --counts`. If a change lowers
+# one, record the new figure here.
 COUNTS = {
     ("mlp", False): (67, 612_288),
     ("mlp", True): (283, 760_448),
@@ -21,11 +21,11 @@ COUNTS = {
     ("cnn8", True): (719, 15_458_048),
 }
 STEADY = 5_000
-"""Bytes that a step may take for a moment: for its results and for Python. The least map or layer has 12,800."""
+"""Bytes that a step may allocate temporarily, for its results and Python. The smallest feature map has 12,800."""
 
 
 @pytest.mark.parametrize(("name", "batch_norm"), COUNTS)
-def test_a_step_takes_no_more_calls_and_memory_than_before(name: str, batch_norm: bool) -> None:
+def test_step_has_no_more_calls_and_memory_than_recorded(name: str, batch_norm: bool) -> None:
     net = build(name, batch_norm=batch_norm, device=Device(workers="threads", threads=2))
     plan = net.plan(True, BATCH)
     calls, size = COUNTS[name, batch_norm]
@@ -34,23 +34,23 @@ def test_a_step_takes_no_more_calls_and_memory_than_before(name: str, batch_norm
     assert plan.size <= size
 
 
-def test_windows_copy_runs_of_images_and_not_one_pixel_at_a_time() -> None:
+def test_im2col_copies_runs_of_images_not_single_pixels() -> None:
     plan = build("cnn3", device=Device(threads=1)).plan(True, BATCH)
     read = [
         args[1]
         for (name, args), (node, _) in zip(plan.calls[0], plan.owners[0], strict=True)
         if isinstance(node, Conv) and name == "copyto" and args[1].shape[2:] == (BATCH, 1)
     ]
-    assert len(read) == 2 * 2 * 25  # each place in a window of 5x5, in two parts, forward and backward
+    assert len(read) == 2 * 2 * 25  # each position in a window of 5x5, in two parts, forward and backward
     assert {array.strides[2] for array in read} == {4}
 
 
 @pytest.mark.parametrize(("name", "batch_norm"), COUNTS)
-def test_the_third_step_allocates_nothing(name: str, batch_norm: bool) -> None:
+def test_third_step_allocates_nothing(name: str, batch_norm: bool) -> None:
     net = build(name, batch_norm=batch_norm, device=Device(threads=1))
     rng = np.random.default_rng(0)
     x, t = rng.standard_normal((BATCH, 1, 28, 28)).astype("float32"), rng.integers(0, 10, BATCH)
-    # Where a call mixes types, NumPy converts a few numbers at a time, in memory of its own; they should not count.
+    # For calls with mixed dtypes NumPy converts in a buffer of its own, which should not count.
     usual = np.setbufsize(16)
     tracemalloc.start()
     try:

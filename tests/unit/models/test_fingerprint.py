@@ -1,4 +1,4 @@
-"""A certificate's fingerprint is of all code that takes part: an edit anywhere makes it another."""
+"""A certificate's fingerprint covers all code that takes part: any edit changes it."""
 
 import json
 import os
@@ -32,7 +32,7 @@ print(json.dumps([len(files), missed, fingerprint(graph, modules) == before]))
 """
 
 
-def test_an_edit_of_any_line_changes_the_fingerprint(tmp_path: Path) -> None:
+def test_editing_any_line_changes_the_fingerprint(tmp_path: Path) -> None:
     for name in ("nodes", "layers", "models"):
         shutil.copytree(PACKAGES / f"nl-{name}" / "src" / f"nl_{name}", tmp_path / f"nl_{name}")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,4 +1,4 @@
-"""Layers are wired in the form that the compiler's rules look for: each becomes its fused nodes."""
+"""Layers are wired in the form that the rewrite rules match: each becomes its fused nodes."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ FUSED: dict[str, tuple[Module, tuple[tuple[int, ...], ...], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", FUSED)
-def test_a_layer_becomes_its_fused_nodes(name: str) -> None:
+def test_layer_is_rewritten_to_its_fused_nodes(name: str) -> None:
     layer, shapes, expected = FUSED[name]
     order = rewrite(layer.graph(shapes), RULES).order
     fused = [type(node).__name__ for node in order if ".compiler.fused." in type(node).__module__]

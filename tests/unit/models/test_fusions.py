@@ -1,4 +1,4 @@
-"""What the compiler's rules make of layers: few operations, each of which does the work of several."""
+"""The rewrite rules replace layers by few fused operations."""
 
 from __future__ import annotations
 
@@ -56,21 +56,21 @@ BECOMES = {
     "normalised, rectified and pooled": f"{MEANS} Normalize+relu+pool+out_pad Conv Transpose",
     "features, normalised and rectified": f"Reshape {MEANS} Normalize+relu Transpose Reshape Affine",
 }
-"""The operations that the patterns become, those that others have taken up behind a plus."""
+"""The operations that the patterns become; a plus precedes each operation fused into another."""
 
 
 def layers_of(pattern: str) -> str:
-    """A pattern's name without that of its sizes."""
+    """Return a pattern's name without its sizes."""
     return pattern.rpartition(", ")[0]
 
 
 @pytest.mark.parametrize("pattern", [pattern for pattern in PATTERNS if layers_of(pattern) in BECOMES])
-def test_a_pattern_becomes_few_operations(pattern: str) -> None:
+def test_pattern_is_rewritten_to_the_expected_operations(pattern: str) -> None:
     assert operations(rewrite(PATTERNS[pattern](), RULES)) == BECOMES[layers_of(pattern)]
 
 
 def operations(graph: Graph) -> str:
-    """What computes something, in order, with what it does besides."""
+    """Return the computing nodes in order, each with its epilogue."""
     told = []
     for node in graph.order:
         does = {"relu": False, "pool": False, "out_pad": NO_PADDING} | node.attributes
@@ -80,7 +80,7 @@ def operations(graph: Graph) -> str:
 
 
 def joined() -> dict[str, tuple[tuple[int, ...], list[Layer], str]]:
-    """Layers one behind the other, by how they come together: the shape that they are given, and what they become."""
+    """Consecutive layers by description: their input shape, the layers, and the expected operations."""
     images, one = (4, 4, 6, 6), (4, 4, 1, 1)
     first, second, tiny = convolution(4, 4), convolution(4, 4), convolution(4, 4)
     return {
@@ -99,7 +99,7 @@ def joined() -> dict[str, tuple[tuple[int, ...], list[Layer], str]]:
 
 
 @pytest.mark.parametrize("how", joined())
-def test_layers_come_together(how: str) -> None:
+def test_consecutive_layers_are_fused(how: str) -> None:
     shape, layers, expected = joined()[how]
     graph = sum_of(*wired(shape, *layers).outputs)
     rewritten = rewrite(graph, RULES)
@@ -122,7 +122,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("known", [{"x", "w", "b"}, {"w", "b"}, {"x", "b"}, {"x", "w"}, set()])
 @pytest.mark.parametrize("shapes", [*SHAPES, ((4, 3), (3, 5), (5,))])
-def test_a_product_and_an_addition_of_other_shapes_stay(shapes: tuple[tuple[int, ...], ...], known: set[str]) -> None:
+def test_product_and_sum_of_other_shapes_are_not_fused(shapes: tuple[tuple[int, ...], ...], known: set[str]) -> None:
     named = dict(zip("xwb", shapes, strict=True))
     x, w, b = (Input(name, shape if name in known else None) for name, shape in named.items())
     graph = Graph(Sum(Add(Dot(x, w), b)))
@@ -134,8 +134,8 @@ def test_a_product_and_an_addition_of_other_shapes_stay(shapes: tuple[tuple[int,
 
 @pytest.mark.parametrize("unknown", ["x", "parameters", "all"])
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_without_shapes_a_graph_is_rewritten_to_an_equal_one_or_not_at_all(pattern: str, unknown: str) -> None:
-    """As of a network whose input has no shape before it runs."""
+def test_graph_without_shapes_is_rewritten_to_an_equal_one_or_unchanged(pattern: str, unknown: str) -> None:
+    """As in a network whose input shape is unknown before it runs."""
     (result,) = PATTERNS[pattern]().outputs
     graph = Graph(Mul(result, Constant(random(*result.shape or ()))))
     leaves = [leaf for leaf in graph.leaves.values() if leaf.name != "t" and not isinstance(leaf, Constant)]
@@ -167,7 +167,7 @@ MOVES: dict[str, tuple[Node, str]] = {
 
 
 @pytest.mark.parametrize("how", MOVES)
-def test_moves_are_put_off_or_left_out(how: str) -> None:
+def test_transposes_are_sunk_or_cancelled(how: str) -> None:
     node, expected = MOVES[how]
     graph = sum_of(node)
     rewritten = rewrite(graph, RULES)
@@ -176,13 +176,13 @@ def test_moves_are_put_off_or_left_out(how: str) -> None:
     assert agree(values(rewritten, **feeds), values(graph, **feeds))
 
 
-def test_a_mean_of_no_elements_stays() -> None:
+def test_mean_of_no_elements_is_not_rewritten() -> None:
     assert operations(rewrite(Graph(Mean(Input("x", (0, 0)), 0)), RULES)) == "Mean"
 
 
 @pytest.mark.parametrize(("over", "expected"), [(Pool, "Pool"), (partial(ZeroPad, padding=(2, 0, 1, 3)), "ZeroPad")])
 @pytest.mark.parametrize("pattern", ["convolution, sizes alike", "batch norm of images, sizes alike"])
-def test_what_writes_into_a_frame_does_not_do_what_comes_after_it(pattern: str, over: Any, expected: str) -> None:
+def test_node_that_writes_padding_takes_no_further_epilogue(pattern: str, over: Any, expected: str) -> None:
     (images,) = rewrite(PATTERNS[pattern](), RULES).outputs
     graph = sum_of(over(ZeroPad(images.inputs[0], (0, 2, 1, 1))))
     rewritten = rewrite(graph, RULES)
@@ -200,7 +200,7 @@ OTHERS: dict[str, tuple[tuple[int, ...], Callable[[Node], Node]]] = {
 
 
 @pytest.mark.parametrize("of", OTHERS)
-def test_the_mean_of_others_makes_no_variance(of: str) -> None:
+def test_mean_of_another_array_makes_no_variance(of: str) -> None:
     shape, maps = OTHERS[of]
     x = Input("x", shape)
     row, axes = ((1, -1, 1, 1), (0, 2, 3)) if len(shape) == 4 else ((1, -1), 0)
@@ -219,7 +219,7 @@ SOFTMAX: dict[str, tuple[tuple[int, ...], Callable[[Node], Node], Callable[[Node
 
 
 @pytest.mark.parametrize("how", SOFTMAX)
-def test_what_is_no_label_of_log_softmax_stays(how: str) -> None:
+def test_log_softmax_without_labels_is_not_fused(how: str) -> None:
     shape, largest, like = SOFTMAX[how]
     x, t = Input("x", shape), Input("t", (4,) if len(shape) == 2 else shape, gradient=False)
     shifted = Add(x, MulConst(Max(largest(x), -1, keepdims=True), -1))

@@ -1,4 +1,4 @@
-"""A call that is interrupted happened wholly or not at all, and the network goes on as if alone."""
+"""An interrupted call takes effect completely or not at all, and the network remains usable."""
 
 import signal
 
@@ -9,7 +9,7 @@ from nl_nodes.signals import DeferSignals
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_an_interrupted_network_is_whole(executor: str) -> None:
+def test_network_is_consistent_after_interrupts(executor: str) -> None:
     assert interrupt(network(**EXECUTORS[executor]), 12) == 12
 
 

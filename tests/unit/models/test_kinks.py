@@ -1,4 +1,4 @@
-"""Networks where kinks are met exactly, as in a first step on digits: compiled and reference pass the same gradient."""
+"""Inputs exactly at kinks, as in a first step on digits: compiled and reference give the same gradient."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ STACKS: dict[str, tuple[tuple[int, ...], list[Layer]]] = {
 
 
 def sparse(shape: tuple[int, ...]) -> np.ndarray:
-    """Images that are zero but for some pixels, and empty on one side: windows that see nothing beside ones that do."""
+    """Return images that are zero except for some pixels on one side, so that some windows are all zero."""
     images = rng.standard_normal((BATCH, *shape)) * (rng.random((BATCH, 1, *shape[1:])) < 0.15)
     images[..., : shape[2] // 3] = 0
     return images
@@ -53,14 +53,14 @@ def check(make, x: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("name", STACKS)
-def test_a_first_step_on_sparse_images_is_the_reference(name: str) -> None:
+def test_first_step_on_sparse_images_matches_the_reference(name: str) -> None:
     shape, layers = STACKS[name]
     spec = {"name": name, "input_shape": shape, "classes": CLASSES}
     check(lambda device: Network([(layer, i) for i, layer in enumerate(layers, 1)], spec, device), sparse(shape))
 
 
 @pytest.mark.parametrize("name", ["cnn3", "cnn8", "vgg11"])
-def test_a_first_step_of_a_model_on_black_is_the_reference(name: str) -> None:
+def test_first_step_of_a_model_on_black_images_matches_the_reference(name: str) -> None:
     width = {"cnn3": 16, "cnn8": 32, "vgg11": 8}[name]
     x = np.zeros((BATCH, 1, 28, 28))
     x[:, :, 9:19, 6:21] = rng.uniform(0, 1, (BATCH, 1, 10, 15))

@@ -1,4 +1,4 @@
-"""Labels of networks: of any dtype, as rows, soft, and refused; compiled as on the reference."""
+"""Labels of networks: of any dtype, as rows, soft, and invalid; compiled and by the reference."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_one_network_takes_labels_of_every_dtype(compile: bool) -> None:
 
 
 @pytest.mark.parametrize("loss", [SoftmaxWithLoss, lambda: SoftmaxWithLoss("exact"), CrossEntropy, SigmoidWithLoss])
-def test_soft_labels_compiled_are_those_of_the_reference(loss) -> None:
+def test_soft_labels_compiled_match_the_reference(loss) -> None:
     reference = results(network(loss(), compile=False), SOFT)
     for device in ({"threads": 1}, {"threads": 2, "workers": "threads"}):
         for name, value in results(network(loss(), **device), SOFT).items():
@@ -71,7 +71,7 @@ def test_soft_labels_are_used_as_they_are() -> None:
     assert net.count_correct(logits, SOFT) == (logits.argmax(1) == SOFT.argmax(1)).sum()
 
 
-def test_labels_of_both_forms_may_take_turns() -> None:
+def test_label_forms_may_alternate() -> None:
     net = build("cnn3", width=4, device=Device(threads=1))
     x = RNG.standard_normal((3, 1, 28, 28))
     rows = RNG.dirichlet(np.ones(10), 3)
@@ -81,7 +81,7 @@ def test_labels_of_both_forms_may_take_turns() -> None:
 
 
 @pytest.mark.parametrize("compile", [True, False])
-def test_one_logit_each_tells_two_classes_apart(compile: bool) -> None:
+def test_one_logit_distinguishes_two_classes(compile: bool) -> None:
     layer, spec = Affine(RNG.standard_normal((4, 1))), {"name": "net", "input_shape": (4,), "classes": 1}
     net = Network([(layer, 1)], spec, Device(dtype="float64", compile=compile, threads=1), SigmoidWithLoss())
     t = np.array([0, 1, 1, 0, 1])
@@ -114,7 +114,7 @@ def test_bad_labels_are_refused_and_the_pass_does_not_count(compile: bool) -> No
     assert net.passes == 0
 
 
-def test_a_target_of_one_half_is_that_of_a_logit_not_above_zero() -> None:
+def test_target_of_one_half_counts_as_logit_not_above_zero() -> None:
     spec = {"name": "one", "input_shape": (4,), "classes": 1}
     net = Network([(Affine(np.ones((4, 1)), np.zeros(1)), 1)], spec, Device(), SigmoidWithLoss())
     assert net.count_correct(np.array([[1.0], [-1.0]]), np.array([[0.5], [0.5]])) == 1

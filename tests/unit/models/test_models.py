@@ -1,4 +1,4 @@
-"""The models: shapes and names, batch norm and dropout, what predict, loss and gradient mean, and both devices."""
+"""The models: shapes and names, batch norm and dropout, modes of predict, loss and gradient, and both devices."""
 
 import math
 from itertools import pairwise
@@ -58,7 +58,7 @@ def test_names_shapes_and_counts(make) -> None:
     assert f"{count:,}" in repr(net)
 
 
-def test_poolings_stand_where_the_shapes_say() -> None:
+def test_poolings_are_where_the_shapes_say() -> None:
     kinds = {Convolution: "c", Pooling: "p", Affine: "a"}
     spelt = {f.__name__: "".join(kinds.get(k, "") for k in types(build(f.__name__, width=8))) for f in WEIGHTS}
     assert spelt == {
@@ -81,7 +81,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_batch_norm_stands_where_asked_and_replaces_the_bias_before_it(place) -> None:
+def test_batch_norm_has_the_configured_position_and_replaces_the_bias(place) -> None:
     convolutional = cnn3(width=8, batch_norm=place)
     dense = mlp(hidden=[7, 5], batch_norm=place, input_shape=(2, 3, 3))
     assert (types(convolutional), types(dense)) == PLACES[place]
@@ -110,7 +110,7 @@ def test_dropout_follows_hidden_affine_layers_only(name: str) -> None:
     assert Dropout not in types(build(name, width=NARROW[name]))
 
 
-def test_activations_widths_classes_and_initial_deviations() -> None:
+def test_activations_widths_classes_and_initial_weights() -> None:
     for name, kind in {"relu": Relu, "sigmoid": Sigmoid, "tanh": Tanh}.items():
         assert types(mlp(hidden=[5], activation=name)) == [Affine, kind, Affine]
     net = vgg16(width=16, classes=7, input_shape=(3, 32, 32))
@@ -145,7 +145,7 @@ def test_a_map_that_becomes_empty_is_refused_with_names_and_shapes(make) -> None
 
 
 @pytest.mark.parametrize("form", [{}, {"batch_norm": True, "dropout": 0.5}])
-def test_predict_loss_and_accuracy_are_inference(form: dict) -> None:
+def test_predict_loss_and_accuracy_use_inference_mode(form: dict) -> None:
     net = mlp(hidden=[20], device=Device(dtype="float64"), **form)
     for _ in range(3):
         net.gradient(X, T)
@@ -157,11 +157,11 @@ def test_predict_loss_and_accuracy_are_inference(form: dict) -> None:
     assert net.loss(X, np.eye(10)[T]) == net.loss(X, T)
     assert net.accuracy(X, np.eye(10)[T]) == net.accuracy(X, T)
     np.testing.assert_array_equal(net.predict(X), logits)
-    np.testing.assert_allclose(net.predict(X[3:4]), logits[3:4], rtol=1e-12)  # no statistics of the batch
+    np.testing.assert_allclose(net.predict(X[3:4]), logits[3:4], rtol=1e-12)  # no batch statistics
     assert all(np.array_equal(value, state[name]) for name, value in net.state_dict().items())
 
 
-def test_gradient_is_training() -> None:
+def test_gradient_uses_training_mode() -> None:
     net = mlp(hidden=[20], batch_norm=True, dropout=0.5, device=Device(dtype="float64"))
     before = net.state_dict()
     first = {name: g.copy() for name, g in net.gradient(X, T).items()}
@@ -181,7 +181,7 @@ def test_gradient_is_training() -> None:
     assert not np.allclose(step.logits, net.predict(X))
 
 
-def test_the_gradient_is_the_one_of_the_mean_loss() -> None:
+def test_gradient_is_that_of_the_mean_loss() -> None:
     net = mlp(hidden=[6], device=Device(dtype="float64"))
     logits = net.predict(X)
     e = np.exp(logits - logits.max(1, keepdims=True))
@@ -213,11 +213,11 @@ def test_params_and_gradients_are_live_views_of_one_buffer_each() -> None:
     assert not net.params["W1"].any()
 
 
-def test_partial_batches_and_large_sets() -> None:
+def test_evaluation_of_partial_batches_and_large_sets() -> None:
     net = cnn3(width=8, device=Device(dtype="float64"), batch_norm=True)
     for count in (12, 5, 12, 1):
         assert np.isfinite(net.gradient(X[:count], T[:count]).flat).all()
-    many = np.concatenate([X * scale for scale in np.linspace(0.5, 2, 25)])  # 300: more than one piece
+    many = np.concatenate([X * scale for scale in np.linspace(0.5, 2, 25)])  # 300: more than one evaluation batch
     labels = np.tile(T, 25)
     alone = np.concatenate([net.predict(x[None]) for x in many])
     np.testing.assert_allclose(net.predict(many), alone, rtol=1e-9, atol=1e-12)
@@ -262,7 +262,7 @@ def test_seeds_and_dtypes(name: str) -> None:
 
 @pytest.mark.parametrize("form", [{}, {"batch_norm": True, "dropout": 0.3}])
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_the_device_gives_the_cpus_numbers(name: str, form: dict) -> None:
+def test_fake_device_matches_cpu(name: str, form: dict) -> None:
     cpu, fake = (
         build(name, width=NARROW[name], device=Device(d, compile=False), seed=2, **form) for d in ("cpu", "fake")
     )

@@ -1,4 +1,4 @@
-"""Graphs that are nearly what a rule looks for, made by changing one thing of its pattern: no rule takes one amiss."""
+"""Graphs that differ from a rule's pattern in one detail: no rule rewrites one to a different result."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from nl_nodes.compiler import RULES, rewrite
 from nl_nodes.nodes.arithmetic import Elementwise
 
 KINSHIP: tuple[tuple[type[Node], ...], ...] = ((Add, Mul), (Sum, Mean, Max))
-"""Operations with the same settings, each of which may stand in another's place."""
+"""Groups of operations with the same arguments, which may replace each other."""
 INVALID = (ShapeError, UserError, ValueError, TypeError, IndexError, ZeroDivisionError)
-"""What a change raises that no graph can have."""
+"""The errors of changes that give no valid graph."""
 Change = tuple[str, Callable[[], dict[Node, Node]]]
-"""What is changed, and the nodes that come in others' places."""
+"""A description of the change, and the replaced nodes."""
 
 
 def changes(graph: Graph) -> Iterator[Change]:
-    """Every node with one thing changed: a setting, its inputs, its class, its shape, or who uses it."""
+    """Yield every change of one node: an attribute, its inputs, class, shape or consumers."""
     for place, node in enumerate(graph.order):
         name = f"node {place}, {node!r}"
         if isinstance(node, Parameter | Buffer):
@@ -64,7 +64,7 @@ def changes(graph: Graph) -> Iterator[Change]:
 
 
 def others(value: Any, shape: tuple[int, ...]) -> Iterator[Any]:
-    """Settings beside a setting."""
+    """Return values similar to an attribute's value."""
     if isinstance(value, bool):
         yield not value
     elif isinstance(value, int | float):
@@ -80,7 +80,7 @@ def others(value: Any, shape: tuple[int, ...]) -> Iterator[Any]:
 
 
 def shapes(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """Shapes beside a shape, some of which broadcast alike."""
+    """Return shapes similar to a shape, some of which broadcast equally."""
     yield from {(), (1,), (*shape, 1), (1, *shape), shape[::-1]} - {shape}
     yield from {(*shape[:i], n, *shape[i + 1 :]) for i in range(len(shape)) for n in (1, shape[i] + 1)} - {shape}
 
@@ -98,7 +98,7 @@ def of_kind(node: Node, kind: Callable[..., Node]) -> dict[Node, Node]:
 
 
 def near(graph: Graph) -> Iterator[tuple[str, Graph, list[np.ndarray]]]:
-    """The graphs beside this one that can be run: what is different, and what they give."""
+    """Yield the changed graphs that can run, each with the change and its results."""
     found = sum_of(*graph.outputs)
     yield "nothing is changed", found, values(found)
     for what, make in changes(graph):
@@ -118,7 +118,7 @@ def kinds(graph: Graph) -> list[type[Node]]:
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_a_graph_near_a_pattern_is_rewritten_to_an_equal_one_or_not_at_all(pattern: str) -> None:
+def test_graph_similar_to_a_pattern_is_rewritten_to_an_equal_one_or_unchanged(pattern: str) -> None:
     for what, graph, expected in near(PATTERNS[pattern]()):
         rewritten = rewrite(graph, RULES)
         if kinds(rewritten) != kinds(graph):
@@ -126,7 +126,7 @@ def test_a_graph_near_a_pattern_is_rewritten_to_an_equal_one_or_not_at_all(patte
 
 
 class Leaky(ValueMask, abstract=True):
-    """A rectifier that lets some through: no rule may take it for the one that it is derived from."""
+    """A leaky ReLU; no rule may match it as the class from which it is derived."""
 
     def forward(self, ctx, *inputs):
         return super().forward(ctx, *inputs) + 0.1 * inputs[0]
@@ -136,7 +136,7 @@ class Leaky(ValueMask, abstract=True):
 
 
 @pytest.mark.parametrize("pattern", ["affine", "rectified and pooled", "normalised, rectified and pooled"])
-def test_an_operation_derived_from_a_patterns_is_another(pattern: str) -> None:
+def test_subclass_of_a_patterns_node_is_not_matched(pattern: str) -> None:
     graph = PATTERNS[f"{pattern}, sizes alike"]()
     near = changed(graph, {n: Leaky(n.inputs[0]) for n in graph.order if isinstance(n, ValueMask)})
     rewritten = rewrite(near, RULES)
@@ -144,7 +144,7 @@ def test_an_operation_derived_from_a_patterns_is_another(pattern: str) -> None:
     assert agree(values(rewritten), values(near))
 
 
-def test_the_patterns_are_those_of_all_rules() -> None:
+def test_patterns_cover_all_rules() -> None:
     fired = set()
 
     def noted(rule):

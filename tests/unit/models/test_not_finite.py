@@ -1,4 +1,4 @@
-"""One number that is not finite, in a network: the compiled one gives what the reference gives, to the place."""
+"""One non-finite number in a network: the compiled network gives non-finite results where the reference does."""
 
 from collections.abc import Callable
 from math import inf, nan
@@ -23,7 +23,7 @@ from nl_nodes import Add, Constant, Device, Graph, Input, Node
 from nl_nodes.compiler.fused import Conv
 from nl_nodes.compiler.fused.conv.node import tiles_for
 
-CHANNELS = 8  # as many as tiles want
+CHANNELS = 8  # enough for Winograd
 SHAPE = (CHANNELS, 6, 6)
 T = np.array([0, 2, 1])
 Form = Callable[[np.random.Generator], list[tuple[Layer, int]]]
@@ -38,7 +38,7 @@ def affine(rng: np.random.Generator, count: int) -> Affine:
 
 
 def plain(rng: np.random.Generator) -> list[tuple[Layer, int]]:
-    """Two convolutions by tiles, each with a rectifier, the second pooled."""
+    """Two Winograd convolutions with ReLU, the second with pooling."""
     return [(conv(rng), 1), (Relu(), 1), (conv(rng), 2), (Relu(), 2), (Pooling(2, 2), 2), (affine(rng, 72), 3)]
 
 
@@ -49,7 +49,7 @@ def normalised(rng: np.random.Generator) -> list[tuple[Layer, int]]:
 
 
 def overlapping(rng: np.random.Generator) -> list[tuple[Layer, int]]:
-    """Pooling that no rule knows, with padding."""
+    """Overlapping pooling with padding, which no rule fuses."""
     return [(conv(rng), 1), (Pooling(3, 3, 2, 1), 1), (conv(rng), 2), (Relu(), 2), (affine(rng, 72), 3)]
 
 
@@ -69,7 +69,7 @@ def images(value: float, place: tuple[int, ...] = (1, 3, 2, 4)) -> np.ndarray:
 
 
 def outcome(net: Network, x: np.ndarray, t: np.ndarray = T) -> dict[str, np.ndarray]:
-    """All that a prediction and a step give and leave behind."""
+    """Return the results of a prediction and a step, and the state after them."""
     with np.errstate(all="ignore"):
         seen = net.predict(x)
         done = net.step(x, t)
@@ -86,27 +86,27 @@ def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], l
 
 @pytest.mark.parametrize("value", [inf, -inf, nan])
 @pytest.mark.parametrize("form", FORMS)
-def test_a_pixel_that_is_not_finite(form: Form, value: float) -> None:
+def test_compiled_network_matches_reference_with_a_non_finite_pixel(form: Form, value: float) -> None:
     expected = outcome(network(form, compile=False), images(value))
     assert_same(outcome(network(form), images(value)), expected)
 
 
 @pytest.mark.parametrize("workers", ["threads", "processes"])
-def test_whoever_runs_it(workers: str) -> None:
+def test_non_finite_pixel_gives_the_same_on_every_executor(workers: str) -> None:
     expected = outcome(network(normalised, compile=False), images(inf))
     assert_same(outcome(network(normalised, workers=workers, threads=2), images(inf)), expected)
 
 
 @pytest.mark.parametrize("value", [inf, -inf, nan])
 @pytest.mark.parametrize("name", ["W1", "b1", "W2", "b2", "W3"])
-def test_a_weight_that_is_not_finite(name: str, value: float) -> None:
+def test_compiled_network_matches_reference_with_a_non_finite_weight(name: str, value: float) -> None:
     nets = network(plain, compile=False), network(plain)
     for net in nets:
         net.params[name].flat[3] = value
     assert_same(outcome(nets[1], images(0)), outcome(nets[0], images(0)))
 
 
-def test_the_images_beside_one_that_is_not_finite_keep_their_logits() -> None:
+def test_non_finite_image_does_not_change_other_images_logits() -> None:
     net = network(plain)
     with np.errstate(all="ignore"):
         seen = net.predict(images(inf))
@@ -114,8 +114,8 @@ def test_the_images_beside_one_that_is_not_finite_keep_their_logits() -> None:
     np.testing.assert_allclose(seen[[0, 2]], net.predict(images(0))[[0, 2]], rtol=1e-12)
 
 
-def test_minus_infinity_behind_a_rectifier_is_0_and_the_rest_of_its_tile_is_kept() -> None:
-    """Every window that sees the pixel sums to minus infinity, and so the images stay numbers all the way."""
+def test_relu_of_minus_infinity_is_zero_and_its_tile_is_exact() -> None:
+    """Every window with the pixel sums to minus infinity, so that ReLU makes all results finite."""
     nets = network(plain, compile=False), network(plain)
     for net in nets:
         net.params["W1"][...] = -np.abs(net.params["W1"])
@@ -126,8 +126,8 @@ def test_minus_infinity_behind_a_rectifier_is_0_and_the_rest_of_its_tile_is_kept
     assert_same(outcome(nets[1], x), expected)
 
 
-def test_a_gradient_that_overflows_on_the_way_back() -> None:
-    """The logits are numbers, and the rectifier stops what became infinite behind units that are 0."""
+def test_gradient_that_overflows_in_backward_matches_the_reference() -> None:
+    """The logits are finite, and ReLU blocks the infinite gradients of units that are 0."""
 
     def deep(rng: np.random.Generator) -> list[tuple[Layer, int]]:
         return [(conv(rng), 1), (Relu(), 1), (conv(rng), 2), (Relu(), 2), (affine(rng, 288), 3), (affine(rng, 3), 4)]
@@ -136,14 +136,14 @@ def test_a_gradient_that_overflows_on_the_way_back() -> None:
     for net in nets:
         net.params["b2"][...] = -1e3
         net.params["b2"][:2] = 1e3
-        net.params["W3"][72:] = 3e38  # of units that are 0
+        net.params["W3"][72:] = 3e38  # for units that are 0
         net.params["W4"][...] *= 30
     expected = outcome(nets[0], images(0))
     assert np.isfinite(expected["loss"])
     assert_same(outcome(nets[1], images(0)), expected, 1e-4)
 
 
-def test_running_statistics_stay_as_they_were_and_the_next_step_is_like_any_other() -> None:
+def test_non_finite_step_changes_neither_running_statistics_nor_the_next_step() -> None:
     net, other = network(normalised), network(normalised)
     before = net.state_dict()
     with np.errstate(all="ignore"):
@@ -155,14 +155,14 @@ def test_running_statistics_stay_as_they_were_and_the_next_step_is_like_any_othe
 
 
 class Masked(Layer, abstract=True):
-    """The second class is not allowed."""
+    """Masks the second class."""
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """X -> Add of minus infinity."""
+        """Add minus infinity to the logit of the second class."""
         return Add(inputs[0], Constant(np.array([0, -inf, 0])))
 
 
-def test_a_masked_class_costs_nothing() -> None:
+def test_masked_class_has_zero_gradient() -> None:
     def masked(rng: np.random.Generator) -> list[tuple[Layer, int]]:
         return [*plain(rng), (Masked(), 4)]
 
@@ -175,11 +175,11 @@ def test_a_masked_class_costs_nothing() -> None:
     assert_same(found[1], found[0])
 
 
-def test_a_finite_pass_is_never_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finite_pass_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     net = build("cnn8", width=32, device=Device(threads=1))
     monkeypatch.setattr(net, "_reference", lambda *_: pytest.fail("run again"))
     x = np.random.default_rng(0).standard_normal((2, 1, 28, 28))
-    for size in (1, 1e15):  # whose squares are beyond float32
+    for size in (1, 1e15):  # whose squares overflow float32
         net.predict(x * size)
     net.step(x, [1, 2])
 
@@ -187,8 +187,8 @@ def test_a_finite_pass_is_never_run_again(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("value", [inf, -inf, nan])
 @pytest.mark.parametrize("maps", [(4, 5), (2, 2), (7, 3)])
 @pytest.mark.parametrize("what", ["x", "w", "dy"])
-def test_what_a_tile_spreads_is_nan(what: str, maps: tuple[int, int], value: float) -> None:
-    """The ground of it all: a convolution by tiles gives its definition's value or NaN, wherever the number stands."""
+def test_winograd_of_non_finite_values_is_exact_or_nan(what: str, maps: tuple[int, int], value: float) -> None:
+    """For any position of the number, Winograd gives the value of the definition or NaN."""
     rng = np.random.default_rng(0)
     assert tiles_for(maps, (2, CHANNELS, 3, 3), 1, 1)
     x, w = rng.standard_normal((*maps, 1, CHANNELS)), rng.standard_normal((2, CHANNELS, 3, 3))
@@ -213,7 +213,7 @@ def test_what_a_tile_spreads_is_nan(what: str, maps: tuple[int, int], value: flo
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_random_network_on_a_pixel_that_is_not_finite(seed: int) -> None:
+def test_random_network_matches_reference_with_a_non_finite_pixel(seed: int) -> None:
     key, ((x, t), *_) = random_case(seed)
     rng = np.random.default_rng(seed)
     x = x.copy()

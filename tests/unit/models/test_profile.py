@@ -1,4 +1,4 @@
-"""What a node costs: told for every node that does anything, counted exactly, and without a trace in the results."""
+"""The profile of a network: exact counts for every computing node, and unchanged results."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def row_of(rows: list[Row], path: str, direction: str) -> Row:
     return found
 
 
-def test_every_node_that_does_anything_has_a_row_under_the_path_of_its_layer(plan: Plan) -> None:
+def test_every_computing_node_has_a_row_with_its_layers_path(plan: Plan) -> None:
     rows = profiled(plan)
     busy = {owner for owners in plan.owners for owner in owners}
     assert len(rows) == len(busy)
@@ -52,35 +52,35 @@ def test_every_node_that_does_anything_has_a_row_under_the_path_of_its_layer(pla
     assert all(np.isfinite(row.seconds) and row.seconds >= 0 for row in rows)
 
 
-def test_operations_of_convolution_and_affine_are_those_of_the_formula(plan: Plan) -> None:
+def test_operations_of_convolution_and_affine_match_the_formula(plan: Plan) -> None:
     rows = profiled(plan)
     k, taps, pixels = WIDTH // 4, 9, 28 * 28
-    for direction in ("forward", "backward"):  # backward the weights' gradient alone: nobody wants the images'
+    for direction in ("forward", "backward"):  # in backward only the weights' gradient: the images need none
         assert row_of(rows, "Convolution 1/Conv", direction).flops == 2 * N * pixels * taps * k
     inputs, outputs = 50, 10
     product = 2 * N * inputs * outputs
     assert row_of(rows, "Affine 8/Affine", "forward").flops == product + N * outputs
-    sums = 2 * N * outputs  # products with ones
+    sums = 2 * N * outputs  # matrix products with ones
     assert row_of(rows, "Affine 8/Affine", "backward").flops == 2 * product + sums
 
 
-def test_bytes_are_those_read_and_written(plan: Plan) -> None:
+def test_bytes_are_counted_as_read_and_written(plan: Plan) -> None:
     rows = profiled(plan)
     for direction in ("forward", "backward"):
         assert row_of(rows, "Dropout 7/MulConst", direction).bytes == 2 * N * 50 * 4
-    # The images into their frame, and the mask: words of 8 bytes against a number, a byte each, one number for each.
+    # The images copied into padding; the mask: 8-byte words compared with a number, a byte each, and one number each.
     assert row_of(rows, "Convolution 1/ZeroPad", "forward").bytes == 2 * X.nbytes
     assert row_of(rows, "Dropout 7/IndexMask", "backward").bytes == N * 50 * (4 + 1 + 4)
 
 
-def test_a_row_says_how_a_convolution_is_calculated(plan: Plan) -> None:
+def test_row_names_the_convolution_algorithm(plan: Plan) -> None:
     algorithms = {row.path: row.algorithm for row in profiled(plan)}
     assert algorithms["Convolution 1/Conv"] == "im2col"
     assert algorithms["Convolution 2/Conv"] == "winograd 4x4"
     assert algorithms["Affine 7/Affine"] == ""
 
 
-def test_profiling_changes_no_bit(plan: Plan) -> None:
+def test_profiling_changes_no_result(plan: Plan) -> None:
     def bits() -> list[np.ndarray]:
         return [array.copy() for array in (*plan.run(FEEDS, 2), *plan.grads.values())]
 
@@ -92,7 +92,7 @@ def test_profiling_changes_no_bit(plan: Plan) -> None:
         np.testing.assert_array_equal(one, two)
 
 
-def test_the_reference_is_profiled_alike() -> None:
+def test_reference_is_profiled_too() -> None:
     graph = network(compile=False).wire(N, train=True)
     rows = profile_reference(graph, FEEDS, repeats=1)
     forward = [row for row in rows if row.direction == "forward"]
@@ -100,11 +100,11 @@ def test_the_reference_is_profiled_alike() -> None:
     assert {row.path.partition("/")[0] for row in rows} >= {"Convolution 1", "Relu 1", "Pooling 2", "SoftmaxWithLoss"}
     assert row_of(rows, "Convolution 1/Dot", "forward").flops == 2 * N * 28 * 28 * 9 * (WIDTH // 4)
     assert row_of(rows, "Affine 8/Dot", "backward").flops == 2 * 2 * N * 50 * 10
-    # Zeros, and over them each gradient by its mask: three arrays of numbers and one of a byte each.
+    # Zeros, then each gradient selected by its mask: three arrays of numbers and one of bytes.
     assert row_of(rows, "Relu 7/ValueMask", "backward").bytes == N * 50 * (4 + 4 + 4 + 1)
 
 
-def test_paths_are_no_part_of_what_a_graph_computes() -> None:
+def test_paths_do_not_change_the_fingerprint() -> None:
     graph = network(compile=False).wire(N, train=True)
     before = fingerprint(graph)
     for node in graph.order:
@@ -112,4 +112,4 @@ def test_paths_are_no_part_of_what_a_graph_computes() -> None:
     assert fingerprint(graph) == before
     assign_scope(graph.outputs, "all")
     assign_scope(graph.outputs, "nothing is claimed twice")
-    assert {node.path for node in graph.order if node.inputs} == {"all", ""}  # "": what running statistics are made of
+    assert {node.path for node in graph.order if node.inputs} == {"all", ""}  # "": running statistics

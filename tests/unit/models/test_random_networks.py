@@ -18,11 +18,11 @@ SEEDS = range(30)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_random_network_compiled_is_the_reference(seed: int) -> None:
+def test_compiled_random_network_matches_the_reference(seed: int) -> None:
     compare(seed, quick=True)
 
 
-def test_the_random_networks_go_every_way() -> None:
+def test_random_networks_cover_every_fused_form() -> None:
     found = {algorithm for seed in SEEDS for node in rewrite(to_train(seed), RULES).order for algorithm in ways(node)}
     convolutions = {
         "winograd 4x4",
@@ -46,7 +46,7 @@ def to_train(seed: int) -> Graph:
 
 
 def ways(node: Node) -> Iterator[str]:
-    """What is told of a node of a rewritten graph."""
+    """Return descriptions of a rewritten graph's node."""
     kind = type(node).__name__
     if isinstance(node, Conv):
         w = node.inputs[1].shape

@@ -1,4 +1,4 @@
-"""Every rule of the compiler alone: it fires on some network, and without it the results are the same."""
+"""Every rewrite rule: it applies in some network, and results are the same without it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def norm(features: int) -> BatchNormalization:
 
 
 def small_cnn() -> Network:
-    """Convolutions with and without batch norm, poolings behind either and alone, a branch, dropout."""
+    """Return a network with convolutions with and without batch norm, pooling, a branch and dropout."""
     layers: list[Layer] = [
         convolution(1, 8, bias=False), norm(8), Relu(), Pooling(2, 2),
         convolution(8, 8, bias=True), Relu(), Pooling(2, 2),
@@ -57,7 +57,7 @@ def small_cnn() -> Network:
 
 
 def open_end() -> Network:
-    """Few channels, whose windows want a frame, and an affine layer on maps of more than one pixel."""
+    """Return a network with few channels, for im2col with padding, and an affine layer on feature maps."""
     layers: list[Layer] = [
         convolution(1, 4, bias=True), Relu(), convolution(4, 8, bias=True), Relu(), affine(8 * 6, CLASSES),
     ]  # fmt: skip
@@ -81,7 +81,7 @@ def without(rule: Rule) -> Stages:
 
 
 def results(name: str, stages: Stages) -> dict[str, np.ndarray]:
-    """Loss, logits, gradients and the new running statistics to train, and the logits to infer."""
+    """Return loss, logits, gradients and new running statistics in training, and the logits in inference."""
     net, found = NETWORKS[name], {}
     grads = FlatDict({n: p.shape for n, p in net.params.items()}, net.device.zeros)
     for train in (True, False):
@@ -96,7 +96,7 @@ def results(name: str, stages: Stages) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def expected() -> dict[str, dict[str, np.ndarray]]:
-    """What each network gives with all rules, which is what it gives with none."""
+    """Return each network's results with all rules, after comparing them with those without rules."""
     found = {name: results(name, RULES) for name in NETWORKS}
     for name, values in found.items():
         check(results(name, []), values)
@@ -112,7 +112,7 @@ def check(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("rule", EVERY)
-def test_a_rule_less_changes_no_result(rule: Rule, name: str, expected: dict) -> None:
+def test_results_are_the_same_without_any_one_rule(rule: Rule, name: str, expected: dict) -> None:
     check(results(name, without(rule)), expected[name])
 
 
@@ -123,7 +123,7 @@ def test_every_rule_fires(rule: Rule) -> None:
 
 
 def fires(rule: Rule, graph: Graph) -> bool:
-    """Whether the rule puts something in a node's place, among all others."""
+    """Return whether the rule replaces a node when all rules are applied."""
     hits = []
 
     def noted(node):
@@ -136,8 +136,8 @@ def fires(rule: Rule, graph: Graph) -> bool:
 
 
 @pytest.mark.parametrize("samples", [6, 0])
-def test_a_plan_gives_a_gradient_that_has_no_place_too(samples: int) -> None:
-    """Of what each worker has a share, of what both have whole, and of what no gradient reaches."""
+def test_plan_returns_gradients_without_a_given_buffer(samples: int) -> None:
+    """Gradients of a sharded input, of a replicated one, and of one that the output does not depend on."""
     graph = Graph(Sum(Dot(Input("x"), Add(Input("w"), StopGradient(Input("v"))))))
     feeds = {"x": rng.standard_normal((samples, 3)), "w": rng.standard_normal((3, 4)), "v": rng.standard_normal((3, 4))}
     shapes = {name: (array.shape, array.dtype) for name, array in feeds.items()}

@@ -1,4 +1,4 @@
-"""Setting a network's weights, by every way that a dictionary has, trains and predicts with what was set."""
+"""Weights set by any dictionary method are used in training and prediction."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def network(compile: bool = True) -> Network:
 
 
 @pytest.mark.parametrize("compile", [True, False])
-def test_the_textbooks_own_line_trains(compile: bool) -> None:
+def test_textbook_update_loop_trains(compile: bool) -> None:
     one, other = network(compile), network(compile)
     for _ in range(5):
         grads = one.gradient(X, T)
@@ -31,7 +31,7 @@ def test_the_textbooks_own_line_trains(compile: bool) -> None:
         np.testing.assert_allclose(one.state_dict()[name], value, rtol=1e-5, atol=1e-6)
 
 
-def test_params_are_replaced_as_a_whole() -> None:
+def test_params_can_be_assigned_at_once() -> None:
     net, other = network(), mlp(input_shape=(4,), classes=3, hidden=[6], batch_norm=True, seed=1)
     net.predict(X)
     params = net.params
@@ -45,7 +45,7 @@ def test_params_are_replaced_as_a_whole() -> None:
         net.params = {name: array for name, array in other.params.items() if name != "beta1"}
 
 
-def test_a_layer_of_a_network_shares_its_memory() -> None:
+def test_layer_shares_memory_with_the_flat_buffer() -> None:
     net, weight = network(), RNG.standard_normal((4, 6))
     before = net.predict(X)
     net.layers[0].params["weight"] = weight
@@ -57,7 +57,7 @@ def test_a_layer_of_a_network_shares_its_memory() -> None:
     np.testing.assert_array_equal(net.state_dict()["running_mean1"], np.full(6, 9, "float32"))
 
 
-def test_a_refused_update_changes_nothing() -> None:
+def test_refused_update_changes_nothing() -> None:
     net = network()
     before = net.state_dict()
     zeros = {name: array * 0 for name, array in net.params.items()}
@@ -71,7 +71,7 @@ def test_a_refused_update_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("compile", [True, False])
-def test_a_setting_changed_between_two_passes_takes_effect(compile: bool) -> None:
+def test_layer_attribute_changed_between_passes_takes_effect(compile: bool) -> None:
     net = mlp(input_shape=(4,), classes=3, hidden=[6], dropout=0.5, device=Device(compile=compile, threads=1))
     plain = mlp(input_shape=(4,), classes=3, hidden=[6], device=Device(compile=compile, threads=1))
     assert net.step(X, T).loss != plain.step(X, T).loss
@@ -90,7 +90,7 @@ def rebuilt_loss(net: Network) -> float:
     return float(SigmoidWithLoss().forward(net.predict(X), T))
 
 
-def test_a_parameter_replaced_inside_a_network_is_refused() -> None:
+def test_replacing_a_parameter_object_is_refused() -> None:
     net = network()
     net.predict(X)
     net.layers[0].weight = Parameter(np.zeros((4, 6)), "W1")

@@ -1,4 +1,4 @@
-"""Where the compiled nodes come from: no work of the graph's is lost, and each does that of its own layers."""
+"""Provenance of compiled nodes: it covers every node of the graph, and each fused node has its own layers' nodes."""
 
 import pytest
 from support.random_networks import random_case, random_network
@@ -12,7 +12,7 @@ MOVERS = (ZeroPad, Reshape, Transpose)
 
 
 def told(provenance: Provenance, graph: Graph) -> dict[str, set[str]]:
-    """What each node that computes something is made of, by layer and kind."""
+    """Return the original nodes of each computing node, by layer and class."""
     return {
         f"{node.path} {type(node).__name__}": {f"{n.path} {type(n).__name__}" for n in provenance.of(node)}
         for node in graph.order
@@ -20,7 +20,7 @@ def told(provenance: Provenance, graph: Graph) -> dict[str, set[str]]:
     }
 
 
-def test_a_fused_node_comes_from_all_that_it_does() -> None:
+def test_provenance_of_a_fused_node_has_all_replaced_nodes() -> None:
     graph = build("cnn3", width=8).wire(2, train=True)
     provenance = Provenance(graph)
     found = told(provenance, rewrite(graph, RULES, provenance))
@@ -35,7 +35,7 @@ def test_a_fused_node_comes_from_all_that_it_does() -> None:
     assert found["SoftmaxWithLoss Sum"] == {"SoftmaxWithLoss Mean"}
 
 
-def test_batch_normalisation_is_told_apart_into_its_three_parts() -> None:
+def test_batch_normalization_has_three_parts_in_provenance() -> None:
     graph = build("cnn3", width=8, batch_norm="before_activation").wire(2, train=True)
     provenance = Provenance(graph)
     made = {type(node).__name__: provenance.of(node) for node in rewrite(graph, RULES, provenance).order}
@@ -48,7 +48,7 @@ def test_batch_normalisation_is_told_apart_into_its_three_parts() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_no_work_of_a_random_network_is_lost(seed: int) -> None:
+def test_provenance_covers_all_nodes_of_random_networks(seed: int) -> None:
     key, batches = random_case(seed)
     graph = random_network(key, Device(dtype="float64")).wire(len(batches[0][0]), train=True)
     provenance = Provenance(graph)

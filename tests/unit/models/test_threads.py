@@ -1,4 +1,4 @@
-"""Networks called from several threads at once give what they give alone."""
+"""Networks called from several threads concurrently give the same results as from one."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Thread
@@ -20,7 +20,7 @@ def close(found: np.ndarray, expected: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_predictions_of_one_network_from_four_threads(executor: str) -> None:
+def test_one_network_predicts_correctly_from_four_threads(executor: str) -> None:
     net = network(**EXECUTORS[executor])
     expected = [net.predict(x) for x in BATCHES]
     losses = [net.evaluate(x, T[: len(x)]) for x in BATCHES]
@@ -31,8 +31,8 @@ def test_predictions_of_one_network_from_four_threads(executor: str) -> None:
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_gradients_stay_valid_until_the_same_threads_next_call(executor: str) -> None:
-    """Each thread looks at its own only after all others have made theirs, on other images."""
+def test_gradients_are_valid_until_the_same_threads_next_call(executor: str) -> None:
+    """Each thread checks its gradients only after all others have computed theirs, on other images."""
     net, alone = network(**EXECUTORS[executor]), network(compile=False)
     inputs = [X * (1 + n) for n in range(4)]
     barrier = Barrier(4)
@@ -59,7 +59,7 @@ def test_gradients_stay_valid_until_the_same_threads_next_call(executor: str) ->
         thread.join()
     assert not wrong
     assert net.passes == 12
-    # Which pass, and so which dropout mask, a thread had is chance; each loss tells it.
+    # The pass index, and so the dropout mask, of a thread is random; the loss identifies it.
     for x, own in zip(inputs, steps, strict=True):
         for loss, grads in own:
             matches = []
@@ -73,8 +73,8 @@ def test_gradients_stay_valid_until_the_same_threads_next_call(executor: str) ->
                 pytest.fail("a loss that no pass alone gives")
 
 
-def test_a_threads_gradients_do_not_change_while_others_step() -> None:
-    """At no moment of another thread's passes."""
+def test_gradients_do_not_change_while_other_threads_step() -> None:
+    """They are checked throughout another thread's passes."""
     net = network(threads=1)
     grads = net.gradient(X, T)
     seen = grads.flat.copy()
@@ -89,7 +89,7 @@ def test_a_threads_gradients_do_not_change_while_others_step() -> None:
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_networks_in_threads_of_their_own_train_as_alone(executor: str) -> None:
+def test_networks_in_separate_threads_train_as_if_alone(executor: str) -> None:
     def train(seed: int) -> np.ndarray:
         net = network(**EXECUTORS[executor])
         x = X + seed
@@ -104,9 +104,9 @@ def test_networks_in_threads_of_their_own_train_as_alone(executor: str) -> None:
             close(found, params)
 
 
-def test_predictions_while_another_thread_trains() -> None:
+def test_predictions_are_correct_while_another_thread_trains() -> None:
     net = network(workers="threads", threads=2)
-    expected = [net.predict(x) for x in BATCHES]  # the running statistics are still those of before
+    expected = [net.predict(x) for x in BATCHES]  # with the running statistics before training
     alone = network(compile=False)
     stop = False
 
@@ -125,11 +125,11 @@ def test_predictions_while_another_thread_trains() -> None:
         trainer.join()
     alone.step(X, T)
     for x, found, before in zip(BATCHES, states, expected, strict=True):
-        after = alone.predict(x)  # of the statistics after one pass
+        after = alone.predict(x)  # with the statistics after one pass
         assert min(np.abs(found - before).max(), np.abs(found - after).max()) < 1e-9
 
 
-def test_a_call_that_fails_leaves_the_threads_usable() -> None:
+def test_network_is_usable_after_a_failed_call() -> None:
     x = Input("x", (4, 3))
     executor = Threads(2)
     plan = compile_graph(Graph(MulConst(x, 2.0)), {"x": ((4, 3), np.float64)}, frozenset({"x"}), None, executor)

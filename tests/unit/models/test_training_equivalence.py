@@ -1,4 +1,4 @@
-"""Training by the node graph and by closed formulas is the same training."""
+"""Training with the node graph equals training with closed-form formulas."""
 
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ LR = 0.2
 
 
 class ClosedForm:
-    """The same perceptron without nodes: ReLU between affine layers, softmax cross-entropy, SGD."""
+    """A perceptron without nodes: ReLU between affine layers, softmax cross-entropy, SGD."""
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -22,7 +22,7 @@ class ClosedForm:
         self.b = [np.zeros(out) for _, out in pairs]
 
     def step(self, x: np.ndarray, t: np.ndarray) -> float:
-        """One step; the loss before it."""
+        """Make one step and return the loss before it."""
         hidden = [x.reshape(len(x), -1)]
         for w, b in zip(self.w[:-1], self.b[:-1], strict=True):
             hidden.append(np.maximum(hidden[-1] @ w + b, 0))
@@ -40,7 +40,7 @@ class ClosedForm:
         return float(loss)
 
 
-def test_a_hundred_steps_of_sgd_have_the_losses_of_the_closed_form() -> None:
+def test_hundred_steps_of_sgd_match_the_closed_form() -> None:
     net = mlp((1, 4, 4), SIZES[-1], hidden=SIZES[1:-1], seed=4, device=Device(dtype="float64"))
     closed, optimizer, rng = ClosedForm(4), SGD(LR), np.random.default_rng(7)
     x = rng.standard_normal((64, 1, 4, 4))
@@ -53,7 +53,7 @@ def test_a_hundred_steps_of_sgd_have_the_losses_of_the_closed_form() -> None:
         optimizer.update(net.params, step.grads)
     ours, theirs = np.array(losses).T
     assert np.abs(ours - theirs).max() <= 1e-10
-    assert theirs[-10:].mean() < 0.5 * theirs[:10].mean()  # it did learn, so that a dead gradient cannot pass
+    assert theirs[-10:].mean() < 0.5 * theirs[:10].mean()  # the loss falls, so that a zero gradient cannot pass
     for i, (w, b) in enumerate(zip(closed.w, closed.b, strict=True), 1):
         np.testing.assert_allclose(net.params[f"W{i}"], w, atol=1e-10)
         np.testing.assert_allclose(net.params[f"b{i}"], b, atol=1e-10)

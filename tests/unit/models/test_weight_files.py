@@ -1,4 +1,4 @@
-"""Weights in files and dictionaries: the round trip is exact, and what is not whole or not this model's is refused."""
+"""Weights in files and dictionaries: exact round trips; damaged files and other models' weights are refused."""
 
 import json
 import pickle
@@ -18,7 +18,7 @@ X, T = RNG.standard_normal((6, 1, 28, 28)) + 2, RNG.integers(0, 10, 6)
 
 
 def trained(name: str, **options):
-    """A network whose parameters and running statistics are none of a fresh one's."""
+    """Return a network whose parameters and running statistics differ from a new one's."""
     net = build(name, width=NARROW[name], batch_norm=True, **options)
     net.params.flat[...] += net.gradient(X, T).flat
     return net
@@ -30,7 +30,7 @@ def same(a: dict, b: dict) -> bool:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", NARROW)
-def test_the_round_trip_is_bit_exact(tmp_path: Path, name: str, dtype: str) -> None:
+def test_weight_file_round_trip_is_bit_exact(tmp_path: Path, name: str, dtype: str) -> None:
     net, path = trained(name, device=Device(dtype=dtype)), tmp_path / "weights.safetensors"
     net.save(path)
     other = build(name, width=NARROW[name], batch_norm=True, seed=9, device=Device(dtype=dtype))
@@ -40,11 +40,11 @@ def test_the_round_trip_is_bit_exact(tmp_path: Path, name: str, dtype: str) -> N
     other.load(path)
     assert same(net.state_dict(), other.state_dict())
     np.testing.assert_array_equal(net.predict(X), other.predict(X))
-    assert all(np.shares_memory(other.params[key], view) for key, view in views.items())  # still live
+    assert all(np.shares_memory(other.params[key], view) for key, view in views.items())  # still a live view
     assert [p.name for p in tmp_path.iterdir()] == ["weights.safetensors"]
 
 
-def test_running_statistics_are_in_the_file_and_parameters_lie_as_they_are(tmp_path: Path) -> None:
+def test_file_has_running_statistics_and_unchanged_parameter_layout(tmp_path: Path) -> None:
     net = trained("cnn3")
     net.save(tmp_path / "w")
     held = load_state(tmp_path / "w")
@@ -53,7 +53,7 @@ def test_running_statistics_are_in_the_file_and_parameters_lie_as_they_are(tmp_p
         np.testing.assert_array_equal(held[key], value)
 
 
-def test_a_file_serves_another_dtype_and_device(tmp_path: Path) -> None:
+def test_weights_load_on_another_dtype_and_device(tmp_path: Path) -> None:
     net = trained("cnn3", device=Device(dtype="float64"))
     net.save(tmp_path / "w")
     single = cnn3(width=8, batch_norm=True)
@@ -67,7 +67,7 @@ def test_a_file_serves_another_dtype_and_device(tmp_path: Path) -> None:
     assert same(load_state(tmp_path / "again"), load_state(tmp_path / "w"))
 
 
-def test_saving_over_a_file_replaces_it_whole(tmp_path: Path) -> None:
+def test_saving_replaces_an_existing_file(tmp_path: Path) -> None:
     net, path = trained("mlp"), tmp_path / "w"
     path.write_bytes(b"old" * 1_000_000)
     net.save(path)
@@ -78,7 +78,7 @@ def test_saving_over_a_file_replaces_it_whole(tmp_path: Path) -> None:
 
 
 class Boom:
-    """Would create a file when unpickled."""
+    """Creates a file when unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -108,7 +108,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_a_file_that_is_not_whole_is_refused_and_changes_nothing(tmp_path: Path, how: str) -> None:
+def test_truncated_file_is_refused_and_changes_nothing(tmp_path: Path, how: str) -> None:
     net, path = trained("cnn3"), tmp_path / "w.safetensors"
     net.save(path)
     path.write_bytes(SPOILT[how](path.read_bytes()))
@@ -119,7 +119,7 @@ def test_a_file_that_is_not_whole_is_refused_and_changes_nothing(tmp_path: Path,
     assert same(before, net.state_dict())
 
 
-def test_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+def test_pickle_is_refused_and_not_executed(tmp_path: Path) -> None:
     path, ran = tmp_path / "w.pkl", tmp_path / "ran"
     path.write_bytes(pickle.dumps(Boom(ran)))
     with pytest.raises(UserError):
@@ -142,17 +142,17 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("told", OTHERS)
-def test_weights_of_another_model_are_refused_and_change_nothing(tmp_path: Path, told: str) -> None:
-    OTHERS[told]().save(tmp_path / "w")
+@pytest.mark.parametrize("message", OTHERS)
+def test_weights_of_another_model_are_refused_and_change_nothing(tmp_path: Path, message: str) -> None:
+    OTHERS[message]().save(tmp_path / "w")
     net = mlp(hidden=[4])
     before = net.state_dict()
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         net.load(tmp_path / "w")
     assert same(before, net.state_dict())
 
 
-def test_a_state_is_a_copy() -> None:
+def test_state_dict_is_a_copy() -> None:
     net = trained("cnn3")
     state = net.state_dict()
     ctx = {key: value.copy() for key, value in state.items()}
@@ -166,8 +166,8 @@ def test_a_state_is_a_copy() -> None:
 
 
 @pytest.mark.parametrize("kind", ["int32", "bool"])
-def test_numbers_that_are_no_weights_are_refused(kind: str) -> None:
+def test_integer_and_bool_weights_are_refused(kind: str) -> None:
     net = mlp(width=10)
     state = {name: array.astype(kind) for name, array in net.state_dict().items()}
-    with pytest.raises(UserError, match=f"no floating-point numbers: .* is {kind}"):
+    with pytest.raises(UserError, match=f"must be floating-point numbers: .* is {kind}"):
         net.load_state_dict(state)

@@ -97,7 +97,7 @@ def test_ties_are_decided_by_the_axes_and_not_by_the_memory(order: str, data: st
         (lambda: Reshape(Input("x", (6,)), (-1, -2)), "cannot become (-1, -2), got (6,)"),
     ],
 )
-def test_what_no_array_has_is_refused(build, told: str) -> None:
+def test_invalid_shapes_and_arguments_are_refused(build, told: str) -> None:
     with pytest.raises(ShapeError) as error:
         build()
     assert told in str(error.value)

@@ -71,7 +71,7 @@ def test_values_are_finite_where_their_squares_overflow_too(monkeypatch: pytest.
     assert device.finite(large, large)
     for bad in (np.inf, -np.inf, np.nan):
         assert not device.finite(large, np.array([1.0, bad, 2.0], "float32"))
-    monkeypatch.delattr(np, "isfinite")  # which is slow, and asked only where the sum of squares tells nothing
+    monkeypatch.delattr(np, "isfinite")  # which is slow, and only used if the sum of squares is not finite
     assert device.finite(np.ones(3), np.zeros((0, 2)))
 
 

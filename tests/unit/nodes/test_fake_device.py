@@ -1,4 +1,4 @@
-"""Every node runs on the strict stand-in for a GPU, with the CPU's values, and the stand-in is strict."""
+"""Every node gives the CPU's values on the fake device, which refuses what a GPU refuses."""
 
 import numpy as np
 import pytest

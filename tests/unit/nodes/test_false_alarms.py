@@ -1,4 +1,4 @@
-"""Right gradients at ties, in saturation, and of which only rounding is left: none is called wrong."""
+"""Correct gradients at ties, in saturation, and with only rounding left are accepted."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ RNG = np.random.default_rng(4)
 
 
 class Slipping(Elementwise, abstract=True):
-    """y = x, with rounding errors that only complex numbers have, as products of matrices do."""
+    """`y = x`, with rounding errors only for complex numbers, like matrix products."""
 
     def forward(self, ctx, *inputs):
         x = inputs[0]
@@ -57,18 +57,18 @@ def test_a_complex_step_stays_small_where_derivatives_are_huge() -> None:
 
 
 @pytest.mark.parametrize("node", [Tanh, Sigmoid])
-def test_saturated_activations_are_no_fault(node: type[Node]) -> None:
+def test_saturated_activations_are_accepted(node: type[Node]) -> None:
     for size in (20.0, 40.0, 200.0):
         assert first_wrong(Graph(Sum(node(Parameter(np.array([size, size + 1, -size]), "p")))), {}) is None
 
 
-def test_a_large_gap_between_logits_is_no_fault() -> None:
+def test_large_gap_between_logits_is_accepted() -> None:
     logits = Parameter(np.array([[1e20, 0.0, -1e20]]), "p")
     shifted = Add(logits, MulConst(Max(logits, axis=1, keepdims=True), -1))
     assert first_wrong(Graph(Sum(Exp(shifted))), {}) is None
 
 
-def test_a_gradient_that_is_rounding_alone_is_told_apart_from_a_wrong_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradient_of_only_rounding_is_distinguished_from_a_wrong_one(monkeypatch: pytest.MonkeyPatch) -> None:
     x, b = Parameter(RNG.standard_normal((8, 3)), "x"), Parameter(RNG.standard_normal(3), "b")
     y = Add(x, b)  # less its mean, where nothing is left of b
     graph = Graph(Sum(Exp(Add(y, MulConst(Mean(y, 0, keepdims=True), -1)))))
@@ -79,7 +79,7 @@ def test_a_gradient_that_is_rounding_alone_is_told_apart_from_a_wrong_one(monkey
     assert {v.verdict for v in certify(graph, {}, 1.25).tensors} == {"failed"}
 
 
-def test_rounding_is_seen_where_errors_grow_by_ten_orders() -> None:
+def test_rounding_estimate_holds_where_errors_grow_by_ten_orders_of_magnitude() -> None:
     x: Node = Input("x")
     for _ in range(36):  # the logistic map doubles errors
         x = MulConst(Mul(x, AddConst(MulConst(x, -1.0), 1.0)), 4.0)
@@ -89,7 +89,7 @@ def test_rounding_is_seen_where_errors_grow_by_ten_orders() -> None:
     assert 1e-6 < length(moved - exact) < rounding(exact, *rough)
 
 
-def test_a_rough_replay_moves_a_result_by_its_rounding() -> None:
+def test_rough_replay_changes_a_result_by_its_rounding_error() -> None:
     x = Parameter(RNG.standard_normal((4, 5)), "x")
     graph = Graph(Sum(Mul(x, x)))
     exact, rough = (
@@ -101,7 +101,7 @@ def test_a_rough_replay_moves_a_result_by_its_rounding() -> None:
     assert 0.01 * ROUGH["float64"] < change < 3 * ROUGH["float64"]
 
 
-def test_rounding_is_what_float32_shows_too() -> None:
+def test_rounding_estimate_matches_float32_errors() -> None:
     graph = Graph(Sum(Exp(AddConst(Tanh(MulConst(Input("x"), 3)), -1))))
     x = RNG.standard_normal(1000).astype(np.float32)
     exact, single = (graph.run(x=x.astype(d)).backward(np.ones((), d))["x"] for d in ("float64", "float32"))

@@ -4,22 +4,22 @@ import warnings
 
 import numpy as np
 import pytest
-from support.not_finite import POINTS, close, points, values_that_are_not_finite
+from support.not_finite import POINTS, close, non_finite_values_match, points
 
 from nl_nodes import Graph, Img2Matrix, Input, Max, Sigmoid, ValueMask
 from nl_nodes.verify import check_graph
 
-# At a pole NumPy warns, as it does for numbers; and where infinities cancel, the NaN is said.
+# NumPy warns at a pole, as it does for numbers, and where infinities cancel to NaN.
 POLES = ("Log", "Reciprocal", "Power", "IndexMask")
 
 
 @pytest.mark.parametrize("name", POINTS)
-def test_a_node_gives_pytorchs_value(name: str) -> None:
-    values_that_are_not_finite(name)
+def test_node_gives_recorded_pytorch_values(name: str) -> None:
+    non_finite_values_match(name)
 
 
 @pytest.mark.parametrize(("name", "point"), [(n, p) for n, p in points() if n not in POLES])
-def test_where_the_value_is_plain_nothing_warns(name: str, point) -> None:
+def test_finite_results_give_no_warning(name: str, point) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         point.graph.run(**point.feeds("float64")).backward(point.upstream("float64"))

@@ -1,4 +1,4 @@
-"""Mistakes of this project's ancestors in nodes, layers and losses, each with a test that it stays away."""
+"""Regression tests for errors of the original projects in nodes, layers and losses."""
 
 import math
 
@@ -52,7 +52,7 @@ def _same_numbers_in_any_order() -> None:
 
 
 def run(node, dy=None, **feeds):
-    """The output of a node and its gradients, under a random upstream gradient or the given one."""
+    """Return the output of a node and its gradients for a random or given upstream gradient."""
     graph = Graph(node)
     y = graph.forward(**feeds)
     return y, graph.backward(upstream(RNG, y.shape) if dy is None else dy)
@@ -115,7 +115,7 @@ def test_weights_are_not_copied() -> None:
 
 
 @pytest.mark.parametrize("case", LAYER_CASES)
-def test_nothing_given_is_changed_or_handed_back(case) -> None:
+def test_inputs_are_neither_changed_nor_returned(case) -> None:
     def frozen(what):
         array = draw(RNG, what)
         array.flags.writeable = False
@@ -129,7 +129,7 @@ def test_nothing_given_is_changed_or_handed_back(case) -> None:
     assert not any(np.shares_memory(got, source) for got in results for source in (dy, *given, *layer.params.values()))
 
 
-def test_the_gradient_of_less_its_maximum_is_exact() -> None:
+def test_gradient_of_x_minus_max_is_exact() -> None:
     x = Input("x")
     y, grads = run(
         Add(x, MulConst(Max(x, axis=-1, keepdims=True), -1)), np.array([[1.0, 2.0, 4.0]]), x=np.array([[5.0, 9.0, 7.0]])

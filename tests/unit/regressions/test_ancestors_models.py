@@ -1,4 +1,4 @@
-"""Mistakes of this project's ancestors in normalisation, models and optimizers, each with a test that it stays away."""
+"""Regression tests for errors of the original projects in normalization, models and optimizers."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def test_running_variance_is_kept_without_epsilon() -> None:
     np.testing.assert_allclose(layer.forward(x, train=False), layer.forward(x), rtol=1e-9)
 
 
-def test_dropout_leaves_inference_alone_and_keeps_the_mean() -> None:
+def test_dropout_does_not_change_inference_and_preserves_the_mean() -> None:
     layer, x = Dropout(0.4), np.full((500, 200), 3.0)
     assert layer.forward(x).mean() == pytest.approx(3.0, rel=0.01)
     np.testing.assert_array_equal(layer.forward(x, train=False), x)
@@ -73,7 +73,7 @@ def test_single_precision_does_not_turn_into_double(case) -> None:
     assert {a.dtype for a in (y, dx, *layer.grads.values(), *buffers)} == {np.dtype("float32")}
 
 
-def test_an_empty_batch_goes_through() -> None:
+def test_empty_batch_is_accepted() -> None:
     layers = [Affine(np.ones((18, 4)), np.ones(4)), Convolution(np.ones((4, 2, 2, 2)), np.ones(4)), Pooling(2, 2)]
     for layer in [*layers, Relu(), Sigmoid(), Tanh(), Softmax(), Dropout(0.5)]:
         y = layer.forward(np.zeros((0, 2, 3, 3)))
@@ -101,7 +101,7 @@ def test_accuracy_predicts_from_the_images_and_divides_once() -> None:
     assert net.accuracy(X, np.where(np.arange(10) < 7, best, (best + 1) % 10)) == 0.7
 
 
-def test_the_last_partial_piece_counts_for_what_it_is() -> None:
+def test_last_partial_batch_is_weighted_by_its_size() -> None:
     net = mlp(hidden=[5])
     x = RNG.standard_normal((259, 1, 28, 28))
     best = net.predict(x).argmax(1)
@@ -121,7 +121,7 @@ def test_evaluation_neither_uses_nor_changes_the_statistics_of_its_batch(name: s
     assert all(np.array_equal(value, before[key]) for key, value in net.state_dict().items())
 
 
-def test_every_tensor_loads_into_its_own_place(tmp_path: Path) -> None:
+def test_every_tensor_loads_into_its_own_parameter(tmp_path: Path) -> None:
     make = {"width": 8, "batch_norm": "after_activation"}
     net, other = cnn8(**make), cnn8(**make, seed=1)
     assert {"W6", "b6", "gamma6", "beta6", "running_mean6", "running_var6", "W8", "b8"} <= set(net.state_dict())
@@ -156,7 +156,7 @@ def test_unequal_hidden_layers_are_normalised_in_every_place() -> None:
         net.predict(X[:, :, :27])
 
 
-def test_a_gradient_check_is_shipped_and_finds_a_wrong_gradient() -> None:
+def test_check_graph_finds_a_wrong_gradient() -> None:
     layer = Affine(RNG.standard_normal((4, 3)), RNG.standard_normal(3))
     graph, feeds = layer.graph(((2, 4),)), {"x": RNG.standard_normal((2, 4))}
     for oracle, limit in ((complex_step, 1e-10), (central, 1e-6)):
@@ -193,7 +193,7 @@ def test_nesterov_uses_its_velocity_before_it_changes_it() -> None:
         assert params["b"][0] == pytest.approx(theta + m * v, rel=1e-14)
 
 
-def test_rmsprop_bears_its_name() -> None:
+def test_rmsprop_config_creates_rmsprop() -> None:
     from omegaconf import OmegaConf
 
     path = Path(__file__).parents[3] / "conf" / "optimizer" / "rmsprop.yaml"

@@ -1,4 +1,4 @@
-"""Searches in a real store: nested runs, pruning, a parent that sums up, and one that is killed and goes on."""
+"""Searches in a real store: nested runs, pruning, a summary in the parent run, and resuming a killed search."""
 
 import os
 import re
@@ -50,7 +50,7 @@ def finish(process: Any) -> str:
 
 
 def found(client: MlflowClient, experiment: str) -> tuple:
-    """The parent and its children in the order of their start, as far as they are there."""
+    """Return the parent and its existing children in the order of their start."""
     ctx = client.get_experiment_by_name(experiment)
     runs = client.search_runs([ctx.experiment_id], order_by=["attributes.start_time ASC"]) if ctx else []
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
@@ -66,7 +66,7 @@ def trials(folder: Path, run_id: str) -> list:
 
 @pytest.fixture(scope="module")
 def done(folder: Path, client: MlflowClient):
-    """Rates far too small are pruned once a good one has finished, and one far too large diverges."""
+    """A search whose tiny learning rates are pruned after a good one has finished, and whose largest one diverges."""
     searched = ["optimizer=sgd", "optimizer.lr=choice(1e-9,0.1,0.2,1e30)", "search=random", "search.startup=1"]
     more = ["seed=9", "search.trials=5", "trainer.epochs=4", "tracking.experiment_name=done"]
     out = finish(start(folder, *SMALL, *searched, *more, how=python))
@@ -83,7 +83,7 @@ def test_every_trial_is_a_run_under_one_parent(done) -> None:
         assert float(child.data.params["optimizer.lr"]) == float(trial.params["optimizer.lr"])
 
 
-def test_trials_end_as_they_should(done) -> None:
+def test_trials_are_finished_pruned_or_failed(done) -> None:
     _, children, tried, _ = done
     for child, trial in zip(children, tried, strict=True):
         rate = float(trial.params["optimizer.lr"])
@@ -101,7 +101,7 @@ def test_trials_end_as_they_should(done) -> None:
     assert {(1e30, TrialState.PRUNED), (1e-9, TrialState.PRUNED), (0.1, TrialState.COMPLETE)} <= ends
 
 
-def test_the_parent_sums_up(client: MlflowClient, done, tmp_path: Path) -> None:
+def test_parent_run_summarizes_the_trials(client: MlflowClient, done, tmp_path: Path) -> None:
     run, children, tried, out = done
     best = max((t for t in tried if t.state == TrialState.COMPLETE), key=lambda t: t.value)
     (child,) = [c for c in children if c.data.tags["search.trial"] == str(best.number)]
@@ -115,7 +115,7 @@ def test_the_parent_sums_up(client: MlflowClient, done, tmp_path: Path) -> None:
     assert f"best   validation accuracy {best.value:.4f}, trial {best.number}" in out
 
 
-def test_the_best_config_is_told_as_a_command(done) -> None:
+def test_best_config_is_printed_as_a_command(done) -> None:
     run, children, _, out = done
     (command,) = re.findall(r"again +python scripts/train\.py (.*)", out)
     assert run.data.tags["best.command"].endswith(command)
@@ -126,7 +126,7 @@ def test_the_best_config_is_told_as_a_command(done) -> None:
     assert str(config.trainer.epochs) == child.data.params["trainer.epochs"] == "4"
 
 
-def test_a_killed_search_goes_on_and_loses_nothing(
+def test_killed_search_is_resumed_without_loss(
     folder: Path,
     client: MlflowClient,
     done,
@@ -164,7 +164,7 @@ def test_a_killed_search_goes_on_and_loses_nothing(
     assert f"search {run.info.run_id}: 3 trials" in out
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/runs.db")
-    search([f"search.resume={run.info.run_id}", "search.trials=3", name])  # nothing is left to do
+    search([f"search.resume={run.info.run_id}", "search.trials=3", name])  # no trials remain
     assert len(trials(folder, run.info.run_id)) == len(tried)
     assert "again  python scripts/train.py" in capsys.readouterr().out
 
@@ -178,7 +178,7 @@ def test_a_killed_search_goes_on_and_loses_nothing(
     ],
     ids=["unknown", "none left", "another config"],
 )
-def test_what_cannot_be_resumed(
+def test_invalid_search_resume_is_refused(
     folder: Path, done, options: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/runs.db")

@@ -1,4 +1,4 @@
-"""What a search's command line may say, and how each mistake in it is told."""
+"""The command line of a search, and the error for each mistake in it."""
 
 import sys
 
@@ -27,11 +27,11 @@ from nl_training.search.space import Dimension, dimension, read
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_an_override_searches(text: str, expected: Dimension) -> None:
+def test_overrides_are_parsed_as_search_space(text: str, expected: Dimension) -> None:
     assert dimension(text) == expected
 
 
-def test_every_suggestion_is_an_override_that_the_config_takes() -> None:
+def test_every_suggestion_is_a_valid_override() -> None:
     texts = ["model.width=int(interval(4,32))", "optimizer=sgd,adam", "optimizer.lr=tag(log,interval(1e-6,1e-1))"]
     plan = read(["model=mlp", *texts])
     study = create_study(sampler=RandomSampler(seed=0))
@@ -47,7 +47,7 @@ def test_every_suggestion_is_an_override_that_the_config_takes() -> None:
     assert {kind for _, kind in found} == {"SGDConfig", "AdamConfig"}
 
 
-def test_the_command_line_takes_the_place_of_the_options_space() -> None:
+def test_command_line_replaces_the_options_search_space() -> None:
     assert [d.key for d in read(["model=mlp"]).space] == ["optimizer.lr", "regularization.weight_decay"]
     plan = read(["seed=3", "search=random", "search.trials=7", "optimizer=sgd,adam"])
     assert [d.key for d in plan.space] == ["optimizer"]
@@ -76,28 +76,28 @@ def test_the_command_line_takes_the_place_of_the_options_space() -> None:
     ],
     ids=lambda value: " ".join(value),
 )
-def test_a_mistake_is_told_in_a_line(overrides: list[str], words: list[str]) -> None:
+def test_invalid_search_space_is_reported_in_one_line(overrides: list[str], words: list[str]) -> None:
     with refused(*words):
         read(overrides)
 
 
 @pytest.mark.parametrize("option", ["tracking=off", "data.validation=0"])
-def test_what_a_search_cannot_do_without(option: str) -> None:
+def test_search_needs_tracking_and_validation(option: str) -> None:
     with refused(option.partition("=")[0]):
         search([option])
 
 
-def test_training_alone_refuses_a_search() -> None:
+def test_train_script_refuses_a_search_option() -> None:
     with pytest.raises(UserError, match=r"scripts/search\.py"):
         refuse_ignored(check(["search=tpe"], multirun=False))
 
 
-def test_a_key_of_no_chosen_search_is_told_in_a_line() -> None:
+def test_key_of_another_search_option_is_reported_in_one_line() -> None:
     with refused("search.trials"):
         check(["search.trials=3"], multirun=False)
 
 
-def test_without_optuna_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_optuna_is_reported_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with refused("pip install", "optuna"):
         search([])

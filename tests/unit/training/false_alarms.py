@@ -1,7 +1,7 @@
-"""Networks without an error that strict verification refuses: there must be none. Run it by `nox -s false_alarms`.
+"""Count networks without errors that strict verification refuses; there must be none. Run by `nox -s false_alarms`.
 
 python tests/unit/training/false_alarms.py                          seeds 0 to 999 of narrow networks
-python tests/unit/training/false_alarms.py --first 123 --seeds 1    one seed again
+python tests/unit/training/false_alarms.py --first 123 --seeds 1    one seed
 python tests/unit/training/false_alarms.py --thorough               every model, wide ones too, on MNIST
 """
 
@@ -21,7 +21,7 @@ from nl_training.verification.outcome import faults
 
 
 def main() -> int:
-    """Print the alarms and what was verified; return how many alarms and missing links there were."""
+    """Print the alarms and a summary; return the number of alarms and missing links."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1000)
@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def look(made: list[tuple[str, Callable[[], Made]]]) -> int:
-    """Verify each network, print what is wrong and the sum; return how much is."""
+    """Verify each network and print failures and a summary; return the number of failures."""
     began, alarms, missing, tensors, links, worst, share = perf_counter(), 0, 0, 0, 0, 0.0, 0.0
     for label, make in track(made, "looking for false alarms"):
         net, training = make()

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or refused, the last good one always there, and a training that goes on from one to the bit."""
+"""Checkpoints are valid or refused, the last valid one is always kept, and resumed training is bit-exact."""
 
 import os
 import pickle
@@ -53,7 +53,7 @@ def refusal(path) -> str:
     return str(caught.value)
 
 
-def test_a_checkpoint_comes_back_to_the_bit(tmp_path) -> None:
+def test_checkpoint_round_trip_is_bit_exact(tmp_path) -> None:
     write(small(), tmp_path / "a")
     found = read(tmp_path / "a")
     assert found.facts == small().facts
@@ -75,7 +75,7 @@ def test_a_flipped_bit_anywhere_is_refused(tmp_path) -> None:
         assert "not an intact checkpoint" in refusal(path)
 
 
-def test_one_that_is_cut_short_or_longer_is_refused(tmp_path) -> None:
+def test_truncated_or_longer_checkpoint_is_refused(tmp_path) -> None:
     path = tmp_path / "a"
     write(small(), path)
     whole = path.read_bytes()
@@ -86,7 +86,7 @@ def test_one_that_is_cut_short_or_longer_is_refused(tmp_path) -> None:
     assert "not an intact checkpoint" in refusal(path)
 
 
-def test_foreign_files_are_refused_and_nothing_of_them_is_run(tmp_path) -> None:
+def test_foreign_files_are_refused_and_not_executed(tmp_path) -> None:
     class Evil:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "done"),)
@@ -100,7 +100,7 @@ def test_foreign_files_are_refused_and_nothing_of_them_is_run(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"__metadata__": 3}', b'{"__metadata__": {}}', b"[" * 100_000])
-def test_a_right_checksum_on_something_else_is_refused(tmp_path, text: bytes) -> None:
+def test_valid_checksum_on_other_content_is_refused(tmp_path, text: bytes) -> None:
     data = len(text).to_bytes(8, "little") + text
     (tmp_path / "a").write_bytes(data + sha256(data).digest())
     assert "not a checkpoint of this project" in refusal(tmp_path / "a")
@@ -108,7 +108,7 @@ def test_a_right_checksum_on_something_else_is_refused(tmp_path, text: bytes) ->
 
 @contextmanager
 def full_disk(size: int):
-    """No file may grow beyond this size in here."""
+    """Within the block, no file can grow beyond this size."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -117,7 +117,7 @@ def full_disk(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_write_that_fails_in_its_middle_leaves_the_one_before(tmp_path) -> None:
+def test_failed_write_leaves_the_previous_checkpoint(tmp_path) -> None:
     path = tmp_path / "a"
     write(numbered(1), path)
     with full_disk(5000), pytest.raises(OSError, match="File too large"):
@@ -126,7 +126,7 @@ def test_a_write_that_fails_in_its_middle_leaves_the_one_before(tmp_path) -> Non
     assert [found.name for found in tmp_path.iterdir()] == ["a"]
 
 
-def test_a_full_disk_costs_a_warning_and_the_next_is_written(tmp_path, caplog) -> None:
+def test_full_disk_gives_a_warning_and_the_next_checkpoint_is_written(tmp_path, caplog) -> None:
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(numbered(1))
         assert checkpoints.collect(wait=True) is not None
@@ -139,7 +139,7 @@ def test_a_full_disk_costs_a_warning_and_the_next_is_written(tmp_path, caplog) -
         assert checkpoints.collect(wait=True).facts == {"step": 3}
 
 
-def test_killed_while_it_writes_the_newest_is_whole(tmp_path) -> None:
+def test_kill_during_a_write_leaves_the_newest_checkpoint_valid(tmp_path) -> None:
     code = (
         "import sys, pathlib, numpy as np\n"
         "from nl_training.training.checkpoint import Checkpoints, Snapshot\n"
@@ -174,7 +174,7 @@ def test_the_last_two_and_the_newest_best_are_kept(tmp_path) -> None:
     assert steps == [4, 6, 7]
 
 
-def test_a_changed_newest_is_told_and_the_one_before_it_is_taken(tmp_path, caplog) -> None:
+def test_corrupt_newest_checkpoint_is_reported_and_the_previous_is_used(tmp_path, caplog) -> None:
     with Checkpoints(tmp_path) as checkpoints:
         for step in (1, 2):
             checkpoints.save(numbered(step))
@@ -185,7 +185,7 @@ def test_a_changed_newest_is_told_and_the_one_before_it_is_taken(tmp_path, caplo
     assert str(newest) in caplog.text
 
 
-def test_a_run_is_trained_by_one_process_only(tmp_path) -> None:
+def test_run_is_trained_by_one_process_at_a_time(tmp_path) -> None:
     with Checkpoints(tmp_path), pytest.raises(UserError, match="another process"):
         Checkpoints(tmp_path).__enter__()
     with Checkpoints(tmp_path):
@@ -206,8 +206,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
-def test_a_whole_checkpoint_of_no_training_is_refused(change) -> None:
-    """One that somebody made by hand, its checksum right."""
+def test_valid_checkpoint_without_training_state_is_refused(change) -> None:
+    """A checkpoint made by hand, with a correct checksum."""
     made = trainer(Adam())
     found = snapshot(made)
     restore(made, found)
@@ -216,7 +216,7 @@ def test_a_whole_checkpoint_of_no_training_is_refused(change) -> None:
 
 
 class Ends(Callback):
-    """Asks for the end after some steps, or after an epoch's evaluation."""
+    """Requests a stop after some steps, or after an epoch's evaluation."""
 
     def __init__(self, step: int | None = None, epoch: int | None = None) -> None:
         self.step, self.epoch, self.error = step, epoch, None
@@ -235,7 +235,7 @@ class Ends(Callback):
 
 
 class Hears(Callback):
-    """Notes all values, and keeps them in the checkpoints."""
+    """Records all values, and saves them in the checkpoints."""
 
     def __init__(self) -> None:
         self.heard = []
@@ -271,11 +271,11 @@ def same(one: Trainer, other: Trainer) -> None:
 
 
 @pytest.mark.parametrize("kind", [SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam, AdamW], ids=lambda k: k.__name__)
-def test_a_training_that_is_cut_anywhere_ends_as_one_that_is_not(tmp_path, kind) -> None:
+def test_resumed_training_ends_like_an_uninterrupted_one(tmp_path, kind) -> None:
     cut_anywhere(tmp_path, kind)
 
 
-def test_so_does_one_whose_last_batch_is_left_out(tmp_path) -> None:
+def test_resumed_training_with_a_dropped_last_batch_ends_like_an_uninterrupted_one(tmp_path) -> None:
     assert len(DATA.train) % 431 == 1
     whole = cut_anywhere(tmp_path, Adam, batch_size=431)
     assert (whole.steps_per_epoch, whole.step) == (len(DATA.train) // 431, whole.total_steps)
@@ -284,7 +284,7 @@ def test_so_does_one_whose_last_batch_is_left_out(tmp_path) -> None:
 def cut_anywhere(tmp_path, kind, **limits) -> Trainer:
     whole = trainer(kind(0.01), **limits)
     whole.run()
-    # In an epoch, at its last step before the evaluation, after the evaluation, and at the very last step.
+    # Within an epoch, at its last step before the evaluation, after the evaluation, and at the last step of all.
     cuts = [Ends(step=2), Ends(step=whole.steps_per_epoch), Ends(epoch=2), Ends(step=whole.total_steps)]
     for cut in [*cuts, None]:
         with Checkpoints(tmp_path) as checkpoints:
@@ -301,7 +301,7 @@ def cut_anywhere(tmp_path, kind, **limits) -> Trainer:
     return whole
 
 
-def test_the_end_alone_is_left_when_the_training_is_over(tmp_path) -> None:
+def test_resume_at_the_last_step_only_finishes_the_training(tmp_path) -> None:
     class Breaks(Callback):
         def on_end(self, trainer, result):
             raise ValueError("killed here")
@@ -319,7 +319,7 @@ def test_the_end_alone_is_left_when_the_training_is_over(tmp_path) -> None:
     assert result.steps == first.total_steps
 
 
-def test_a_checkpoint_is_due_by_steps_and_by_seconds(tmp_path) -> None:
+def test_checkpoint_is_due_by_steps_and_by_seconds(tmp_path) -> None:
     by_steps, by_seconds = Checkpoints(tmp_path, every_steps=3), Checkpoints(tmp_path, every_seconds=1e-6)
     assert [by_steps.due(step) for step in range(1, 7)] == [False, False, True, False, False, True]
     assert by_seconds.due(1)
@@ -327,7 +327,7 @@ def test_a_checkpoint_is_due_by_steps_and_by_seconds(tmp_path) -> None:
     assert not Checkpoints(tmp_path).due(1)
 
 
-def test_training_goes_on_while_it_is_saved_and_saves_what_it_was(tmp_path) -> None:
+def test_checkpoint_has_the_state_at_its_step_while_training_continues(tmp_path) -> None:
     with Checkpoints(tmp_path) as checkpoints:
         made = trainer(Adam(0.01), checkpoints)
         made.net.step(DATA.train.x[:50], DATA.train.t[:50])
@@ -338,7 +338,7 @@ def test_training_goes_on_while_it_is_saved_and_saves_what_it_was(tmp_path) -> N
         assert taken.arrays[f"weights/{name}"].tobytes() == array.tobytes()
 
 
-def test_one_of_another_training_is_refused_and_named(tmp_path) -> None:
+def test_checkpoint_of_another_training_is_refused_and_named(tmp_path) -> None:
     write(snapshot(trainer(Adam(0.01))), tmp_path / "a")
     found = read(tmp_path / "a")
     for other, name in (
@@ -353,7 +353,7 @@ def test_one_of_another_training_is_refused_and_named(tmp_path) -> None:
         assert all(np.array_equal(before[key], value) for key, value in other.net.state_dict().items())
 
 
-def test_another_precision_may_go_on(tmp_path) -> None:
+def test_checkpoint_of_another_precision_can_be_resumed(tmp_path) -> None:
     with Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(KeyboardInterrupt):
             trainer(Adam(0.01), checkpoints, Ends(step=4)).run()
@@ -364,12 +364,12 @@ def test_another_precision_may_go_on(tmp_path) -> None:
     made.run()
 
 
-def test_a_limit_that_is_raised_goes_on_with_the_next_epoch(tmp_path) -> None:
+def test_raised_epoch_limit_continues_with_the_next_epoch(tmp_path) -> None:
     with Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(KeyboardInterrupt):
             trainer(Adam(0.01), checkpoints, Ends(epoch=1), max_steps=5).run()
         made = trainer(Adam(0.01), max_steps=30)
         restore(made, checkpoints.newest())
     assert made.run().steps == 30
-    # The first epoch was cut at 5 steps; the others are whole, but for the last.
+    # The first epoch ended after 5 steps; the others are complete, except the last.
     assert [epoch.step for epoch in made.progress.history] == [5, 5 + made.steps_per_epoch, 30]

@@ -1,4 +1,4 @@
-"""The files in conf/ and the schema are alike, and every group goes with every other."""
+"""The files in conf/ match the schema, and options of all groups can be combined."""
 
 import dataclasses
 import itertools
@@ -26,7 +26,7 @@ GROUPS = {
 
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g, options in GROUPS.items() for o in options])
-def test_every_option_fits_the_schema_and_explains_its_keys(group: str, option: str) -> None:
+def test_every_option_fits_the_schema_and_documents_its_keys(group: str, option: str) -> None:
     config = resolve(_compose([f"{group}={option}"]))
     chosen = getattr(config, group)
     names = {field.name for field in dataclasses.fields(chosen)}
@@ -39,7 +39,7 @@ def test_every_option_fits_the_schema_and_explains_its_keys(group: str, option: 
     for line in path.read_text().splitlines():
         key, _, rest = line.partition(":")
         if key in names - {"name", "enabled", "experiment_name"} and "defaults" not in written:
-            assert "#" in rest, f"{path.name} does not say what {key} means"
+            assert "#" in rest, f"{path.name} does not explain {key}"
 
 
 def pairs(row: dict[str, str]) -> set[frozenset[tuple[str, str]]]:
@@ -47,7 +47,7 @@ def pairs(row: dict[str, str]) -> set[frozenset[tuple[str, str]]]:
 
 
 def covering_rows() -> Iterator[dict[str, str]]:
-    """Choices of one option from each group, few, but with every two options of different groups in one of them."""
+    """Return a few combinations of options that contain every pair of options of different groups."""
     everything = [(group, option) for group, options in GROUPS.items() for option in options]
     left = {frozenset((a, b)) for a, b in itertools.combinations(everything, 2) if a[0] != b[0]}
     while left:
@@ -59,7 +59,7 @@ def covering_rows() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("row", list(covering_rows()), ids=lambda row: "-".join(row[group] for group in GROUPS))
-def test_any_two_options_of_different_groups_go_together(row: dict[str, str]) -> None:
+def test_any_two_options_of_different_groups_are_compatible(row: dict[str, str]) -> None:
     config = resolve(_compose([f"{group}={option}" for group, option in row.items()]))
     written = {group: yaml.safe_load((CONF / group / f"{option}.yaml").read_text()) for group, option in row.items()}
     for group, values in written.items():
@@ -70,7 +70,7 @@ def test_any_two_options_of_different_groups_go_together(row: dict[str, str]) ->
 
 
 def _number(value: object) -> object:
-    """What YAML reads as text, such as 1e-8, and OmegaConf as a number."""
+    """Return a number such as 1e-8, which YAML reads as text and OmegaConf as a number."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -78,7 +78,7 @@ def _number(value: object) -> object:
 
 
 def ranged(config: Config) -> Iterator[tuple[str, type, Range]]:
-    """Every key of a config whose value has a range, with its type and that range."""
+    """Yield every config key whose value has a range, with its type and range."""
     for group in dataclasses.fields(config):
         part = getattr(config, group.name)
         owner, prefix = (part, f"{group.name}.") if dataclasses.is_dataclass(part) else (config, "")
@@ -116,7 +116,7 @@ def test_every_value_out_of_its_range_is_refused(found: tuple[str, type, Range])
     resolve(cfg)
 
 
-def test_the_ranged_keys_are_found() -> None:
+def test_keys_with_ranges_are_found() -> None:
     keys = {key for key, _, _ in RANGED}
     assert {"optimizer.lr", "optimizer.momentum", "schedule.gamma", "regularization.dropout", "trainer.epochs"} <= keys
     assert {"trainer.max_steps", "model.init", "model.width", "device.threads", "seed", "verify.probe_every"} <= keys
@@ -129,7 +129,7 @@ def test_the_ranged_keys_are_found() -> None:
         ("trainer.epochs", 1), ("trainer.target_accuracy", 1), ("model.width", 4), ("data.validation", 0), ("seed", 0),
     ],
 )  # fmt: skip
-def test_the_edge_of_a_range_that_belongs_to_it_is_taken(key: str, value: int) -> None:
+def test_inclusive_bound_is_accepted(key: str, value: int) -> None:
     cfg = _compose([f"{key}={value}"])
     found = resolve(cfg)
     for name in key.split("."):
@@ -148,7 +148,7 @@ def test_the_edge_of_a_range_that_belongs_to_it_is_taken(key: str, value: int) -
         "verify.probe_every=0", "seed=-1",
     ],
 )  # fmt: skip
-def test_the_edge_of_a_range_that_does_not_belong_to_it_is_refused(override: str) -> None:
+def test_exclusive_bound_is_refused(override: str) -> None:
     with pytest.raises(UserError, match=f"^{override} must be"):
         resolve(_compose([override]))
 
@@ -161,13 +161,13 @@ def test_the_edge_of_a_range_that_does_not_belong_to_it_is_refused(override: str
         ("zzz", ["b", "a"], "it may be a, b"),
     ],
 )
-def test_the_hint_is_the_near_word_or_all_of_them(word: str, known: list[str], hint: str) -> None:
+def test_hint_is_the_nearest_match_or_all_options(word: str, known: list[str], hint: str) -> None:
     assert near(word, known) == hint
 
 
 @pytest.mark.parametrize("group", list(TARGETS))
 @pytest.mark.parametrize("target", ["os.system", "nl_layers.optimizers.Optimizer", None, ["nl_layers.optimizers.SGD"]])
-def test_only_the_tables_targets_are_ever_made(group: str, target: object) -> None:
+def test_only_known_targets_are_instantiated(group: str, target: object) -> None:
     cfg = _compose([])
     cfg[group]["_target_"] = target
     with pytest.raises(UserError, match=rf"{group}._target_="):
@@ -179,12 +179,12 @@ def test_experiments_compose(name: str) -> None:
     check([f"experiment={name}"], multirun=False)
 
 
-def test_what_is_given_beside_an_experiment_wins() -> None:
+def test_override_beside_an_experiment_takes_precedence() -> None:
     assert check(["experiment=race", "trainer.epochs=3", "seed=9"], multirun=False).trainer.epochs == 3
     assert check(["experiment=race", "seed=9"], multirun=False).seed == 9
 
 
-def test_every_target_can_be_made_from_its_file() -> None:
+def test_every_target_can_be_instantiated_from_its_file() -> None:
     for optimizer in GROUPS["optimizer"]:
         assert build.optimizer(_compose([f"optimizer={optimizer}"])).lr > 0
     for schedule in GROUPS["schedule"]:
@@ -193,7 +193,7 @@ def test_every_target_can_be_made_from_its_file() -> None:
     assert {file["_target_"] for file in files} == {target for group in TARGETS.values() for target in group}
 
 
-def test_adamw_takes_the_regularizations_decay() -> None:
+def test_adamw_uses_the_regularization_groups_weight_decay() -> None:
     cfg = _compose(["optimizer=adamw", "regularization.weight_decay=0.03"])
     assert build.optimizer(cfg).weight_decay == 0.03
 
@@ -207,13 +207,13 @@ def test_a_sweep_is_checked_before_it_starts() -> None:
 
 
 @pytest.mark.parametrize("override", ["seed=interval(0,1)", "experiment=glob(none*)", "model@x=mlp", "hydra@x=mlp"])
-def test_what_is_no_list_of_jobs_is_refused(override: str) -> None:
-    """What a fuzzer found: these ended in tracebacks, the third after minutes."""
+def test_invalid_sweep_is_refused(override: str) -> None:
+    """A fuzzer found these; they ended in tracebacks, the third after minutes."""
     with refused(override):
         check([override], multirun=True)
 
 
-def test_a_typo_in_a_groups_file_is_told(tmp_path: Path) -> None:
+def test_typo_in_a_config_group_file_is_reported(tmp_path: Path) -> None:
     cfg = _compose([])
     cfg.optimizer = {"_target_": "nl_layers.optimizers.SGD", "lrr": 0.1}
     with pytest.raises(UserError, match=r"optimizer.lrr is unknown: did you mean lr\?"):

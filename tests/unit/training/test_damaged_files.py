@@ -1,4 +1,4 @@
-"""Files that were damaged in any way, and command lines of any words: one line for the user, or what is right."""
+"""Damaged files and arbitrary command lines: either valid or refused in one line."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ NET = mlp(input_shape=(1, 2, 2), width=4)
 
 @st.composite
 def damage(draw: st.DrawFn, whole: bytes) -> bytes:
-    """The bytes of a file that was cut, patched, lengthened or is another file altogether."""
+    """Draw the bytes of a file that is truncated, changed, lengthened or replaced by others."""
     at = draw(st.integers(0, len(whole) - 1))
     way = draw(st.sampled_from(["flip", "cut", "patch", "insert", "drop", "other", "header"]))
     if way == "flip":
@@ -84,8 +84,8 @@ def test_a_damaged_certificate_is_refused(folder: Path, data: st.DataObject) -> 
 
 
 @given(st.data())
-def test_damaged_weights_are_refused_or_are_weights_of_the_model(folder: Path, data: st.DataObject) -> None:
-    """Weight files bear no checksum: a changed number cannot be told; names, shapes and kinds can."""
+def test_damaged_weights_are_refused_or_fit_the_model(folder: Path, data: st.DataObject) -> None:
+    """Weight files have no checksum: changed numbers pass; wrong names, shapes and dtypes are refused."""
     (folder / "damaged").write_bytes(data.draw(damage((folder / "weights").read_bytes())))
     with at_most_refused():
         NET.load(folder / "damaged")
@@ -95,8 +95,8 @@ def test_damaged_weights_are_refused_or_are_weights_of_the_model(folder: Path, d
 
 
 @given(st.data())
-def test_a_checkpoint_that_someone_wrote_by_hand_runs_nothing(folder: Path, data: st.DataObject) -> None:
-    """A checksum is no signature: what fits it may still be nonsense."""
+def test_hand_written_checkpoint_executes_nothing(folder: Path, data: st.DataObject) -> None:
+    """The checksum detects corruption, not tampering: the content may still be invalid."""
     from hashlib import sha256
 
     facts = data.draw(st.recursive(st.none() | st.integers() | st.text(max_size=5), st.lists, max_leaves=5))
@@ -115,6 +115,6 @@ WORDS = ["model", "optimizer", "trainer.epochs", "data.root", "experiment", "hyd
     st.text(max_size=20),
     st.tuples(st.sampled_from(WORDS), st.sampled_from(["=", "+=", "~", "@", "=="]), st.text(max_size=12)).map("".join),
 ), min_size=1, max_size=3), st.booleans())  # fmt: skip
-def test_any_command_line_is_taken_or_refused_in_one_line(overrides: list[str], multirun: bool) -> None:
+def test_any_command_line_is_accepted_or_refused_in_one_line(overrides: list[str], multirun: bool) -> None:
     with at_most_refused():
         check(overrides, multirun)

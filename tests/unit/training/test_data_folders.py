@@ -1,4 +1,4 @@
-"""Pictures as people have them: transparent, turned, deep, of mixed sizes, in nested and split folders."""
+"""Users' image files: transparent, rotated, of other bit depths, of mixed sizes, in nested and split folders."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from nl_training.data import PixelFormat, load, read_image
 from nl_training.data.catalog import read_source
 from nl_training.data.pixels import value_range
 
-# A stroke on the left, so that a picture that is turned or mirrored is another.
+# A stroke on the left, so that a rotated or mirrored image differs.
 STROKE = np.zeros((12, 8), np.uint8)
 STROKE[2:10, 1:3] = 255
 STROKE[2:4, 1:6] = 255
@@ -25,7 +25,7 @@ def save(path: Path, image: Image.Image, **options) -> Path:
 
 
 def ink(value: int, mode: str = "RGBA") -> Image.Image:
-    """The stroke in an even grey on a transparent ground."""
+    """Return the stroke in a uniform grey on a transparent background."""
     return Image.merge(mode, [Image.new("L", (8, 12), value)] * (len(mode) - 1) + [Image.fromarray(STROKE)])
 
 
@@ -47,27 +47,27 @@ TRANSPARENT = {
 
 @pytest.mark.parametrize(("value", "ground"), [(0, 255), (255, 0), (40, 255), (200, 0)])
 @pytest.mark.parametrize("name", TRANSPARENT)
-def test_transparency_shows_the_ground_that_fits_the_ink(tmp_path: Path, name, value, ground):
+def test_transparent_image_gets_a_contrasting_background(tmp_path: Path, name, value, ground):
     make, options = TRANSPARENT[name]
     pixels = read_image(save(tmp_path / name, make(value), **options), (1, 12, 8))[0]
     np.testing.assert_array_equal(pixels, np.where(STROKE > 0, value, ground))
 
 
-def test_a_colour_that_is_called_transparent_is(tmp_path: Path):
+def test_palette_transparency_is_respected(tmp_path: Path):
     grey = save(tmp_path / "grey.png", Image.fromarray(STROKE), transparency=0)
-    assert set(np.unique(read_image(grey))) == {0, 255}  # the light ink on black
+    assert set(np.unique(read_image(grey))) == {0, 255}  # the light stroke on black
     colour = save(tmp_path / "colour.png", Image.fromarray(STROKE).convert("RGB"), transparency=(255, 255, 255))
     np.testing.assert_array_equal(read_image(colour)[0], np.where(STROKE > 0, 255, 0))
 
 
-def test_an_opaque_picture_keeps_its_ground(tmp_path: Path):
+def test_opaque_image_keeps_its_background(tmp_path: Path):
     opaque = Image.fromarray(STROKE).convert("RGBA")
     assert read_image(save(tmp_path / "p.png", opaque))[0, 0, 0] == 0
     unused = save(tmp_path / "q.gif", Image.fromarray(STROKE).convert("P"), transparency=77)
     np.testing.assert_array_equal(read_image(unused)[0], STROKE)
 
 
-def test_a_picture_takes_the_runs_ground_unless_it_hides_it(tmp_path: Path):
+def test_predicted_image_uses_the_runs_background_if_visible(tmp_path: Path):
     grey, black = save(tmp_path / "grey.png", ink(100)), save(tmp_path / "black.png", ink(0))
     assert read_image(grey, (1, 12, 8), matte=0)[0, 0, 0] == 0
     assert read_image(black, (1, 12, 8), matte=0)[0, 0, 0] == 255
@@ -81,7 +81,7 @@ MODES = {
 
 
 @pytest.mark.parametrize("name", ["1.png", "1.tif", "16 bits.png", "16 bits.tif", "cmyk.jpg", "cmyk.tif"])
-def test_other_depths_and_modes(tmp_path: Path, name):
+def test_other_bit_depths_and_modes(tmp_path: Path, name):
     mode, _, suffix = name.partition(".")
     expected = 255 - STROKE if mode == "cmyk" else STROKE
     pixels = read_image(save(tmp_path / name, MODES[mode]), (1, 12, 8))[0]
@@ -96,7 +96,7 @@ TURNS = {
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
 @pytest.mark.parametrize("orientation", TURNS)
-def test_a_photo_is_upright(tmp_path: Path, orientation, suffix):
+def test_exif_orientation_is_applied(tmp_path: Path, orientation, suffix):
     upright = Image.fromarray(STROKE).resize((64, 96), Image.Resampling.NEAREST)
     exif = Image.Exif()
     exif[0x112] = orientation
@@ -117,7 +117,7 @@ def count(root: Path, **options) -> int:
     return sum(len(part) for part in (data.train, data.validation, data.test) if part is not None)
 
 
-def test_all_that_pillow_reads_and_nested_folders_count(tmp_path: Path, caplog):
+def test_all_pillow_formats_and_nested_folders_are_read(tmp_path: Path, caplog):
     root = folder(tmp_path / "pets")
     folder(root / "a", ["more"])
     folder(root / "a" / "more", ["deep"], suffix=".JFIF")
@@ -126,7 +126,7 @@ def test_all_that_pillow_reads_and_nested_folders_count(tmp_path: Path, caplog):
     assert caplog.text == ""
 
 
-def test_what_is_left_out_is_counted_in_a_line(tmp_path: Path, caplog):
+def test_skipped_files_are_counted_in_one_line(tmp_path: Path, caplog):
     root = folder(tmp_path / "pets")
     for name in ("list.csv", "a/notes.txt", "b/scan.pdf", "b/raw.heic"):
         (root / name).write_text("no picture")
@@ -137,7 +137,7 @@ def test_what_is_left_out_is_counted_in_a_line(tmp_path: Path, caplog):
     assert count(root) == 12
     (record,) = caplog.records
     message = record.getMessage()
-    assert "5 left out" in message
+    assert "5 files skipped" in message
     assert "a/notes.txt" in message
     assert "hidden" not in message
     assert "\n" not in message
@@ -153,7 +153,7 @@ def test_mixed_sizes_are_resized_or_refused_with_a_hint(tmp_path: Path):
     assert data.pixels.size == (10, 9)
 
 
-def test_the_option_size_is_two_counts_and_belongs_to_images():
+def test_option_size_is_two_numbers_and_for_images_only():
     assert check(["data=images", "data.size=[28,20]"], multirun=False).data.size == (28, 20)
     assert check(["data=images"], multirun=False).data.size is None
     for value in ("[28]", "[28,28,3]", "28", "[0,28]"):
@@ -164,7 +164,7 @@ def test_the_option_size_is_two_counts_and_belongs_to_images():
 
 
 @pytest.mark.parametrize("names", [("train", "test", "val"), ("Training", "Testing", "Validation")])
-def test_a_split_root_is_taken_as_it_is(tmp_path: Path, names, caplog):
+def test_root_with_split_folders_is_used_as_is(tmp_path: Path, names, caplog):
     for name, n in zip(names, (5, 4, 3), strict=True):
         folder(tmp_path / "split" / name, n=n)
     data = load("images", root=str(tmp_path / "split"))
@@ -179,7 +179,7 @@ def test_a_split_root_is_taken_as_it_is(tmp_path: Path, names, caplog):
     assert "6 validation images are left out" in caplog.text
 
 
-def test_without_val_the_validation_part_comes_from_train(tmp_path: Path):
+def test_without_val_folder_validation_images_come_from_train(tmp_path: Path):
     folder(tmp_path / "split" / "train", n=10)
     folder(tmp_path / "split" / "test", n=4)
     data = load("images", root=str(tmp_path / "split"), validation=0.2)
@@ -198,7 +198,7 @@ def test_classes_named_train_and_others_are_classes(tmp_path: Path):
     assert load("images", root=str(folder(tmp_path, ["bus", "train"]))).classes == ("bus", "train")
 
 
-def test_a_class_that_is_only_tested_is_said(tmp_path: Path, caplog):
+def test_class_without_training_images_is_reported(tmp_path: Path, caplog):
     folder(tmp_path / "split" / "train")
     folder(tmp_path / "split" / "test", "abc")
     assert load("images", root=str(tmp_path / "split")).classes == ("a", "b", "c")
@@ -210,8 +210,8 @@ def test_a_class_that_is_only_tested_is_said(tmp_path: Path, caplog):
     assert "no training image is of class 2" in caplog.text
 
 
-def test_a_data_set_has_one_ground(tmp_path: Path):
-    """Most ink is black, one picture's is grey: alone it would be put on black."""
+def test_data_set_has_one_background(tmp_path: Path):
+    """Most strokes are black; the one grey stroke would get a black background if it were alone."""
     root = folder(tmp_path / "ink", image=ink(0))
     save(root / "a" / "grey.png", ink(150))
     source = read_source("images", str(root))
@@ -243,7 +243,7 @@ def test_channels_last_are_recognised(tmp_path: Path, channels):
 
 
 @pytest.mark.parametrize("shape", [(3, 6, 3), (1, 6, 1), (3, 6, 1), (2, 2, 3), (28, 28, 4), (28, 28, 2)])
-def test_channels_that_may_be_first_or_last_are_refused(tmp_path: Path, shape):
+def test_ambiguous_channel_axis_is_refused(tmp_path: Path, shape):
     with refused("x in", (30, *shape), "first or last"):
         load("images", root=npz(tmp_path, x=np.zeros((30, *shape), np.uint8), t=T))
 
@@ -255,7 +255,7 @@ def test_arrays_are_resized_too(tmp_path: Path):
     assert source.range == (0, 1)
 
 
-def test_parts_of_another_range_are_refused(tmp_path: Path):
+def test_splits_with_different_value_ranges_are_refused(tmp_path: Path):
     x = RNG.integers(0, 256, (30, 6, 5)).astype(np.float32)
     with refused("0 to 1 in x_train", "0 to 255 in x_test"):
         load("images", root=npz(tmp_path, x_train=x / 255, t_train=T, x_test=x, t_test=T))
@@ -279,7 +279,7 @@ RANGES = {
 
 
 @pytest.mark.parametrize(("x", "expected"), RANGES.values(), ids=RANGES)
-def test_the_range_of_an_array(x, expected):
+def test_value_range_of_an_array(x, expected):
     assert value_range(x) == pytest.approx(expected)
 
 
@@ -287,7 +287,7 @@ DIGIT = np.where(STROKE > 0, 255, 0).astype(np.uint8)[None, None]
 
 
 @pytest.mark.parametrize(("bounds", "shown"), [((0, 1), (0, 1)), ((-1, 1), (-1, 1)), ((0, 255), (0, 255))])
-def test_pictures_are_brought_to_a_format(bounds, shown):
+def test_images_are_converted_to_a_format(bounds, shown):
     low, high = shown
     of = PixelFormat.of(low + DIGIT / 255 * (high - low), bounds)
     assert of == PixelFormat(1, (12, 8), bounds, "dark", None, binary=True)
@@ -299,12 +299,12 @@ def test_pictures_are_brought_to_a_format(bounds, shown):
         of.adapt(np.zeros((1, 4, 12, 8)), (0, 1))
 
 
-def test_what_fits_is_left_alone():
+def test_matching_images_are_unchanged():
     x = RNG.integers(0, 256, (3, 1, 12, 8), dtype=np.uint8)
     assert PixelFormat.of(x, (0, 255)).adapt(x, (0, 255)) is x
 
 
-def test_inverted_pictures_are_told():
+def test_inverted_images_are_reported():
     dark = PixelFormat.of(DIGIT, (0, 255))
     paper = (160 - DIGIT * 0.4).astype(np.uint8)  # grey paper, black ink
     even = np.full_like(DIGIT, 200)
@@ -316,7 +316,7 @@ def test_inverted_pictures_are_told():
     )
 
 
-def test_without_normalisation_pixels_from_0_on_are_scaled_to_1(tmp_path: Path):
+def test_without_normalization_non_negative_pixels_are_scaled_to_one(tmp_path: Path):
     x = RNG.integers(0, 256, (30, 6, 5)).astype(np.float32)
     for scale in (1, 1 / 255, 16 / 255):
         data = load("images", root=npz(tmp_path, x=x * scale, t=T), normalize=False)

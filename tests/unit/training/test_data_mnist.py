@@ -1,4 +1,4 @@
-"""MNIST and its kin: where files are looked for, what is verified, and how they are downloaded."""
+"""MNIST and Fashion-MNIST: search path, verification and download of their files."""
 
 import dataclasses
 import gzip
@@ -82,7 +82,7 @@ def test_reads_the_files_in_root(tmp_path: Path, zipped):
     assert source.classes == ("a", "b", "c")
 
 
-def test_another_distributors_gzip_will_do(tmp_path: Path):
+def test_differently_compressed_file_is_accepted(tmp_path: Path):
     folder = fill(tmp_path / "data")
     for name, raw in RAW.items():
         (folder / f"{name}.gz").write_bytes(gzip.compress(raw, compresslevel=1, mtime=12345))
@@ -105,7 +105,7 @@ def test_refuses_a_truncated_file(tmp_path: Path):
         small().load(folder)
 
 
-def test_refuses_a_whole_idx_file_of_other_contents(tmp_path: Path):
+def test_refuses_a_valid_idx_file_of_other_contents(tmp_path: Path):
     folder = fill(tmp_path / "data", zipped=False)
     raw = bytearray(RAW["t10k-images"])
     raw[-1] ^= 1
@@ -132,7 +132,7 @@ def test_downloads_once_into_the_cache(tmp_path: Path, cache: Path, capfd):
     assert len(served) == 4
     assert sorted(path.name for path in cache.iterdir()) == sorted(f"{name}.gz" for name in RAW)
     assert f"downloading {url}train-images.gz" in capfd.readouterr().err
-    again = small((url,)).load(None)  # the mirror is gone by now
+    again = small((url,)).load(None)  # the mirror is closed now
     assert again.digest() == first.digest()
 
 
@@ -174,7 +174,7 @@ class Garbage(BaseHTTPRequestHandler):
 @pytest.mark.parametrize(
     ("handler", "named"), [(Endless, "more than"), (Cut, "corrupt"), (Garbage, "SMTP"), (None, "404")]
 )
-def test_a_failed_download_leaves_nothing_and_says_what_to_do(tmp_path: Path, cache: Path, handler, named):
+def test_failed_download_leaves_no_file_and_gives_advice(tmp_path: Path, cache: Path, handler, named):
     with (
         serving(tmp_path, None if handler is None else handler) as (url, _),
         refused("train-images.gz", "could not be downloaded", "data.root=FOLDER"),
@@ -183,7 +183,7 @@ def test_a_failed_download_leaves_nothing_and_says_what_to_do(tmp_path: Path, ca
     assert list(cache.iterdir()) == []
 
 
-def test_a_mirror_that_leads_to_a_file_of_this_machine_is_not_followed(tmp_path: Path, cache: Path):
+def test_redirect_to_a_local_file_is_not_followed(tmp_path: Path, cache: Path):
     class Elsewhere(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(302)
@@ -203,12 +203,12 @@ def test_a_gzip_bomb_from_a_mirror_is_refused(tmp_path: Path, cache: Path):
     assert list(cache.iterdir()) == []
 
 
-def test_no_mirror_at_all_is_one_line(cache: Path):
+def test_no_reachable_mirror_is_reported_in_one_line(cache: Path):
     with refused("could not be downloaded", "refused", "data.root=FOLDER"):
         small(("http://127.0.0.1:1/",)).load(None)
 
 
-def test_a_silent_mirror_is_given_up(tmp_path: Path, monkeypatch):
+def test_silent_mirror_times_out(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("nl_training.data.download.TIMEOUT", 0.2)
     leave = threading.Event()
 
@@ -223,7 +223,7 @@ def test_a_silent_mirror_is_given_up(tmp_path: Path, monkeypatch):
 
 
 def loading(url: str) -> subprocess.Popen[str]:
-    """A process of its own that loads the set from a mirror and prints its digest."""
+    """Start a process that loads the data set from a mirror and prints its digest."""
     code = (
         "import importlib.util, sys; spec = importlib.util.spec_from_file_location('t', sys.argv[1]);"
         "t = importlib.util.module_from_spec(spec); spec.loader.exec_module(t);"
@@ -233,7 +233,7 @@ def loading(url: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code, __file__, url], stdout=subprocess.PIPE, env=env, text=True)
 
 
-def test_a_download_that_is_killed_half_way_leaves_no_file_of_that_name(tmp_path: Path, cache: Path):
+def test_killed_download_leaves_no_file_with_the_final_name(tmp_path: Path, cache: Path):
     half, leave = threading.Event(), threading.Event()
 
     class Half(BaseHTTPRequestHandler):
@@ -259,7 +259,7 @@ def test_a_download_that_is_killed_half_way_leaves_no_file_of_that_name(tmp_path
     assert sorted(path.name for path in cache.glob("t*")) == sorted(f"{name}.gz" for name in RAW)
 
 
-def test_two_processes_at_once_both_get_the_files(tmp_path: Path, cache: Path):
+def test_two_concurrent_processes_both_get_the_files(tmp_path: Path, cache: Path):
     with serving(fill(tmp_path / "mirror")) as (url, _):
         both = [loading(url) for _ in range(2)]
         digests = [process.communicate()[0] for process in both]
@@ -268,7 +268,7 @@ def test_two_processes_at_once_both_get_the_files(tmp_path: Path, cache: Path):
     assert len(list(cache.iterdir())) == 4
 
 
-def test_a_broken_file_in_the_cache_is_named(cache: Path):
+def test_corrupt_file_in_the_cache_is_named(cache: Path):
     fill(cache)
     (cache / "train-labels.gz").write_bytes(b"")
     with refused(cache / "train-labels.gz"):
@@ -282,7 +282,7 @@ def real_mnist() -> Path | None:
 
 
 @pytest.mark.skipif(real_mnist() is None, reason="no MNIST here: set NL_MNIST to the folder of its four files")
-def test_the_real_mnist():
+def test_real_mnist():
     data = load("mnist", root=str(real_mnist()))
     assert data.input_shape == (1, 28, 28)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [54_000, 6_000, 10_000]
@@ -293,13 +293,13 @@ def test_the_real_mnist():
 @pytest.mark.skipif(
     not FASHION_MNIST.system_folder.is_dir(), reason="the package dataset-fashion-mnist is not installed"
 )
-def test_the_real_fashion_mnist_of_the_system():
+def test_real_fashion_mnist_from_the_system_folder():
     data = load("fashion_mnist")
     assert [len(part) for part in (data.train, data.validation, data.test)] == [54_000, 6_000, 10_000]
     assert np.bincount(data.test.t).tolist() == [1000] * 10
 
 
-def test_mnists_files_are_not_fashions(tmp_path: Path):
+def test_mnist_files_are_refused_as_fashion_mnist(tmp_path: Path):
     folder = fill(tmp_path / "data")
     for theirs, ours in zip(MNIST.files, small().files, strict=True):
         (folder / f"{ours.name}.gz").rename(folder / f"{theirs.name}.gz")

@@ -27,10 +27,10 @@ def test_a_split_is_a_partition_that_keeps_every_class(labels, share, seed):
 def test_a_split_takes_the_exact_share_where_classes_are_unequal():
     t = np.repeat([0, 1, 2], [7, 12, 14])
     _, taken = stratified(t, 0.2, seed=0)
-    assert np.bincount(t[taken]).tolist() == [1, 3, 3]  # quotas 1.4, 2.4, 2.8; the first of equal remainders loses
+    assert np.bincount(t[taken]).tolist() == [1, 3, 3]  # quotas 1.4, 2.4, 2.8; equal remainders: first down
 
 
-def test_a_split_depends_on_its_seed_alone():
+def test_split_depends_on_its_seed_only():
     t = np.arange(100) % 10
     np.testing.assert_array_equal(stratified(t, 0.3, 1)[1], stratified(t, 0.3, 1)[1])
     assert (stratified(t, 0.3, 1)[1] != stratified(t, 0.3, 2)[1]).any()
@@ -55,13 +55,13 @@ def test_normalisation_is_per_channel_and_exact():
     assert scale.apply(x, "float64").dtype == np.float64
 
 
-def test_a_constant_channel_is_only_centred():
+def test_constant_channel_is_centred_and_not_scaled():
     scale = Normalization.fit(np.full((4, 1, 2, 2), 9, np.uint8))
     assert scale == Normalization((9.0,), (1.0,))
     assert not scale.apply(np.full((4, 1, 2, 2), 9, np.uint8)).any()
 
 
-def test_applying_leaves_the_given_images_alone():
+def test_applying_normalization_does_not_change_its_input():
     x = np.ones((2, 1, 2, 2), np.float32)
     Normalization((5.0,), (2.0,)).apply(x)
     assert (x == 1).all()
@@ -78,7 +78,7 @@ def numbered(n: int) -> Split:
 
 
 @pytest.mark.parametrize(("n", "sizes"), [(10, [4, 4, 2]), (8, [4, 4]), (3, [3]), (0, [])])
-def test_every_image_once_in_the_order_given_and_the_last_partial_batch_too(n, sizes):
+def test_batches_have_every_image_once_in_the_given_order(n, sizes):
     order = epoch_order(n, seed=0, epoch=1)
     assert sorted(order) == list(range(n))
     got = list(batches(numbered(n), 4, order))
@@ -99,7 +99,7 @@ def test_the_batches_of_an_epoch_have_one_or_two_sizes(n, count, sizes):
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-def test_a_lone_last_image_is_left_out_where_batch_norm_fails_on_it(compiled):
+def test_last_batch_of_one_image_is_dropped_if_batch_norm_fails_on_it(compiled):
     net = mlp(batch_norm=True, device=Device(compile=compiled))
     found = EpochBatches.of(net, 33, 32)
     assert (found.images, found.count, found.sizes) == (32, 1, {32})
@@ -112,14 +112,14 @@ def test_a_lone_last_image_is_left_out_where_batch_norm_fails_on_it(compiled):
             EpochBatches.of(net, images, size)
 
 
-def test_a_lone_image_with_large_maps_is_trained_on_and_told():
+def test_last_batch_of_one_image_with_large_maps_is_trained_on_and_reported():
     net = build("simple_convnet", input_shape=(1, 8, 8), width=4, batch_norm=True)
     for images, size, which in ((33, 32, "the last batch of an epoch"), (33, 1, "each batch"), (1, 32, "each batch")):
         found = EpochBatches.of(net, images, size)
         assert (found.images, found.note.startswith(f"batch norm: {which} is a single image")) == (images, True)
 
 
-def test_without_an_order_batches_lie_as_the_split_and_copy_nothing():
+def test_without_an_order_batches_are_views_of_the_split():
     split = numbered(10)
     got = list(batches(split, 4))
     np.testing.assert_array_equal(np.concatenate([t for _, t in got]), split.t)

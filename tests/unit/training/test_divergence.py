@@ -1,4 +1,4 @@
-"""A number that is none stops the training, which says where it came from and keeps the last good checkpoint."""
+"""A non-finite number stops the training with an error that names its origin; the last good checkpoint stays."""
 
 import dataclasses
 
@@ -25,27 +25,27 @@ def network(**options):
     return net
 
 
-def test_a_weight_that_is_none_is_named_with_its_layer() -> None:
+def test_non_finite_weight_is_named_with_its_layer() -> None:
     net = network(batch_norm=True, dropout=0.5)
     net.params["W2"][3, 1] = np.inf
     assert first_not_finite(net, X, T) == "Parameter('W2') of layer 5 (Affine)"
 
 
-def test_the_node_whose_output_overflows_is_named_and_not_those_behind_it() -> None:
+def test_first_overflowing_node_is_named() -> None:
     net = network(activation="tanh")
     net.params["W1"][...] *= np.float32(1e38)
     assert first_not_finite(net, X, T) == "Dot(20, 16) of layer 1 (Affine)"
 
 
-def test_images_that_are_none_are_told() -> None:
+def test_non_finite_images_are_reported() -> None:
     x = X.copy()
     x[3, 0, 2, 2] = np.nan
     assert first_not_finite(network(), x, T) == "the batch's images"
 
 
-def test_a_gradient_that_overflows_is_told_though_the_loss_is_a_number() -> None:
+def test_gradient_overflow_is_reported_with_a_finite_loss() -> None:
     net = network()
-    # Hidden units that are 0 hide the huge weights from the logits, not from the way back.
+    # Hidden units that are 0 remove the huge weights from the logits, but not from backward.
     net.params["W2"][...], net.params["b2"][...] = 0, -1
     net.params["W3"][...] = np.float32(3.4e38)
     net.params["W3"][:, T[3]] *= -1
@@ -61,13 +61,13 @@ def trainer(checkpoints=None, optimizer=None, data=DATA, **limits):
 
 
 def spoiled(place: int):
-    """The data with a pixel that is no number, in the image at this place."""
+    """Return the data with a NaN pixel in the image at this index."""
     x = DATA.train.x.copy()
     x[place] = np.nan
     return dataclasses.replace(DATA, train=Split(x, DATA.train.t))
 
 
-def test_the_training_stops_with_the_step_and_the_place(tmp_path) -> None:
+def test_divergence_error_names_the_step_and_the_node(tmp_path) -> None:
     with Checkpoints(tmp_path, every_steps=1) as checkpoints:
         made = trainer(checkpoints, data=spoiled(7))
         with pytest.raises(UserError, match=r"nan at step \d+: .*first in the batch's images; the last") as caught:
@@ -80,7 +80,7 @@ def test_the_training_stops_with_the_step_and_the_place(tmp_path) -> None:
     assert all(np.isfinite(a).all() for name, a in ctx.arrays.items() if name.startswith("weights/"))
 
 
-def test_weights_that_overflow_are_not_saved(tmp_path) -> None:
+def test_overflowed_weights_are_not_saved(tmp_path) -> None:
     with Checkpoints(tmp_path, every_steps=1) as checkpoints:
         made = trainer(checkpoints, Momentum(3e38, momentum=0.99))
         with np.errstate(all="ignore"), pytest.raises(UserError, match=r"step \d+: lower optimizer.lr"):
@@ -90,7 +90,7 @@ def test_weights_that_overflow_are_not_saved(tmp_path) -> None:
     assert all(np.isfinite(a).all() for s in found for name, a in s.arrays.items() if name.startswith("weights/"))
 
 
-def test_a_gradient_that_is_none_stops_or_is_skipped() -> None:
+def test_non_finite_gradient_stops_training_or_is_skipped() -> None:
     def spoil(net):
         original = net.step
 

@@ -1,4 +1,4 @@
-"""Drawings: the numbers they tell are the two graphs', nothing overlaps, and the page asks for nothing outside."""
+"""Drawings show the numbers of both graphs, without overlap, and the page makes no external requests."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def drawn(request: pytest.FixtureRequest) -> tuple[Network, Diagram]:
     return net, capture_network(net, rng.standard_normal((3, 1, 28, 28)), rng.integers(0, 10, 3))
 
 
-def test_every_nodes_value_and_gradient_are_told() -> None:
+def test_every_node_shows_value_and_gradient() -> None:
     rng = np.random.default_rng(1)
     x0, w0, dy = rng.standard_normal((3, 4)), rng.standard_normal((4, 2)), rng.standard_normal((3, 2))
     x, w = Input("x"), Parameter(w0, "w")
@@ -62,11 +62,11 @@ def test_every_nodes_value_and_gradient_are_told() -> None:
     np.testing.assert_allclose(gradients[doubled], inner, rtol=1e-12)
     np.testing.assert_allclose(gradients[product], 3 * inner, rtol=1e-12)
     np.testing.assert_allclose(gradients[w], x0.T @ (3 * inner), rtol=1e-12)
-    assert graph.outputs[1] not in gradients  # the first output does not come from it
+    assert graph.outputs[1] not in gradients  # the first output does not depend on it
     assert graph.outputs[1] in values
 
 
-def test_observing_gives_a_networks_own_gradients() -> None:
+def test_capture_has_the_networks_own_gradients() -> None:
     net = build("cnn3", width=8, batch_norm="before_activation", dropout=0.5)
     rng = np.random.default_rng(2)
     x, t = rng.standard_normal((4, 1, 28, 28), dtype=np.float32), rng.integers(0, 10, 4)
@@ -77,7 +77,7 @@ def test_observing_gives_a_networks_own_gradients() -> None:
         np.testing.assert_allclose(gradients[graph.leaves[name]], grad, rtol=1e-4, atol=1e-6)
 
 
-def test_statistics_leave_out_what_is_no_number() -> None:
+def test_statistics_ignore_non_finite_values() -> None:
     found = statistics(np.array([0.0, 1.0, 0.0, 3.0, -np.inf, np.nan]))
     assert (found.low, found.mean, found.high, found.infinite) == (0.0, 1.0, 3.0, 2)
     assert found.zeros == pytest.approx(1 / 3)
@@ -89,7 +89,7 @@ def test_statistics_leave_out_what_is_no_number() -> None:
 
 
 @pytest.mark.parametrize("name", [n for n, kind in NODES.items() if not issubclass(kind, Leaf)])
-def test_every_node_has_a_formula_to_tell(name: str) -> None:
+def test_every_node_has_a_formula(name: str) -> None:
     told = formula(NODES[name])
     assert told.forward
     assert told.backward
@@ -121,7 +121,7 @@ def test_a_diagram_has_every_node_of_both_graphs_once(drawn: tuple[Network, Diag
         assert (loss.shape, loss.gradient.mean) == ((), 1.0)
 
 
-def test_the_compiled_graph_tells_the_same_numbers(drawn: tuple[Network, Diagram]) -> None:
+def test_compiled_graph_shows_the_same_values(drawn: tuple[Network, Diagram]) -> None:
     _, diagram = drawn
     reference, compiled = ({s.label: s for s in views(diagram, name) if s.family == "leaves"} for name in NAMES)
     assert {"x", "t", "W1"} < compiled.keys() <= reference.keys()
@@ -159,7 +159,7 @@ def test_related_nodes_are_symmetric_and_a_fused_node_has_all_it_replaces() -> N
     assert [node.related for node in frames] == [()]
 
 
-def test_every_node_tells_what_it_costs() -> None:
+def test_every_node_shows_its_cost() -> None:
     net = build("cnn3", width=8)
     diagram = capture_network(net, np.ones((2, 1, 28, 28)), np.array([0, 1]))
     for own in diagram.graphs:
@@ -175,7 +175,7 @@ def test_every_node_tells_what_it_costs() -> None:
     assert all(row.seconds > 0 and row.bytes > conv.bytes and row.calls > 1 for row in conv.costs)
 
 
-def test_a_gradient_within_anothers_is_none_and_says_why() -> None:
+def test_gradient_included_in_another_is_explained() -> None:
     net = build("cnn3", width=8, batch_norm="before_activation")
     nodes = {s.kind: s for s in views(capture_network(net, np.ones((2, 1, 28, 28)), np.array([0, 1])), "compiled")}
     for kind in ("ChannelMean", "ChannelVariance"):
@@ -185,7 +185,7 @@ def test_a_gradient_within_anothers_is_none_and_says_why() -> None:
     assert nodes["Input"].no_gradient == "Not required."
 
 
-def test_capturing_changes_nothing_of_the_network() -> None:
+def test_capture_does_not_change_the_network() -> None:
     net = build("cnn3", width=8, batch_norm="before_activation", dropout=0.5)
     before, passes = net.state_dict(), net.passes
     capture_network(net, np.ones((2, 1, 28, 28)), np.array([0, 1]))
@@ -194,7 +194,7 @@ def test_capturing_changes_nothing_of_the_network() -> None:
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
-def test_parameters_bear_the_certificates_residuals() -> None:
+def test_parameters_show_the_certificates_residuals() -> None:
     net = build("mlp", hidden=(5,), input_shape=(1, 2, 2))
     certificate = verify(net, "warn", 60).certificate
     diagram = capture_network(net, np.ones((2, 1, 2, 2)), np.array([0, 1]), certificate)
@@ -206,7 +206,7 @@ def test_parameters_bear_the_certificates_residuals() -> None:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_every_layer_is_drawn_with_nothing_overlapping(name: str) -> None:
+def test_layers_are_drawn_without_overlap(name: str) -> None:
     diagram = capture_layer(name)
     assert [group.graph for group in diagram.groups] == list(NAMES)
     for number in (0, 1):
@@ -227,12 +227,12 @@ def check_layout(diagram: Diagram, number: int) -> None:
     for (start, end), points in plan.routes.items():
         assert all(b[1] > a[1] for a, b in pairwise(points))
         assert (points[0][0], points[-1][0]) == (plan.places[start][0], plan.places[end][0])
-        for (ax, ay), (bx, by) in pairwise(points):  # beside the nodes of a row it goes straight down
+        for (ax, ay), (bx, by) in pairwise(points):  # beside the nodes of a row the edge is vertical
             crossed = [px for px, py in nodes if ay < py + HEIGHT / 2 and py - HEIGHT / 2 < by]
             assert not crossed or (ax == bx and all(abs(ax - px) > WIDTH / 2 for px in crossed))
 
 
-def test_a_networks_picture_is_whole_and_its_boxes_lie_apart(drawn: tuple[Network, Diagram]) -> None:
+def test_network_image_is_complete_and_boxes_do_not_overlap(drawn: tuple[Network, Diagram]) -> None:
     _, diagram = drawn
     for number in range(len(diagram.groups)):
         check_layout(diagram, number)
@@ -275,15 +275,15 @@ def test_the_pages_data_holds_both_graphs(drawn: tuple[Network, Diagram]) -> Non
     assert all(node["formula"]["forward"] and node["formula"]["backward"] for node in fused)
 
 
-def test_a_page_asks_for_nothing_outside(drawn: tuple[Network, Diagram]) -> None:
+def test_page_makes_no_external_requests(drawn: tuple[Network, Diagram]) -> None:
     text = page(drawn[1])
     assert set(re.findall(r"https?://[^\s\"'<]+", text)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"<(link|img|iframe|script[^>]+src)|@import|url\((?!#)", text)
-    assert "${" in text  # the script's own templates are left alone
+    assert "${" in text  # except the script's own templates
     assert "$script" not in text
 
 
-def test_what_is_written_in_a_title_is_no_markup() -> None:
+def test_titles_are_escaped() -> None:
     diagram = capture_layer("Affine")
     hostile = Diagram("<b>&", ("</script><i>",), diagram.graphs, diagram.nodes, diagram.groups)
     ElementTree.fromstring(svg(hostile))
@@ -291,7 +291,7 @@ def test_what_is_written_in_a_title_is_no_markup() -> None:
     assert "</script><i>" not in page(hostile)
 
 
-def test_a_layer_that_is_none() -> None:
+def test_unknown_layer_is_refused() -> None:
     with refused("Afine", "Affine?"):
         capture_layer("Afine")
 
@@ -304,7 +304,7 @@ def test_a_layer_that_is_none() -> None:
     ],
     ids=["layer", "model"],
 )
-def test_the_script_draws(arguments: list[str], words: str, kind: str) -> None:
+def test_draw_script_writes_the_files(arguments: list[str], words: str, kind: str) -> None:
     done = run_script("draw.py", *arguments, start=python)
     assert (done.returncode, done.stderr) == (0, ""), done
     assert words in done.stdout
@@ -318,13 +318,13 @@ def test_the_script_draws(arguments: list[str], words: str, kind: str) -> None:
     [(["layer=Afine"], "Affine?"), (["layer=Affine", "model=mlp"], "no other arguments"), (["model=mpl"], "mlp?")],
     ids=lambda value: str(value),
 )
-def test_the_script_tells_a_mistake_in_a_line(arguments: list[str], word: str) -> None:
+def test_draw_script_reports_errors_in_one_line(arguments: list[str], word: str) -> None:
     done = run_script("draw.py", *arguments)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done
     assert word in done.stderr
 
 
-def test_a_training_logs_its_drawing_on_request_and_a_run_is_drawn(
+def test_training_logs_its_drawing_if_requested_and_a_run_can_be_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     uri = empty_store(tmp_path)

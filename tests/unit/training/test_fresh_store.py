@@ -1,4 +1,4 @@
-"""Processes that open a store at once which is not there yet: one makes its tables, none crashes."""
+"""Processes that concurrently open a store that does not exist: one creates its tables, none fails."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")}
 
 
-def test_two_processes_make_a_stores_tables_at_once(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_two_processes_can_create_a_store_concurrently(tmp_path: Path, environment: dict[str, str]) -> None:
     orders = [tmp_path / "one", tmp_path / "two"]
     for path in orders:
         os.mkfifo(path)
@@ -37,7 +37,7 @@ def test_two_processes_make_a_stores_tables_at_once(tmp_path: Path, environment:
     assert [process.wait(timeout=30) for process in pair] == [0, 0]
 
 
-def test_two_trainings_start_on_a_store_that_is_not_there(
+def test_two_trainings_can_create_a_store_concurrently(
     tmp_path: Path, environment: dict[str, str], request: pytest.FixtureRequest
 ) -> None:
     tries = 20 if request.config.getoption("--thorough") else 1

@@ -1,4 +1,4 @@
-"""A training where the calls are missing that macOS and Windows lack."""
+"""A training without the system calls that macOS and Windows lack."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ print(type(Device(threads=2).executor).__name__, np.allclose(*states, atol=1e-5)
 """
 
 
-def test_a_training_without_these_calls_runs_on_threads(tmp_path: Path) -> None:
+def test_training_without_these_calls_runs_on_threads(tmp_path: Path) -> None:
     code = ABSENT + TRAIN.replace("sys.argv[1]", "__import__('pathlib').Path(sys.argv[1])")
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=200)
     assert (done.returncode, done.stdout, done.stderr) == (0, "Threads True True\n", "")

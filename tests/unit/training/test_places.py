@@ -1,4 +1,4 @@
-"""Where output goes and where runs are found: other folders, moved and copied stores, other experiments."""
+"""Output folders and the lookup of runs: other folders, moved and copied stores, other experiments."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from nl_training.tracking.resume import find
 from nl_training.tracking.run import CONFIG
 from nl_training.tracking.store import EXPERIMENT
 
-NOWHERE = "/proc/nowhere"  # a folder that not even root can make
+NOWHERE = "/proc/nowhere"  # a folder that not even root can create
 CHARACTERS = [
     "a b",
     "a#b",
@@ -56,7 +56,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store's tables, made once because making them takes seconds."""
+    """An empty store, created once because creating its tables takes seconds."""
     path = tmp_path_factory.mktemp("tables") / "mlflow.db"
     Store.open(sqlite_uri(path), "template", write=False)
     return path
@@ -74,7 +74,7 @@ def at(folder: Path, name: str = EXPERIMENT) -> TrackingConfig:
 
 
 def finished_run(store: Store) -> str:
-    """A run as a training leaves it."""
+    """Make a run like that of a finished training."""
     client, net = store.client, mlp(input_shape=(1, 2, 2), classes=2, hidden=[2], seed=0)
     run_id = str(client.create_run(store.experiment_id, tags={"model": repr(net)}).info.run_id)
     client.log_text(run_id, "seed: 0\n", "config.yaml")
@@ -105,7 +105,7 @@ def test_the_output_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert output_folder("outputs", "a").is_dir()
 
 
-def test_a_place_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unwritable_folder_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv(paths.OUTPUT, NOWHERE)
     with refused(NOWHERE, "NL_OUTPUT"):
         output_folder("outputs")
@@ -118,7 +118,7 @@ def test_a_place_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 def started(monkeypatch: pytest.MonkeyPatch, arguments: list[str], logs: bool = True) -> list[int]:
-    """The seeds of the jobs that a script runs for these arguments, and whether its jobs are logged."""
+    """Return the seeds of the jobs that a script runs for these arguments, and whether they are logged."""
     seeds: list[int] = []
     monkeypatch.setattr(sys, "argv", ["train.py", "model=mlp", "data=digits", *arguments])
     main(lambda config, cfg: seeds.append(config.seed), (lambda config, overrides: nullcontext({})) if logs else None)
@@ -134,7 +134,7 @@ def started(monkeypatch: pytest.MonkeyPatch, arguments: list[str], logs: bool = 
     ],
     ids=["untracked", "an untracked sweep", "a script that logs nothing"],
 )
-def test_what_logs_nothing_leaves_nothing(
+def test_unlogged_run_writes_no_files(
     output: str, arguments: list[str], logs: bool, seeds: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -144,7 +144,7 @@ def test_what_logs_nothing_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_logs_needs_a_place(
+def test_logging_needs_a_writable_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(paths.OUTPUT, NOWHERE)
@@ -160,7 +160,7 @@ def test_what_logs_needs_a_place(
     assert list(tmp_path.glob("outputs/*/*/.hydra/config.yaml"))
 
 
-def test_a_failed_job_is_told_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_job_is_reported_without_a_writable_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(config: Config, cfg: DictConfig) -> None:
         raise UserError("no luck")
 
@@ -171,7 +171,7 @@ def test_a_failed_job_is_told_where_nothing_can_be_written(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", CHARACTERS)
-def test_a_store_lies_in_any_folder(name: str, tables: Path, tmp_path: Path) -> None:
+def test_store_can_be_in_any_folder(name: str, tables: Path, tmp_path: Path) -> None:
     folder = tmp_path / name
     store = new_store(tables, folder)
     assert sqlite_path(store.uri) == folder / "mlflow.db"
@@ -183,7 +183,7 @@ def test_a_store_lies_in_any_folder(name: str, tables: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("move", [os.rename, shutil.copytree], ids=["moved", "copied"])
 @pytest.mark.parametrize("name", ["new", "a?b 사진"])
-def test_a_store_in_another_folder_has_its_artifacts_there(
+def test_store_in_another_folder_has_its_artifacts_there(
     move: Callable[[Path, Path], None],
     name: str,
     tables: Path,
@@ -208,12 +208,14 @@ def test_a_store_in_another_folder_has_its_artifacts_there(
     location = local_path(moved.client.get_logged_model(model.model_id).artifact_location)
     assert location == new / "mlruns" / "models" / model.model_id / "artifacts"
     assert sorted(old.rglob("*")) == before
-    if old.exists():  # the store that was copied is not touched
+    if old.exists():  # the original of the copied store is unchanged
         assert artifacts_of(new_store(tables, old), run_id) == old / "mlruns" / run_id / "artifacts"
         assert capsys.readouterr().err == ""
 
 
-def test_artifacts_that_were_left_behind(tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_artifacts_of_a_moved_store_are_reported(
+    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     run_id = finished_run(new_store(tables, old))
     new.mkdir()
@@ -229,9 +231,7 @@ def test_artifacts_that_were_left_behind(tables: Path, tmp_path: Path, capsys: p
         open_run(run_id, at(new))
 
 
-def test_a_store_that_is_reached_by_a_link_is_not_moved(
-    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_store_behind_a_symlink_is_not_moved(tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_id = finished_run(new_store(tables, tmp_path / "real"))
     (tmp_path / "link").symlink_to(tmp_path / "real")
     capsys.readouterr()
@@ -240,7 +240,7 @@ def test_a_store_that_is_reached_by_a_link_is_not_moved(
     assert artifacts_of(new_store(tables, tmp_path / "real"), run_id) == tmp_path / "real/mlruns" / run_id / "artifacts"
 
 
-def test_the_latest_run_is_that_of_the_store_and_experiment_that_are_named(
+def test_latest_run_is_that_of_the_given_store_and_experiment(
     tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
@@ -261,7 +261,7 @@ def test_the_latest_run_is_that_of_the_store_and_experiment_that_are_named(
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
     with refused("run=latest", "'min'", "did you mean mine?"):
         open_run("latest", at(a, "min"))
-    assert Store.of(at(a, "min"), write=False).experiment_id == ""  # looking for a run makes no experiment
+    assert Store.of(at(a, "min"), write=False).experiment_id == ""  # the lookup of a run creates no experiment
     monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_uri(a / "mlflow.db"))
     assert open_run("latest", at(a)).run_id == usual
     with refused("tracking.uri=", "MLFLOW_TRACKING_URI="):
@@ -269,20 +269,20 @@ def test_the_latest_run_is_that_of_the_store_and_experiment_that_are_named(
 
 
 @pytest.mark.parametrize("text", ["optimizer.lr=0.1", "model=mlp", "tracking=off"])
-def test_what_a_logged_run_would_not_heed_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_that_a_logged_run_ignores_are_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["evaluate.py", "run=latest", "data.validation=0", text])
     with pytest.raises(SystemExit, match=f"error: {text}: .* data, tracking.uri, tracking.experiment_name may"):
         run_command(lambda *_: None, "", takes=("data",))
 
 
-def test_words_of_a_script_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_script_arguments_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["predict.py", "a=b.png", "tracking.uri=http://h", "run=latest", "/가.png"])
     given = []
     run_command(lambda run_id, config, words: given.extend([run_id, config.tracking.uri, *words]), "", words=True)
     assert given == ["latest", "http://h", "a=b.png", "/가.png"]
 
 
-def test_a_run_to_resume_is_looked_for_where_it_is_said_to_be(
+def test_resume_looks_for_the_run_in_the_given_store(
     tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def left(store: Store) -> str:
@@ -317,7 +317,7 @@ def test_a_run_to_resume_is_looked_for_where_it_is_said_to_be(
         ("nonsense://x", ["nonsense://x"]),
     ],
 )
-def test_a_place_for_artifacts_that_cannot_be_used_is_refused_before_a_training(
+def test_unusable_artifact_location_is_refused_before_training(
     location: str, words: list[str], tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("boto3", "google.cloud.storage", "azure.storage.blob"):
@@ -329,12 +329,12 @@ def test_a_place_for_artifacts_that_cannot_be_used_is_refused_before_a_training(
     assert Store.open(store.uri, "away", write=False).experiment_id
 
 
-def test_a_servers_place_that_this_machine_cannot_write_is_told_how_the_server_does() -> None:
+def test_unwritable_server_artifact_location_gives_advice_for_the_server() -> None:
     with refused(NOWHERE, "--artifacts-destination"):
         check_location(NOWHERE, "http://127.0.0.1:1")
 
 
-def test_artifacts_that_fail_only_when_they_are_written_are_told_in_a_line(tables: Path, tmp_path: Path) -> None:
+def test_artifact_write_errors_are_reported_in_one_line(tables: Path, tmp_path: Path) -> None:
     store = new_store(tables, tmp_path)
     (tmp_path / "mlruns").rmdir()
     (tmp_path / "mlruns").write_text("no folder")
@@ -362,5 +362,5 @@ def test_a_database_whose_driver_is_missing_is_refused_with_its_package(
         Store.open(uri, "x")
 
 
-def test_the_config_is_that_of_the_store() -> None:
+def test_config_comes_from_the_given_store() -> None:
     assert check([], multirun=False).tracking.experiment_name == EXPERIMENT

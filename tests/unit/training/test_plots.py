@@ -1,4 +1,4 @@
-"""The pictures of a run and of a sweep show the figures that they are given."""
+"""The plots of a run and of a sweep show the given values."""
 
 import io
 
@@ -15,7 +15,7 @@ CLASSES = ("cat", "dog", "owl")
 
 
 def drawn(figure: Figure) -> np.ndarray:
-    """The pixels, so that what only fails in drawing fails here."""
+    """Draw the figure, so that errors in drawing appear here, and return the pixels."""
     file = io.BytesIO()
     figure.savefig(file, format="png")
     file.seek(0)
@@ -48,18 +48,18 @@ def test_learning_curves_show_batches_validation_and_test() -> None:
     drawn(figure)
 
 
-def test_learning_curves_need_no_validation_part_and_no_steps() -> None:
+def test_learning_curves_need_no_validation_and_no_steps() -> None:
     figure = plots.learning_curves([], [epoch(1, validation=False)], "resumed")
     assert set(lines(figure.axes[0])) == {"test"}
     drawn(figure)
 
 
-def test_learning_curves_draw_a_loss_of_nought_or_none_at_all() -> None:
+def test_learning_curves_draw_zero_and_missing_losses() -> None:
     drawn(plots.learning_curves([(1, 0.0, 1.0), (2, float("nan"), 0.0)], [epoch(1)], "at the edge"))
 
 
 @pytest.mark.parametrize("span", [1, 3, 25])
-def test_smooth_is_the_mean_of_the_values_around(span: int) -> None:
+def test_smoothing_is_a_centred_moving_average(span: int) -> None:
     values = list(np.random.default_rng(3).normal(size=40))
     means = [np.mean(values[max(0, i - span // 2) : i + span // 2 + 1]) for i in range(40)]
     np.testing.assert_allclose(plots.smooth(values, span), means, rtol=1e-9)
@@ -71,7 +71,7 @@ def test_smoothing_does_not_shift_a_curve() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 25, 26, 200])
-def test_a_confusion_matrix_of_many_classes_stays_a_page(count: int) -> None:
+def test_confusion_matrix_of_many_classes_has_limited_size(count: int) -> None:
     figure = plots.confusion_matrix(np.arange(count), np.arange(count), [f"class {i}" for i in range(count)])
     assert max(figure.get_size_inches()) <= 14
     drawn(figure)
@@ -80,7 +80,7 @@ def test_a_confusion_matrix_of_many_classes_stays_a_page(count: int) -> None:
 def test_the_confusion_matrix_counts_labels_by_row() -> None:
     figure = plots.confusion_matrix([0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 0, 2], CLASSES)
     (axis,) = figure.axes
-    # A text stands at (column, row): (predicted, label).
+    # A text is at (column, row): (predicted, label).
     shown = {text.get_position(): text.get_text() for text in axis.texts}
     assert shown == {(0, 0): "1", (1, 0): "1", (1, 1): "1", (0, 2): "1", (2, 2): "2"}
     np.testing.assert_allclose(axis.images[0].get_array(), [[0.5, 0.5, 0], [0, 1, 0], [1 / 3, 0, 2 / 3]])
@@ -90,16 +90,16 @@ def test_the_confusion_matrix_counts_labels_by_row() -> None:
     drawn(figure)
 
 
-def test_a_class_without_images_is_an_empty_row() -> None:
+def test_class_without_images_gives_an_empty_row() -> None:
     figure = plots.confusion_matrix([0, 0], [0, 2], CLASSES)
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array()[1:], 0)
     drawn(figure)
 
 
-def test_the_worst_mistakes_are_the_most_certain_ones_first() -> None:
+def test_worst_mistakes_are_sorted_by_confidence() -> None:
     x = np.random.default_rng(5).normal(size=(5, 1, 4, 4))
     p = np.array([[0.9, 0.1, 0], [0.6, 0.4, 0], [0.05, 0.05, 0.9], [0.3, 0.4, 0.3], [0.01, 0.98, 0.01]])
-    t = np.array([0, 1, 0, 2, 1])  # images 1, 2 and 3 are mistaken, with 0.6, 0.9 and 0.4 for the wrong class
+    t = np.array([0, 1, 0, 2, 1])  # images 1, 2 and 3 are misclassified, with 0.6, 0.9 and 0.4 for the wrong class
     figure = plots.worst_mistakes(x, t, p, CLASSES)
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     assert titles == ["cat taken for owl (90%)", "dog taken for cat (60%)", "owl taken for dog (40%)"]
@@ -112,7 +112,7 @@ def test_the_worst_mistakes_are_the_most_certain_ones_first() -> None:
     assert [axis.get_title() for axis in few.axes if axis.get_title()] == titles[:1]
 
 
-def test_no_mistakes_and_an_image_of_one_tone_are_drawn() -> None:
+def test_worst_mistakes_without_mistakes_and_with_a_constant_image() -> None:
     drawn(plots.worst_mistakes(np.zeros((2, 1, 4, 4)), np.array([0, 1]), np.eye(3)[:2], CLASSES))
     drawn(plots.worst_mistakes(np.zeros((2, 1, 4, 4)), np.array([1, 0]), np.eye(3)[:2], CLASSES))
 
@@ -125,7 +125,7 @@ def test_pictures_of_several_channels_are_drawn(channels: int) -> None:
     drawn(figure)
 
 
-def test_the_comparison_has_the_best_on_top_and_shows_what_failed() -> None:
+def test_comparison_is_sorted_by_accuracy_and_shows_failed_runs() -> None:
     children = [
         Child("0: sgd", "FINISHED", 0.5, ((10, 0.4), (20, 0.5))),
         Child("1: nan", "FAILED", None),

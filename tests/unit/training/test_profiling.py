@@ -1,4 +1,4 @@
-"""The profile of a network for a run's artifacts: a table, figures, a picture, and a network as it was."""
+"""The profile of a network among a run's artifacts: a table, totals and a plot; training is unchanged."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def network(compiled: bool) -> Network:
 
 
 @pytest.mark.parametrize(("compiled", "node"), [(True, "Convolution 1/Conv"), (False, "Convolution 1/Dot")])
-def test_the_artifacts_tell_every_node_and_the_sum(compiled: bool, node: str) -> None:
+def test_profile_artifacts_have_every_node_and_the_total(compiled: bool, node: str) -> None:
     files = artifacts(network(compiled), X, T)
     assert list(files) == ["profile/profile.txt", "profile/profile.json", "profile/profile.png"]
     text, figures, picture = files.values()
@@ -43,7 +43,7 @@ def test_the_artifacts_tell_every_node_and_the_sum(compiled: bool, node: str) ->
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-def test_a_profile_leaves_the_training_as_it_was(compiled: bool) -> None:
+def test_profiling_does_not_change_training(compiled: bool) -> None:
     one, two = network(compiled), network(compiled)
     for net in (one, two):
         net.step(X, T)
@@ -54,7 +54,7 @@ def test_a_profile_leaves_the_training_as_it_was(compiled: bool) -> None:
     np.testing.assert_array_equal(one.gradient(X, T).flat, two.gradient(X, T).flat)
 
 
-def test_a_training_logs_its_profile_on_request(tmp_path: Path) -> None:
+def test_training_logs_its_profile_if_requested(tmp_path: Path) -> None:
     uri = empty_store(tmp_path)
     asked = ["model=two_layer", "data=digits", "verify=off", "trainer.epochs=1", "trainer.profile=true"]
     done = run_script("train.py", *asked, env={**os.environ, "MLFLOW_TRACKING_URI": uri})

@@ -1,4 +1,4 @@
-"""What the terminal shows while training."""
+"""The terminal output of a training."""
 
 import io
 from time import perf_counter
@@ -13,7 +13,7 @@ from nl_training.training.progress_bar import ProgressBar
 
 
 def show(terminal: bool, steps: int = 500) -> str:
-    """The output of a training of two epochs."""
+    """Return the output of a training of two epochs."""
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, force_interactive=terminal, width=120, color_system=None)
     bar = ProgressBar(console)
@@ -34,7 +34,7 @@ def always(monkeypatch):
     monkeypatch.setattr(progress_bar, "LINE_SECONDS", 0.0)
 
 
-def test_plain_lines_without_a_terminal_are_one_an_epoch():
+def test_without_a_terminal_one_line_per_epoch_is_printed():
     lines = show(terminal=False).splitlines()
     assert len(lines) == 2
     assert "epoch   1" in lines[0]
@@ -45,7 +45,7 @@ def test_plain_lines_without_a_terminal_are_one_an_epoch():
 
 
 @pytest.mark.usefixtures("always")
-def test_a_long_epoch_has_lines_of_its_own():
+def test_long_epoch_prints_intermediate_lines():
     line = show(terminal=False, steps=4).splitlines()[0]
     for part in ("step 1/4", "epoch 1", "loss 2.0000", "acc 0.750", "images/s", "s left"):
         assert part in line
@@ -58,7 +58,7 @@ def test_the_live_bar_shows_loss_accuracy_speed_and_time_left():
         assert part in text
 
 
-def test_closing_twice_gives_the_terminal_back():
+def test_closing_twice_restores_the_terminal():
     file = io.StringIO()
     bar = ProgressBar(Console(file=file, force_terminal=True, width=120))
     bar.on_start(SimpleNamespace(step=0, total_steps=3))

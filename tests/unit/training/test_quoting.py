@@ -1,4 +1,4 @@
-"""Values that Hydra's grammar does not take as text: they work, or the refusal says how to write them."""
+"""Values that Hydra's grammar does not read as text: they are accepted, or the error shows how to write them."""
 
 import shlex
 
@@ -33,19 +33,19 @@ from nl_training.config.quoting import quote_text, quoted, read_override, shell_
         "x ",
     ],
 )
-def test_a_path_works_as_it_is_typed(folder: str) -> None:
+def test_unquoted_path_is_accepted(folder: str) -> None:
     assert check([f"data.root={folder}"], multirun=False).data.root == folder
 
 
 @pytest.mark.parametrize("folder", ["/a,b", "/사진,b", "glob(*)"])
-def test_what_may_be_several_values_is_told_how_to_write_as_one(folder: str) -> None:
+def test_ambiguous_value_is_refused_with_advice_on_quoting(folder: str) -> None:
     written = shell_override("data.root", folder)
     with refused(f"data.root={folder}", written):
         check([f"data.root={folder}"], multirun=False)
     assert check(shlex.split(written), multirun=False).data.root == folder
 
 
-def test_what_is_no_value_at_all_is_told_so() -> None:
+def test_invalid_value_is_reported() -> None:
     with refused("optimizer.lr", "KEY=VALUE"):
         check(["optimizer.lr"], multirun=False)
     with refused("cannot read 'optimizer.lr=(1'", """'optimizer.lr="(1"'"""):
@@ -64,7 +64,7 @@ def test_what_is_no_value_at_all_is_told_so() -> None:
         "x",
     ],
 )
-def test_what_hydra_reads_as_it_is_meant_stays(text: str) -> None:
+def test_unambiguous_values_are_passed_to_hydra_unchanged(text: str) -> None:
     assert quote_text(text) == text
 
 

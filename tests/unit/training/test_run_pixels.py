@@ -1,4 +1,4 @@
-"""A run trained on floats of 0 to 1 takes pictures of 8 bits, arrays of other ranges and sizes, and scans."""
+"""A run trained on floats from 0 to 1 accepts 8-bit images, arrays of other ranges and sizes, and scans."""
 
 import json
 import runpy
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run_id(folder: Path):
-    """A run on digits as floats of 0 to 1; its store is the environment's while this module's tests run."""
+    """A run on digits as floats from 0 to 1; its store is set in the environment for this module's tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/runs.db")
         np.savez(folder / "floats.npz", **parts(1 / 16))
@@ -49,7 +49,7 @@ def client(folder: Path, run_id: str) -> MlflowClient:
 
 @pytest.fixture
 def script(run_id: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Script:
-    """Runs a script here and gives what it prints."""
+    """Return a function that runs a script in this process and returns its output."""
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(name: str, *arguments: str) -> str:
@@ -71,7 +71,7 @@ def parts(scale: float, invert: bool = False) -> dict[str, np.ndarray]:
 
 
 def pictures(folder: Path, invert: bool = False, n: int = 40) -> list[Path]:
-    """Test digits as PNG of 8 bits, three times as large as the run's images."""
+    """Test digits as 8-bit PNG files, three times as large as the run's images."""
     paths = []
     for i, (image, label) in enumerate(zip(digits().test.x[:n, 0], digits().test.t, strict=False)):
         paths.append(folder / f"{i:03d}-{label}.png")
@@ -89,19 +89,19 @@ def accuracy(out: str) -> float:
     return float(out.partition("test accuracy ")[2].partition(",")[0])
 
 
-def test_a_run_records_how_its_pixels_look(client: MlflowClient, run_id: str) -> None:
+def test_run_records_its_pixel_format(client: MlflowClient, run_id: str) -> None:
     text = Path(client.download_artifacts(run_id, "weights/network.json")).read_text()
     assert PixelFormat.from_json(json.loads(text)["pixels"]) == PixelFormat(1, (8, 8), (0, 1), "dark")
     assert client.get_run(run_id).data.tags["dataset.pixels"] == "1x8x8, pixels 0 to 1, dark background"
 
 
-def test_pictures_of_8_bits_are_as_good_as_the_test_images(script: Script, folder: Path) -> None:
+def test_eight_bit_images_are_predicted_like_the_test_images(script: Script, folder: Path) -> None:
     out = script("predict.py", *pictures(folder))
     assert right(out) > 0.8
     assert "inverted" not in out
 
 
-def test_a_scan_is_inverted_and_said(script: Script, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inverted_scan_is_corrected_and_reported(script: Script, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     files = pictures(Path(), invert=True)
     automatic = script("predict.py", *files)
@@ -123,10 +123,10 @@ def test_invert_is_one_of_three_words(script: Script, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("scale", "shift", "invert"), [(1 / 8, -1, False), (255 / 16, 0, True)])
-def test_evaluate_brings_other_arrays_to_the_runs(
+def test_evaluate_converts_arrays_to_the_runs_format(
     script: Script, client: MlflowClient, run_id: str, folder: Path, caplog, scale: float, shift: float, invert: bool
 ) -> None:
-    """Arrays of another range, twice as large and in colour."""
+    """Arrays with another range, twice as large and in colour."""
     arrays = parts(scale, invert)
     for name in ("x_train", "x_test"):
         arrays[name] = np.repeat(arrays[name].repeat(2, axis=2).repeat(2, axis=3) + shift, 3, axis=1)
@@ -153,7 +153,7 @@ def test_the_served_model_refuses_pixels_of_another_range(run_id: str) -> None:
             model.predict({"pixels": wrong})
 
 
-def test_a_run_that_recorded_nothing_is_read_as_before(
+def test_run_without_a_recorded_pixel_format_is_read(
     script: Script, client: MlflowClient, run_id: str, folder: Path, caplog
 ) -> None:
     text = Path(client.download_artifacts(run_id, "weights/network.json")).read_text()

@@ -1,4 +1,4 @@
-"""Planted errors are refused by `verify=strict` before step 1, each by the link that docs/verification.md names."""
+"""`verify=strict` refuses planted errors before step 1, each by the link that docs/verification.md names."""
 
 import re
 from pathlib import Path
@@ -8,17 +8,17 @@ from support.plants import CLEAN, LIMITS, PLANTS
 from support.scripts import run_script
 
 TESTS = str(Path(__file__).resolve().parents[2])
-# For each link one that is quick.
+# One fast planted error for each link.
 SAMPLE = [
     "broadcast_off", "input_close_to_one", "gradients_of_one_shape_exchanged",
     "from_the_thousandth_pass", "half_precision_inside", "in_processes_on_large_arrays", "predictions_of_many_images",
     "steps_counted_to_a_hundred", "optimizer_off_in_float32",
 ]  # fmt: skip
-REFUSED = re.compile(r"refused: verify=strict: (?:the gradient of \w+|what trains) is wrong(?:: | \((\w+), )")
+REFUSED = re.compile(r"refused: verify=strict: (?:the gradient of \w+|the training code) is wrong(?:: | \((\w+), )")
 
 
 def said(name: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What strict says, in a process of its own with an empty cache."""
+    """Return the output of strict verification in a new process with an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     code = f"import sys; sys.path.insert(0, {TESTS!r}); from support.plants import main; main({name!r})"
@@ -47,16 +47,16 @@ def test_every_planted_error_is_refused(name: str, tmp_path: Path, monkeypatch: 
 
 @pytest.mark.sabotage
 @pytest.mark.parametrize("name", LIMITS)
-def test_what_a_certificate_does_not_say_is_accepted(
+def test_errors_beyond_the_certificate_are_accepted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert said(name, tmp_path, monkeypatch).startswith("accepted: ")
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_network_without_a_planted_error_is_accepted(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert said(name, tmp_path, monkeypatch).startswith("accepted: ")
 
 
-@pytest.mark.parametrize("name", CLEAN)
-def test_a_network_without_is_accepted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert said(name, tmp_path, monkeypatch).startswith("accepted: ")
-
-
-def test_the_sample_has_every_link() -> None:
+def test_quick_sample_covers_every_link() -> None:
     assert {PLANTS[name].link for name in SAMPLE} == {planted.link for planted in PLANTS.values()}

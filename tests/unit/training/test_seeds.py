@@ -1,4 +1,4 @@
-"""Several seeds as one result, on runs of a real store."""
+"""Results over several seeds, from runs of a real store."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def runs(tmp_path: Path) -> list:
     def add(lr: str, seed: str, metrics: list[Metric], status: str = "FINISHED") -> None:
         run_id = client.create_run(experiment, run_name=f"mlp lr={lr}").info.run_id
         params = [Param("optimizer.lr", lr), Param("seed", seed), Param("data.name", "digits")]
-        params.append(Param("sweep.resume", "latest" if seed == "1" else "None"))  # the sweep was gone on with
+        params.append(Param("sweep.resume", "latest" if seed == "1" else "None"))  # the sweep was resumed
         client.log_batch(run_id, metrics=metrics, params=params)
         client.set_terminated(run_id, status)
 
@@ -38,8 +38,8 @@ def test_mean_spread_and_paired_differences(runs: list) -> None:
     best, other = settings(runs)
     assert (best.name, other.name) == ("mlp lr=0.2", "mlp lr=0.1")
     assert other.mean == pytest.approx(0.93)
-    assert other.spread == pytest.approx(0.02)  # of 0.91, 0.93, 0.95
-    # On seeds 0 and 1 alone: 0.91 - 0.94 and 0.93 - 0.95.
+    assert other.spread == pytest.approx(0.02)  # standard deviation of 0.91, 0.93, 0.95
+    # Paired by seeds 0 and 1: 0.91 - 0.94 and 0.93 - 0.95.
     assert other.difference(best) == (pytest.approx(-0.025), pytest.approx(0.005), 2)
     assert best.difference(best) == (0.0, 0.0, 2)
     rows = table([best, other])
@@ -48,11 +48,11 @@ def test_mean_spread_and_paired_differences(runs: list) -> None:
     assert any("paired -0.0250 ± 0.0050 (2)" in line for line in lines([best, other]))
 
 
-def test_one_seed_each_is_no_result_over_seeds(runs: list) -> None:
+def test_one_seed_per_setting_gives_no_statistics(runs: list) -> None:
     assert settings([run for run in runs if run.data.params["seed"] == "0"]) == []
 
 
-def test_settings_of_one_name_are_told_apart(runs: list) -> None:
+def test_settings_with_equal_names_are_distinguished(runs: list) -> None:
     for run in runs:
         run.info._run_name = "mlp"
         run.data.params["data.name"] = run.data.params.pop("optimizer.lr")

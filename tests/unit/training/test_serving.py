@@ -1,4 +1,4 @@
-"""A logged network served by MLflow answers a request over HTTP with the network's own probabilities."""
+"""A logged network served by MLflow returns the network's own probabilities over HTTP."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from nl_models import build
 from nl_training.data import load
 from nl_training.tracking.model import softmax
 
-# Training and serving in processes of their own take half a minute: not for the default tests.
+# Training and serving in other processes takes half a minute: not a default test.
 pytestmark = pytest.mark.browser
 
 TRAIN = Path(__file__).resolve().parents[3] / "scripts" / "train.py"
@@ -38,7 +38,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     uri = f"sqlite:///{tmp_path_factory.mktemp('served')}/runs.db"
-    # MLflow looks for its server, uvicorn, on the path.
+    # MLflow searches for its server, uvicorn, on PATH.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return {**os.environ, "MLFLOW_TRACKING_URI": uri, "OPENBLAS_NUM_THREADS": "1", "PATH": path}
 
@@ -53,7 +53,7 @@ def run(environment: dict[str, str]):
 
 @pytest.fixture(scope="module")
 def served(environment: dict[str, str], run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the served model; the server and its workers are one process group, which ends with the test."""
+    """Yield the address of the served model; the server and its workers are one process group, ended afterwards."""
     port, log = free_port(), tmp_path_factory.mktemp("server") / "log.txt"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", f"runs:/{run[1].info.run_id}/model"]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
@@ -70,20 +70,20 @@ def served(environment: dict[str, str], run, tmp_path_factory: pytest.TempPathFa
                 time.sleep(0.25)
         yield address
     finally:
-        with suppress(ProcessLookupError):  # it has ended by itself, which the assertion above tells
+        with suppress(ProcessLookupError):  # it ended by itself, which the assertion above reports
             os.killpg(server.pid, signal.SIGKILL)
         server.wait(30)
 
 
 def ask(address: str, pixels: np.ndarray) -> np.ndarray:
-    """The served network's probabilities."""
+    """Return the served network's probabilities."""
     body = json.dumps({"inputs": {"pixels": pixels.tolist()}}).encode()
     request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as reply:
         return np.array(json.load(reply)["predictions"])
 
 
-def test_a_served_network_answers_with_its_probabilities(run, served: str, tmp_path: Path) -> None:
+def test_served_network_returns_its_probabilities(run, served: str, tmp_path: Path) -> None:
     client, found = run
     folder = client.download_artifacts(found.info.run_id, "weights", str(tmp_path))
     net = build("mlp", input_shape=(1, 8, 8), classes=10, width=100)
@@ -99,7 +99,7 @@ def test_a_served_network_answers_with_its_probabilities(run, served: str, tmp_p
 
 
 def test_each_of_many_simultaneous_clients_gets_its_own_answer(served: str) -> None:
-    """2,000 questions of 1 to 3 images each."""
+    """2,000 requests of 1 to 3 images each."""
     data = load("digits")
     (mean,), (std,) = data.normalization.mean, data.normalization.std
     images = [data.test.x[i : i + 1 + i % 3] * std + mean for i in range(64)]

@@ -1,4 +1,4 @@
-"""One training step: what it tells, changes and reports."""
+"""One training step: its calls, changes and reports."""
 
 from time import perf_counter
 from typing import Any
@@ -32,7 +32,7 @@ class Notes(Callback):
 
 
 class Course:
-    """A schedule that notes what it is asked."""
+    """A schedule that records its calls."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[float, float]] = []
@@ -53,7 +53,7 @@ def network() -> Any:
     return mlp((1, 2, 2), 3, hidden=[5], seed=1, device=Device(dtype="float64", compile=False))
 
 
-def test_steps_report_and_change_what_the_same_lines_by_hand_do() -> None:
+def test_steps_match_the_same_operations_written_out() -> None:
     made, notes, course = trainer(max_steps=5)
     begun = perf_counter()
     made.run()
@@ -81,7 +81,7 @@ def test_steps_report_and_change_what_the_same_lines_by_hand_do() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, DECAY])
-def test_a_penalty_costs_time_only_where_there_is_one(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_penalty_is_computed_only_if_weight_decay_is_set(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
     monkeypatch.setattr("nl_training.training.trainer.add_weight_decay", lambda params, grads, rate: rates.append(rate))
     made, _, _ = trainer(max_steps=2)
@@ -91,7 +91,7 @@ def test_a_penalty_costs_time_only_where_there_is_one(rate: float, monkeypatch: 
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_a_batch_that_gives_no_number_is_left_out_or_ends_the_training(what: str) -> None:
+def test_non_finite_batch_is_skipped_or_ends_training(what: str) -> None:
     made, notes, _ = trainer(on_nan="skip", max_steps=4)
     before = made.net.params.flat.copy()
     spoil(made.net, what)
@@ -109,7 +109,7 @@ def test_a_batch_that_gives_no_number_is_left_out_or_ends_the_training(what: str
 
 
 def spoil(net: Any, what: str) -> None:
-    """Let the loss of every batch, or a gradient alone, be no number."""
+    """Make the loss of every batch, or only a gradient, NaN."""
     right = net.step
 
     def step(x: Any, t: Any) -> Any:

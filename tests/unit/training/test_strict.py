@@ -1,4 +1,4 @@
-"""`verify=strict` accepts right networks, whatever runs their plan. In this process: the mutants gate asks it too."""
+"""`verify=strict` accepts correct networks on every executor, in this process, so that mutation tests can use it."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ TRIED = [
 
 
 @pytest.mark.parametrize(("form", "device"), TRIED)
-def test_a_right_network_is_accepted(form: str, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_correct_network_is_accepted(form: str, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     plan, options, optimizer, schedule = FORMS[form]
     net = assemble(form, plan, Options((1, 7, 7), 3, **options), Device(**DEVICES[device]), {})

@@ -1,4 +1,4 @@
-"""Sweeps that end well, with a failed job, and interrupted: one parent, its jobs nested, all closed truly."""
+"""Sweeps that finish, have a failed job, or are interrupted: one parent run, nested jobs, all with a final status."""
 
 import json
 import runpy
@@ -34,7 +34,7 @@ def client(folder: Path) -> MlflowClient:
 
 
 def chosen_by_validation(parent, children: list):
-    """The best child by validation accuracy, whose figures the parent must bear."""
+    """Return the best child by validation accuracy, whose metrics the parent must have."""
     best = max(children, key=lambda child: child.data.metrics["best/val_acc"])
     for key in ("best/val_acc", "best/test_acc", "final/test_acc"):
         assert parent.data.metrics[key] == best.data.metrics[key]
@@ -50,7 +50,7 @@ def done(folder: Path, client: MlflowClient):
     return parent, children, ended.stdout
 
 
-def test_one_parent_holds_every_job(done) -> None:
+def test_sweep_has_one_parent_run_with_every_job(done) -> None:
     parent, children, out = done
     assert [child.data.params["optimizer.lr"] for child in children] == ["0.01", "0.001"]
     assert [child.info.status for child in children] == ["FINISHED", "FINISHED"]
@@ -62,7 +62,7 @@ def test_one_parent_holds_every_job(done) -> None:
     assert f"{parent.info.run_id}: 2 jobs, 0 failed" in out
 
 
-def test_the_parent_compares_them(client: MlflowClient, done, tmp_path: Path) -> None:
+def test_parent_run_compares_the_jobs(client: MlflowClient, done, tmp_path: Path) -> None:
     parent, children, out = done
     reached = [child.data.metrics["final/test_acc"] for child in children]
     best = chosen_by_validation(parent, children)
@@ -78,7 +78,7 @@ def test_the_parent_compares_them(client: MlflowClient, done, tmp_path: Path) ->
     assert all(child.info.run_id in link for child in children)
 
 
-def test_a_job_that_fails_stops_no_other_and_the_parent_says_so(folder: Path, client: MlflowClient, done) -> None:
+def test_failed_job_stops_no_other_and_is_reported_in_the_parent(folder: Path, client: MlflowClient, done) -> None:
     options = ["trainer.epochs=1", "optimizer=sgd", "optimizer.lr=0.1,1e30,0.2", "tracking.experiment_name=failed"]
     ended = sweep(folder, *options)
     assert ended.returncode == 1
@@ -97,7 +97,7 @@ def test_a_job_that_fails_stops_no_other_and_the_parent_says_so(folder: Path, cl
     assert "compare-runs" in ended.stdout
 
 
-def test_a_job_that_fails_before_its_run_is_counted(folder: Path, client: MlflowClient, done) -> None:
+def test_job_that_fails_before_its_run_starts_is_counted(folder: Path, client: MlflowClient, done) -> None:
     options = ["trainer.epochs=1", "device=cpu,gpu", "device.index=99", "tracking.experiment_name=early"]
     ended = sweep(folder, *options)
     assert ended.returncode == 1
@@ -109,7 +109,7 @@ def test_a_job_that_fails_before_its_run_is_counted(folder: Path, client: Mlflow
     assert "best   0: mlp" in ended.stdout
 
 
-def test_an_interrupted_sweep_is_killed_whole(folder: Path, client: MlflowClient, done) -> None:
+def test_interrupted_sweep_ends_all_its_jobs(folder: Path, client: MlflowClient, done) -> None:
     options = ["optimizer=sgd,adam", "trainer.epochs=100000", "tracking.experiment_name=killed"]
     process = sweep(folder, *options, launch=Started)
     wait_until_trained(process, client, "killed")
@@ -125,8 +125,8 @@ def test_an_interrupted_sweep_is_killed_whole(folder: Path, client: MlflowClient
 EIGHT = ["optimizer=sgd,adam", "seed=0,1,2,3", "trainer.epochs=3"]
 
 
-def test_a_sweep_killed_half_way_goes_on(folder: Path, client: MlflowClient, done) -> None:
-    """Eight jobs: none is done twice, none is lost, none is left running; the seeds are summed up."""
+def test_killed_sweep_can_be_resumed(folder: Path, client: MlflowClient, done) -> None:
+    """Eight jobs: none runs twice, none is lost, none is left running; results over seeds are summarized."""
     options = [*EIGHT, "tracking.experiment_name=eight"]
     with (folder / "first.txt").open("w") as out:
         process = sweep(folder, *options, launch=Started, stdout=out, stderr=out)
@@ -168,12 +168,12 @@ def test_a_sweep_killed_half_way_goes_on(folder: Path, client: MlflowClient, don
     assert "is not a sweep" in other.stderr
 
 
-def test_jobs_in_processes_of_their_own_tell_what_failed(folder: Path, client: MlflowClient, done) -> None:
+def test_jobs_in_separate_processes_report_failures(folder: Path, client: MlflowClient, done) -> None:
     options = ["optimizer=sgd", "optimizer.lr=0.1,1e30,0.2", "trainer.epochs=1", "device.threads=1"]
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "tracking.experiment_name=joblib"]
     ended = sweep(folder, *options, *launcher)
     assert ended.returncode == 1
-    assert ended.stderr.count("error: job 1: the loss became") == 2  # as it happens, and at the end
+    assert ended.stderr.count("error: job 1: the loss became") == 2  # when it happens, and at the end
     (parent,), children = found(client, "joblib")
     assert sorted(child.info.status for child in children) == ["FAILED", "FINISHED", "FINISHED"]
     assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
@@ -192,11 +192,11 @@ def test_a_launcher_that_is_not_installed_says_what_to_install(
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(TRAIN), run_name="__main__")
     told = f"error: hydra/launcher={launcher} needs the package {package}: python -m pip install -c constraints.txt"
-    assert ended.value.code == f"{told} {package}"  # which Python prints, and exits with 1
+    assert ended.value.code == f"{told} {package}"  # which Python prints before it exits with 1
     assert capsys.readouterr() == ("", "")
 
 
-def test_latest_is_no_sweep_that_never_began(folder: Path, client: MlflowClient, done) -> None:
+def test_latest_ignores_sweeps_that_never_started(folder: Path, client: MlflowClient, done) -> None:
     store = Store.open(f"sqlite:///{folder}/runs.db", "begun")
     gone = {SWEEP: "seed=0,1", PROCESS: this_process().rpartition(" ")[0] + " 1.0"}
     begun = client.create_run(store.experiment_id, tags=gone).info.run_id
@@ -206,10 +206,10 @@ def test_latest_is_no_sweep_that_never_began(folder: Path, client: MlflowClient,
     client.set_terminated(begun)
     with refused("sweep.resume=latest", "has no unfinished sweep"):
         find(store, SWEEP, "latest")
-    assert find(store, SWEEP, never).info.run_id == never  # who names it may have it
+    assert find(store, SWEEP, never).info.run_id == never  # it can still be named by ID
 
 
-def test_a_sweep_of_which_no_job_began_leaves_no_run(folder: Path, client: MlflowClient, done, monkeypatch) -> None:
+def test_sweep_without_started_jobs_leaves_no_run(folder: Path, client: MlflowClient, done, monkeypatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     where = [f"tracking.uri=sqlite:///{folder}/runs.db", "tracking.experiment_name=refused"]
     overrides = ["device=gpu", "seed=0,1", *where]

@@ -1,4 +1,4 @@
-"""What is printed where the encoding knows few characters: nothing crashes, and it can be read."""
+"""Output in encodings with few characters: it does not fail and stays readable."""
 
 import io
 import sys
@@ -13,7 +13,7 @@ SAID = "seeds ± 0.0043 × │ — naïve x² 4.2 µs"
 
 
 def printed(monkeypatch: pytest.MonkeyPatch, encoding: str, errors: str, text: str) -> str:
-    """What arrives behind a stdout of this encoding."""
+    """Return the text as written by a stdout with this encoding."""
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding, errors))
     replace_unencodable()
@@ -25,7 +25,7 @@ def printed(monkeypatch: pytest.MonkeyPatch, encoding: str, errors: str, text: s
     return raw.getvalue().decode(encoding)
 
 
-@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # the latter is Python's own where LC_ALL=C
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # Python's default if LC_ALL=C
 def test_ascii_is_readable(monkeypatch: pytest.MonkeyPatch, errors: str) -> None:
     out = printed(monkeypatch, "ascii", errors, SAID)
     assert out.splitlines()[0] == "seeds +/- 0.0043 x | - naive x2 4.2 us"
@@ -33,15 +33,15 @@ def test_ascii_is_readable(monkeypatch: pytest.MonkeyPatch, errors: str) -> None
     assert "?" not in out
 
 
-def test_a_code_page_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_page_keeps_its_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     out = printed(monkeypatch, "cp1252", "strict", SAID)
     assert out.splitlines()[0] == "seeds ± 0.0043 × | — naïve x² 4.2 µs"
 
 
-def test_utf_8_shows_all_and_what_is_no_character_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_utf_8_shows_all_characters_and_lone_surrogates(monkeypatch: pytest.MonkeyPatch) -> None:
     out = printed(monkeypatch, "utf-8", "strict", f"{SAID} 사진 \udcff")
     assert out.splitlines()[0] == f"{SAID} 사진 \\udcff"
 
 
-def test_what_reads_like_nothing_is_told_by_its_number() -> None:
+def test_unprintable_characters_are_escaped() -> None:
     assert to_ascii("data.root=/사진 \N{COMBINING ACUTE ACCENT}") == "data.root=/\\uc0ac\\uc9c4 \\u0301"

@@ -1,4 +1,4 @@
-"""Runs in a real MLflow store: what they hold and how they end."""
+"""Runs in a real MLflow store: their records and their final status."""
 
 import os
 import signal
@@ -55,7 +55,7 @@ def done(uri: str):
     return run, out
 
 
-def test_a_finished_run_holds_everything(uri: str, done) -> None:
+def test_finished_run_has_all_records(uri: str, done) -> None:
     run, out = done
     assert run.info.status == "FINISHED"
     params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
@@ -79,10 +79,10 @@ def test_a_finished_run_holds_everything(uri: str, done) -> None:
     assert run.info.run_id in out
 
 
-def test_the_logged_model_predicts_as_the_network_did(uri: str, done) -> None:
+def test_logged_model_predicts_like_the_network(uri: str, done) -> None:
     run, _ = done
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow warns of its own type hints when it is imported
+        warnings.simplefilter("ignore")  # MLflow warns about its own type hints on import
         import mlflow
 
         mlflow.set_tracking_uri(uri)
@@ -100,13 +100,13 @@ def test_the_logged_model_predicts_as_the_network_did(uri: str, done) -> None:
     np.testing.assert_allclose(probabilities, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_the_params_are_the_whole_config_flattened(done) -> None:
+def test_params_are_the_flattened_config(done) -> None:
     run, _ = done
     config = check([*SMALL, "tracking.experiment_name=done"], multirun=False)
     assert run.data.params == flatten(asdict(config))
 
 
-def test_an_error_makes_the_run_failed(uri: str) -> None:
+def test_error_sets_run_status_failed(uri: str) -> None:
     code, _, err = finish(start(uri, *SMALL, "optimizer=sgd", "optimizer.lr=1e30", "tracking.experiment_name=failed"))
     assert code == 1
     assert "lower optimizer.lr" in err
@@ -117,7 +117,7 @@ def test_an_error_makes_the_run_failed(uri: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
-def test_a_signal_makes_the_run_killed(uri: str, number: signal.Signals) -> None:
+def test_signal_sets_run_status_killed(uri: str, number: signal.Signals) -> None:
     name = f"killed by {number.name}"
     process = start(uri, "model=mlp", "data=digits", "trainer.epochs=100000", f"tracking.experiment_name='{name}'")
     deadline = time.monotonic() + 120
@@ -133,7 +133,7 @@ def test_a_signal_makes_the_run_killed(uri: str, number: signal.Signals) -> None
     assert run.info.status == "KILLED"
 
 
-def test_a_refused_device_leaves_no_run(uri: str) -> None:
+def test_refused_device_leaves_no_run(uri: str) -> None:
     code, _, err = finish(start(uri, "model=vgg16", "data=digits", "tracking.experiment_name=refused"))
     assert code == 1, err
     assert runs(uri, "refused") == []

@@ -1,4 +1,4 @@
-"""How a run opens and closes where the store, the server or the training fails, and what a logged model shows."""
+"""Opening and closing of runs when the store, the server or the training fails; metrics of logged models."""
 
 import os
 import signal
@@ -71,7 +71,7 @@ def break_store(database):
     ],
     ids=repr,
 )
-def test_the_error_that_ends_a_run_gives_its_status(store, error, expected):
+def test_run_status_follows_from_the_error(store, error, expected):
     tracker = tracker_in(store)
     with pytest.raises(type(error)) as caught, tracker:
         raise error
@@ -79,7 +79,7 @@ def test_the_error_that_ends_a_run_gives_its_status(store, error, expected):
     assert status(store, tracker.run_id) == expected
 
 
-def test_what_was_measured_before_an_error_is_kept(store):
+def test_metrics_before_an_error_are_kept(store):
     class Breaks(Callback):
         def on_step(self, report):
             if report.step == 3:
@@ -92,7 +92,7 @@ def test_what_was_measured_before_an_error_is_kept(store):
     assert [m.step for m in history] == [1, 2, 3]
 
 
-def test_a_store_that_breaks_does_not_hide_the_error(store, database):
+def test_store_failure_does_not_hide_the_training_error(store, database):
     class Breaks(Callback):
         def on_step(self, report):
             break_store(database)
@@ -103,20 +103,20 @@ def test_a_store_that_breaks_does_not_hide_the_error(store, database):
         trainer_for(tracker, Breaks()).run()
 
 
-def test_a_store_that_breaks_is_told_in_a_line(store, database):
+def test_store_failure_is_reported_in_one_line(store, database):
     with pytest.raises(UserError, match="could not be closed") as caught, tracker_in(store):
         break_store(database)
     assert "\n" not in str(caught.value)
 
 
-def test_a_run_whose_metrics_are_refused_is_closed_as_failed(store):
+def test_run_with_refused_metrics_is_closed_as_failed(store):
     tracker = tracker_in(store)
     with pytest.raises(UserError, match="could not be closed"), tracker:
         tracker._metrics.add(1, {"no [such] name": 1.0})
     assert status(store, tracker.run_id) == "FAILED"
 
 
-def test_signals_are_heard_as_before_after_a_run_and_after_one_that_did_not_open(store, database):
+def test_signal_handlers_are_restored_after_a_run(store, database):
     before = handlers()
     with tracker_in(store):
         assert handlers() != before
@@ -127,8 +127,8 @@ def test_signals_are_heard_as_before_after_a_run_and_after_one_that_did_not_open
     assert handlers() == before
 
 
-def test_a_signal_while_a_run_closes_waits_until_it_is_closed(store):
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs do not have
+def test_signal_during_closing_is_deferred(store):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it by default
 
     class Interrupted(MetricBuffer):
         def flush(self):
@@ -142,7 +142,7 @@ def test_a_signal_while_a_run_closes_waits_until_it_is_closed(store):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_a_sweeps_run_is_made_ends_that_run(store, number):
+def test_signal_during_creation_of_a_sweep_run_ends_that_run(store, number):
     made = []
 
     def begin():
@@ -160,7 +160,7 @@ def test_a_signal_while_a_sweeps_run_is_made_ends_that_run(store, number):
 
 
 @pytest.mark.parametrize(("well", "expected"), [(True, "FINISHED"), (False, "FAILED")])
-def test_a_sweeps_run_ends_as_its_jobs_did(store, well, expected):
+def test_sweep_run_has_the_status_of_its_jobs(store, well, expected):
     def begin():
         return store.client.create_run(store.experiment_id).info
 
@@ -169,7 +169,7 @@ def test_a_sweeps_run_ends_as_its_jobs_did(store, well, expected):
     assert status(store, info.run_id) == expected
 
 
-def test_mlflow_run_id_is_not_followed(store, monkeypatch):
+def test_mlflow_run_id_variable_is_ignored(store, monkeypatch):
     other = store.client.create_run(store.experiment_id).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", other)
     with tracker_in(store) as tracker:
@@ -179,7 +179,7 @@ def test_mlflow_run_id_is_not_followed(store, monkeypatch):
     assert status(store, other) == "RUNNING"
 
 
-def test_many_long_and_odd_parameters_are_fitted_to_mlflow(store):
+def test_long_and_unusual_parameters_fit_mlflows_limits(store):
     config = {
         "text": "x" * 7000,
         "odd[key]=": 1,
@@ -195,7 +195,7 @@ def test_many_long_and_odd_parameters_are_fitted_to_mlflow(store):
     assert (params["odd_key__"], params["list.0"], params["list.1.a"], params["empty"]) == ("1", "1", "None", "{}")
 
 
-def test_metrics_wait_while_the_server_is_away_and_steps_go_on(store, monkeypatch):
+def test_metrics_are_buffered_while_the_server_is_down(store, monkeypatch):
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -205,15 +205,15 @@ def test_metrics_wait_while_the_server_is_away_and_steps_go_on(store, monkeypatc
     begun = time.monotonic()
     for step in range(BATCH + 500):
         buffer.add(step, {"a": step})
-    assert time.monotonic() - begun < 5  # one attempt, not one at each step
+    assert time.monotonic() - begun < 5  # one attempt, not one per step
     with pytest.raises(MlflowException):
         buffer.flush()
-    buffer._client = store.client  # the server is back
+    buffer._client = store.client  # the server is up again
     buffer.flush()
     assert len(store.client.get_metric_history(run_id, "a")) == BATCH + 500
 
 
-def test_a_whole_run_changes_neither_the_network_nor_mlflows_global_state(store):
+def test_run_changes_neither_the_network_nor_mlflows_global_state(store):
     import mlflow
 
     before = mlflow.get_tracking_uri()
@@ -235,7 +235,7 @@ def tracker_file(store, tracker, name):
     return Path(uri.removeprefix("file://")) / name
 
 
-def test_a_logged_model_shows_the_last_figures_and_is_ready(store):
+def test_logged_model_has_the_final_metrics_and_is_ready(store):
     with tracker_in(store) as tracker:
         result = trainer_for(tracker, epochs=2).run()
     run = store.client.get_run(tracker.run_id)
@@ -245,12 +245,12 @@ def test_a_logged_model_shows_the_last_figures_and_is_ready(store):
     assert model.name == "model"
     figures = {metric.key: (metric.value, metric.step) for metric in model.metrics}
     assert figures["final/test_acc"] == (result.test_accuracy, result.steps)
-    assert "train/loss" not in figures  # the first step's, if MLflow had its way
+    assert "train/loss" not in figures  # by default, MLflow shows those of the first step
     history = store.client.get_metric_history(tracker.run_id, "final/test_acc")
     assert [(m.value, m.step) for m in history] == [(result.test_accuracy, result.steps)]
 
 
-def test_a_server_that_is_down_is_told_at_once():
+def test_stopped_server_is_reported_immediately():
     begun = time.monotonic()
     port = free_port()
     with pytest.raises(UserError, match=f"no MLflow server answers at http://127.0.0.1:{port}") as caught:
@@ -259,7 +259,7 @@ def test_a_server_that_is_down_is_told_at_once():
     assert "\n" not in str(caught.value)
 
 
-def test_a_server_that_hangs_is_waited_for_two_seconds():
+def test_hanging_server_times_out_after_two_seconds():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begun = time.monotonic()
         with pytest.raises(UserError, match="no MLflow server answers"):
@@ -268,20 +268,20 @@ def test_a_server_that_hangs_is_waited_for_two_seconds():
 
 
 @pytest.mark.parametrize("address", ["nonsense://x", "sqlite:////proc/no/mlflow.db"])
-def test_an_unusable_store_is_one_line(address):
+def test_unusable_store_is_reported_in_one_line(address):
     with pytest.raises(UserError, match="cannot be used") as caught:
         Store.open(address, "x")
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_database_is_one_line(tmp_path):
+def test_damaged_database_is_reported_in_one_line(tmp_path):
     break_store(tmp_path / "mlflow.db")
     with pytest.raises(UserError, match="cannot be used") as caught:
         Store.open(f"sqlite:///{tmp_path}/mlflow.db", "x")
     assert "\n" not in str(caught.value)
 
 
-def test_a_deleted_experiment_is_named_with_the_cure(store):
+def test_deleted_experiment_is_named_with_the_fix(store):
     store.client.delete_experiment(store.experiment_id)
     with pytest.raises(UserError, match=rf"'test' is deleted.*restore -x {store.experiment_id}"):
         Store.open(store.uri, "test")
@@ -291,7 +291,7 @@ def points(store, run_id, key="a"):
     return [(m.step, m.value, m.timestamp) for m in store.client.get_metric_history(run_id, key)]
 
 
-def test_only_points_that_a_checkpoint_covers_are_sent_and_again_doubles_none(store, monkeypatch):
+def test_only_metrics_covered_by_a_checkpoint_are_sent_and_only_once(store, monkeypatch):
     from nl_training.tracking import metrics
 
     monkeypatch.setattr(metrics, "SECONDS", 0.0)
@@ -306,7 +306,7 @@ def test_only_points_that_a_checkpoint_covers_are_sent_and_again_doubles_none(st
     buffer.add(5, {"a": 0.5})
     first = points(store, run_id)
     assert [step for step, _, _ in first] == [1, 2, 3]
-    # The process ends here; the next goes on from the checkpoint and makes steps 4 and 5 again.
+    # The process ends here; the next one resumes from the checkpoint and repeats steps 4 and 5.
     again = MetricBuffer(store.client, run_id)
     again.load_state(*saved)
     for step in (4, 5):
@@ -319,11 +319,11 @@ def test_only_points_that_a_checkpoint_covers_are_sent_and_again_doubles_none(st
     assert len(points(store, run_id, "b")) == 3
 
 
-def test_points_that_the_store_has_beyond_the_checkpoint_are_not_made_again(store):
+def test_metrics_beyond_the_checkpoint_are_not_sent_twice(store):
     run_id = store.client.create_run(store.experiment_id).info.run_id
     failed = MetricBuffer(store.client, run_id)
     failed.add(1, {"a": 1.0})
-    failed.flush()  # as a run does that fails: its checkpoint may be older
+    failed.flush()  # like a failed run, whose checkpoint may be older
     time.sleep(0.01)
     again = MetricBuffer(store.client, run_id, known={("a", 1)})
     for step in (1, 2):
@@ -332,7 +332,7 @@ def test_points_that_the_store_has_beyond_the_checkpoint_are_not_made_again(stor
     assert [(step, value) for step, value, _ in points(store, run_id)] == [(1, 1.0), (2, 2.0)]
 
 
-def test_a_run_whose_process_lives_is_told_from_one_whose_process_is_gone():
+def test_running_and_dead_processes_of_runs_are_distinguished():
     import subprocess
     import sys
 
@@ -342,7 +342,7 @@ def test_a_run_whose_process_lives_is_told_from_one_whose_process_is_gone():
     assert is_here(mine)
     assert is_alive(mine)
     host, pid, began = mine.rsplit(" ", 2)
-    assert not is_alive(f"{host} {pid} {float(began) - 60}")  # the number was another process's once
+    assert not is_alive(f"{host} {pid} {float(began) - 60}")  # the PID belonged to another process before
     assert not is_here(f"elsewhere {pid} {began}")
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     import psutil
@@ -352,6 +352,6 @@ def test_a_run_whose_process_lives_is_told_from_one_whose_process_is_gone():
     child.kill()
     while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)
-    assert not is_alive(theirs)  # dead, though nobody has asked for its exit code
+    assert not is_alive(theirs)  # dead, though its exit code has not been read
     child.communicate()
     assert not is_alive(theirs)

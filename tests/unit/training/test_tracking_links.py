@@ -1,4 +1,4 @@
-"""Where a run is kept by default, and the links that lead to it."""
+"""The default store of runs, and links to it."""
 
 import subprocess
 import sys
@@ -16,12 +16,12 @@ def no_uri(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def test_the_store_lies_at_the_root_from_any_folder(monkeypatch, tmp_path):
+def test_default_store_is_at_the_repository_root(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert resolve_uri() == HERE
 
 
-def test_the_config_names_the_store_and_the_environment_wins(monkeypatch, tmp_path):
+def test_environment_variable_overrides_the_configured_store(monkeypatch, tmp_path):
     assert resolve_uri("sqlite:///other.db") == f"sqlite:///{ROOT}/other.db"
     assert resolve_uri("sqlite:////a/b.db") == "sqlite:////a/b.db"
     assert resolve_uri("http://host:1") == "http://host:1"
@@ -30,7 +30,7 @@ def test_the_config_names_the_store_and_the_environment_wins(monkeypatch, tmp_pa
     assert resolve_uri("http://host:1") == f"sqlite:///{tmp_path}/here.db"
 
 
-def test_links_ask_for_the_training_view():
+def test_links_open_the_training_view():
     assert run_link(HERE, "1", "ab") == "http://127.0.0.1:5000/#/experiments/1/runs/ab?workflowType=machine_learning"
     assert run_link("http://host:7/", "1", "ab").startswith("http://host:7/#/experiments/1/runs/ab?")
     assert compare_link(HERE, "1", ["a", "b"]) == (
@@ -39,13 +39,13 @@ def test_links_ask_for_the_training_view():
     )
 
 
-def test_the_hint_starts_the_ui_on_the_runs_store():
+def test_ui_hint_names_the_runs_store():
     assert "look   python -m nox -s ui, then open" in view_hint(HERE, "1", "ab").splitlines()
     assert "MLFLOW_TRACKING_URI=sqlite:////a/b.db python -m nox -s ui" in view_hint("sqlite:////a/b.db", "1", "ab")
     assert "nox" not in view_hint("http://host:7", "1", "ab")
 
 
-def test_what_takes_long_to_import_is_imported_when_it_is_needed():
+def test_slow_imports_are_lazy():
     imports = "import sys, nl_training.commands.train, nl_training.tracking.sweep_run"
     code = f"{imports}; print({{'mlflow', 'matplotlib'}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

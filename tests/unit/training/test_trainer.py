@@ -1,4 +1,4 @@
-"""The trainer: every image once an epoch, the best weights by validation, the race, reproducible to the bit."""
+"""The trainer: every image once per epoch, best weights by validation, target accuracy, bit-exact results."""
 
 import dataclasses
 
@@ -48,7 +48,7 @@ def trainer(
     return made, recorder
 
 
-def test_every_image_is_used_once_an_epoch_in_another_order() -> None:
+def test_every_image_is_used_once_per_epoch_in_a_new_order() -> None:
     made, recorder = trainer(epochs=2)
     seen = []
     original = made.net.step
@@ -83,7 +83,7 @@ def test_the_best_weights_are_chosen_by_validation() -> None:
     assert result.test_accuracy > 0.8
 
 
-def test_the_race_ends_at_the_target_on_the_test_set() -> None:
+def test_training_ends_at_the_target_test_accuracy() -> None:
     made, recorder = trainer(epochs=50, target_accuracy=0.8)
     result = made.run()
     assert recorder.epochs[-1].metrics["test/acc"] >= 0.8
@@ -92,7 +92,7 @@ def test_the_race_ends_at_the_target_on_the_test_set() -> None:
     assert result.seconds_to_target > 0
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
+def test_equal_seeds_give_equal_bits_and_other_seeds_do_not() -> None:
     states = []
     for seed in (1, 1, 2):
         made, _ = trainer(seed=seed)
@@ -102,7 +102,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
     assert not np.array_equal(states[0], states[2])
 
 
-def test_a_loss_that_is_no_number_stops_or_is_skipped() -> None:
+def test_non_finite_loss_stops_training_or_is_skipped() -> None:
     made, _ = trainer(optimizer=SGD(1e30))
     with np.errstate(all="ignore"), pytest.raises(UserError, match=r"step \d+: lower optimizer.lr"):
         made.run()
@@ -113,7 +113,7 @@ def test_a_loss_that_is_no_number_stops_or_is_skipped() -> None:
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_a_skipped_batch_leaves_weights_and_running_statistics(batch_norm: bool) -> None:
+def test_skipped_batch_changes_neither_weights_nor_running_statistics(batch_norm: bool) -> None:
     x = DATA.train.x.copy()
     x[7] = np.nan
     broken = dataclasses.replace(DATA, train=Split(x, DATA.train.t))
@@ -126,7 +126,7 @@ def test_a_skipped_batch_leaves_weights_and_running_statistics(batch_norm: bool)
     assert result.test_accuracy > 0.7
 
 
-def test_without_a_validation_part_the_last_weights_are_the_best() -> None:
+def test_without_validation_split_the_last_weights_are_best() -> None:
     made, recorder = trainer(epochs=3, data=dataclasses.replace(DATA, validation=None))
     assert made.run().best_epoch == 3
     assert all("val/acc" not in epoch.metrics and epoch.best for epoch in recorder.epochs)
@@ -134,8 +134,8 @@ def test_without_a_validation_part_the_last_weights_are_the_best() -> None:
         np.testing.assert_array_equal(made.best_state[name], value)
 
 
-def test_weights_that_test_better_but_validate_worse_are_not_chosen() -> None:
-    # Validation labels that are all wrong: what learns the digits loses on them, so epoch 1 or an early one wins.
+def test_best_weights_ignore_the_test_accuracy() -> None:
+    # All validation labels are wrong: accuracy on them falls while the network learns, so an early epoch is best.
     held = DATA.validation
     wrong = dataclasses.replace(DATA, validation=Split(held.x, (held.t + 1) % 10))
     made, recorder = trainer(optimizer=Adam(0.003), epochs=6, data=wrong)
@@ -145,7 +145,7 @@ def test_weights_that_test_better_but_validate_worse_are_not_chosen() -> None:
     assert result.test_accuracy == tests[result.best_epoch - 1] < max(tests)
 
 
-def test_weight_decay_shrinks_weights_and_leaves_the_logged_loss() -> None:
+def test_weight_decay_shrinks_weights_but_not_the_logged_loss() -> None:
     plain, first = trainer(optimizer=SGD(0.1))
     decayed, second = trainer(optimizer=SGD(0.1), weight_decay=0.1)
     assert first.steps == second.steps == []
@@ -168,7 +168,9 @@ def test_the_schedule_scales_the_learning_rate() -> None:
     assert rates == sorted(rates, reverse=True)
 
 
-def test_what_batch_norm_does_to_a_lone_image_is_said_once_or_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_last_batch_of_one_image_with_batch_norm_is_reported_once_or_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     small = ["model=mlp", "data=digits", "regularization.batch_norm=true", "verify=off", "tracking=off"]
     assert len(DATA.train) % 431 == 1
     result = train.train(*composed([*small, "trainer.batch_size=431", "trainer.epochs=2"]))

@@ -1,4 +1,4 @@
-"""Verification in training: each run bears a certificate, and strict refuses what warn only tells."""
+"""Verification in training: each run has a certificate; strict refuses what warn only reports."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def cache(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own; Matplotlib's stays where it is, since filling it takes seconds."""
+    """Use an empty cache, but keep Matplotlib's, since filling it takes seconds."""
     monkeypatch.setenv("MPLCONFIGDIR", matplotlib.get_cachedir())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -53,7 +53,7 @@ def cache(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def script(name: str, *arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a script in a process of its own, after some code."""
+    """Run a script in a new process, after some code."""
     path = str(SCRIPTS / name)
     code = f"import runpy, sys\n{before}\nsys.argv[0] = {path!r}\nrunpy.run_path({path!r}, run_name='__main__')"
     return run_script("-c", code, *arguments)
@@ -74,7 +74,7 @@ def net(**options):
 
 
 def training(model, *sizes: int) -> Training:
-    """How a network is about to train: on random images, in batches of these sizes."""
+    """Return the settings of a training on random images, in batches of these sizes."""
     rng = np.random.default_rng(1)
     train = Split(rng.standard_normal((9, *model.input_shape)), rng.integers(0, model.classes, 9))
     return Training(train, frozenset(sizes), frozenset({6}), 3.5, Adam(0.01), Cosine(), 1e-4)
@@ -88,7 +88,7 @@ BREAK = "from nl_nodes import Dot; right = Dot.backward\n"
 SABOTAGE = BREAK + "Dot.backward = lambda s, k, dy: tuple(d if d is None else d * 1.001 for d in right(s, k, dy))"
 
 
-def test_each_run_bears_a_certificate_and_the_second_takes_it_from_the_cache(uri: str, cache: Path) -> None:
+def test_every_run_has_a_certificate_and_the_second_uses_the_cache(uri: str, cache: Path) -> None:
     done = [train_script("each", "verify.probe_every=4"), train_script("each", "verify=strict")]
     assert [(d.returncode, d.stderr) for d in done] == [(0, ""), (0, "")]
     assert [" from the cache" in d.stdout for d in done] == [False, True]
@@ -125,7 +125,7 @@ def test_off_verifies_nothing(uri: str, cache: Path) -> None:
     assert verify(net(), "off", LONG).certificate is None
 
 
-def test_a_wrong_gradient_is_told_under_warn_and_refused_under_strict(uri: str) -> None:
+def test_wrong_gradient_is_reported_by_warn_and_refused_by_strict(uri: str) -> None:
     warned = train_script("wrong", "trainer.max_steps=2", before=SABOTAGE)
     assert warned.returncode == 0, warned.stderr
     assert "warning: the gradient of W5 is wrong: failed, residual" in warned.stdout
@@ -137,7 +137,7 @@ def test_a_wrong_gradient_is_told_under_warn_and_refused_under_strict(uri: str) 
     assert len(runs(uri, "wrong")) == 1
 
 
-def test_strict_takes_the_time_that_it_needs_and_warn_what_it_is_given() -> None:
+def test_strict_has_no_time_limit_and_warn_has() -> None:
     model = net()
     partial = verify(model, "warn", 1e-9, training=training(model, 7))
     assert (partial.status, partial.certificate.missing_tensors) == ("partial", ("W1", "b1", "W2", "b2"))
@@ -147,7 +147,7 @@ def test_strict_takes_the_time_that_it_needs_and_warn_what_it_is_given() -> None
     assert verify(model, "warn", 1e-9, training=training(model, 7)).cached
 
 
-def test_a_batch_too_large_goes_through_the_reference_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_batch_runs_through_the_reference_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(twins, "MEMORY", 3 * twins.memory_of(net(), 1))
     assert verify(net(), "strict", LONG, training=training(net(), 7)).status == "verified"
     model = net(batch_norm=True)
@@ -173,7 +173,7 @@ def spoil(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["tampered", "truncated", "stale"])
-def test_a_spoilt_certificate_is_refused_under_strict_and_made_again_under_warn(how: str) -> None:
+def test_corrupt_certificate_is_refused_by_strict_and_replaced_by_warn(how: str) -> None:
     model = net()
     verify(model, "warn", LONG)
     path = path_of(model)
@@ -187,7 +187,7 @@ def test_a_spoilt_certificate_is_refused_under_strict_and_made_again_under_warn(
     assert verify(model, "strict", LONG).cached
 
 
-def test_a_partial_certificate_is_continued(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partial_certificate_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
     model = net()
     found = verify(model, "warn", LONG).certificate
     dataclasses.replace(found, tensors=found.tensors[:2], missing_tensors=("W2", "b2")).save(path_of(model))
@@ -198,14 +198,14 @@ def test_a_partial_certificate_is_continued(monkeypatch: pytest.MonkeyPatch) -> 
     assert verify(model, "strict", LONG).cached
 
 
-def test_the_cached_second_makes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_certificate_needs_no_verification(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     right = certify.certify
     monkeypatch.setattr(certify, "certify", lambda *a, **k: (made.append(1), right(*a, **k))[1])
     told = []
     for _ in range(2):
         verify(net(), "warn", LONG, lambda what, done, total: told.append((what, done, total)))
-    verify(net(seed=1), "warn", LONG)  # other weights of the same graph
+    verify(net(seed=1), "warn", LONG)  # other weights, same graph
     assert len(made) == 1
     assert [(what.split()[0], done, total) for what, done, total in told] == [
         ("W1", 1, 4), ("b1", 2, 4), ("W2", 3, 4), ("b2", 4, 4)
@@ -215,14 +215,14 @@ def test_the_cached_second_makes_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(made) == 3
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(cache: Path) -> None:
+def test_unwritable_cache_is_not_an_error(cache: Path) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_text("a file where the folder should be")
     assert verify(net(), "warn", LONG).status == "verified"
 
 
 @pytest.mark.parametrize("form", [{}, {"batch_norm": True, "dropout": 0.4}], ids=["plain", "norm and dropout"])
-def test_verifying_changes_nothing_of_the_network(form: dict) -> None:
+def test_verification_does_not_change_the_network(form: dict) -> None:
     model = net(**form)
     before, passes = model.state_dict(), model.passes
     certificate = verify(model, "warn", LONG, training=training(model, 7, 3)).certificate
@@ -236,7 +236,7 @@ def test_verifying_changes_nothing_of_the_network(form: dict) -> None:
     assert kinds == KINDS
 
 
-def test_a_gradient_that_is_wrong_in_float32_alone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradient_wrong_only_in_float32_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     right = MulConst.backward
 
     def wrong(self, ctx, dy):
@@ -251,14 +251,14 @@ def test_a_gradient_that_is_wrong_in_float32_alone_is_found(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("form", [{}, {"batch_norm": True, "dropout": 0.3}], ids=["plain", "norm and dropout"])
-def test_a_plan_that_is_wrong_at_the_batch_that_trains_is_told(monkeypatch: pytest.MonkeyPatch, form: dict) -> None:
-    """The few images on which tensors and nodes are checked are one piece, and show nothing of it."""
+def test_plan_wrong_at_the_training_batch_size_is_reported(monkeypatch: pytest.MonkeyPatch, form: dict) -> None:
+    """Tensors and nodes are checked on a few images, which are one chunk and do not show the error."""
 
     def model():
         return build("cnn8", input_shape=(1, 6, 6), width=8, classes=3, device=Device(threads=2), **form)
 
     def cut_short(self, step):
-        """All parts but a last one that is smaller."""
+        """Drop a smaller last chunk."""
         first, *others = parts(self, step)
         return [first, *(part for part in others if part.shape == first.shape)]
 
@@ -276,21 +276,21 @@ def test_a_plan_that_is_wrong_at_the_batch_that_trains_is_told(monkeypatch: pyte
 
 
 class Signed(SGD):
-    """An optimizer of the user's own: steps of one length."""
+    """A user-defined optimizer: steps of constant length."""
 
     def step(self, param, grad, **state):
         param -= self.lr * np.sign(grad)
 
 
 class Half(Constant):
-    """A schedule of the user's own."""
+    """A user-defined schedule."""
 
     def factor(self, epoch, epochs):
         return 0.5
 
 
 class Sorted(MulConst, abstract=True):
-    """A node of the user's own that no plan can hold."""
+    """A user-defined node that does not compile."""
 
     def forward(self, ctx, *inputs):
         ctx.xp.sort(inputs[0].real)
@@ -303,18 +303,18 @@ class Halved(Relu, abstract=True):
 
 
 @pytest.mark.parametrize("own", [{"optimizer": Signed(0.1)}, {"schedule": Half()}])
-def test_what_has_no_formula_is_named_and_trains_under_warn(own: dict) -> None:
+def test_training_without_a_textbook_formula_is_named_and_trains_with_warn(own: dict) -> None:
     model = net()
     how = dataclasses.replace(training(model, 7), **own)
     outcome = verify(model, "warn", LONG, training=how)
     assert outcome.status == "partial"
     assert [name.split(",")[0] for name in outcome.certificate.missing_links] == ["step", "trainer"]
-    assert "no textbook's formula of " in outcome.lines()[-1]
-    with refused("verify=strict", "no textbook's formula"):
+    assert "no textbook formula for " in outcome.lines()[-1]
+    with refused("verify=strict", "no textbook formula"):
         verify(model, "strict", LONG, training=how)
 
 
-def test_a_node_that_cannot_be_recorded_is_named() -> None:
+def test_node_that_cannot_be_compiled_is_named() -> None:
     layers = [(Affine(np.ones((16, 3)), np.zeros(3)), 1), (Halved(), 1)]
     model = Network(layers, {"name": "own", "input_shape": (1, 4, 4), "classes": 3}, Device(compile=False))
     outcome = verify(model, "warn", LONG, training=training(model, 7))
@@ -322,7 +322,7 @@ def test_a_node_that_cannot_be_recorded_is_named() -> None:
     assert [name.split(",")[0] for name in outcome.certificate.missing_links] == ["precision"]
 
 
-def test_each_size_of_batch_is_checked_once() -> None:
+def test_each_batch_size_is_checked_once() -> None:
     made = []
     for wanted in ((7,), (7, 3), (3,), (7,)):
         told = []
@@ -335,7 +335,7 @@ def test_each_size_of_batch_is_checked_once() -> None:
     assert {link.kind for link in outcome.certificate.links} >= {"precision", "executor"}
 
 
-def test_the_mutation_score_is_quoted_where_there_is_one(tmp_path: Path) -> None:
+def test_certificate_has_the_mutation_score_if_there_is_one(tmp_path: Path) -> None:
     file = tmp_path / "mutants.json"
     assert mutation_score(file) is None
     for broken in ("[]", "{", '{"nodes": 1, "fused": 2}', '{"nodes": {"mutants": 1}}'):
@@ -343,7 +343,7 @@ def test_the_mutation_score_is_quoted_where_there_is_one(tmp_path: Path) -> None
         assert mutation_score(file) is None
 
 
-def test_a_mutation_score_of_other_code_is_quoted_as_stale(tmp_path: Path) -> None:
+def test_mutation_score_of_other_code_is_stale(tmp_path: Path) -> None:
     file = tmp_path / "mutants.json"
     nodes = {"mutants": 10, "killed": 8, "equivalent": 2, "every": 1, "code": mutated_code()["nodes"]}
     fused = {"mutants": 7, "killed": 6, "equivalent": 1, "every": 10, "code": "of before"}
@@ -375,7 +375,7 @@ REFERENCE, THREADS = {"compile": False}, {"threads": 2, "workers": "threads"}
 
 
 @pytest.mark.parametrize("device", [{}, REFERENCE, THREADS], ids=["default", "reference", "threads"])
-def test_the_probe_finds_the_gradient_right_and_disturbs_nothing(device: dict) -> None:
+def test_probe_accepts_a_correct_gradient_and_changes_nothing(device: dict) -> None:
     recorder = Recorder()
     alone = train(device=Device(**device), **REGULARIZED)
     probed = train(Probe(1), recorder, device=Device(**device), **REGULARIZED)
@@ -388,7 +388,7 @@ def test_the_probe_finds_the_gradient_right_and_disturbs_nothing(device: dict) -
 
 
 @pytest.mark.parametrize(("node", "device"), [(Dot, REFERENCE), (FusedAffine, {})], ids=["reference", "fused"])
-def test_the_probe_finds_an_error_in_the_form_that_trains(
+def test_probe_finds_an_error_in_the_compiled_network(
     node: type, device: dict, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     right = node.backward
@@ -401,7 +401,7 @@ def test_the_probe_finds_an_error_in_the_form_that_trains(
     assert "step 5" in caplog.text
 
 
-def test_the_probe_keeps_to_its_memory(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_probe_stays_within_its_memory_limit(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(twins, "MEMORY", 10 * twins.memory_of(net(input_shape=(1, 8, 8), hidden=(8, 8)), 1))
     sliced, whole = Recorder(), Recorder()
     train(Probe(3), sliced)
@@ -413,7 +413,7 @@ def test_the_probe_keeps_to_its_memory(monkeypatch: pytest.MonkeyPatch, caplog: 
     assert record.getMessage().startswith("step 3: the gradient is not checked: 64 images at once need")
 
 
-def test_the_picture_shows_every_verdict() -> None:
+def test_plot_shows_every_verdict() -> None:
     certificate = verify(net(), "warn", LONG).certificate
     words = ["verified", "failed", "cancelled", "zero"]
     some = tuple(dataclasses.replace(v, verdict=w) for v, w in zip(certificate.tensors, words, strict=True))
@@ -439,7 +439,7 @@ def test_gradcheck_of_a_run_and_of_a_config(uri: str) -> None:
     assert f"{size:.2e}" not in fresh.stdout  # with other weights
 
 
-def test_gradcheck_tells_which_node_is_wrong() -> None:
+def test_gradcheck_names_the_wrong_node() -> None:
     done = script("gradcheck.py", *SMALL, before=SABOTAGE)
     assert (done.returncode, done.stderr) == (1, "")
     report = done.stdout[done.stdout.index("failed: the gradient of W1") :].splitlines()
@@ -454,7 +454,7 @@ def test_gradcheck_tells_which_node_is_wrong() -> None:
     assert analytic / numerical == pytest.approx(1.001, abs=1e-9)
 
 
-def test_gradcheck_refuses_a_run_that_is_not_there() -> None:
+def test_gradcheck_refuses_an_unknown_run() -> None:
     done = script("gradcheck.py", "run=nothing")
     assert done.returncode == 1
     assert "run=nothing" in done.stderr

@@ -1,4 +1,4 @@
-"""Which links a certificate has, by what is evaluated and by the device."""
+"""The links of a certificate, by the size of the evaluated split and by device."""
 
 from pathlib import Path
 
@@ -30,13 +30,13 @@ def training(*evaluated: int) -> Training:
     return Training(train, frozenset({7}), frozenset(evaluated), 7.5, SGD(0.01), Step(2), 0.0)
 
 
-def test_evaluations_are_checked_in_one_whole_piece_and_the_rest() -> None:
+def test_evaluation_is_checked_with_a_full_and_a_partial_batch() -> None:
     names = Chain(net(), 2, training(6, 256, 1000, 10000)).links()
     sizes = [int(name.split()[1]) for name in names if name.startswith("inference")]
     assert sizes == [6, 256, 256 + 1000 % 256, 256 + 10000 % 256]
 
 
-def test_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
     install()
     model = net(device=Device("fake"), batch_norm=True)
     certificate = verify(model, "strict", 1e6, training=training(6)).certificate

@@ -206,7 +206,7 @@ def test_the_wrong_node_is_found_with_its_worst_element() -> None:
         f"  at         ({i}, {j})",
         f"  analytic   {fault.residual.analytic:.17g}  (its backward)",
         f"  numerical  {fault.residual.numeric:.17g}  (complex step through its forward)",
-        f"  apart by   9.99e-04 of the largest, {fault.ulps:.3g} ulps",
+        f"  differ by  9.99e-04 of the largest, {fault.ulps:.3g} ulps",
         "  reproduce  python scripts/gradcheck.py model=x",
     ]
     assert first_wrong(net(), {"x": X}) is None

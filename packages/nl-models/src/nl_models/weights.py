@@ -40,7 +40,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read weights {path}: {error.strerror}") from None
     except (SafetensorError, ValueError, KeyError):
-        raise UserError(f"{path} is no whole safetensors file: save the weights again") from None
+        raise UserError(f"{path} is not an intact safetensors file: save the weights again") from None
     return state
 
 
@@ -56,4 +56,4 @@ def check_state(model: str, shapes: Mapping[str, Shape], state: Mapping[str, Any
                 f"{model}: these weights are of another model: {name} is {tuple(state[name].shape)}, not {shape}"
             )
         if state[name].dtype.kind != "f":
-            raise UserError(f"{model}: these weights are no floating-point numbers: {name} is {state[name].dtype}")
+            raise UserError(f"{model}: weights must be floating-point numbers: {name} is {state[name].dtype}")

@@ -1,4 +1,4 @@
-"""Verification: analytic gradients against numerical ones, and the certificate of what was found."""
+"""Verification: compare analytic gradients with numerical ones, and record the results in a certificate."""
 
 from nl_nodes.verify.certificate import Certificate, Link, Verdict, load_certificate
 from nl_nodes.verify.certify import certify

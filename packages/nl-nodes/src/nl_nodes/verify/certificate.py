@@ -1,4 +1,4 @@
-"""The certificate of a graph's gradients: what was verified, how, and how well, under a seal."""
+"""The certificate of a graph's gradients: what was verified, how, and the result, with a checksum."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ HOLDS = ("verified", "zero", "cancelled")
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one tensor's gradient fared.
+    """Result of the check of one leaf's gradient.
 
     Attributes:
-        name: the leaf's.
-        shape: the leaf's.
-        residual: the worst difference between analytic and numerical value over all directions, in units of the
-            gradient's size |g|_1 / sqrt(n).
+        name: name of the leaf.
+        shape: shape of the leaf.
+        residual: the largest difference between analytic and numerical value over all directions, in units of the
+            gradient's size `|g|_1 / sqrt(n)`.
         size: the gradient's largest absolute value.
-        directions: how many random directions were tried.
-        analytic: the gradient's product with the worst direction.
-        numeric: what the oracle says of it.
-        verdict: "verified"; "zero": both are exactly 0; "cancelled": the gradient is what is left of larger terms,
-            and right to their rounding; "failed".
+        directions: number of random directions tried.
+        analytic: the gradient's inner product with the direction of the largest residual.
+        numeric: the numerical value of that product.
+        verdict: "verified"; "zero": both values are exactly 0; "cancelled": larger terms cancel in the gradient, and
+            the difference is within their rounding error; "failed".
     """
 
     name: str
@@ -46,21 +46,21 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing speaks against this gradient."""
+        """Whether the gradient passed the check."""
         return self.verdict in HOLDS
 
 
 @dataclass(frozen=True)
 class Link:
-    """One link of the chain from numerical gradients to the steps that train: how two neighbours compare.
+    """Result of one link: one comparison in the chain from numerical gradients to training steps.
 
     Attributes:
-        kind: which two, such as "plan" (see docs/verification.md).
-        images: how many images the batch has.
-        point: on which images.
-        where: the array, node or call that is furthest off.
-        distance: how far, relative to its size.
-        limit: the most that it may be.
+        kind: which comparison, such as "plan" (see docs/verification.md).
+        images: number of images in the batch.
+        point: which images and settings were used.
+        where: the array, node or call with the largest difference.
+        distance: that difference, relative to the array's size.
+        limit: the largest distance that passes.
     """
 
     kind: str
@@ -72,44 +72,44 @@ class Link:
 
     @property
     def name(self) -> str:
-        """What identifies it in a certificate."""
+        """The link's identifier in a certificate."""
         return f"{self.kind}, {self.images} images, {self.point}"
 
     @property
     def holds(self) -> bool:
-        """Whether the two agree."""
+        """Whether the distance is within the limit."""
         return self.distance <= self.limit
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was found about a graph's gradients.
+    """Results of the verification of a graph's gradients.
 
-    The seal is a checksum over all the rest, and the file must be, to the byte, what `text` writes: a cut or an edit
-    by accident or by hand is noticed. It is no signature: who knows how can seal anything.
+    The checksum covers all other fields, and the file must equal, byte for byte, what `text` writes. It detects
+    corruption and accidental edits, not tampering.
 
     Attributes:
-        fingerprint: of the graph, code included (see `fingerprint`).
-        code: the hash of the code alone.
-        nodes: how many nodes the graph has.
-        edges: how many edges.
-        dtype: the dtype that trains.
-        device: the device that trains.
+        fingerprint: fingerprint of the graph, code included (see `fingerprint`).
+        code: hash of the code alone.
+        nodes: number of nodes in the graph.
+        edges: number of edges.
+        dtype: training dtype.
+        device: training device.
         oracle: the numerical method.
         tolerance: the largest residual that passes.
         draws: directions per tensor: all but the last of +1 and -1, the last Gaussian.
-        seed: what they are drawn from.
-        tensors: the verdict on each trainable leaf that was reached.
-        missing_tensors: the names of those that were not, for want of time.
-        structural_zeros: the names of those whose gradient is exactly 0, about which nothing is proved.
-        links: the links of the chain that were made.
-        missing_links: the names of those that were wanted and not made.
-        mutation: the mutation score of the tests, of "nodes" and of the compiler's "fused" ones: mutants, killed,
-            equivalent, the hash of the code they were made of, and whether that is "stale": no longer the code that
-            runs; None where it is not known.
-        gpu: "not run", or what a real GPU said.
-        seconds: how long it took.
-        version: of this format.
+        seed: seed of the directions.
+        tensors: the verdict on each trainable leaf that was checked.
+        missing_tensors: names of the leaves that were not checked for lack of time.
+        structural_zeros: names of the leaves whose gradient is exactly 0; the check proves nothing about these.
+        links: results of the links that were checked.
+        missing_links: names of the links that were not checked.
+        mutation: the mutation scores of the tests, for "nodes" and for the compiler's "fused" nodes: mutants, killed,
+            equivalent, the hash of the mutated code, and "stale", whether the code has changed since; None where
+            unknown.
+        gpu: "not run", or the result on a real GPU.
+        seconds: duration of the verification.
+        version: version of this format.
     """
 
     fingerprint: str
@@ -134,12 +134,12 @@ class Certificate:
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """The names of the tensors whose gradient is wrong, and of the links that do not hold."""
+        """Names of the tensors and links that failed."""
         return (*(v.name for v in self.tensors if not v.holds), *(link.name for link in self.links if not link.holds))
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The names of what was wanted and not reached."""
+        """Names of the tensors and links that were not checked."""
         return self.missing_tensors + self.missing_links
 
     @property
@@ -149,16 +149,16 @@ class Certificate:
 
     @property
     def worst(self) -> float:
-        """The largest residual; what cancellation leaves over has none to speak of."""
+        """The largest residual, without "cancelled" tensors, whose relative residual means nothing."""
         return max((v.residual for v in self.tensors if v.verdict != "cancelled"), default=0.0)
 
     def text(self) -> str:
-        """The certificate as JSON, sealed."""
+        """The certificate as JSON, with its checksum."""
         fields = asdict(self)
         return _dump({**fields, "checksum": _seal(fields)})
 
     def save(self, path: Path) -> None:
-        """Write it aside, force it to the disk and move it to its name, so that no reader finds half of one."""
+        """Write to a temporary file, flush it to disk and rename it, so that no reader sees a partial file."""
         aside = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,10 +175,10 @@ class Certificate:
 
 
 def load_certificate(path: Path, fingerprint: str, code: str) -> Certificate:
-    """Read what `save` wrote about the graph of this fingerprint and code.
+    """Read a certificate that `save` wrote for the graph with this fingerprint and code hash.
 
     Raises:
-        UserError: where the file is missing, cut short, changed, of another version, or of another graph or code.
+        UserError: if the file is missing, truncated, modified, of another version, or of another graph or code.
     """
     try:
         text = path.read_bytes().decode()
@@ -199,10 +199,10 @@ def _unsealed(text: str, path: Path) -> dict[str, Any]:
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError):
-        raise UserError(f"the certificate {path} is cut short or no certificate") from None
+        raise UserError(f"the certificate {path} is truncated or not a certificate") from None
     checksum = fields.pop("checksum", None) if isinstance(fields, dict) else None
     if checksum is None or checksum != _seal(fields) or text != _dump({**fields, "checksum": checksum}):
-        raise UserError(f"the certificate {path} was changed: its checksum does not fit")
+        raise UserError(f"the certificate {path} was changed: its checksum does not match")
     return dict(fields)
 
 
@@ -213,7 +213,7 @@ def _certificate(fields: dict[str, Any], path: Path) -> Certificate:
         links = tuple(Link(**link) for link in fields["links"])
         return Certificate(**{**fields, **lists, "tensors": verdicts, "links": links})
     except (TypeError, KeyError):
-        raise UserError(f"the certificate {path} lacks what version {VERSION} has") from None
+        raise UserError(f"the certificate {path} lacks fields of version {VERSION}") from None
 
 
 def _dump(fields: Mapping[str, Any]) -> str:

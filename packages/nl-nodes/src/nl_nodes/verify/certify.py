@@ -1,4 +1,4 @@
-"""Make a certificate: every trainable leaf of a graph against the complex step, one after the other, within a time."""
+"""Make a certificate: check every trainable leaf of a graph against the complex step, within a time limit."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from nl_nodes.verify.subgraph import node_values, tail
 
 TOLERANCE = 1e-10
 DRAWS = 3
-# Stands in JSON for what is no number.
+# Replaces NaN and infinity, which JSON lacks.
 FAR = 1e300
 
 Feeds = Mapping[str, Any]
 Progress = Callable[[str, int, int], None]
-"""Is told what is being verified, how many are done, and how many there are."""
+"""Called with the name of the checked item, the number done and the total."""
 
 
 class Clock:
-    """Tells whether there is time for one more evaluation, from the longest so far."""
+    """Predicts from the longest evaluation so far whether there is time for one more."""
 
     def __init__(self, max_seconds: float) -> None:
         self.began = self._last = perf_counter()
         self._max, self._longest = max_seconds, 0.0
 
     def tick(self) -> None:
-        """An evaluation is done."""
+        """Record the end of an evaluation."""
         now = perf_counter()
         self._longest, self._last = max(self._longest, now - self._last), now
 
     def limit(self, items: Iterable[Any]) -> Iterator[Any]:
-        """Items that take an evaluation each.
+        """Yield the items while there is time; each costs one evaluation.
 
         Raises:
-            TimeoutError: where there might be no time for the next.
+            TimeoutError: if there may not be time for the next one.
         """
         for item in items:
             if self.out:
@@ -54,12 +54,12 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """The time since the start."""
+        """Seconds since the start."""
         return perf_counter() - self.began
 
     @property
     def out(self) -> bool:
-        """Whether one more might take too long."""
+        """Whether one more evaluation may exceed the limit."""
         return self.seconds + self._longest > self._max
 
 
@@ -82,18 +82,18 @@ def certify(
     """Verify the gradient of every trainable leaf in float64.
 
     Args:
-        graph: its first output is differentiated; what its leaves hold is float64.
+        graph: its first output is differentiated; the values of its leaves are float64.
         feeds: float64 arrays for its inputs.
-        dy: the upstream gradient; of a scalar output best not 1, so that a backward that forgets it is found.
-        dtype: what it is said to train in.
-        device: what it is said to train on.
+        dy: the upstream gradient; for a scalar output not 1, so that a backward that ignores it is found.
+        dtype: training dtype to note in the certificate.
+        device: training device to note in the certificate.
         draws: random directions per leaf, 2 or more: the last Gaussian, the others of +1 and -1.
-        seed: what they are drawn from.
+        seed: seed of the directions.
         tolerance: the largest residual that passes.
-        max_seconds: when to stop; leaves that are not reached then are the certificate's `missing_tensors`.
-        mutation: the mutation score of the nodes' tests, to be quoted.
-        modules: further code that the certificate is about; see `code_hash`.
-        known: verdicts of before, to be taken over.
+        max_seconds: time limit; leaves not checked by then become the certificate's `missing_tensors`.
+        mutation: the mutation scores of the nodes' tests, to note in the certificate.
+        modules: further modules to include in the code hash; see `code_hash`.
+        known: verdicts from an earlier certificate, to reuse.
         progress: called after each leaf.
     """
     clock = Clock(max_seconds)
@@ -142,7 +142,7 @@ def _verdict(
     tolerance: float,
     rough: Callable[[], Sequence[Mapping[str, Any]]],
 ) -> Verdict:
-    """The verdict on a leaf's gradient from its products; `rough` gives all gradients with larger rounding errors."""
+    """Return the verdict on a leaf's gradient; `rough` gives all gradients with larger rounding errors."""
     size, (_, product) = float(np.abs(grad).max(initial=0.0)), worst(products)
     if size == product.numeric == 0:
         verdict = "zero"

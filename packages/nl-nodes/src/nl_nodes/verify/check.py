@@ -1,4 +1,4 @@
-"""Compare a graph's analytic gradients with numerical ones, leaf by leaf."""
+"""Compare a graph's analytic gradients with numerical gradients, leaf by leaf."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Oracle = Callable[[Graph, Mapping[str, Any], str, Any, Any], float]
 
 @dataclass(frozen=True)
 class Residual:
-    """How far one leaf's analytic gradient is from the numerical one.
+    """Difference between one leaf's analytic and numerical gradient.
 
     Attributes:
-        name: the leaf's.
-        shape: the leaf's.
-        value: the largest difference, in units of the gradient's size; 0 where both are 0.
-        analytic: the analytic value where the difference is largest.
-        numeric: the numerical one there.
+        name: name of the leaf.
+        shape: shape of the leaf.
+        value: the largest difference, in units of the gradient's size; 0 if both gradients are 0.
+        analytic: the analytic value at the largest difference.
+        numeric: the numerical value there.
         where: the index of that element, or the number of the random direction.
-        size: the gradient's largest absolute value; 0 says that the check proves nothing.
+        size: the gradient's largest absolute value; if it is 0, the check proves nothing.
     """
 
     name: str
@@ -41,11 +41,11 @@ class Residual:
 
 
 def check_graph(graph: Graph, feeds: Mapping[str, Any], dy: Any, oracle: Oracle = complex_step) -> list[Residual]:
-    """The residual of each trainable leaf, element by element.
+    """Return the residual of each trainable leaf, checked element by element.
 
     Args:
         graph: its first output is differentiated.
-        feeds: float64 arrays for its inputs; parameters not among them are taken at their value.
+        feeds: float64 arrays for its inputs; a parameter that is not fed has its own value.
         dy: the upstream gradient.
         oracle: the numerical method.
     """
@@ -56,7 +56,7 @@ def check_graph(graph: Graph, feeds: Mapping[str, Any], dy: Any, oracle: Oracle 
 def sample_check(
     graph: Graph, feeds: Mapping[str, Any], dy: Any, rng: np.random.Generator, draws: int = 2
 ) -> list[Residual]:
-    """The residual of each trainable leaf along random directions; see `check_gradients`."""
+    """Return the residual of each trainable leaf along random directions; see `check_gradients`."""
     return check_gradients(graph, feeds, dy, graph.run(**feeds).backward(dy), rng, draws)
 
 
@@ -71,7 +71,7 @@ def check_gradients(
     """Return the residual of each given gradient along `draws` random directions of its own.
 
     All directions but the last have components of +1 and -1, so that no single wrong element is missed; the last is
-    Gaussian, so that several cannot cancel.
+    Gaussian, so that the errors of several elements cannot cancel.
     """
     check, found = DirectionalCheck([(graph, feeds, dy)]), []
     for name, grad in grads.items():

@@ -1,6 +1,6 @@
-"""The directional check: a gradient's product with a direction beside the complex step along that direction.
+"""The directional check: compare a gradient's inner product with a direction with the complex step along it.
 
-It costs one forward pass, however many elements and leaves the direction moves.
+It costs one forward pass, whatever the number of elements and leaves.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Term = tuple[Graph, Mapping[str, Any], Any]
 
 @dataclass(frozen=True)
 class Product:
-    """The product of a gradient with a direction.
+    """The inner product of a gradient and a direction, analytic and numerical.
 
     Attributes:
-        analytic: of the gradient that is checked.
-        numeric: of the complex step.
-        size: the size that such a product has.
+        analytic: the product with the gradient under test.
+        numeric: the directional derivative from the complex step.
+        size: the typical size of the product of this gradient with a random direction.
     """
 
     analytic: float = 0.0
@@ -35,12 +35,12 @@ class Product:
 
     @property
     def difference(self) -> float:
-        """How far apart the two are."""
+        """Absolute difference of the two values."""
         return abs(self.analytic - self.numeric)
 
     @property
     def residual(self) -> float:
-        """The difference in units of the product's size; 0 where all are 0, NaN where anything is."""
+        """The difference in units of the product's size; 0 if all values are 0, NaN if any is."""
         size = float(np.maximum(self.size, abs(self.numeric)))
         return self.difference / size if size else 0.0
 
@@ -50,19 +50,22 @@ class DirectionalCheck:
     """Compares gradients of a sum of outputs, such as the losses of a batch's slices, with the complex step.
 
     Attributes:
-        terms: what is added up.
+        terms: the terms of the sum.
     """
 
     terms: Sequence[Term]
 
     def along(self, grads: Mapping[str, Any], direction: Mapping[str, Any]) -> Product:
-        """The product with a direction that has an array for each leaf that moves."""
+        """Return the product with a direction, given as one array for each leaf that it moves."""
         analytic = sum(float(np.sum(grads[name] * u)) for name, u in direction.items())
         numeric = sum(derivative(graph, feeds, direction, dy) for graph, feeds, dy in self.terms)
         return Product(analytic, numeric, _size([grads[name] for name in direction]))
 
     def along_each(self, name: str, grad: Any, directions: Iterable[Any]) -> list[Product]:
-        """One leaf's products with several directions, up to the first that is not finite; none of no elements."""
+        """Return one leaf's products with several directions, up to the first that is not finite.
+
+        An empty gradient has none.
+        """
         products: list[Product] = []
         for direction in directions if grad.size else ():
             products.append(self.along({name: grad}, {name: direction}))
@@ -72,7 +75,7 @@ class DirectionalCheck:
 
 
 def worst(products: Sequence[Product]) -> tuple[int, Product]:
-    """The number of the largest residual, and its product; nothing is larger than what is not finite."""
+    """Return the index and value of the product with the largest residual; NaN and infinity rank above all."""
 
     def rank(numbered: tuple[int, Product]) -> tuple[bool, float, int]:
         number, product = numbered
@@ -82,12 +85,12 @@ def worst(products: Sequence[Product]) -> tuple[int, Product]:
 
 
 def leaf_size(grad: Any) -> float:
-    """The size that a leaf's product with a random direction has: |g|_1 / sqrt(n)."""
+    """Return the typical size of a leaf's product with a random direction: `|g|_1 / sqrt(n)`."""
     return float(np.abs(grad).sum() / np.sqrt(max(grad.size, 1)))
 
 
 def _size(grads: Sequence[Any]) -> float:
-    """The size of a product: of several leaves, whose elements differ by orders, the root of the sum of squares."""
+    """Return the size of a product; for several leaves, whose elements differ by orders of magnitude, the 2-norm."""
     if len(grads) == 1:
         return leaf_size(grads[0])
     return float(np.sqrt(sum(np.sum(grad * grad) for grad in grads)))

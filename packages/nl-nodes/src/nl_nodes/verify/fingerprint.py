@@ -1,4 +1,4 @@
-"""What a certificate is about: a graph's fingerprint, and the hash of the code that runs and verifies it."""
+"""Fingerprint of a graph, and the hash of the code that runs and verifies it."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from nl_nodes.nodes.leaves import Constant, Leaf
 
 
 def fingerprint(graph: Graph, modules: Iterable[str] = ()) -> str:
-    """SHA-256 of a graph: its nodes with their attributes and shapes, its edges, its leaves, and its code.
+    """Return the SHA-256 of a graph: its nodes with their attributes and shapes, edges, leaves, and code.
 
-    It is the same in every process, and does not depend on the values of inputs, parameters and buffers; a constant's
-    value is part of what the graph computes, and counts.
+    It is the same in every process and does not depend on the values of inputs, parameters and buffers. It includes
+    the values of constants.
 
     Args:
-        graph: what is described.
+        graph: the graph.
         modules: see `code_hash`.
     """
     return _sha(json.dumps({"code": code_hash(graph, modules), "graph": describe(graph)}, sort_keys=True))
 
 
 def describe(graph: Graph) -> dict[str, Any]:
-    """The graph as plain values, each node under its place in `graph.order`."""
+    """Return the graph as plain values; nodes are numbered by their index in `graph.order`."""
     place = {node: number for number, node in enumerate(graph.order)}
     return {
         "nodes": [_node(node, place) for node in graph.order],
@@ -45,15 +45,15 @@ def describe(graph: Graph) -> dict[str, Any]:
 
 
 def code_hash(graph: Graph, modules: Iterable[str] = ()) -> str:
-    """SHA-256 of all code that takes part in running and verifying a graph, and of the versions of what it runs on.
+    """Return the SHA-256 of all code that runs and verifies a graph, and of the versions of its dependencies.
 
-    That is the text of the whole packages in which the nodes' classes are defined, this one among them; the methods of
-    these classes as they stand now, so that one that is replaced while the program runs is noticed; and Python, NumPy
-    and its BLAS.
+    It covers the source of every package that defines a class of the nodes, this package included; the current
+    bytecode of the classes' methods, so that a method patched at run time is noticed; and the versions of Python,
+    NumPy and BLAS.
 
     Args:
-        graph: whose nodes count.
-        modules: names of further modules that take part, such as those of layers and of the training step.
+        graph: the graph.
+        modules: names of further modules to include, such as those of layers and of the training step.
     """
     classes = sorted({kind for node in graph.order for kind in _lineage(type(node))}, key=_name)
     files = {file for name in {__name__, *modules, *(kind.__module__ for kind in classes)} for file in _files(name)}
@@ -64,12 +64,12 @@ def code_hash(graph: Graph, modules: Iterable[str] = ()) -> str:
 
 
 def mutated_code() -> dict[str, str]:
-    """SHA-256 of the text of all modules whose code the mutation gate changes: "nodes", and the compiler's "fused"."""
+    """Return the SHA-256 of the modules that the mutation gate mutates: "nodes", and the compiler's "fused" nodes."""
     return {kind: _sha("".join(_sha(file.read_bytes()) for file in files)) for kind, files in mutated_files().items()}
 
 
 def mutated_files() -> dict[str, list[Path]]:
-    """These modules' files."""
+    """Return the files of the modules that the mutation gate mutates, by kind."""
     package = Path(nl_nodes.graph.__file__).parent
     nodes = [package / "shapes.py", *sorted((package / "nodes").glob("*.py"))]
     return {"nodes": nodes, "fused": sorted((package / "compiler" / "fused").rglob("*.py"))}
@@ -84,7 +84,7 @@ def _node(node: Node, place: Mapping[Node, int]) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it, the same in every process."""
+    """Return a value in JSON's types, the same in every process."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float | complex | bytes):
@@ -117,13 +117,13 @@ def _methods(kind: type) -> Iterator[tuple[str, Any]]:
 
 
 def _code(code: CodeType) -> Any:
-    """What a function does, without where it stands."""
+    """Return a function's bytecode, names and constants, without file and line numbers."""
     constants = [_plain(constant) for constant in code.co_consts]
     return [code.co_code.hex(), list(code.co_names), list(code.co_varnames), constants]
 
 
 def _files(module: str) -> list[Path]:
-    """The Python files of a module's whole package, or of the module alone where it is in none."""
+    """Return the Python files of a module's top-level package, or the module's own file if it is in no package."""
     package = sys.modules[module.partition(".")[0]]
     folders = [Path(folder) for folder in getattr(package, "__path__", ())]
     alone = Path(getattr(package, "__file__", None) or "")

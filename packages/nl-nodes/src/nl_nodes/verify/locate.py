@@ -1,4 +1,4 @@
-"""Find the node whose own backward is wrong: each node of a graph alone, with the inputs that it has there."""
+"""Locate the node whose backward is wrong: check each node of a graph in isolation, on its inputs in that graph."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nl_nodes.verify.sampling import upstream
 from nl_nodes.verify.subgraph import node_values
 
 TOLERANCE = 1e-10
-# Elements up to which an input is checked one by one; in a larger one a wrong element is found by bisection.
+# Inputs of at most this size are checked element by element; in larger ones a wrong element is found by bisection.
 ONE_BY_ONE = 2048
 
 
@@ -30,12 +30,12 @@ class Fault:
 
     Attributes:
         node: the node.
-        place: its place in the graph's order.
-        input: which of its inputs the gradient is of.
-        residual: the index, both values there, and how far they are apart.
-        shapes: of all its inputs.
-        dtype: in which it was checked.
-        seed: what its upstream gradient and directions were drawn from.
+        place: its index in the graph's order.
+        input: the index of the input whose gradient is wrong.
+        residual: the element's index, both values there, and their difference.
+        shapes: the shapes of all its inputs.
+        dtype: the dtype of the check.
+        seed: seed of the upstream gradient and the directions.
     """
 
     node: Node
@@ -53,7 +53,7 @@ class Fault:
         return float(abs(a - n) / np.spacing(max(abs(a), abs(n))))
 
     def report(self, reproduce: str) -> str:
-        """Some lines that say what is wrong, ending in the command that shows it again."""
+        """Return a description of the fault in a few lines, ending in the command that reproduces it."""
         r = self.residual
         shapes = " and ".join(map(str, self.shapes))
         return "\n".join(
@@ -65,19 +65,19 @@ class Fault:
                 f"  at         {r.where}",
                 f"  analytic   {r.analytic:.17g}  (its backward)",
                 f"  numerical  {r.numeric:.17g}  (complex step through its forward)",
-                f"  apart by   {r.value:.2e} of the largest, {self.ulps:.3g} ulps",
+                f"  differ by  {r.value:.2e} of the largest, {self.ulps:.3g} ulps",
                 f"  reproduce  {reproduce}",
             ]
         )
 
 
 def first_wrong(graph: Graph, feeds: Mapping[str, Any], seed: int = 0) -> Fault | None:
-    """The wrong node nearest to the output, or None where each agrees with the complex step.
+    """Return the wrong node nearest to the output, or None if every node agrees with the complex step.
 
     Args:
-        graph: what it holds is float64.
+        graph: the values of its leaves are float64.
         feeds: float64 arrays for its inputs.
-        seed: what upstream gradients and directions are drawn from.
+        seed: seed of upstream gradients and directions.
     """
     values = node_values(graph, feeds)
     for place, node in reversed(list(enumerate(graph.order))):
@@ -102,13 +102,13 @@ def _check(graph: Graph, node: Node, place: int, values: Mapping[Node, Any], see
 
 
 class IsolatedNode:
-    """A node of a graph on inputs of its own, named by their numbers.
+    """A graph of one node, whose inputs are named by their indices.
 
     Args:
-        graph: where it stands.
+        graph: the graph that contains the node.
         node: the node.
-        values: what every node of the graph gave.
-        wanted: the numbers of the inputs whose gradients are looked at.
+        values: the output of every node of the graph.
+        wanted: the indices of the inputs whose gradients are checked.
         dy: the upstream gradient.
     """
 
@@ -123,14 +123,14 @@ class IsolatedNode:
         self.dy = dy
 
     def rounds(self, residual: Residual) -> bool:
-        """Whether rounding explains a residual, as where all activations are saturated."""
+        """Return whether rounding explains a residual, for example with saturated activations."""
         grad = self.graph.run(**self.feeds).backward(self.dy)[residual.name]
         passes = (rough_pass(self.graph, self.feeds) for rough_pass in rough_passes())
         noise = rounding(grad, *(done.backward(self.dy)[residual.name] for done in passes))
         return abs(residual.analytic - residual.numeric) <= noise
 
     def worst(self, wrong: Residual, rng: np.random.Generator) -> Residual:
-        """Where the gradient is wrong: at the worst element, or in a large input at one found by halving."""
+        """Return the residual at the worst element, or for a large input at one found by bisection."""
         if size(wrong.shape) <= ONE_BY_ONE:
             (found,) = check_graph(self.graph, self.feeds, self.dy)
             return found
@@ -145,7 +145,7 @@ class IsolatedNode:
         return Residual(wrong.name, wrong.shape, value, analytic, numeric, where, wrong.size)
 
     def _apart(self, name: str, grad: Any, signs: Any, part: Any) -> float:
-        """How far the gradient is from the oracle along the signs of a part of the elements."""
+        """Return the difference from the complex step along the signs of some of the elements."""
         return float(
             np.nan_to_num(abs(grad.ravel()[part] @ signs[part] - self._numeric(name, signs, part)), nan=np.inf)
         )
@@ -157,7 +157,7 @@ class IsolatedNode:
 
 
 def _upon(node: Node, given: dict[Node, Node]) -> Node:
-    """The node anew, upon others in place of some it is made of."""
+    """Return a copy of the node in which the keys of `given` are replaced by its values, recursively."""
     if node not in given:
         given[node] = node.replace([_upon(n, given) for n in node.inputs])
     return given[node]

@@ -1,7 +1,7 @@
-"""Numerical derivatives: the complex step, exact to rounding, and central differences beside it.
+"""Numerical derivatives: the complex step, exact up to rounding, and central differences.
 
-All are of <dy, output>, from forward passes alone, along one direction. A parameter that is not fed stands at its own
-value.
+All differentiate `<dy, output>` along one direction, using forward passes only. A parameter that is not fed has its
+own value.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from nl_nodes.context import Context
 from nl_nodes.graph import Graph, Pass
 from nl_nodes.node import Node
 
-# No step is too small for the complex step, since nothing is subtracted; but where derivatives are large, as through
-# many batch norms of constant maps, a larger one would not stay small.
+# The complex step subtracts nothing, so a tiny step loses no digits. A larger one may not stay small where derivatives
+# are large, such as through many batch norms of constant feature maps.
 COMPLEX_H = 1e-100
-# Near the cube root of float64's rounding, and a power of two, so that x + h is exact.
+# Near the cube root of float64's machine epsilon, and a power of two, so that x + h is exact.
 CENTRAL_H = 2.0**-17
 
 
 class ComplexPass(Pass):
-    """A forward pass with complex numbers that takes every branch that the pass with real numbers takes.
+    """A forward pass with complex numbers that takes the same branches as the pass with real numbers.
 
-    A sum of complex numbers is rounded otherwise than that of their real parts, which would let the two part at a tie
-    or a kink. So each node's real part is what the node gives for real parts alone. There is no backward.
+    Sums of complex numbers round differently from sums of their real parts, so at a tie or a kink the two passes could
+    take different branches. Therefore the real part of each node's output is computed from the real parts of its
+    inputs. There is no backward.
     """
 
     def _output(self, node: Node, ctx: Context, inputs: tuple[Any, ...]) -> Any:
@@ -38,9 +39,9 @@ class ComplexPass(Pass):
 
 
 def derivative(graph: Graph, feeds: Mapping[str, Any], direction: Mapping[str, Any], dy: Any) -> float:
-    """d/dh <dy, output(leaves + h direction)> at h = 0, as the imaginary part of one pass at `COMPLEX_H` i.
+    """Return `d/dh <dy, output(leaves + h direction)>` at `h = 0`: the imaginary part of one pass at `COMPLEX_H` i.
 
-    The direction has an array for each leaf that moves.
+    The direction has one array for each leaf that it moves.
 
     Source: Squire and Trapp, Using Complex Variables to Estimate Derivatives (1998).
     """
@@ -50,12 +51,12 @@ def derivative(graph: Graph, feeds: Mapping[str, Any], direction: Mapping[str, A
 
 
 def complex_step(graph: Graph, feeds: Mapping[str, Any], name: str, direction: Any, dy: Any) -> float:
-    """The `derivative` along one leaf."""
+    """Return the `derivative` along a direction of one leaf."""
     return derivative(graph, feeds, {name: direction}, dy)
 
 
 def central(graph: Graph, feeds: Mapping[str, Any], name: str, direction: Any, dy: Any) -> float:
-    """(<dy, output(leaf + h direction)> - <dy, output(leaf - h direction)>) / 2h."""
+    """Return `(<dy, output(leaf + h direction)> - <dy, output(leaf - h direction)>) / 2h`."""
     value = _value(graph, feeds, name)
 
     def at(h: float) -> Any:
@@ -65,7 +66,7 @@ def central(graph: Graph, feeds: Mapping[str, Any], name: str, direction: Any, d
 
 
 def units(array: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
-    """For each element of an array, its index and the direction that moves it alone."""
+    """Yield each element's index and the unit direction along it."""
     for index in np.ndindex(array.shape):
         direction = np.zeros(array.shape)
         direction[index] = 1.0

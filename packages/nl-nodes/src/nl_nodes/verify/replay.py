@@ -1,7 +1,7 @@
-"""Replay: a recording's calls, run one after another in this process, each block in memory of its own.
+"""Replay: run the calls of a lowered graph one after another in this process, with separate memory for each block.
 
-What trains runs the same calls on several workers, in an arena where blocks share memory. The two must agree to the
-bit; so a replay checks the memory plan and the executor, and shares none of their code.
+Training runs the same calls on several workers, in an arena where blocks share memory. Both must agree bit for bit.
+A replay shares no code with the memory planner and the executor, and so checks them.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ ARITHMETIC = {
 
 
 class Replay:
-    """The passes of a recording.
+    """Runs passes of a lowered graph.
 
     Args:
-        recording: what was recorded; it must not be replayed twice at once, as its blocks are the memory.
+        lowered: the lowered graph; its blocks are the memory, so it can't be replayed twice at the same time.
 
     Attributes:
         results: the graph's outputs, valid until the next pass.
-        grads: the leaves' gradients, likewise.
-        updates: the new value of each buffer, likewise.
+        grads: the leaves' gradients, valid until the next pass.
+        updates: the new value of each buffer, valid until the next pass.
     """
 
     def __init__(self, lowered: Lowering) -> None:
@@ -45,9 +45,9 @@ class Replay:
         self.updates = {buffer: self._plain(array) for buffer, array in lowered.updates.items()}
 
     def run(self, feeds: Mapping[str, Any], pass_index: int) -> None:
-        """One pass: up to each barrier, one worker after another.
+        """Run one pass: up to each barrier, one worker after another.
 
-        The order of the workers turns round with each pass, so that a missing barrier shows.
+        The order of the workers is reversed after each pass, so that a missing barrier changes the results.
         """
         for name, array in self._inputs.items():
             array[...] = feeds[name]
@@ -58,7 +58,7 @@ class Replay:
                 waiting = [calls for calls in waiting if self._reaches_barrier(calls, pass_index)]
 
     def _reaches_barrier(self, calls: Iterator[Call], pass_index: int) -> bool:
-        """Run one worker's calls up to its next barrier; whether there is one."""
+        """Run one worker's calls up to its next barrier; return False if there was none."""
         for name, args in calls:
             if name == "barrier":
                 return True
@@ -73,7 +73,7 @@ class Replay:
         return name, tuple(self._plain(a) if isinstance(a, np.ndarray) else a for a in args)
 
     def _plain(self, array: Any) -> Any:
-        """A recorded array as one that computes, in the memory of its block or of that block's alias."""
+        """Return a real array for a traced one, in the memory of its block or of that block's alias."""
         block = self._memory.block(array)
         if block.alias is None:
             return array.view(np.ndarray)
@@ -83,7 +83,7 @@ class Replay:
 
 
 class RoughReplay(Replay):
-    """A replay in which every result of arithmetic has a random relative error up to `ROUGH`, other ones in each pass.
+    """A replay in which every result of arithmetic has a random relative error up to `ROUGH`, redrawn in each pass.
 
     Args:
         lowered: the lowered graph, in float64.
@@ -104,7 +104,7 @@ def call(name: str, args: tuple[Any, ...], pass_index: int) -> None:
     """Run one call."""
     if name == "random_bits":
         seed, stream, start, target = args
-        # Philox4x64-10 gives four words for each counter, and NumPy steps the counter before it draws.
+        # Philox4x64-10 gives four words per counter value, and NumPy increments the counter before it draws.
         counter = ((pass_index << 64) + start // 4 - 1) % 2**256
         words = np.random.Philox(counter=counter, key=(stream << 64) + seed).random_raw(start % 4 + target.size)
         target[...] = words[start % 4 :]

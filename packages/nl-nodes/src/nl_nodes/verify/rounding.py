@@ -1,8 +1,8 @@
-"""The size of rounding errors: passes with random errors in every number, scaled to the precision in question.
+"""Estimate rounding errors from passes with larger random errors, scaled to float64 or float32.
 
-A gradient may be the small remainder of large terms that cancel, or exactly 0 but for rounding. No relative tolerance
-fits these. Rough passes show how far rounding moves each array, whatever the cause; of several the largest counts,
-since the random errors of one may happen to cancel out.
+A gradient may be the small remainder of large terms that cancel, or 0 except for rounding. No relative tolerance fits
+these cases. A pass with larger rounding errors shows how far rounding moves each array, whatever the cause; of several
+passes the largest estimate counts, since the errors of one may happen to cancel.
 
 Source: Parker, Monte Carlo Arithmetic (1997).
 """
@@ -22,26 +22,26 @@ from nl_nodes.nodes.leaves import Leaf
 
 UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53}
 """The largest relative error of a rounded number."""
-# As near to that as float64 allows: where errors grow by many orders, larger ones would not grow in proportion.
+# For float64 not larger: where errors grow by many orders of magnitude, larger ones would not grow in proportion.
 ROUGH = {"float32": 2.0**-26, "float64": 2.0**-46}
-"""The largest relative error of each number in a rough pass, by the dtype whose rounding it shows."""
+"""The largest relative error of each number in a rough pass, by the dtype whose rounding it estimates."""
 ROUGH_PASSES = 3
-"""How many rough passes are made."""
+"""Number of rough passes per estimate."""
 MARGIN = 64
-"""How many times the estimate a difference may be that still counts as rounding."""
+"""A difference of up to this multiple of the estimate counts as rounding."""
 
 
 class RoughPass(Pass):
-    """A pass in which every number has a random relative error, forward and backward; zeros stay.
+    """A forward and backward pass in which every number has a random relative error up to `error`; zeros stay zero.
 
     Args:
         graph: the graph to run.
         feeds: arrays by name, as for `Graph.run`.
-        dtype: the dtype whose rounding is shown; the pass itself is in float64.
-        seed: of the random errors.
+        dtype: the dtype whose rounding is estimated; the pass itself is in float64.
+        seed: seed of the random errors.
 
     Attributes:
-        error: the largest of these errors.
+        error: the largest relative error.
     """
 
     def __init__(self, graph: Graph, feeds: Mapping[str, Any], dtype: str = "float64", seed: int = 0) -> None:
@@ -63,16 +63,16 @@ class RoughPass(Pass):
 
 
 def rough_passes(dtype: str = "float64") -> list[Callable[[Graph, Mapping[str, Any]], RoughPass]]:
-    """Rough passes with different errors, to be called with a graph and feeds."""
+    """Return constructors of rough passes that draw different errors; each takes a graph and feeds."""
     return [partial(RoughPass, dtype=dtype, seed=seed) for seed in range(ROUGH_PASSES)]
 
 
 def rounding(exact: Any, *others: Any, dtype: str = "float64", error: float | None = None) -> float:
-    """The largest length of a difference from an array that rounding to a dtype explains.
+    """Return the largest 2-norm of a difference from an array that rounding to a dtype explains.
 
     Args:
         exact: the array.
-        others: the same with other rounding errors, once or several times.
+        others: the same array from passes with larger rounding errors.
         dtype: the dtype.
         error: the relative error of each number in `others`; None for that of rough passes.
     """
@@ -80,5 +80,5 @@ def rounding(exact: Any, *others: Any, dtype: str = "float64", error: float | No
 
 
 def length(x: Any) -> float:
-    """The Euclidean length of an array of any shape."""
+    """Return the 2-norm of an array of any shape."""
     return float(np.linalg.norm(np.ravel(x)))

@@ -15,7 +15,7 @@ FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def draw(rng: np.random.Generator, what: Draw) -> Any:
-    """An array of the shape and values that a `Draw` asks for: float64, or int64 for labels."""
+    """Return a random array with the shape and domain of a `Draw`: float64, or int64 for labels."""
     shape = what.shape
     if what.domain == "labels":
         return rng.integers(0, what.classes, shape)
@@ -32,22 +32,23 @@ def draw(rng: np.random.Generator, what: Draw) -> Any:
 
 
 def upstream(rng: np.random.Generator, shape: Shape) -> FloatArray:
-    """A random upstream gradient, of both signs, no two elements alike, none near zero."""
+    """Return a random upstream gradient with both signs, distinct elements and none near zero."""
     values = rng.uniform(0.5, 1.5, shape)
     signs = rng.choice([-1.0, 1.0], shape)
     return np.asarray(values * signs)
 
 
 def through_all(rng: np.random.Generator, arrays: Mapping[str, Any]) -> dict[str, FloatArray]:
-    """One random direction through several arrays, no two components alike, so that two errors cannot cancel."""
+    """Return one random direction through several arrays; its components differ, so that errors cannot cancel."""
     return {name: upstream(rng, array.shape) for name, array in arrays.items()}
 
 
 def directions(rng: np.random.Generator, shape: Shape, draws: int) -> Iterator[FloatArray]:
-    """So many random directions, all of a length near sqrt(n): of +1 and -1, in which no single wrong element hides.
+    """Yield `draws` random directions, all of 2-norm near `sqrt(n)`.
 
-    The last is Gaussian, in which several cannot cancel, no component so small that it hides its element (after
-    Chainer's gradient_check).
+    All but the last have components of +1 and -1, so that no single wrong element is missed. The last is Gaussian, so
+    that the errors of several elements cannot cancel; its components are at least 0.1 in absolute value, so that no
+    element is missed (after Chainer's gradient_check).
     """
     for _ in range(draws - 1):
         yield rng.choice([-1.0, 1.0], shape)

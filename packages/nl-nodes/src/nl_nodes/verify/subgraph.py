@@ -1,4 +1,4 @@
-"""The part of a graph that a leaf can change, so that a look along one leaf does not compute the rest again."""
+"""The subgraph downstream of a leaf, so that moving one leaf does not recompute the rest of the graph."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from nl_nodes.nodes.leaves import Constant
 
 
 def node_values(graph: Graph, feeds: Mapping[str, Any]) -> dict[Node, Any]:
-    """The array of every node in one pass."""
+    """Return the output of every node in one pass."""
     everything = Graph(*graph.order)
     everything.passes = graph.passes
     return dict(zip(graph.order, everything.run(**feeds).results, strict=True))
 
 
 def tail(graph: Graph, name: str, values: Mapping[Node, Any]) -> Graph:
-    """The graph from one leaf to the first output, on the values that all other nodes have.
+    """Return the subgraph from one leaf to the first output, with constants in place of all other nodes.
 
-    It has the same nodes, so its forward is the same code; a graph whose output does not depend on the leaf comes back
-    whole.
+    Its nodes run the same forward code. If the output does not depend on the leaf, the whole graph is returned.
     """
     leaf: Node = graph.leaves[name]
     changed = {leaf: leaf}

@@ -1,4 +1,4 @@
-"""Compare two recordings of one graph in two precisions, call by call."""
+"""Compare two lowerings of one graph in two precisions, call by call."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from nl_nodes.compiler.lower.memory import Block
 
 
 def first_difference(one: Lowering, two: Lowering) -> str:
-    """The first call or output in which two recordings differ but for their precision, or "".
+    """Return the first call or output in which two lowerings differ in more than precision, or "".
 
-    Arrays are compared by what they are views of, where in it they begin, their shapes and strides, all in elements,
-    and their size beside that of the results' numbers; known numbers after rounding to the coarser precision.
+    Arrays are compared by the block that they view, their offset in it, shape and strides, all in elements, and by
+    their item size relative to the results'; known values are compared after rounding to float32.
     """
     if len(one.tapes) != len(two.tapes):
         return f"{len(one.tapes)} and {len(two.tapes)} workers"
@@ -31,7 +31,7 @@ def first_difference(one: Lowering, two: Lowering) -> str:
 
 
 class _Listing:
-    """Each worker's calls of a recording in plain values, the same in every precision."""
+    """Each worker's calls of a lowered graph as plain values that do not depend on the precision."""
 
     def __init__(self, lowered: Lowering) -> None:
         self._lowered, self._numbers = lowered, dict[Block, Any]()
@@ -51,7 +51,7 @@ class _Listing:
             yield [(name, [self._plain(a) for a in args]) for name, args in tape.calls]
 
     def ends(self) -> dict[str, Any]:
-        """Where results, new values of buffers and gradients are, once all calls are listed."""
+        """Return the locations of results, new values of buffers and gradients, after all calls are listed."""
         r = self._lowered
         named = {f"result {number}": array for number, array in enumerate(r.results)}
         named |= {f"the new {buffer.name}": array for buffer, array in r.updates.items()}
@@ -75,7 +75,7 @@ class _Listing:
         return number, begin, array.shape, strides, self._kind(array.dtype), known, alias
 
     def _kind(self, dtype: Any) -> str:
-        """The dtype; floating-point numbers, and runs of them moved as one, by their size beside the results'."""
+        """Return the dtype; floats, and void items that hold several, by their size relative to the results'."""
         if dtype.kind in "fV":
             return f"{dtype.kind}{dtype.itemsize / self._dtype.itemsize:g}"
         return str(dtype)

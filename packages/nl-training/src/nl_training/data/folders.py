@@ -105,7 +105,7 @@ def _warn_skipped(root: Path, used: Iterable[Path]) -> None:
     others = [str(path.relative_to(root)) for path in _files(root) if path not in known]
     if others:
         some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        log.warning("%s: %d left out (no picture, or in no class's folder): %s", root, len(others), some)
+        log.warning("%s: %d files skipped (not a picture, or in no class folder): %s", root, len(others), some)
 
 
 def _read_all(

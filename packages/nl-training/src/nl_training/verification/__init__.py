@@ -1,4 +1,4 @@
-"""Verification of a network before and while it trains."""
+"""Verification of a network before and during training."""
 
 from nl_training.verification.certify import certify_network, feeds_for, training_graph, verify
 from nl_training.verification.chain import Chain

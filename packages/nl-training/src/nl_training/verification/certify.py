@@ -1,4 +1,4 @@
-"""The verification of a network before it trains: its certificate, from the cache or made now."""
+"""Verification of a network before training: get its certificate from the cache or make it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from nl_training.verification.twins import batch_of, twin
 
 log = logging.getLogger(__name__)
 
-# Not 1, so that a backward that forgets its upstream gradient is found.
+# Not 1, so that a backward that ignores its upstream gradient is found.
 UPSTREAM = np.float64(1.25)
-# Where `nox -s mutants` leaves its score.
+# Written by `nox -s mutants`.
 MUTATION_SCORE = ROOT / "outputs" / "mutants.json"
 QUOTED = ("mutants", "killed", "equivalent", "every", "code")
 
@@ -39,18 +39,18 @@ def verify(
     progress: Progress | None = None,
     training: Training | None = None,
 ) -> Outcome:
-    """Find a network's certificate in the cache, or make what it lacks.
+    """Get a network's certificate from the cache, and check the tensors and links that it lacks.
 
     Args:
-        net: what is about to train; it is not changed.
-        mode: "off" does nothing, "warn" makes do with what there is, "strict" refuses.
-        max_seconds: when to stop in mode "warn"; "strict" takes the time that it needs.
+        net: the network about to train; it is not changed.
+        mode: "off" does nothing; "warn" accepts a partial or failed certificate; "strict" refuses it.
+        max_seconds: time limit in mode "warn"; "strict" has none.
         progress: called after each tensor and each link.
-        training: how it is about to train; without, the gradients are verified, and no step.
+        training: the training about to start; without it, gradients are verified and training steps are not.
 
     Raises:
-        UserError: in mode "strict", where the cached certificate was changed, cut short or is stale, and where the one
-            just made is partial or failed.
+        UserError: in mode "strict", if the cached certificate was modified, is truncated or stale, or if the new one
+            is partial or failed.
     """
     if mode == "off":
         return Outcome()
@@ -75,7 +75,7 @@ def verify(
 
 
 def _with_links(certificate: Certificate, chain: Chain, end: float, progress: Progress | None) -> Certificate:
-    """The certificate with those links of the chain that it lacks, as far as there is time."""
+    """Return the certificate with the links that it lacks added, as far as time allows."""
     wanted, made = chain.links(), {link.name: link for link in certificate.links}
     lacking = [name for name in wanted if name not in made]
     unreached = []
@@ -92,25 +92,25 @@ def _with_links(certificate: Certificate, chain: Chain, end: float, progress: Pr
 
 
 def training_graph(net: Network, batch: int | None = None) -> Graph:
-    """The graph that trains, node by node; what the compiler makes of it is linked to it by the chain."""
+    """Return the training graph before compilation; the links of the chain compare the compiled plan with it."""
     return net.wire(batch or batch_of(net), train=True)
 
 
 def feeds_for(net: Network) -> dict[str, Any]:
-    """Random images and labels; float64, of values that float32 has too."""
+    """Return random images and labels; the images are float64 with values exact in float32."""
     rng, count = np.random.default_rng(0), batch_of(net)
     x = rng.standard_normal((count, *net.input_shape), dtype=np.float32).astype(np.float64)
     return {"x": x, "t": rng.integers(0, net.classes, count)}
 
 
 def certificate_path(net: Network, graph: Graph) -> Path:
-    """Where the certificate of a network's training graph is kept."""
+    """Return the path of the certificate of a network's training graph."""
     name = f"{fingerprint(graph, modules(net))}-{net.device.name}-{net.device.dtype}.json"
     return cache_folder() / "certificates" / name
 
 
 def modules(net: Network) -> set[str]:
-    """Modules of all packages that take part in a training step, beside those of the graph's nodes."""
+    """Return the modules that take part in a training step, besides those of the graph's nodes."""
     return {__name__, *(type(part).__module__ for part in (net, net.loss_layer, *net.layers))}
 
 
@@ -122,15 +122,15 @@ def certify_network(
     seed: int = 0,
     known: Iterable[Verdict] = (),
 ) -> Certificate:
-    """Certify the gradients of a network's training graph, with its weights as they are.
+    """Certify the gradients of a network's training graph at its current weights.
 
     Args:
-        net: its float64 twin is verified.
+        net: its float64 copy is verified.
         feeds: `x` (N, C, H, W) float64 and `t` (N,).
-        max_seconds: when to stop.
+        max_seconds: time limit.
         progress: called after each tensor.
-        seed: what the directions are drawn from.
-        known: verdicts to be taken over.
+        seed: seed of the directions.
+        known: verdicts from an earlier certificate, to reuse.
     """
     with net.device.limits():
         return certify(
@@ -149,7 +149,7 @@ def certify_network(
 
 
 def mutation_score(path: Path = MUTATION_SCORE) -> dict[str, Any] | None:
-    """The mutation scores that the tests left, stale where the code has changed since; None where there are none."""
+    """Return the saved mutation scores, marked stale if the code has changed since; None without a valid file."""
     try:
         scores = loads(path.read_text())
         quoted = {kind: {name: scores[kind][name] for name in QUOTED} for kind in ("nodes", "fused")}
@@ -160,7 +160,7 @@ def mutation_score(path: Path = MUTATION_SCORE) -> dict[str, Any] | None:
 
 
 def _cached(path: Path, net: Network, graph: Graph, strict: bool) -> Certificate | None:
-    """The certificate that is kept there, None where there is none in which nothing is wrong."""
+    """Return the cached certificate; None if there is none, or it is failed or unusable."""
     if not path.exists():
         return None
     try:

@@ -1,14 +1,15 @@
-"""The chain from numerical gradients to the steps that train. Each link compares two neighbours, so closely that an
-error in either shows.
+"""The chain of comparisons ("links") from numerical gradients to training steps.
 
-- nodes: each node's backward alone, against the complex step through its own forward;
-- reference: the gradient of the whole network, node by node, against the complex step, at each size of batch;
-- plan: the compiled plan in float64 against the reference, over several passes;
-- precision: the calls of the plan that trains are those of the float64 plan, but for the size of a number;
-- executor: what trains gives the bits of these calls, run one after another with no memory shared;
-- inference: the logits of what is evaluated, against the reference's;
-- step: a short training in float64 against a textbook's;
-- trainer: a short training by the network and the optimizer that train, against a textbook's with the same gradients.
+Each link compares two implementations, within a limit so small that an error in either one exceeds it.
+
+- nodes: the backward of each node in isolation, with the complex step through its forward;
+- reference: the gradient of the whole network run node by node, with the complex step, at each batch size;
+- plan: the compiled plan in float64, with the reference, over several passes;
+- precision: the calls of the training plan, with those of the float64 plan; they may differ in item size only;
+- executor: the bits of a training pass, with those of its calls run one after another without shared memory;
+- inference: the logits in evaluation, with those of the reference;
+- step: a short training in float64, with the textbook formulas;
+- trainer: a short training on the training device and dtype, with the textbook formulas for the same gradients.
 """
 
 from __future__ import annotations
@@ -52,28 +53,28 @@ from nl_training.verification.textbook import Textbook, logits_of
 from nl_training.verification.twins import compiled_twin, loss_terms, passes_differ, slices, twin, workers
 
 TOLERANCE = 1e-10
-# Of the length of a step: optimizers divide gradients by their own size, and so make rounding of tiny ones large.
+# Relative to the length of a step. Optimizers that divide gradients by their size amplify the rounding of tiny ones.
 STEP_TOLERANCE = 1e-6
-# So small that steps of any optimizer stay where rounding is not amplified, whatever rate trains; a step is compared in
-# units of its own length.
+# So small that the steps of no optimizer amplify rounding errors. It replaces the training's rate, since a step is
+# compared in units of its own length.
 LR = 1e-5
 PASSES = (0, 1, 2**40)
-"""The indices of the passes that are compared, in this order."""
-# What some weights are multiplied by, and how many of them, so that large ones are seen too.
+"""Indices of the compared passes, in this order."""
+# Factors for the weights and the share of weights for each, so that large weights are checked too.
 FACTORS, SHARES = (1.0, 8.0), (0.9, 0.1)
-# In the precision that trains, of what rounding carries over no kink.
+# Limits by training dtype, where rounding carries no value over a kink.
 DTYPE_LIMITS = {"float32": 1e-3, "float64": 1e-9}
-# Of the gradient on another device, where rounding may carry values over a kink.
+# Limits for the gradient on another device, where rounding may carry values over a kink.
 DEVICE_LIMITS = {"float32": 0.05, "float64": 1e-9}
 
 
 class Chain:
-    """The links for one network as it stands; it is not changed.
+    """The links for one network at its current weights; it is not changed.
 
     Args:
-        net: what is about to train.
-        small: how many images show what does not depend on the size of a batch.
-        training: how it is about to train; without, there is no link.
+        net: the network about to train.
+        small: the batch size for checks that do not depend on it.
+        training: the training about to start; without it there are no links.
     """
 
     def __init__(self, net: Network, small: int, training: Training | None) -> None:
@@ -83,21 +84,21 @@ class Chain:
 
     @cached_property
     def reference(self) -> Network:
-        """The network in float64, node by node."""
+        """A copy of the network in float64 that runs node by node."""
         return twin(self.net)
 
     @cached_property
     def exact(self) -> Network:
-        """The network in float64, in the form that trains."""
+        """A copy of the network in float64, compiled like the network."""
         return compiled_twin(self.net)
 
     @cached_property
     def spare(self) -> Network:
-        """The same again, to show how far rounding moves a pass of it."""
+        """A second such copy, whose calls are replayed with random errors."""
         return compiled_twin(self.net)
 
     def links(self) -> dict[str, Callable[[], Link]]:
-        """Every link by its name, to be made in this order."""
+        """Return a function for every link, by the link's name, in the order in which to call them."""
         found: dict[str, Callable[[], Link]] = {}
         if self.training is None:
             return found
@@ -130,18 +131,18 @@ class Chain:
 
     @property
     def limit(self) -> float:
-        """How far what trains may be from float64, where no value crosses a kink."""
+        """The largest distance of the training device and dtype from float64, where no value crosses a kink."""
         return (DTYPE_LIMITS if self.net.device.name == "cpu" else DEVICE_LIMITS)[self.net.device.dtype]
 
     def nodes(self, point: Point, what: str) -> Link:
-        """Each node's backward on the inputs that it has there."""
+        """Check the backward of each node on its inputs in the network."""
         graph = self.reference.wire(len(point.x), train=True)
         fault = first_wrong(graph, point.feeds)
         where, distance = ("", 0.0) if fault is None else (f"{fault.node!r} of {fault.node.path}", fault.residual.value)
         return _link("nodes", point, what, where, distance)
 
     def against_complex_step(self, point: Point, what: str) -> Link:
-        """The reference's gradient along one direction through all parameters."""
+        """Check the reference's gradient along one direction through all parameters."""
         direction = through_all(np.random.default_rng(len(point.x)), self.reference.params)
         grads = self._reference_step(point, 0)
         product = DirectionalCheck(loss_terms(self.reference, **point.feeds)).along(grads, direction)
@@ -153,7 +154,7 @@ class Chain:
         return _link("reference", point, what, "the gradient", distance)
 
     def plan(self, point: Point, what: str) -> Link:
-        """Loss, logits, gradients and running statistics of some passes in a row."""
+        """Compare loss, logits, gradients and running statistics over several passes in a row."""
         worst = ("", 0.0)
         self._restore(self.exact, point.name)
         for number in PASSES if point.name == RANDOM else PASSES[:1]:
@@ -164,14 +165,14 @@ class Chain:
         return _link("plan", point, what, *worst)
 
     def precision(self, point: Point, what: str) -> Link:
-        """The calls that train beside those in float64."""
+        """Compare the calls of the training plan with those of the float64 plan."""
         difference = first_difference(self._recording(self.net, point), self._recording(self.exact, point))
         return _link("precision", point, what, difference, FAR if difference else 0.0, 0.0)
 
     def executor(self, point: Point, what: str) -> Link:
-        """What the network gives in a pass on each kind of images, beside its calls run one after another, to the bit.
+        """Compare a pass of the network with its calls run one after another, bit for bit, on each kind of images.
 
-        It must also be left as it was found.
+        The network's state must be the same afterwards.
         """
         assert self.training is not None
         net, state, passes = self.net, self.net.state_dict(), self.net.passes
@@ -191,7 +192,7 @@ class Chain:
         return _link("executor", point, what, wrong, FAR if wrong else 0.0, 0.0)
 
     def _alone(self, point: Point) -> Callable[[Point, int], dict[str, Any]]:
-        """What gives the gradients, new statistics, loss and logits of a pass without a network's help."""
+        """Return a function that computes gradients, new statistics, loss and logits without the network's executor."""
         dtype = self.net.device.dtype
         if not self.net.device.compiles:
             graph = self.net.wire(len(point.x), train=True)
@@ -205,7 +206,7 @@ class Chain:
         return lambda given, number: _replayed(replay, given.x.astype(dtype), given.t, number)
 
     def other_device(self, point: Point, what: str) -> Link:
-        """What another device gives, beside the reference: as near as rounding lets it be."""
+        """Compare the gradients on another device with the reference's, up to rounding."""
         net, state, passes = self.net, self.net.state_dict(), self.net.passes
         net.passes = 0
         done = net.step(point.x, point.t)
@@ -221,7 +222,7 @@ class Chain:
         return _link("device", point, what, where, distance, limit)
 
     def inference(self, point: Point, what: str) -> Link:
-        """The logits of a few images again and again, beside the reference's of each image alone."""
+        """Compare the logits of a batch of repeated images with the reference's logits of each image alone."""
         self._restore(self.reference)
         some = point.x[: self.small]
         expected = np.resize(logits_of(self.reference, some), (len(point.x), self.net.classes))
@@ -235,7 +236,7 @@ class Chain:
         return _link("inference", point, what, LOGITS, off, self.limit)
 
     def step(self, point: Point, what: str) -> Link:
-        """A short training in float64 beside a textbook's, and many updates by its optimizer and schedule."""
+        """Compare a short training in float64, and many updates by its optimizer and schedule, with the textbook's."""
         assert self.training is not None
         self._restore(self.exact)
         optimizer = deepcopy(self.training.optimizer)
@@ -245,7 +246,7 @@ class Chain:
         return _link("step", point, what, *max(found, key=lambda w: w[1]), STEP_TOLERANCE)
 
     def trainer(self, point: Point, what: str) -> Link:
-        """A short training on the device that trains, beside a textbook's with the same gradients."""
+        """Compare a short training on the training device with the textbook's for the same gradients."""
         assert self.training is not None
         net = self.net.on(self.net.device)
         self._restore(net)
@@ -253,10 +254,10 @@ class Chain:
         return _link("trainer", point, what, *worst, self.limit)
 
     def _train(self, net: Network, optimizer: Optimizer, point: Point, limit: float) -> tuple[str, float]:
-        """What is furthest off in a short training; see `training_beside_textbook`."""
+        """Return the array with the largest difference in a short training; see `training_beside_textbook`."""
         assert self.training is not None
         rng = np.random.default_rng(0)
-        for value in net.params.values():  # away from biases of zero, on which no decay shows
+        for value in net.params.values():  # no zero biases, since weight decay does not change them
             value += net.device.array(rng.uniform(0.05, 0.1, value.shape) * (value.ndim == 1))
         self.reference.load_state_dict(net.state_dict())
         reference = self.reference.on(self.reference.device)
@@ -271,7 +272,7 @@ class Chain:
         return training_beside_textbook(net, book, optimizer, self.training, point, limit, noise)
 
     def _restore(self, copy: Network, point: str = RANDOM) -> None:
-        """Let a copy stand where the network stands, before its first pass; for zeros and ties some weights far out."""
+        """Load the network's state into a copy, before its first pass; for zeros and ties, scale up some weights."""
         copy.load_state_dict(self.net.state_dict())
         copy.passes = 0
         if point == KINKS:
@@ -280,7 +281,7 @@ class Chain:
                 value *= rng.choice(FACTORS, value.shape, p=SHARES)
 
     def _reference_step(self, point: Point, number: int) -> dict[str, Any]:
-        """Gradients, running statistics, loss and logits of a pass node by node; known ones are not computed again."""
+        """Return gradients, running statistics, loss and logits of the reference's pass, cached."""
         key = (len(point.x), point.name, number if self._changes else 0)
         if key not in self._known:
             if number == 0:
@@ -291,7 +292,7 @@ class Chain:
         return self._known[key]
 
     def _noise(self, expected: Arrays, point: Point, number: int, state: Arrays) -> Callable[[str], float]:
-        """How far rounding may move each array of a pass, node by node or as it is compiled."""
+        """Return an estimate of each array's rounding error, both node by node and compiled."""
         rough = self._rough_noise(expected, point, number, state)
         if not self.net.device.compiles:
             return rough
@@ -307,7 +308,7 @@ class Chain:
     def _rough_noise(
         self, expected: Arrays, point: Point, number: int, state: Arrays, dtype: str = "float64"
     ) -> Callable[[str], float]:
-        """How far rounding may move each array of a pass, by rough passes."""
+        """Return an estimate of each array's rounding error node by node, from rough passes."""
         rough = cache(lambda: self._rough_steps(point, number, state, dtype))
         return lambda name: rounding(expected[name], *(other[name] for other in rough()), dtype=dtype)
 
@@ -321,7 +322,7 @@ class Chain:
         return [self._sliced(point, partial(rough, run=run)) for run in rough_passes(dtype)]
 
     def _sliced(self, point: Point, run: Callable[[Any, Any], Arrays]) -> Arrays:
-        """The arrays of a batch from those of its slices; running statistics are there where it is in one slice."""
+        """Return the arrays of a batch, combined from its slices; a batch with running statistics is one slice."""
         found: Arrays = {}
         logits = []
         for x, t, share in slices(self.reference, point.x, point.t):
@@ -344,12 +345,12 @@ class Chain:
         compiled = rewrite(graph, RULES) if net.device.compiles else graph
         try:
             return lower(compiled, feeds, frozenset(feeds), grads, self.workers)
-        except TypeError as error:  # a node of the user's own, which runs node by node alone
+        except TypeError as error:  # a user's node that does not compile
             raise NotComparable(str(error)) from None
 
 
 def _replayed(replay: Replay, x: Any, t: Any, number: int) -> Arrays:
-    """The arrays of a replayed pass."""
+    """Return the arrays of a replayed pass."""
     replay.run({"x": x, "t": t}, number)
     updates = {buffer.name: value for buffer, value in replay.updates.items()}
     found = {**updates, **replay.grads, LOSS: replay.results[0], LOGITS: replay.results[1]}
@@ -357,7 +358,7 @@ def _replayed(replay: Replay, x: Any, t: Any, number: int) -> Arrays:
 
 
 def _other_bits(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """The name of the first array that is not the expected one, or ""."""
+    """Return the name of the first array that differs from the expected one, or ""."""
     return next((name for name, value in found.items() if not np.array_equal(value, expected[name], True)), "")
 
 

@@ -1,4 +1,4 @@
-"""What a training pass gives, array by array, and how far two passes are apart."""
+"""The arrays of a training pass, and the distance between two passes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from nl_nodes.verify.rounding import RoughPass, length
 Arrays = dict[str, Any]
 
 LOSS, LOGITS = "the loss", "the logits"
-FAR = 1e300  # stands in JSON for what is no number
+FAR = 1e300  # replaces NaN and infinity, which JSON lacks
 
 
 def arrays_of(done: Pass) -> Arrays:
-    """The gradients, new running statistics, loss and logits of a pass of a training graph."""
+    """Return the gradients, new running statistics, loss and logits of a pass of a training graph."""
     loss, logits = done.results
-    # A loss may take the gradient of a logit from two numbers of up to 1 that cancel where it is right.
+    # A logit's gradient may be a difference of two numbers of up to 1, which cancel where the prediction is right.
     slip = None
     if isinstance(done, RoughPass):
         slip = done.error / len(logits) * np.where(np.arange(logits.size) % 3, 1.0, -1.0).reshape(logits.shape)
@@ -31,7 +31,7 @@ def arrays_of(done: Pass) -> Arrays:
 
 
 def step_arrays(net: Network, x: Any, t: Any) -> Arrays:
-    """The same of a network's step; the gradients are valid until the next."""
+    """Return the same arrays from a network's step; the gradients are valid until its next step."""
     done = net.step(x, t)
     return {**net.state_dict(), **done.grads, LOSS: done.loss, LOGITS: done.logits}
 
@@ -42,16 +42,18 @@ def furthest(
     limit: float,
     noise: Callable[[str], float] = lambda name: 0.0,
 ) -> tuple[str, float]:
-    """The array that is furthest off and how far, in units of its length; what rounding explains is within the limit.
+    """Return the name of the array with the largest relative difference, and that difference.
+
+    A difference that rounding explains is at most `limit`.
 
     Args:
         expected: arrays by name.
-        found: those beside them, and maybe others.
+        found: the arrays to compare, by the same names; others are ignored.
         limit: the largest distance that passes.
-        noise: the largest length of a difference that rounding explains; called where an array is beyond the limit.
+        noise: returns the largest 2-norm of a difference that rounding explains; called for arrays beyond the limit.
     """
     worst = ("", 0.0)
-    with np.errstate(all="ignore"):  # what is not finite is far off
+    with np.errstate(all="ignore"):  # NaN and infinity become FAR
         for name, value in expected.items():
             difference = length(found[name] - value)
             distance = in_units(difference, length(value))
@@ -62,7 +64,7 @@ def furthest(
 
 
 def in_units(difference: float, size: float) -> float:
-    """A difference in units of a size; `FAR` where that is 0 or infinite, or where either is no number."""
+    """Return a difference in units of a size; `FAR` if the size is 0 or infinite, or either value is NaN."""
     if difference == 0:
         return 0.0
     ratio = difference / size if 0 < size < inf else FAR

@@ -1,4 +1,4 @@
-"""What the verification before step 1 came to, and how it is told."""
+"""The outcome of the verification before training, as tags and as lines for the terminal."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from nl_nodes.verify import Certificate
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the verification before step 1 came to.
+    """The outcome of the verification before training.
 
     Attributes:
-        certificate: what it says; None where the verification is off.
-        cached: whether the certificate was there already, and whole.
-        seconds: how long it took.
+        certificate: the certificate; None if the verification is off.
+        cached: whether the cache had the complete certificate.
+        seconds: duration of the verification.
     """
 
     certificate: Certificate | None = None
@@ -30,7 +30,7 @@ class Outcome:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The tags of a run."""
+        """The outcome as tags of a run."""
         c = self.certificate
         if c is None:
             return {"verify.status": self.status}
@@ -46,7 +46,7 @@ class Outcome:
         }
 
     def lines(self) -> list[str]:
-        """What the terminal shows: one line for all, and one for each thing that is wrong."""
+        """Return the lines for the terminal: a summary, or one line for each failure and an advice."""
         c = self.certificate
         if c is None:
             return []
@@ -55,14 +55,14 @@ class Outcome:
         how = f"worst residual {c.worst:.1e}, {self.seconds:.2f} s{' from the cache' if self.cached else ''}"
         lines = [f"gradients of {_count(c.tensors, c.missing_tensors, 'tensors')} verified: {how}"]
         if c.links or c.missing_links:
-            lines[0] += f"; {_count(c.links, c.missing_links, 'links')} to the steps that train hold"
+            lines[0] += f"; {_count(c.links, c.missing_links, 'links')} to training steps hold"
         if c.missing:
-            lines.append(f"not verified: {missing(c)}; where verify.max_seconds ran out, the next start goes on")
+            lines.append(f"not verified: {missing(c)}; if verify.max_seconds ran out, the next start continues")
         return lines
 
 
 def faults(certificate: Certificate) -> Iterator[str]:
-    """One line for each tensor and link that is wrong."""
+    """Yield one line for each tensor and link that failed."""
     for v in certificate.tensors:
         if not v.holds:
             how = f"residual {v.residual:.1e}, limit {certificate.tolerance:g}"
@@ -70,20 +70,20 @@ def faults(certificate: Certificate) -> Iterator[str]:
     for link in certificate.links:
         if not link.holds:
             off = f"{link.where}, off by {link.distance:.1e}, limit {link.limit:g}" if link.limit else link.where
-            yield f"what trains is wrong ({link.name}): {off}"
+            yield f"the training code is wrong ({link.name}): {off}"
 
 
 def missing(certificate: Certificate) -> str:
-    """What a certificate lacks, in a few words."""
+    """Return what was not checked, in a few words."""
     first, *others = certificate.missing
     return first + (f" and {len(others)} more" if others else "")
 
 
 def advice(certificate: Certificate) -> str:
-    """What to do about a wrong one."""
+    """Return where to look for the cause of a failure."""
     if all(v.holds for v in certificate.tensors):
         return "docs/verification.md says what each link compares"
-    return "scripts/gradcheck.py tells where it is wrong"
+    return "scripts/gradcheck.py locates the wrong node"
 
 
 def _count(done: tuple[Any, ...], left: tuple[str, ...], what: str) -> str:

@@ -1,4 +1,4 @@
-"""The images on which a network is verified: random ones, those that train, and some on kinks and far out."""
+"""The images on which a network is verified: random images, training images, and images with kinks and outliers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nl_training.data import Split
 
 
 class NotComparable(Exception):
-    """A link cannot be made; the message says why."""
+    """A link cannot be checked; the message gives the reason."""
 
 
 RANDOM, TRAINING, KINKS = POINTS = ("random images", "training images", "zeros and ties")
@@ -20,7 +20,7 @@ RANDOM, TRAINING, KINKS = POINTS = ("random images", "training images", "zeros a
 
 @dataclass(frozen=True)
 class Point:
-    """Images x (N, C, H, W), of values that float32 has too, and labels t (N,), as a network is given them."""
+    """Images `x` (N, C, H, W), with values exact in float32, and labels `t` (N,), as inputs of a network."""
 
     name: str
     x: Any
@@ -28,12 +28,12 @@ class Point:
 
     @property
     def feeds(self) -> dict[str, Any]:
-        """The same for a graph in float64."""
+        """The images in float64 and the labels, as feeds of a graph."""
         return {"x": np.asarray(self.x, np.float64), "t": self.t}
 
 
 def make_point(net: Network, count: int, name: str, train: Split) -> Point:
-    """So many images of the kind that is named."""
+    """Return `count` images of the named kind."""
     rng = np.random.default_rng(count)
     shape = (count, *net.input_shape)
     if name == TRAINING:
@@ -47,7 +47,7 @@ def make_point(net: Network, count: int, name: str, train: Split) -> Point:
 
 
 def _kinks(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
-    """Small whole numbers, so that many are alike, stored backwards; black frames, black images, and one far out."""
+    """Return images of small integers with many ties, zero borders, zero images and an outlier, as a reversed view."""
     x = rng.integers(-1, 3, shape).astype(np.float64)
     for axis in range(2, len(shape)):
         edge = max(shape[axis] // 4, 1)

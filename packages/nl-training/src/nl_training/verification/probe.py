@@ -1,4 +1,4 @@
-"""The probe: now and then, the compiled gradient at the current weights and batch against the complex step."""
+"""The probe: check the compiled gradient with the complex step, every few steps during training."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ log = logging.getLogger(__name__)
 class Probe(Callback):
     """Check all parameters along one random direction every `every` steps, and report the metric `verify/residual`.
 
-    The gradient is that of the network in float64 as it trains, compiled for as many workers (on a GPU: node by node
-    on the CPU); the complex step goes node by node. Both run on copies of the network, on the batch that is about to
-    train, with its dropout masks. Nothing of the training is changed: neither weights nor running statistics nor any
-    random state.
+    The gradient is computed in float64 by a copy of the network, compiled for the same number of workers (on a GPU:
+    node by node on the CPU); the complex step runs node by node. Both use the next training batch and its dropout
+    masks. The probe changes neither weights, running statistics nor random state of the training.
 
     Args:
-        every: how many steps lie between two checks.
-        seed: what the directions are drawn from, with the step.
+        every: number of steps from one check to the next.
+        seed: seed of the directions, together with the step.
     """
 
     def __init__(self, every: int, seed: int = 0) -> None:
@@ -36,13 +35,13 @@ class Probe(Callback):
         self._refused = ""
 
     def on_batch(self, trainer: TrainingState, step: int, x: Any, t: Any) -> None:
-        """Check, if it is time."""
+        """Run the check if the step is a multiple of `every`."""
         if step % self.every:
             return
         try:
             residual = self._residual(trainer.net, step, np.asarray(x, dtype=np.float64), np.asarray(t))
         except NotComparable as why:
-            if self._refused != str(why):  # once, not at every check
+            if self._refused != str(why):  # warn once, not at every check
                 self._refused = str(why)
                 log.warning("step %d: the gradient is not checked: %s", step, why)
             return

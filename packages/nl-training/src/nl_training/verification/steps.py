@@ -1,4 +1,4 @@
-"""Trainings of a few images by a real trainer, each step and evaluation beside the textbook's."""
+"""Short trainings by the real trainer, each step and evaluation compared with the textbook formulas."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from nl_training.verification.textbook import Textbook, Updates, accuracy, sched
 EPOCHS, BATCHES, SEED = 2, 2, 1
 EVALUATED = 2
 UPDATES = 300
-# What is smaller than the largest beside it by more than this is measured beside that.
+# Arrays smaller than this share of the largest one are compared relative to that share of it.
 SMALL = 1e-3
 
 Noise = Callable[[Arrays, Any, Any, int, Arrays], Callable[[str], float]]
-"""From a step's arrays, images, labels, number and the state before it to how far rounding moves each array."""
+"""From a step's arrays, images, labels, number and prior state to the rounding error of each array."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a network is about to train.
+    """The settings of the training about to start.
 
     Attributes:
-        train: the images.
-        sizes: how many of them the batches have.
-        evaluated: how many images each evaluation has.
-        epochs: how many there are, the last maybe not whole.
-        optimizer: what makes a step, before its first.
-        schedule: of its learning rate.
-        weight_decay: the penalty's rate.
+        train: the training images.
+        sizes: the batch sizes that occur.
+        evaluated: the sizes of the evaluated splits.
+        epochs: number of epochs; the last may be partial.
+        optimizer: the optimizer, before its first step.
+        schedule: the learning rate schedule.
+        weight_decay: the L2 penalty's rate.
     """
 
     train: Split
@@ -55,7 +55,7 @@ class Training:
 
     @property
     def step(self) -> str:
-        """What a step is, in words."""
+        """The optimizer, schedule and weight decay as text."""
         o = self.optimizer
         settings = ", ".join(f"{k}={v:g}" for k, v in sorted(vars(o).items()) if isinstance(v, float))
         return f"{type(o).__name__}({settings}), {self.schedule}, weight decay {self.weight_decay:g}"
@@ -70,21 +70,21 @@ def training_beside_textbook(
     limit: float,
     noise: Noise,
 ) -> tuple[str, float]:
-    """What is furthest off in a short training, and how far.
+    """Return the name and distance of the largest difference in a short training.
 
-    Compared are batches, losses, parameters, running statistics, evaluations and the best weights.
+    It compares batches, losses, parameters, running statistics, evaluations and the best weights.
 
     Args:
-        net: what is trained.
-        book: what goes along, from the same start.
-        optimizer: what makes the steps; its state is changed.
-        training: whose schedule and weight decay are used.
+        net: the network to train.
+        book: the textbook training, with the same initial parameters.
+        optimizer: the optimizer; its state is changed.
+        training: its schedule and weight decay are used.
         point: an odd number of images, so that the second of two batches is smaller.
-        limit: of the distance; two roundings of a parameter come to less.
-        noise: of the arrays of a step.
+        limit: the largest distance that passes; it is larger than two roundings of a parameter.
+        noise: estimates the rounding errors of a step's arrays.
 
     Raises:
-        NotComparable: where there is no formula for what trains, or the loss is no finite number.
+        NotComparable: if there is no formula for the optimizer or schedule, or the loss is not finite.
     """
     classes = tuple(str(n) for n in range(net.classes))
     scale = Normalization.scaling(1.0, net.input_shape[0])
@@ -100,7 +100,7 @@ def training_beside_textbook(
 
 
 def updates_beside_textbook(training: Training, limit: float) -> tuple[str, float]:
-    """Which of two parameters is further off after many updates over all epochs of a training, and how far."""
+    """Return the parameter with the larger difference after many updates over all epochs, and that difference."""
     rng, optimizer = np.random.default_rng(0), deepcopy(training.optimizer)
     params, grads = (FlatDict({"W1": (3, 2), "b1": (4,)}, np.zeros) for _ in range(2))
     params.flat = rng.standard_normal(10)
@@ -119,7 +119,7 @@ def updates_beside_textbook(training: Training, limit: float) -> tuple[str, floa
 
 
 def batches_beside_textbook(training: Training) -> tuple[str, float]:
-    """Whether an epoch of all images takes each of them in its turn; only their numbers are looked at."""
+    """Compare the order of images in an epoch with the textbook's, by their indices."""
     numbers, size = np.arange(len(training.train)), max(training.sizes)
     found = [x for x, _ in batches(Split(numbers, numbers), size, epoch_order(len(numbers), SEED, 1))]
     whole = all(len(x) == size for x in found[:-1])
@@ -128,15 +128,15 @@ def batches_beside_textbook(training: Training) -> tuple[str, float]:
 
 
 class _Beside(Callback):
-    """Lets the textbook go along with a trainer, and keeps where the two are furthest apart.
+    """Runs the textbook training in step with a trainer, and records the largest difference.
 
     Args:
-        book: the textbook.
+        book: the textbook training.
         lr: the learning rate before the schedule.
-        training: whose schedule is used.
-        data: what is trained on.
+        training: its schedule is used.
+        data: the training data.
         limit: the largest distance that passes.
-        noise: of the arrays of a step.
+        noise: estimates the rounding errors of a step's arrays.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class _Beside(Callback):
         self._best: dict[str, Any] = {"val/acc": -1.0}
 
     def on_batch(self, trainer: TrainingState, step: int, x: Any, t: Any) -> None:
-        """The textbook's step, before the trainer's."""
+        """Run the textbook's step, before the trainer's."""
         self._net, train = trainer.net, self.data.train
         epoch, position = divmod(step - 1, BATCHES)
         index = shuffled(len(train), SEED, epoch + 1)[position * self.size :][: self.size]
@@ -168,7 +168,7 @@ class _Beside(Callback):
         return self.noise(expected, self._x, self._t, step - 1, self.book.before)
 
     def on_step(self, report: StepReport) -> None:
-        """Compare the step."""
+        """Compare the step's parameters, statistics, loss, accuracy and learning rate."""
         book, found = self.book, self._net.state_dict()
         moved = {name: value - book.before[name] for name, value in book.params.items()}
         self._compare(
@@ -189,7 +189,7 @@ class _Beside(Callback):
             self._sums[name] = self._sums.get(name, 0.0) + value * len(self._t) / len(self.data.train)
 
     def on_epoch(self, report: EpochReport) -> None:
-        """Compare the evaluation."""
+        """Compare the epoch's evaluation."""
         expected, self._sums, noise, rounded = self._sums, {}, dict[str, float](), self._rounding
         for name, split in (("val", self.data.validation), ("test", self.data.test)):
             assert split is not None
@@ -206,13 +206,13 @@ class _Beside(Callback):
             self._best_noise = allowed
 
     def on_end(self, trainer: TrainingState, result: Result) -> None:
-        """Compare the best weights."""
+        """Compare the best weights and the test results."""
         told = {"test/loss": result.test_loss, "test/acc": result.test_accuracy}
         found = {**trainer.best_state, **told}
         self._compare({name: self._best[name] for name in found}, found, self._best_noise)
 
     def _compare(self, expected: Mapping[str, Any], found: Mapping[str, Any], noise: Callable[[str], float]) -> None:
-        """Compare arrays, small ones beside the largest; `noise` is how far rounding moves each."""
+        """Compare arrays, small ones relative to the largest; `noise` estimates the rounding error of each."""
         roots = {name: np.sqrt(np.size(value)) for name, value in expected.items()}
         small = SMALL * max((length(value) / roots[name] for name, value in expected.items()), default=0.0)
         self._keep(furthest(expected, found, self.limit, lambda name: self.limit * small * roots[name] + noise(name)))

@@ -1,7 +1,7 @@
-"""A training step as the textbooks write it, apart from the code that trains: the reference for whole steps.
+"""A training step written as in textbooks, independent of the training code: the reference for whole steps.
 
-Parameters go by name, one after the other; nothing is flat, in place or shared with the code that is checked, but for
-the gradient node by node, which the complex step verifies.
+Parameters are separate arrays by name, updated out of place. The only code shared with the code under test is the
+gradient node by node, which the complex step verifies.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from nl_training.verification.distance import LOGITS, LOSS, Arrays, arrays_of
 from nl_training.verification.points import NotComparable
 
 Rule = Callable[[Mapping[str, Any], Any, Any, Arrays, float, int], Any]
-"""From settings, a parameter, its gradient, its state, the learning rate and the step's number to the new parameter."""
+"""From settings, a parameter, its gradient and state, the learning rate and the step's number to the new parameter."""
 
 
 def sgd(h: Mapping[str, Any], p: Any, g: Any, s: Arrays, lr: float, step: int) -> Any:
-    """p - lr g."""
+    """Return `p - lr g`."""
     return p - lr * g
 
 
 def momentum(h: Mapping[str, Any], p: Any, g: Any, s: Arrays, lr: float, step: int) -> Any:
-    """v = m v - lr g; p + v."""
+    """Return `p + v` with `v = m v - lr g`."""
     s["v"] = h["momentum"] * s.get("v", 0.0) - lr * g
     return p + s["v"]
 
 
 def nesterov(h: Mapping[str, Any], p: Any, g: Any, s: Arrays, lr: float, step: int) -> Any:
-    """Of the point x that does not look ahead: v = m v - lr g; x + v; the parameter is x + m v."""
+    """Return `x + m v`, the look-ahead point of `v = m v - lr g` and `x = x + v`."""
     m, v = h["momentum"], s.get("v", 0.0)
     x = p - m * v
     s["v"] = m * v - lr * g
@@ -45,19 +45,19 @@ def nesterov(h: Mapping[str, Any], p: Any, g: Any, s: Arrays, lr: float, step: i
 
 
 def adagrad(h: Mapping[str, Any], p: Any, g: Any, s: Arrays, lr: float, step: int) -> Any:
-    """h = h + g^2; p - lr g / (sqrt(h) + eps)."""
+    """Return `p - lr g / (sqrt(h) + eps)` with `h = h + g^2`."""
     s["h"] = s.get("h", 0.0) + g**2
     return p - lr * g / (np.sqrt(s["h"]) + h["eps"])
 
 
 def rmsprop(h: Mapping[str, Any], p: Any, g: Any, s: Arrays, lr: float, step: int) -> Any:
-    """h = d h + (1 - d) g^2; p - lr g / (sqrt(h) + eps)."""
+    """Return `p - lr g / (sqrt(h) + eps)` with `h = d h + (1 - d) g^2`."""
     s["h"] = h["decay"] * s.get("h", 0.0) + (1 - h["decay"]) * g**2
     return p - lr * g / (np.sqrt(s["h"]) + h["eps"])
 
 
 def adam(h: Mapping[str, Any], p: Any, g: Any, s: Arrays, lr: float, step: int) -> Any:
-    """m and v follow g and g^2; p - lr m' / (sqrt(v') + eps), both corrected for their start at zero."""
+    """Return `p - lr m' / (sqrt(v') + eps)`, with bias-corrected moving averages `m'` of `g` and `v'` of `g^2`."""
     b1, b2 = h["beta1"], h["beta2"]
     s["m"] = b1 * s.get("m", 0.0) + (1 - b1) * g
     s["v"] = b2 * s.get("v", 0.0) + (1 - b2) * g**2
@@ -76,7 +76,11 @@ OPTIMIZERS: dict[str, Rule] = {
 
 
 def schedule_factor(schedule: Schedule, epoch: float, epochs: float) -> float:
-    """The learning rate's factor after `epoch` of `epochs` epochs; raises `NotComparable` for other schedules."""
+    """Return the learning rate's factor after `epoch` of `epochs` epochs.
+
+    Raises:
+        NotComparable: for a schedule without a formula here.
+    """
     h = vars(schedule)
     match type(schedule).__name__:
         case "Constant":
@@ -89,48 +93,48 @@ def schedule_factor(schedule: Schedule, epoch: float, epochs: float) -> float:
                 return float(max(0.01, epoch / warmup))
             done = min(1.0, (epoch - warmup) / (epochs - warmup))
             return float(h["final"] + (1.0 - h["final"]) * (1.0 + cos(done * pi)) / 2.0)
-    raise NotComparable(f"no textbook's formula of {type(schedule).__name__}")
+    raise NotComparable(f"no textbook formula for {type(schedule).__name__}")
 
 
 def shuffled(images: int, seed: int, epoch: int) -> Any:
-    """The order in which an epoch, counted from 1, takes its images."""
+    """Return the order of images in an epoch; epochs count from 1."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(images)
 
 
 def logits_of(net: Network, x: Any, run: Callable[[Graph, Mapping[str, Any]], Pass] = Pass) -> Any:
-    """The logits in inference, node by node: of each image alone, so that none can depend on the others."""
+    """Return the logits in inference, node by node, for each image alone, so that images cannot affect each other."""
     graph = net.wire(1, train=False)
     return np.concatenate([run(graph, {"x": np.asarray(image[None], np.float64)}).results[0] for image in x])
 
 
 def accuracy(logits: Any, t: Any) -> float:
-    """The share of the images with label t whose largest logit is there; one logit is right on t's side of 0."""
+    """Return the accuracy of logits for labels `t`; a single logit predicts label 1 if positive, else 0."""
     found = logits.argmax(axis=1) if logits.shape[1] > 1 else logits[:, 0] > 0
     return float(np.mean(found == t))
 
 
 class Updates:
-    """Parameters that are updated by the formulas above.
+    """Parameters updated by the formulas above.
 
     Args:
-        params: where they start.
-        optimizer: whose kind and hyperparameters are followed.
-        weight_decay: the penalty's rate.
+        params: initial values.
+        optimizer: its class and hyperparameters select the formula.
+        weight_decay: the L2 penalty's rate.
 
     Raises:
-        NotComparable: for an optimizer that no formula stands here for.
+        NotComparable: for an optimizer without a formula here.
     """
 
     def __init__(self, params: Mapping[str, Any], optimizer: Optimizer, weight_decay: float) -> None:
         if type(optimizer).__name__ not in OPTIMIZERS:
-            raise NotComparable(f"no textbook's formula of {type(optimizer).__name__}")
+            raise NotComparable(f"no textbook formula for {type(optimizer).__name__}")
         self._rule, self._settings = OPTIMIZERS[type(optimizer).__name__], dict(vars(optimizer))
         self.params = {name: np.array(value, np.float64) for name, value in params.items()}
         self.weight_decay, self.made = weight_decay, 0
         self._states: dict[str, Arrays] = {name: {} for name in self.params}
 
     def update(self, grads: Mapping[str, Any], lr: float) -> None:
-        """One update by the loss's gradients."""
+        """Update all parameters by the gradients of the loss."""
         self.made += 1
         for name, p in self.params.items():
             weight, g = name.startswith("W"), np.asarray(grads[name], np.float64)
@@ -141,21 +145,21 @@ class Updates:
 
 
 class Textbook(Updates):
-    """Parameters and running statistics that go through training steps and evaluations.
+    """Parameters and running statistics over training steps and evaluations.
 
-    Each step begins where the network that trains stands, and follows its gradients, since an optimizer that divides
-    by their size would make the rounding of tiny ones large.
+    Each step starts from the trained network's state and uses its gradients, since an optimizer that divides gradients
+    by their size amplifies the rounding of tiny ones.
 
     Args:
-        trains: the network that trains.
-        net: the same in float64, node by node; it is used up.
-        optimizer: whose kind and hyperparameters are followed.
-        weight_decay: the penalty's rate.
+        trains: the trained network.
+        net: its float64 copy that runs node by node; its state is overwritten.
+        optimizer: its class and hyperparameters select the formula.
+        weight_decay: the L2 penalty's rate.
 
     Attributes:
         statistics: the running statistics.
-        before: the parameters and running statistics before the last step.
-        found: gradients, loss and logits of the last step of the network that trains.
+        before: parameters and running statistics before the last step.
+        found: gradients, loss and logits of the trained network's last step.
     """
 
     def __init__(self, trains: Network, net: Network, optimizer: Optimizer, weight_decay: float) -> None:
@@ -163,7 +167,7 @@ class Textbook(Updates):
         self.trains, self.net = trains, net
 
     def step(self, x: Any, t: Any, lr: float) -> None:
-        """One step on a batch."""
+        """Compute one step on a batch; the trained network's state is left unchanged."""
         net, state, passes = self.trains, self.trains.state_dict(), self.trains.passes
         done = net.step(x, t)
         grads = {name: np.array(net.device.host(grad), np.float64) for name, grad in done.grads.items()}
@@ -178,7 +182,7 @@ class Textbook(Updates):
         self.update(grads, lr)
 
     def gradient(self, x: Any, t: Any) -> Arrays:
-        """Gradients, loss and logits of the last step's batch, node by node."""
+        """Return gradients, loss and logits of the last step's batch, computed node by node."""
         self.net.load_state_dict(self.before)
         graph = self.net.wire(len(x), train=True)
         graph.passes = self.made - 1
@@ -186,7 +190,7 @@ class Textbook(Updates):
         return {name: arrays[name] for name in self.found}
 
     def evaluate(self, x: Any, t: Any) -> tuple[float, float, list[float]]:
-        """Mean loss and accuracy of images x with labels t, and the losses of rough passes."""
+        """Return mean loss and accuracy of images `x` with labels `t`, and the losses of rough passes."""
         self._load()
         logits, mode = logits_of(self.net, x), Mode(train=False)
         graph = Graph(self.net.loss_layer.wire(Input("x", logits.shape), Input("t", t.shape), mode=mode))
@@ -202,7 +206,7 @@ class Textbook(Updates):
         self.net.load_state_dict({**self.params, **self.statistics})
 
     def _follow_statistics(self, x: Any) -> None:
-        """Each batch norm's running mean and variance, from what comes into it."""
+        """Update the running mean and variance of each batch norm from its input."""
         for number, layer in enumerate(self.net.layers):
             if isinstance(layer, BatchNormalization):
                 before = self._before(number, x)
@@ -214,7 +218,7 @@ class Textbook(Updates):
                     self.statistics[leaf.name] = layer.momentum * old + (1 - layer.momentum) * batch
 
     def _before(self, number: int, x: Any) -> Any:
-        """What comes into the layer of this number in training."""
+        """Return the input of the layer with this index in training."""
         node, mode = Input("x", x.shape), Mode(train=True)
         last: Any = node
         for layer in self.net.layers[:number]:

@@ -1,5 +1,4 @@
-"""Copies of a network in float64: one that runs node by node, in slices where memory is short, and one in the form that
-trains."""
+"""Copies of a network in float64: one runs node by node, with large batches in slices, one is compiled."""
 
 from __future__ import annotations
 
@@ -13,43 +12,43 @@ from nl_nodes import Device, IndexMask
 from nl_nodes.verify.directional import Term
 from nl_training.verification.points import NotComparable
 
-# Batch statistics need some images to be statistics of.
+# Batch normalization needs more images for its statistics.
 IMAGES, IMAGES_NORMALISED = 2, 8
 MEMORY = 2**33
-"""Bytes that a pass node by node may take, counted in complex numbers; a larger batch goes through it in slices."""
+"""The most bytes for a pass node by node in complex128; larger batches are run in slices."""
 
 
 def twin(net: Network) -> Network:
-    """The same network in float64 on the CPU, node by node, with the same weights and running statistics."""
+    """Return a copy of the network in float64 on the CPU that runs node by node, with the same state."""
     return net.on(Device("cpu", dtype="float64", compile=False))
 
 
 def compiled_twin(net: Network) -> Network:
-    """The same, but compiled if `net` is, for as many workers; here these are threads."""
+    """Return such a copy, but compiled if `net` is, for the same number of workers, which are threads."""
     return net.on(Device(dtype="float64", compile=net.device.compiles, threads=workers(net), workers="threads"))
 
 
 def workers(net: Network) -> int:
-    """How many workers a network's passes are recorded for."""
+    """Return the number of workers for which a network's passes are compiled."""
     return net.device.executor.count if net.device.compiles else 1
 
 
 def batch_of(net: Network) -> int:
-    """How many images a network is verified on where any number will do."""
+    """Return the batch size for checks that do not depend on it."""
     return IMAGES_NORMALISED if net.wire(IMAGES, train=True).updates else IMAGES
 
 
 def passes_differ(net: Network) -> bool:
-    """Whether a pass differs from the one before: by dropout's mask, or by running statistics."""
+    """Return whether consecutive passes differ, because of dropout masks or running statistics."""
     graph = net.wire(batch_of(net), train=True)
     return bool(graph.updates) or any(isinstance(node, IndexMask) for node in graph.order)
 
 
 def slices(reference: Network, x: Any, t: Any) -> Iterator[tuple[Any, Any, float]]:
-    """A batch in slices that fit the memory node by node: images, labels, and the share of the mean loss.
+    """Split a batch into slices of at most `MEMORY` bytes each: images, labels, and share of the mean loss.
 
     Raises:
-        NotComparable: where a batch that is too large depends on all its images at once.
+        NotComparable: if a batch is too large but cannot be split, since its results depend on all images together.
     """
     count, small = len(x), batch_of(reference)
     each = memory_of(reference, small) // small
@@ -62,13 +61,13 @@ def slices(reference: Network, x: Any, t: Any) -> Iterator[tuple[Any, Any, float
 
 
 def loss_terms(reference: Network, x: Any, t: Any, passes: int = 0) -> list[Term]:
-    """A batch's mean loss node by node, as a sum over its slices.
+    """Return a batch's mean loss as a sum over its slices, each a graph that runs node by node.
 
     Args:
-        reference: what `twin` gave.
+        reference: a network from `twin`.
         x: images (N, C, H, W), float64.
         t: labels (N,).
-        passes: the index of the pass, which dropout's masks depend on.
+        passes: the index of the pass, which determines the dropout masks.
     """
     terms: list[Term] = []
     for images, labels, share in slices(reference, x, t):
@@ -79,6 +78,6 @@ def loss_terms(reference: Network, x: Any, t: Any, passes: int = 0) -> list[Term
 
 
 def memory_of(net: Network, count: int) -> int:
-    """Return the bytes that the values of all nodes take for `count` images, as complex numbers."""
+    """Return the bytes of the outputs of all nodes for `count` images, in complex128."""
     shapes = net.wire(count, train=True).shapes({"x": (count, *net.input_shape), "t": (count,)})
     return sum(16 * int(np.prod(shape)) for shape in shapes.values())

@@ -116,7 +116,7 @@ class Memory:
         """
         found = self.find(array)
         if found is None:
-            raise LookupError("an array that the plan does not know")
+            raise LookupError("the array is in no block of the plan")
         return found
 
     def _add(self, block: Block) -> Block:
