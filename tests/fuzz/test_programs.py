@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
-from fuzz.programs import Made, Program, Step, draw_program, failure, run_program, shrunk
+from fuzz.drawn import Made, Program, Step, draw_program
+from fuzz.execution import run_program
+from fuzz.programs import failure, shrunk
 
 from nl_models import Network
 

@@ -16,7 +16,12 @@ TESTS = {
     "nl_nodes.compiler.rewrite.engine": ["unit/compiler/test_rewrite.py"],
     "nl_nodes.compiler.rewrite.rules": ["unit/models/test_fusions.py", "unit/models/test_near_misses.py"],
     "nl_nodes.compiler.lower.trace": ["unit/compiler/test_trace.py"],
-    "nl_nodes.runtime": ["unit/runtime/test_workers.py", CERTIFICATE],
+    "nl_nodes.runtime": [
+        "unit/runtime/test_protocol.py",
+        "unit/runtime/test_shared_memory.py",
+        "unit/runtime/test_workers.py",
+        CERTIFICATE,
+    ],
     "nl_nodes.philox": ["unit/nodes/test_device.py"],
     "nl_nodes.device": ["unit/nodes/test_device.py"],
     "nl_layers": LAYERS,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from support.copies import Forked
-from support.fake_device import FakeArray, install
+from support.fake_device import FakeArray, FakeBackend, install
 from support.forward_oracles import philox as block_of
 
-from nl_nodes import Device
+from nl_nodes import Device, DeviceError
 from nl_nodes.device import backend_of, backends
 from nl_nodes.philox import philox
 from nl_nodes.runtime import Executor, Processes, Threads
@@ -84,8 +87,39 @@ def five_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("compile_", "threads", "limit"), [(False, None, 5), (False, 3, 3), (True, None, 1), (True, 3, 1)]
 )
-def test_blas_has_the_threads_that_no_worker_takes(compile_: bool, threads: int | None, limit: int) -> None:
-    assert Device(compile=compile_, threads=threads).limits().limit == limit
+def test_blas_has_the_threads_that_no_worker_takes(
+    compile_: bool, threads: int | None, limit: int, monkeypatch
+) -> None:
+    library = SimpleNamespace(num_threads=8)
+    library.set_num_threads = lambda count: setattr(library, "num_threads", count)
+    monkeypatch.setattr("nl_nodes.device.blas._libraries", lambda: [library])
+    with Device(compile=compile_, threads=threads).limits():
+        assert library.num_threads == limit
+    assert library.num_threads == 8
+
+
+class RoundingBackend(FakeBackend):
+    """The fake GPU, which has TF32."""
+
+    rounds = False
+
+    @contextmanager
+    def tf32(self) -> Iterator[None]:
+        self.rounds = True
+        yield
+        self.rounds = False
+
+
+def test_tf32_is_on_in_the_passes_of_its_device_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = RoundingBackend()
+    monkeypatch.setitem(backends(), "rounding", backend)
+    rounding, exact = Device("rounding", tf32=True), Device("rounding")
+    for device, rounds in ((rounding, True), (exact, False)):
+        with device.limits():
+            assert backend.rounds == rounds
+        assert not backend.rounds
+    with pytest.raises(DeviceError, match=r"device\.tf32=true is for a GPU"):
+        Device(tf32=True)
 
 
 @pytest.mark.usefixtures("five_cores")

@@ -5,8 +5,9 @@ import pytest
 from support.fake_device import FakeArray, FakeBackend, install
 from support.node_cases import NODE_CASES
 
-from nl_nodes import Add, DeviceError, Graph, Input
+from nl_nodes import Add, Device, DeviceError, Graph, Input
 from nl_nodes.cases import Case
+from nl_nodes.device.backend import backends
 from nl_nodes.verify import draw, upstream
 
 install()
@@ -48,3 +49,10 @@ def test_mixed_devices_are_refused() -> None:
     graph = Graph(Add(Input("a"), Input("b")))
     with pytest.raises(DeviceError, match="different devices"):
         graph.forward(a=np.ones(2), b=FAKE.array([1.0, 2.0]))
+
+
+def test_a_second_gpu_in_one_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(backends(), "gpu", FAKE)
+    assert Device("gpu").index == 0
+    with pytest.raises(DeviceError, match=r"device\.index=1: this process uses GPU 0"):
+        Device("gpu", index=1)

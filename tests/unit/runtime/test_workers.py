@@ -1,13 +1,10 @@
-"""Executors: messages between processes, shared memory, the spin barrier, and call lists."""
+"""Executors and their workers: call lists, failures, and what worker processes take and give back."""
 
-import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -16,11 +13,10 @@ import pytest
 from nl_nodes import DeviceError
 from nl_nodes.philox import philox
 from nl_nodes.platform import cores
-from nl_nodes.runtime import Executor, Processes, Threads, protocol, shared_memory
+from nl_nodes.runtime import Executor, Processes, Threads, shared_memory
 from nl_nodes.runtime.executor import merge_calls, parallel_workers
 from nl_nodes.runtime.worker_main import Worker
 
-LINE_WORDS = shared_memory.LINE_WORDS
 EXECUTOR = sys.modules["nl_nodes.runtime.executor"]  # the package has a function of that name
 BARRIER = ("barrier", ())
 
@@ -46,134 +42,6 @@ def numbers(executor: Executor, count: int = 4) -> np.ndarray:
     return executor.memory(8 * count).view(np.float64)
 
 
-# Messages
-
-
-def connection() -> tuple[socket.socket, socket.socket]:
-    """A pair of sockets, the second with a timeout."""
-    here, there = socket.socketpair()
-    there.settimeout(10)
-    return here, there
-
-
-def test_messages_arrive_one_by_one_whatever_the_pieces_they_come_in() -> None:
-    here, there = connection()
-    with here, there:
-        long = {"text": "x" * 3_000_000}
-        sender = Thread(target=lambda: [protocol.send(here, m) for m in ({"a": 1}, long, {"b": 2})])
-        sender.start()
-        assert [protocol.receive(there) for _ in range(3)] == [({"a": 1}, None), (long, None), ({"b": 2}, None)]
-        sender.join()
-        body = json.dumps([3]).encode()
-        for byte in protocol.HEAD.pack(len(body)) + body:
-            here.send(bytes([byte]))
-        assert protocol.receive(there) == ([3], None)
-
-
-def test_a_message_that_breaks_off_is_an_end() -> None:
-    for sent in (b"", b"\1", protocol.HEAD.pack(5), protocol.HEAD.pack(5) + b"[1"):
-        here, there = connection()
-        with there:
-            with here:
-                here.sendall(sent)
-            with pytest.raises(EOFError):
-                protocol.receive(there)
-
-
-def test_a_descriptor_travels_beside_its_message() -> None:
-    here, there = connection()
-    read, write = os.pipe()
-    with here, there:
-        protocol.send(here, {"a": 1}, write)
-        protocol.send(here, {"b": 2})
-        message, found = protocol.receive(there)
-        assert message == {"a": 1}
-        assert found is not None
-        os.write(found, b"through")
-        assert os.read(read, 10) == b"through"
-        assert protocol.receive(there) == ({"b": 2}, None)
-    for descriptor in (read, write, found):
-        os.close(descriptor)
-
-
-@pytest.mark.parametrize("value", [3, 0.1, "same_kind", None, True, (0, 2), (), np.float32(0.1), np.int64(-3)])
-def test_an_argument_arrives_as_it_was(value: Any) -> None:
-    found = protocol.decode(json.loads(json.dumps(protocol.encode(value))), {})
-    assert type(found) is type(value)
-    assert found == value
-
-
-def test_an_array_is_a_view_of_its_segment() -> None:
-    memory = np.arange(60, dtype=np.int16)
-    found = protocol.decode({"array": [1, 4, (3, 2), (2, 6), "<i2"]}, {0: np.zeros(200, np.uint8), 1: memory})
-    np.testing.assert_array_equal(found, [[2, 5], [3, 6], [4, 7]])
-    assert found.dtype == np.int16
-    assert np.shares_memory(found, memory)
-
-
-# Shared memory and the spin barrier
-
-
-def test_all_who_open_a_descriptor_see_the_same_cleared_memory() -> None:
-    descriptor, memory = shared_memory.create(100)
-    other = shared_memory.open_memory(descriptor, 100)
-    assert os.fstat(descriptor).st_size == memory.nbytes == other.nbytes == 100
-    os.close(descriptor)
-    assert not memory.any()
-    memory[99] = 7
-    assert other[99] == 7
-
-
-def counters(memory: np.ndarray, count: int) -> np.ndarray:
-    """Each worker's counter, at the beginning of a cache line of its own."""
-    return memory.view(np.int64).reshape(count, LINE_WORDS)[:, 0]
-
-
-def test_a_worker_at_a_barrier_waits_for_each_of_the_others() -> None:
-    memory = np.zeros(shared_memory.counter_bytes(3), np.uint8)
-    arrivals = counters(memory, 3)
-    seen = []
-
-    def another_arrives() -> None:
-        seen.append(arrivals.tolist())
-        assert len(seen) < 10
-        arrivals[0 if len(seen) % 2 else 2] = arrivals[1]
-
-    spin_barrier = shared_memory.SpinBarrier(memory, 1, 3, another_arrives, 1)
-    spin_barrier.barrier()
-    assert spin_barrier.arrivals == 1
-    spin_barrier.barrier()
-    spin_barrier.advance_to(7)
-    assert seen == [[0, 1, 0], [1, 1, 0], [1, 2, 1], [2, 2, 1], [2, 7, 2], [7, 7, 2]]
-    arrivals[:] = 9, 8, 9
-    spin_barrier.barrier()  # the others are ahead
-    assert arrivals.tolist() == [9, 9, 9]
-    assert len(seen) == 6
-
-
-@pytest.mark.parametrize("spins", [1, 500, shared_memory.SPINS])
-def test_polling_yields_the_core_and_checks_that_the_others_are_alive(
-    spins: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It yields every `spins` polls, and checks every `SPINS` polls."""
-    memory = np.zeros(shared_memory.counter_bytes(2), np.uint8)
-    yields, checks = [], []
-
-    def check_alive() -> None:
-        checks.append(len(yields))
-        assert len(checks) < 5
-        counters(memory, 2)[0] = len(checks) // 3
-
-    monkeypatch.setattr(shared_memory, "yield_core", lambda: yields.append(None))
-    shared_memory.SpinBarrier(memory, 1, 2, check_alive, spins).barrier()
-    assert checks == [n * (shared_memory.SPINS // spins) for n in (1, 2, 3)]
-
-
-def test_workers_that_share_a_core_poll_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_memory, "cpu_count", lambda: 3)
-    assert [shared_memory.spin_limit(count) for count in (2, 3, 4)] == [shared_memory.SPINS, shared_memory.SPINS, 1]
-
-
 # A worker process's side, run in this process
 
 
@@ -185,7 +53,7 @@ def test_a_worker_does_what_it_is_told() -> None:
         mapped.append(memory)
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(descriptor)
-    arrivals, data = counters(mapped[0], 2), mapped[1].view(np.float64)
+    arrivals, data = mapped[0].view(np.int64)[:: shared_memory.LINE_WORDS], mapped[1].view(np.float64)
     data[:] = 2
     arrivals[0] = 1  # the other worker has arrived already
     array = {"array": [6, 8, [2], [8], "<f8"]}

@@ -28,13 +28,13 @@ def network(**options):
 def test_non_finite_weight_is_named_with_its_layer() -> None:
     net = network(batch_norm=True, dropout=0.5)
     net.params["W2"][3, 1] = np.inf
-    assert first_not_finite(net, X, T) == "Parameter('W2') of layer 5 (Affine)"
+    assert first_not_finite(net, X, T) == "Parameter('W2') of Affine 2"
 
 
 def test_first_overflowing_node_is_named() -> None:
     net = network(activation="tanh")
     net.params["W1"][...] *= np.float32(1e38)
-    assert first_not_finite(net, X, T) == "Dot(20, 16) of layer 1 (Affine)"
+    assert first_not_finite(net, X, T) == "Dot(20, 16) of Affine 1"
 
 
 def test_non_finite_images_are_reported() -> None:
@@ -51,7 +51,7 @@ def test_gradient_overflow_is_reported_with_a_finite_loss() -> None:
     net.params["W3"][:, T[3]] *= -1
     with np.errstate(all="ignore"):
         assert np.isfinite(float(net.step(X[3:4], T[3:4]).loss))
-    assert first_not_finite(net, X[3:4], T[3:4]) == "the gradient of Dot(1, 10) of layer 5 (Affine)"
+    assert first_not_finite(net, X[3:4], T[3:4]) == "the gradient of Dot(1, 10) of Affine 3"
 
 
 def trainer(checkpoints=None, optimizer=None, data=DATA, **limits):

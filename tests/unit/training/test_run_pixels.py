@@ -140,11 +140,9 @@ def test_evaluate_converts_arrays_to_the_runs_format(
 
 
 def test_the_served_model_refuses_pixels_of_another_range(run_id: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow warns of its own type hints when it is imported
-        import mlflow
-
-        model = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
+    with warnings.catch_warnings(action="ignore"):  # MLflow warns of its own type hints
+        import mlflow.pyfunc
+    model = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
     test = digits().test
     pixels = (test.x / 16).astype(np.float32)
     assert (model.predict({"pixels": pixels}).argmax(axis=1) == test.t).mean() > 0.8

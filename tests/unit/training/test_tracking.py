@@ -79,14 +79,12 @@ def test_finished_run_has_all_records(uri: str, done) -> None:
     assert run.info.run_id in out
 
 
-def test_logged_model_predicts_like_the_network(uri: str, done) -> None:
+def test_logged_model_predicts_like_the_network(uri: str, done, monkeypatch: pytest.MonkeyPatch) -> None:
     run, _ = done
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow warns about its own type hints on import
-        import mlflow
-
-        mlflow.set_tracking_uri(uri)
-        model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    with warnings.catch_warnings(action="ignore"):  # MLflow warns of its own type hints
+        import mlflow.pyfunc
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
     data = load("digits", normalize=False)
     pixels = data.test.x * np.float32(16)
     probabilities = model.predict({"pixels": pixels})

@@ -17,6 +17,7 @@ from nl_nodes import Device, ShapeError, UserError
 from nl_nodes.platform import refuse_beyond_memory
 from nl_nodes.typing import Shape
 
+# A registry, like `nl_models.MODELS`: a project adds its own (docs/tutorial.md).
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {"relu": Relu, "sigmoid": Sigmoid, "tanh": Tanh}
 POSITIONS = ("before_activation", "before_affine", "after_activation")
 

@@ -5,7 +5,6 @@ Each layer translates to one ONNX operator, or two. Register your own layer with
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import singledispatch
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from nl_layers import Affine, BatchNormalization, Convolution, Dropout, Layer, Mode, Pooling, Relu, Sigmoid, Tanh
 from nl_models.network import Network
 from nl_nodes import Buffer, Input, Parameter, UserError
+from nl_nodes.files import atomic_write
 from nl_nodes.typing import Array, Shape
 
 # Supported by runtimes from 2022 on; the operators used here have not changed since.
@@ -171,12 +171,9 @@ def save_onnx(
     net: Network, path: str | Path, notes: Mapping[str, str] | None = None, scaling: Scaling | None = None
 ) -> None:
     """Write `to_onnx(net, notes, scaling)` to a file atomically."""
-    model, path = to_onnx(net, notes, scaling), Path(path)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    model = to_onnx(net, notes, scaling)
     try:
-        aside.write_bytes(model.SerializeToString())
-        aside.replace(path)
+        with atomic_write(Path(path)) as file:
+            file.write(model.SerializeToString())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        aside.unlink(missing_ok=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nl_nodes import UserError
+from nl_nodes.files import atomic_write
 from nl_nodes.typing import Shape
 
 
@@ -15,15 +15,11 @@ def save_state(state: Mapping[str, Any], path: str | Path) -> None:
     """Write host arrays by name to a safetensors file atomically."""
     from safetensors.numpy import save
 
-    path = Path(path)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        aside.write_bytes(save({name: array.copy() for name, array in state.items()}))
-        aside.replace(path)
+        with atomic_write(Path(path)) as file:
+            file.write(save({name: array.copy() for name, array in state.items()}))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def load_state(path: str | Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nl_nodes.context import Context, WorkerGroup
@@ -83,6 +83,10 @@ class Graph:
                 shapes[node] = node.infer(*[shapes[n] for n in node.inputs])
         return shapes
 
+    def backward_order(self) -> Iterator[Node]:
+        """Yield the nodes that need a gradient, leaves included, each after all its consumers."""
+        return (node for node in reversed(self.order) if node in self.needs)
+
     def _named_leaves(self) -> dict[str, Leaf]:
         leaves: dict[str, Leaf] = {}
         for node in self.order:
@@ -140,7 +144,7 @@ class Pass:
                 self._shapes[node] = values[node].shape
                 continue
             inputs = tuple(values[n] for n in node.inputs)
-            self._shapes[node] = node.infer(*[x.shape for x in inputs])
+            node.infer(*[x.shape for x in inputs])  # raises where the shapes do not fit
             values[node] = self._forward(node, inputs)
             for n in node.inputs:
                 uses[n] -= 1
@@ -191,8 +195,8 @@ class Pass:
             dys: the upstream gradient of each output, in order; None or a missing one counts as zero.
         """
         grads = self._seed(dys)
-        for node in reversed(self.graph.order):
-            if node in self._contexts and node in grads:
+        for node in self.graph.backward_order():
+            if node in grads and not isinstance(node, Leaf):
                 self._backward(node, grads)
         return {name: self._leaf_gradient(leaf, grads) for name, leaf in self.graph.leaves.items() if leaf.trainable}
 
@@ -208,15 +212,9 @@ class Pass:
         return grads
 
     def _backward(self, node: Node, grads: dict[Node, Array]) -> None:
-        dxs = node.backward(self._contexts[node], grads.pop(node))
-        for n, dx in zip(node.inputs, dxs if isinstance(dxs, tuple) else (dxs,), strict=True):
-            if dx is None or n not in self.graph.needs:
-                continue
-            if node.broadcasts:
-                dx = unbroadcast(dx, self._shapes[n])
-            if tuple(dx.shape) != tuple(self._shapes[n]):
-                raise ShapeError(f"{node!r}.backward: gradient {dx.shape} for an input {self._shapes[n]}")
-            _accumulate(grads, n, dx)
+        for n, dx in zip(node.inputs, input_gradients(node, self._contexts[node], grads.pop(node)), strict=True):
+            if dx is not None:
+                _accumulate(grads, n, dx)
 
     def _leaf_gradient(self, leaf: Leaf, grads: dict[Node, Array]) -> Array:
         # A copy: a gradient must alias neither the upstream gradient nor another leaf's.
@@ -238,6 +236,28 @@ def topological_order(outputs: Iterable[Node]) -> tuple[Node, ...]:
             else:
                 order[stack.pop()] = None
     return tuple(order)
+
+
+def input_gradients(node: Node, ctx: Context, dy: Array) -> tuple[Array | None, ...]:
+    """Return the gradient of each input in the input's shape; None where it has none or none is wanted.
+
+    Raises:
+        ShapeError: where backward returns a gradient of another shape.
+    """
+    dxs = node.backward(ctx, dy)
+    dxs = dxs if isinstance(dxs, tuple) else (dxs,)
+    return tuple(
+        _in_shape(node, dx, shape) if wanted and dx is not None else None
+        for dx, shape, wanted in zip(dxs, ctx.shapes, ctx.needs, strict=True)
+    )
+
+
+def _in_shape(node: Node, dx: Array, shape: Shape) -> Array:
+    if node.broadcasts:
+        dx = unbroadcast(dx, shape)
+    if tuple(dx.shape) != tuple(shape):
+        raise ShapeError(f"{node!r}.backward: gradient {dx.shape} for an input {shape}")
+    return dx
 
 
 def _leaf_value(leaf: Leaf) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from nl_nodes.errors import DeviceError
@@ -16,10 +17,12 @@ class Backend(ABC):
     Attributes:
         xp: the module of array functions.
         block: the number of values to process at a time so that temporaries fit in a cache; None for all.
+        index: the index of the GPU that the process uses.
     """
 
     xp: Namespace
     block: int | None = None
+    index: int = 0
 
     @abstractmethod
     def owns(self, value: Any) -> bool:
@@ -40,10 +43,17 @@ class Backend(ABC):
         The key is (seed, stream); words 4b to 4b + 3 are the block at counter (b, counter).
         """
 
-    def use_tf32(self, wanted: bool) -> None:
-        """Allow or forbid rounding the factors of float32 products to TF32 (10 bits of mantissa), on a GPU only."""
-        if wanted:
-            raise DeviceError("device.tf32=true is for a GPU: leave it out, or use device=gpu")
+    def tf32(self) -> AbstractContextManager[None]:
+        """Return a `with` block in which float32 products may round their factors to TF32 (10 bits of mantissa).
+
+        Raises:
+            DeviceError: where the device has no TF32.
+        """
+        raise DeviceError("device.tf32=true is for a GPU: leave it out, or use device=gpu")
+
+
+# One of each for the process: an array tells its library, but not which of two backends made it.
+_BACKENDS: dict[str, Backend] = {}
 
 
 def backends() -> dict[str, Backend]:
@@ -68,7 +78,6 @@ def backend(name: str, index: int = 0) -> Backend:
         _BACKENDS[name] = CupyBackend(index)
     if name not in _BACKENDS:
         raise DeviceError(f"device {name!r} is unknown: use one of {', '.join(sorted({*_BACKENDS, 'gpu'}))}")
+    if name == "gpu" and index != _BACKENDS[name].index:
+        raise DeviceError(f"device.index={index}: this process uses GPU {_BACKENDS[name].index}; start another process")
     return _BACKENDS[name]
-
-
-_BACKENDS: dict[str, Backend] = {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from math import isfinite
 from typing import Any
 
@@ -56,7 +58,8 @@ class Device:
         if threads is not None and threads < 1:
             raise UserError(f"device.threads={threads}: use 1 or more")
         self.backend = backend(name, index)
-        self.backend.use_tf32(tf32)
+        if tf32:
+            self.backend.tf32()  # raises where there is none
         self.name, self.dtype, self.compile = name, dtype, compile
         self.threads, self.workers, self.index, self.tf32 = threads, workers, index, tf32
         self._executor: Executor | None = None
@@ -107,9 +110,12 @@ class Device:
         # A finite sum of squares implies finite values, at a third of the cost.
         return all(isfinite(self.xp.vdot(a, a)) or bool(self.xp.isfinite(a).all()) for a in arrays)
 
-    def limits(self) -> BlasThreads:
-        """Return a `with` block that limits BLAS to `threads` threads, or to one where workers run plans."""
-        return BlasThreads(1 if self.compiles else self.threads or self._cores)
+    @contextmanager
+    def limits(self) -> Iterator[None]:
+        """Return a `with` block for passes: BLAS has `threads` threads, or one where workers run plans; TF32 if set."""
+        blas = BlasThreads(1 if self.compiles else self.threads or self._cores)
+        with blas, self.backend.tf32() if self.tf32 else nullcontext():
+            yield
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = (self.name, self.dtype, self.compile, self.threads, self.workers, self.index, self.tf32)

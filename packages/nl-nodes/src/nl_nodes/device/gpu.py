@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from nl_nodes.device.backend import Backend
@@ -9,7 +11,7 @@ from nl_nodes.errors import DeviceError
 from nl_nodes.typing import Array
 
 TF32_MIN_CAPABILITY = 80  # 8.0
-DEFAULT_MATH, TF32_MATH = 0, 3  # of cublasMath_t
+TF32_MATH = 3  # of cublasMath_t
 INSTALL = "pip install './packages/nl-nodes[cuda12]' (or [cuda13])"
 
 
@@ -29,6 +31,7 @@ class CupyBackend(Backend):
         if not 0 <= index < count:
             raise DeviceError(f"device.index={index}: this machine has GPUs 0 to {count - 1}")
         cupy.cuda.Device(index).use()
+        self.index = index
         self.xp = cupy
         self._philox = cupy.RawKernel(PHILOX, "words")
 
@@ -44,12 +47,21 @@ class CupyBackend(Backend):
         """Copy an array to the host."""
         return self.xp.asnumpy(array)
 
-    def use_tf32(self, wanted: bool) -> None:
-        """Set cuBLAS's math mode for this thread on this GPU, until another `Device` is made."""
-        device = self.xp.cuda.Device()
-        if wanted and int(device.compute_capability) < TF32_MIN_CAPABILITY:
+    def tf32(self) -> AbstractContextManager[None]:
+        """Return a `with` block in which cuBLAS uses TF32 in this thread."""
+        if int(self.xp.cuda.Device().compute_capability) < TF32_MIN_CAPABILITY:
             raise DeviceError("device.tf32=true: this GPU has no TF32 (Ampere and later have): leave it out")
-        self.xp.cuda.cublas.setMathMode(device.cublas_handle, TF32_MATH if wanted else DEFAULT_MATH)
+        return self._math_mode(TF32_MATH)
+
+    @contextmanager
+    def _math_mode(self, mode: int) -> Iterator[None]:
+        cublas, handle = self.xp.cuda.cublas, self.xp.cuda.Device().cublas_handle
+        before = cublas.getMathMode(handle)
+        cublas.setMathMode(handle, mode)
+        try:
+            yield
+        finally:
+            cublas.setMathMode(handle, before)
 
     def random_bits(self, seed: int, stream: int, counter: int, count: int) -> Array:
         """Return random words of a kernel that computes each block independently."""

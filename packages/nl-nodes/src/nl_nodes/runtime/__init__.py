@@ -11,6 +11,7 @@ from nl_nodes.signals import DeferSignals
 
 __all__ = ["Executor", "Processes", "Threads", "executor"]
 
+# Shared, as workers take cores and memory; weak, so that they end with the last plan and device.
 _EXECUTORS: WeakValueDictionary[tuple[str, int], Executor] = WeakValueDictionary()
 _LOCK = Lock()
 

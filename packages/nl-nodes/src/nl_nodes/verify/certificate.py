@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nl_nodes.errors import UserError
+from nl_nodes.files import atomic_write
 from nl_nodes.typing import Shape
 
 VERSION = 3
@@ -159,19 +158,12 @@ class Certificate:
 
     def save(self, path: Path) -> None:
         """Write to a temporary file, flush it to disk and rename it, so that no reader sees a partial file."""
-        aside = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("w", newline="\n") as file:
-                file.write(self.text())
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
+            with atomic_write(path, durable=True) as file:
+                file.write(self.text().encode())
         except OSError as error:
             raise UserError(f"cannot write the certificate {path}: {error.strerror}") from None
-        finally:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
 
 
 def load_certificate(path: Path, fingerprint: str, code: str) -> Certificate:

@@ -80,9 +80,9 @@ def first_wrong(graph: Graph, feeds: Mapping[str, Any], seed: int = 0) -> Fault 
         seed: seed of upstream gradients and directions.
     """
     values = node_values(graph, feeds)
-    for place, node in reversed(list(enumerate(graph.order))):
-        if node in graph.needs and not isinstance(node, Leaf):
-            fault = _check(graph, node, place, values, seed)
+    for node in graph.backward_order():
+        if not isinstance(node, Leaf):
+            fault = _check(graph, node, graph.order.index(node), values, seed)
             if fault is not None:
                 return fault
     return None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
-import tempfile
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nl_nodes import UserError
+from nl_nodes.files import atomic_write
 from nl_training.data.files import reason
 
 TIMEOUT = 30.0  # seconds without a byte
@@ -25,8 +24,7 @@ def download(target: Path, urls: Sequence[str], limit: int, verify: Callable[[Pa
     """Download `target` from the first of `urls` whose file has at most `limit` bytes and passes `verify`.
 
     `verify` is called with the path of a temporary file and raises `UserError` on a wrong file. Concurrent downloads
-    of one file are safe: each process writes its own temporary file, and the last rename wins. Raises `UserError` with
-    the last mirror's error if all fail.
+    of one file are safe. Raises `UserError` with the last mirror's error if all fail.
     """
     why = "no mirror is known"
     for url in urls:
@@ -40,15 +38,10 @@ def download(target: Path, urls: Sequence[str], limit: int, verify: Callable[[Pa
 
 def _fetch(target: Path, url: str, limit: int, verify: Callable[[Path], object]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    aside = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _copy(url, file, limit)
-        verify(aside)
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with atomic_write(target) as file:
+        _copy(url, file, limit)
+        file.flush()
+        verify(Path(file.name))
 
 
 def _copy(url: str, file: BinaryIO, limit: int) -> None:

@@ -99,24 +99,22 @@ def _save(folder: Path, trainer: TrainingState, identity: Model) -> None:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
+    with warnings.catch_warnings(action="ignore"):  # MLflow warns of its own type hints
+        from mlflow.pyfunc import save_model
+
     data = trainer.data
     pixels = TensorSpec(np.dtype(np.float32), (-1, *data.input_shape), "pixels")
     probabilities = TensorSpec(np.dtype(np.float32), (-1, len(data.classes)))
-    with warnings.catch_warnings(record=True):
-        # MLflow asks for type hints in `predict`, but the signature is more precise.
-        warnings.simplefilter("ignore")
-        from mlflow.pyfunc import save_model
-
-        save_model(
-            path=str(folder / "model"),
-            mlflow_model=identity,
-            python_model=str(Path(__file__).with_name("served.py")),
-            artifacts={"weights": str(folder / "best.safetensors"), "network": str(folder / "network.json")},
-            code_paths=[str(Path(str(import_module(name).__file__)).parent) for name in CODE],
-            pip_requirements=pinned("numpy", "safetensors", "threadpoolctl", "mlflow"),
-            signature=ModelSignature(inputs=Schema([pixels]), outputs=Schema([probabilities])),
-            input_example={"pixels": _pixels(data)},
-        )
+    save_model(
+        path=str(folder / "model"),
+        mlflow_model=identity,
+        python_model=str(Path(__file__).with_name("served.py")),
+        artifacts={"weights": str(folder / "best.safetensors"), "network": str(folder / "network.json")},
+        code_paths=[str(Path(str(import_module(name).__file__)).parent) for name in CODE],
+        pip_requirements=pinned("numpy", "safetensors", "threadpoolctl", "mlflow"),
+        signature=ModelSignature(inputs=Schema([pixels]), outputs=Schema([probabilities])),
+        input_example={"pixels": _pixels(data)},
+    )
 
 
 def _pixels(data: Dataset) -> Any:

@@ -26,8 +26,8 @@ class ServedNetwork(PythonModel):
         self.std = np.reshape(spec["std"], (1, -1, 1, 1)).astype(np.float32)
         self.range = spec["pixels"]["range"] if spec["pixels"] else None
 
-    # MLflow would take type hints for the model's schema, which the signature defines already.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    # Of the type hints that leave the schema to the signature; in fact MLflow passes named inputs, in a dict.
+    def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> Any:
         """Return the probabilities; raise `MlflowException` if the pixels have another range."""
         pixels = np.asarray(model_input["pixels"] if isinstance(model_input, dict) else model_input, dtype=np.float32)
         self._check(pixels)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -23,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from nl_nodes import UserError
-from nl_nodes.platform import locked, sync_folder
+from nl_nodes.files import atomic_write
+from nl_nodes.platform import locked
 
 log = logging.getLogger(__name__)
 
@@ -52,20 +52,12 @@ def write(snapshot: Snapshot, path: Path) -> None:
     Raises:
         OSError: if it cannot be written; `path` is unchanged.
     """
-    aside = path.with_name(f"{path.name}.part")
-    try:
-        with aside.open("wb") as file:
-            digest = sha256()
-            for chunk in _chunks(snapshot):
-                digest.update(chunk)
-                file.write(chunk)
-            file.write(digest.digest())
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with atomic_write(path, durable=True) as file:
+        digest = sha256()
+        for chunk in _chunks(snapshot):
+            digest.update(chunk)
+            file.write(chunk)
+        file.write(digest.digest())
 
 
 def read(path: Path) -> Snapshot:

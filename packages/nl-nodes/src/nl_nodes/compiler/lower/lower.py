@@ -11,10 +11,9 @@ import numpy as np
 from nl_nodes.compiler.lower.memory import Block, Memory
 from nl_nodes.compiler.lower.trace import Tape, Traced
 from nl_nodes.context import PARTIAL_SUM, Context, WorkerGroup
-from nl_nodes.graph import Graph
+from nl_nodes.graph import Graph, input_gradients
 from nl_nodes.node import Node
 from nl_nodes.nodes.leaves import Constant, Input, Leaf
-from nl_nodes.shapes import unbroadcast
 from nl_nodes.typing import Shape
 
 REDUCE_ALONE_MIN_SIZE = 2**20
@@ -218,11 +217,10 @@ class Lowering:
             for worker, value in zip(self.group, self._values[output], strict=True)
         ]
         partial: dict[Node, PerWorker] = {}
-        for node in reversed(self.graph.order):
-            if isinstance(node, Leaf):  # all its consumers have been processed
-                if node.trainable:
-                    self._leaf_gradient(node, gradients, grads, partial)
-            elif node in grads and node in self.graph.needs:
+        for node in self.graph.backward_order():
+            if isinstance(node, Leaf):
+                self._leaf_gradient(node, gradients, grads, partial)
+            elif node in grads:
                 self._node_backward(node, gradients, grads, partial)
         for worker in self.group:
             worker.enter(None, "backward")
@@ -233,15 +231,13 @@ class Lowering:
         self, node: Node, gradients: Mapping[str, Any], grads: dict[Node, PerWorker], partial: dict[Node, PerWorker]
     ) -> None:
         dys = grads.pop(node)
-        by_worker: list[tuple[Any, ...]] = []
+        by_worker = []
         for worker, ctx, dy in zip(self.group, self._contexts[node], dys, strict=True):
             worker.enter(node, "backward")
-            dxs = node.backward(ctx, dy)
-            by_worker.append(dxs if isinstance(dxs, tuple) else (dxs,))
-        for i, n in enumerate(node.inputs):
-            if n not in self.graph.needs or by_worker[0][i] is None:
+            by_worker.append(input_gradients(node, ctx, dy))
+        for n, *parts in zip(node.inputs, *by_worker, strict=True):
+            if parts[0] is None:
                 continue
-            parts = [unbroadcast(dxs[i], x.shape) for dxs, x in zip(by_worker, self._values[n], strict=True)]
             is_partial = (
                 self.axes[node] not in (None, PARTIAL_SUM)
                 and self.axes[n] in (None, PARTIAL_SUM)

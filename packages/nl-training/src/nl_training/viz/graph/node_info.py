@@ -119,7 +119,7 @@ def observe(graph: Graph, feeds: Mapping[str, Any], dy: Any) -> tuple[dict[Node,
 def gradient_path(graph: Graph) -> set[Node]:
     """Return the nodes with a gradient of their own, one that is not included in another node's."""
     found = {graph.outputs[0]} & graph.needs
-    for node in reversed(graph.order):
+    for node in graph.backward_order():
         if node in found:
             found.update(
                 n for i, n in enumerate(node.inputs) if i not in node.grad_included_in_first and n in graph.needs
