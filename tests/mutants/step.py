@@ -17,6 +17,7 @@ from nl_layers import optimizers
 from nl_layers.schedules import Constant, Cosine, Step
 from nl_models import build
 from nl_nodes import Device
+from nl_nodes.compiler import Rule
 from nl_training.data import Dataset, Normalization, Split, batches, epoch_order
 from nl_training.training.trainer import Trainer, TrainOptions
 
@@ -29,9 +30,11 @@ EXCLUDED = (
     "nl_nodes.signals",
     "nl_nodes.device.blas",
     "nl_models.fork",
+    "nl_nodes.compiler.rewrite.rules:per_channel",  # runs only when its module is imported
 )
 # Included entirely: worker processes call these, unseen by this process's profiler; or no network below uses them.
 INCLUDED = (
+    "nl_nodes.compiler.rewrite.rules",
     "nl_nodes.runtime.worker_main",
     "nl_nodes.runtime.protocol",
     "nl_nodes.runtime.shared_memory",
@@ -74,6 +77,7 @@ def _functions(module: str) -> Iterator[str]:
     loaded = importlib.import_module(module)
     for owner in (loaded, *(c for c in vars(loaded).values() if isinstance(c, type) and c.__module__ == module)):
         for thing in vars(owner).values():
+            thing = thing.replacement if isinstance(thing, Rule) else thing
             if isinstance(thing, FunctionType) and thing.__module__ == module:
                 yield f"{module}:{thing.__qualname__}"
 

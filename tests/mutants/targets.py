@@ -14,6 +14,7 @@ from types import FunctionType, ModuleType
 from support.node_cases import NODES
 
 from nl_nodes import Node
+from nl_nodes.compiler import Rule
 from nl_nodes.shapes import unbroadcast
 
 ROOTS = ("forward", "backward")
@@ -163,6 +164,8 @@ def resolve(name: str) -> object:
     found = inspect.getattr_static(owner, attribute)
     if isinstance(found, property):
         return found.fget
+    if isinstance(found, Rule):
+        return found.replacement
     return found.__func__ if isinstance(found, staticmethod | classmethod) else found
 
 

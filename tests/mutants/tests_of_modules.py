@@ -14,6 +14,7 @@ TESTS = {
     "nl_nodes.compiler.plan": ["unit/compiler/test_plan.py", "unit/compiler/test_memory.py"],
     "nl_nodes.compiler.lower.lower": ["unit/compiler/test_lower.py"],
     "nl_nodes.compiler.rewrite.engine": ["unit/compiler/test_rewrite.py"],
+    "nl_nodes.compiler.rewrite.pattern": ["unit/compiler/test_pattern.py", "unit/compiler/test_rewrite.py"],
     "nl_nodes.compiler.rewrite.rules": ["unit/models/test_fusions.py", "unit/models/test_near_misses.py"],
     "nl_nodes.compiler.lower.trace": ["unit/compiler/test_trace.py"],
     "nl_nodes.runtime": [

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from nl_nodes import Add, AddConst, Buffer, Constant, Dot, Exp, Graph, Input, Mul, MulConst, Node, Parameter, Sum
-from nl_nodes.compiler import RULES, Provenance, rewrite
+from nl_nodes.compiler import RULES, Provenance, Rule, rewrite
 from nl_nodes.compiler.fused import Affine
+from nl_nodes.compiler.rewrite.pattern import Setting, op, rule, var
 from nl_nodes.nodes.arithmetic import Elementwise
 
 X = Input("x", (2, 3))
@@ -20,32 +21,54 @@ def kinds(*outputs: Node, stages: Any = RULES) -> list[str]:
     return [type(node).__name__ for node in rewrite(Graph(*outputs), stages).order if node.inputs]
 
 
-def one_less(node: Node) -> Node | None:
+@rule(var("x") + Setting("c"))
+def one_less(x: Node, c: float) -> Node | None:
     """Replace x + n by x + (n - 1), for n > 0."""
-    match node:
-        case AddConst(inputs=(x,), c=c) if c > 0:
-            return AddConst(x, c - 1)
-    return None
+    return AddConst(x, c - 1) if c > 0 else None
 
 
-def as_product(node: Node) -> Node | None:
+@rule(var("x") + 0)
+def as_product(x: Node) -> Node:
     """Replace x + 0 by 1 x."""
-    match node:
-        case AddConst(inputs=(x,), c=0):
-            return MulConst(x, 1)
-    return None
+    return MulConst(x, 1)
 
 
 def test_rewriting_terminates() -> None:
     asked = []
 
-    def less(node: Node) -> Node | None:
-        asked.append(node)
-        assert len(asked) <= 16
-        return one_less(node)
+    def less(x: Node, c: float) -> Node | None:
+        asked.append(c)
+        assert len(asked) <= 9
+        return one_less.replacement(x, c)
 
-    assert kinds(AddConst(Exp(AddConst(X, 3)), 2), stages=[[less]]) == ["AddConst", "Exp", "AddConst"]
-    assert len(asked) == 16  # four nodes, in three passes that change something and a last one
+    node = AddConst(Exp(AddConst(X, 3)), 2)
+    assert kinds(node, stages=[[Rule(one_less.pattern, less)]]) == ["AddConst", "Exp", "AddConst"]
+    assert asked == [3, 2, 1, 0, 2, 1, 0, 0, 0]  # each node until none matches, and all once more
+
+
+def test_a_rule_is_tried_only_on_nodes_of_the_classes_of_its_root() -> None:
+    tried = []
+
+    class Noted(Rule):
+        def __call__(self, node: Node) -> Node | None:
+            tried.append(type(node))
+            return super().__call__(node)
+
+    sums, both = op(Add), op((Mul, Elementwise))
+    node = Exp(Mul(Add(X, X), AddConst(X, 1)))
+    assert kinds(node, stages=[[Noted(pattern, lambda: None) for pattern in (sums, both)]]) == [
+        "Add",
+        "AddConst",
+        "Mul",
+        "Exp",
+    ]
+    assert tried == [Add, AddConst, Mul, Exp]
+
+
+def test_a_rule_is_tried_on_what_another_has_put_in_a_nodes_place() -> None:
+    """Here on a product, which is in no stage's graph."""
+    factor = Rule(var("x") * Setting("c"), lambda x, c: Mul(x, X) if c == 1 else None)
+    assert kinds(AddConst(Exp(X), 0), stages=[[factor, as_product]]) == ["Exp", "Mul"]
 
 
 def test_rules_apply_until_none_matches_stage_by_stage() -> None:

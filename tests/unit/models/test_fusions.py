@@ -28,9 +28,11 @@ from nl_nodes import (
     MulConst,
     Node,
     OneHot,
+    Power,
     Reshape,
     Sum,
     Transpose,
+    ValueMask,
 )
 from nl_nodes.compiler import RULES, rewrite
 from nl_nodes.compiler.fused import ChannelMean, Pool, ZeroPad
@@ -146,6 +148,14 @@ def test_graph_without_shapes_is_rewritten_to_an_equal_one_or_unchanged(pattern:
     assert agree(values(rewritten, **feeds), values(new, **feeds))
 
 
+def test_an_affine_layer_on_images_in_other_rows_takes_no_maps() -> None:
+    rows = Reshape(wired((4, 4, 4, 4), convolution(4, 4)).outputs[0], (8, -1))
+    graph = sum_of(Add(Dot(rows, Constant(random(32, 3))), Constant(random(3))))
+    rewritten = rewrite(graph, RULES)
+    assert operations(rewritten) == f"{CONV} Transpose Reshape Affine Mul Sum"
+    assert agree(values(rewritten), values(graph))
+
+
 CUBE, OTHER = AddConst(Input("x", (3, 3, 3)), 1), Exp(Input("y", (3, 3, 3)))
 COLUMN, ROUND, SWAP = Input("z", (3, 3, 1)), (1, 2, 0), (0, 2, 1)
 IMAGES = Transpose(Input("maps", (2, 3, 4, 5)), (2, 3, 0, 1))
@@ -190,6 +200,22 @@ def test_node_that_writes_padding_takes_no_further_epilogue(pattern: str, over: 
     assert agree(values(rewritten), values(graph))
 
 
+@pytest.mark.parametrize(
+    ("padded", "expected"),
+    [
+        (lambda maps, padding: ValueMask(ZeroPad(maps, padding)), "+relu+out_pad Mul Sum"),
+        (Pool, " Pool+out_pad Mul Sum"),
+    ],
+)
+@pytest.mark.parametrize("pattern", ["convolution, sizes alike", "batch norm of images, sizes alike"])
+def test_only_relu_is_fused_into_maps_across_padding(pattern: str, padded: Any, expected: str) -> None:
+    (images,) = rewrite(PATTERNS[pattern](), RULES).outputs
+    graph = sum_of(padded(images.inputs[0], (0, 2, 1, 1)))
+    rewritten = rewrite(graph, RULES)
+    assert operations(rewritten).endswith(expected)
+    assert agree(values(rewritten), values(graph))
+
+
 OTHERS: dict[str, tuple[tuple[int, ...], Callable[[Node], Node]]] = {
     "images for maps": ((4, 4, 4, 4), lambda x: x),
     "samples for channels": ((4, 4, 4, 4), lambda x: Transpose(x, (2, 3, 1, 0))),
@@ -211,20 +237,57 @@ def test_mean_of_another_array_makes_no_variance(of: str) -> None:
     assert agree(values(rewritten), values(graph))
 
 
-SOFTMAX: dict[str, tuple[tuple[int, ...], Callable[[Node], Node], Callable[[Node], Node]]] = {
-    "shifted by another's largest": ((4, 4), lambda x: Input("z", (4, 4)), lambda x: x),
-    "labels of one class": ((4, 4), lambda x: x, lambda x: Sum(x, 1, keepdims=True)),
-    "of three axes": ((4, 4, 4), lambda x: x, lambda x: x),
+def minus_mean(x: Node, factor: float = -1) -> Node:
+    return MulConst(Mean(x, (0, 2, 3), keepdims=True), factor)
+
+
+def as_images(x: Node) -> Node:
+    return Reshape(x, (0, -1, 1, 1))
+
+
+IMAGE_SHAPE = (4, 4, 4, 4)
+NORMALISED: dict[str, tuple[tuple[int, ...], Callable[[Node], Node], Callable[[Node], Node]]] = {
+    "variance of others": (IMAGE_SHAPE, Exp, minus_mean),
+    "mean of others": (IMAGE_SHAPE, lambda x: x, lambda x: minus_mean(Exp(x))),
+    "mean and variance of others": (IMAGE_SHAPE, Exp, lambda x: minus_mean(Exp(x))),
+    "twice the mean": (IMAGE_SHAPE, lambda x: x, partial(minus_mean, factor=-2)),
+    "mean and variance as of images": ((4, 4), as_images, lambda x: minus_mean(as_images(x))),
+}
+
+
+@pytest.mark.parametrize("by", NORMALISED)
+def test_normalisation_by_the_mean_or_variance_of_others_stays(by: str) -> None:
+    shape, others, shift = NORMALISED[by]
+    x, gamma, beta = Input("x", shape), Input("gamma", (4,)), Input("beta", (4,))
+    apart = Add(others(x), minus_mean(others(x)))
+    variance = Mean(Mul(apart, apart), (0, 2, 3), keepdims=True)
+    normal = Mul(Add(x, shift(x)), Power(AddConst(variance, 0.1), -0.5))
+    row = (1, -1, 1, 1)
+    graph = sum_of(Add(Mul(normal, Reshape(gamma, row)), Reshape(beta, row)))
+    rewritten = rewrite(graph, RULES)
+    assert "ChannelVariance" in operations(rewritten)
+    assert "Normalize" not in operations(rewritten)
+    feeds = {"gamma": random(4), "beta": random(4)}
+    assert agree(values(rewritten, **feeds), values(graph, **feeds))
+
+
+SOFTMAX: dict[str, dict[str, Any]] = {
+    "shifted by another's largest": {"largest": lambda x: Input("z", (4, 4))},
+    "labels of one class": {"like": lambda x: Sum(x, 1, keepdims=True)},
+    "of three axes": {"shape": (4, 4, 4)},
+    "minus twice the logarithm": {"factor": -2},
+    "as a column": {"keepdims": True},
 }
 
 
 @pytest.mark.parametrize("how", SOFTMAX)
 def test_log_softmax_without_labels_is_not_fused(how: str) -> None:
-    shape, largest, like = SOFTMAX[how]
+    usual = {"shape": (4, 4), "largest": lambda x: x, "like": lambda x: x, "factor": -1, "keepdims": False}
+    shape, largest, like, factor, keepdims = (usual | SOFTMAX[how]).values()
     x, t = Input("x", shape), Input("t", (4,) if len(shape) == 2 else shape, gradient=False)
     shifted = Add(x, MulConst(Max(largest(x), -1, keepdims=True), -1))
-    logs = Add(shifted, MulConst(Log(Sum(Exp(shifted), -1, keepdims=True)), -1))
-    graph = sum_of(Sum(MaskedMul(OneHot(t, like(logs)), logs), 1))
+    logs = Add(shifted, MulConst(Log(Sum(Exp(shifted), -1, keepdims=True)), factor))
+    graph = sum_of(Sum(MaskedMul(OneHot(t, like(logs)), logs), 1, keepdims))
     rewritten = rewrite(graph, RULES)
     assert "LabelLogSoftmax" not in operations(rewritten)
     feeds = {"t": np.zeros(t.shape or (), int)} | ({"z": random(4, 4)} if "z" in graph.leaves else {})

@@ -26,7 +26,7 @@ from nl_nodes import (
     UserError,
     ValueMask,
 )
-from nl_nodes.compiler import RULES, rewrite
+from nl_nodes.compiler import RULES, Rule, rewrite
 from nl_nodes.nodes.arithmetic import Elementwise
 
 KINSHIP: tuple[tuple[type[Node], ...], ...] = ((Add, Mul), (Sum, Mean, Max))
@@ -148,13 +148,13 @@ def test_patterns_cover_all_rules() -> None:
     fired = set()
 
     def noted(rule):
-        def run(node):
-            better = rule(node)
+        def run(**found):
+            better = rule.replacement(**found)
             if better is not None:
                 fired.add(rule)
             return better
 
-        return run
+        return Rule(rule.pattern, run)
 
     for make in PATTERNS.values():
         rewrite(make(), [[noted(rule) for rule in stage] for stage in RULES])

@@ -73,7 +73,7 @@ def small_mlp() -> Network:
 NETWORKS: dict[str, Network] = {make.__name__: make() for make in (small_cnn, open_end, small_mlp)}
 IMAGES = {name: rng.standard_normal((BATCH, *net.input_shape)) for name, net in NETWORKS.items()}
 LABELS = rng.integers(0, CLASSES, BATCH)
-EVERY = [pytest.param(rule, id=rule.__name__) for stage in RULES for rule in stage]
+EVERY = [pytest.param(rule, id=rule.replacement.__name__) for stage in RULES for rule in stage]
 
 
 def without(rule: Rule) -> Stages:
@@ -126,12 +126,12 @@ def fires(rule: Rule, graph: Graph) -> bool:
     """Return whether the rule replaces a node when all rules are applied."""
     hits = []
 
-    def noted(node):
-        better = rule(node)
+    def noted(**found):
+        better = rule.replacement(**found)
         hits.append(better is not None)
         return better
 
-    rewrite(graph, [[noted if one is rule else one for one in stage] for stage in RULES])
+    rewrite(graph, [[Rule(rule.pattern, noted) if one is rule else one for one in stage] for stage in RULES])
     return any(hits)
 
 

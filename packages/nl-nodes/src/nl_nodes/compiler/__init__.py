@@ -2,7 +2,8 @@
 
 from nl_nodes.compiler.plan import Plan, compile_graph
 from nl_nodes.compiler.profiler import Row, profile, profile_reference
-from nl_nodes.compiler.rewrite.engine import Rule, rewrite
+from nl_nodes.compiler.rewrite.engine import rewrite
+from nl_nodes.compiler.rewrite.pattern import Rule
 from nl_nodes.compiler.rewrite.provenance import Provenance
 from nl_nodes.compiler.rewrite.rules import RULES
 from nl_nodes.runtime import Executor, Processes, Threads, executor

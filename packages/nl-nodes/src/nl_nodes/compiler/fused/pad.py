@@ -55,11 +55,6 @@ class ZeroPad(Node):
             yield Case(f"padding {padding}", lambda x, p=padding: cls(x, p), (real(2, 3, 2, 2),), linear=True)
 
 
-def contiguous(x: Node) -> ZeroPad:
-    """Return a contiguous copy of maps: zero padding of no width, which is fused like any other."""
-    return ZeroPad(x, NO_PADDING)
-
-
 def padded_shape(shape: Shape, padding: Padding) -> Shape:
     """Return the shape of padded maps."""
     above, below, left, right = padding

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
+from nl_nodes.compiler.rewrite.pattern import Rule
 from nl_nodes.compiler.rewrite.provenance import Provenance
 from nl_nodes.graph import Graph, topological_order
 from nl_nodes.node import Node, assign_scope
 
-Rule = Callable[[Node], Node | None]
-"""Return the replacement of a node, with the same values and gradients, or None where the pattern does not match."""
-
 BY_REPR = bool | int | float | complex | str | bytes | None
 """Attribute types compared by their repr: it tells -0.0 from 0.0, and NaN equals itself."""
+
+
+class RulesByRoot(dict[type[Node], list[Rule]]):
+    """For each class of nodes the rules, in order, whose pattern may have such a node as its root."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.rules = rules
+
+    def __missing__(self, kind: type[Node]) -> list[Rule]:
+        return self.setdefault(kind, [rule for rule in self.rules if issubclass(kind, rule.pattern.kinds)])
 
 
 def rewrite(graph: Graph, stages: Sequence[Sequence[Rule]], provenance: Provenance | None = None) -> Graph:
@@ -27,14 +35,15 @@ def rewrite(graph: Graph, stages: Sequence[Sequence[Rule]], provenance: Provenan
         provenance: optional record of which nodes each new node replaces.
     """
     for rules in stages:
+        by_root = RulesByRoot(rules)
         changed = True
         while changed:
-            graph, changed = rewrite_pass(graph, rules, provenance)
+            graph, changed = rewrite_pass(graph, by_root, provenance)
     return graph
 
 
-def rewrite_pass(graph: Graph, rules: Sequence[Rule], provenance: Provenance | None) -> tuple[Graph, bool]:
-    """Apply the rules once to every node, in order; return the new graph and whether a rule matched."""
+def rewrite_pass(graph: Graph, by_root: RulesByRoot, provenance: Provenance | None) -> tuple[Graph, bool]:
+    """Rewrite every node once, in order, until no rule matches it; return the new graph and whether a rule matched."""
     new: dict[Node, Node] = {}
     same: dict[Hashable, Node] = {}
     changed = False
@@ -43,16 +52,20 @@ def rewrite_pass(graph: Graph, rules: Sequence[Rule], provenance: Provenance | N
         rewritten = node if inputs == node.inputs else node.replace(inputs)
         if provenance:
             provenance.alias(node, rewritten)
-        for rule in rules:
-            replacement = rule(rewritten)
-            if replacement is not None and _replaces_known_kinds(rewritten, replacement):
-                assign_scope([replacement], rewritten.path)
-                if provenance:
-                    provenance.replace(rewritten, replacement)
-                rewritten, changed = replacement, True
+        while (replacement := _replacement(rewritten, by_root[type(rewritten)])) is not None:
+            assign_scope([replacement], rewritten.path)
+            if provenance:
+                provenance.replace(rewritten, replacement)
+            rewritten, changed = replacement, True
         new[node] = eliminate_common_subexpressions(rewritten, same, provenance)
     outputs = [new[n] for n in graph.outputs]
     return Graph(*outputs, updates={buffer: new[n] for buffer, n in graph.updates.items()}), changed
+
+
+def _replacement(node: Node, rules: Sequence[Rule]) -> Node | None:
+    """Return the replacement of a node by the first rule that matches, or None."""
+    found = (rule(node) for rule in rules)
+    return next((new for new in found if new is not None and _replaces_known_kinds(node, new)), None)
 
 
 def _replaces_known_kinds(old: Node, new: Node) -> bool:

@@ -13,18 +13,18 @@ from nl_nodes.compiler.fused import (
     ZeroPad,
 )
 from nl_nodes.compiler.fused.conv.node import conv
-from nl_nodes.compiler.fused.pad import NO_PADDING
-from nl_nodes.compiler.rewrite.engine import Rule
+from nl_nodes.compiler.fused.pad import NO_PADDING, Padding
+from nl_nodes.compiler.rewrite.pattern import Pattern, Rule, Setting, op, rule, var
 from nl_nodes.node import Node
-from nl_nodes.nodes.arithmetic import Add, AddConst, Elementwise, MaskedMul, Mul, MulConst, Power
+from nl_nodes.nodes.arithmetic import Add, Elementwise, MaskedMul, Mul, MulConst
 from nl_nodes.nodes.functions import Exp, Log
 from nl_nodes.nodes.images import Img2Matrix
 from nl_nodes.nodes.labels import OneHot
 from nl_nodes.nodes.masks import ValueMask
-from nl_nodes.nodes.products import Dot
 from nl_nodes.nodes.reductions import Max, Mean, Sum
 from nl_nodes.nodes.structure import Reshape, Transpose
 from nl_nodes.shapes import normalise
+from nl_nodes.typing import Axis, Shape
 
 TO_MAPS = TO_IMAGES = (2, 3, 0, 1)
 """Axes from images (N, C, H, W) to maps (H, W, N, C), and back: the permutation is its own inverse."""
@@ -35,263 +35,179 @@ PER_CHANNEL = {4: (1, -1, 1, 1), 2: (1, -1)}
 REDUCED = {4: (0, 2, 3), 2: (0,)}
 """The axes of images, or of rows of features, other than the channels, by number of axes."""
 
-
-def mean_as_sum(node: Node) -> Node | None:
-    """Replace a mean by a sum times 1 / count: a sum can be split over the workers."""
-    match node:
-        case Mean(inputs=(x,)) if x.shape is not None and node.count(x.shape):
-            return MulConst(Sum(x, node.axis, node.keepdims), 1 / node.count(x.shape))
-    return None
+x, w, b, maps = var("x"), var("w"), var("b"), var("maps")
+axes, axis, target = Setting("axes"), Setting("axis"), Setting("target")
 
 
-def convolution(node: Node) -> Node | None:
+def per_channel(values: Pattern) -> Pattern:
+    """Return the pattern of a value per channel, reshaped to broadcast: in one rule all to the same shape."""
+    return op(Reshape, values, target=target)
+
+
+# Fusions within a layer.
+
+windows = var("windows", Img2Matrix, fill=0.0)
+product = op(Reshape, w) @ windows
+
+
+@rule(op(Transpose, product, axes=(3, 0, 1, 2)))
+def convolution(windows: Img2Matrix, w: Node) -> Node | None:
+    """Fuse windows, matrix product and transposition into a convolution on maps."""
+    return _convolution(windows, w, None)
+
+
+@rule(op(Transpose, product + var("row", Reshape, b), axes=(3, 0, 1, 2)))
+def convolution_with_bias(windows: Img2Matrix, w: Node, b: Node, row: Node) -> Node | None:
     """Fuse windows, matrix product, bias and transposition into a convolution on maps."""
-    match node:
-        case Transpose(
-            axes=(3, 0, 1, 2),
-            inputs=(
-                Add(
-                    inputs=(
-                        Dot(inputs=(Reshape(inputs=(w,)), Img2Matrix(fill=0.0) as windows)),
-                        Reshape(inputs=(b,)) as bias_row,
-                    )
-                ),
-            ),
-        ) if w.shape is not None and (b.shape, bias_row.shape) == (w.shape[:1], (w.shape[0], 1, 1, 1)):
-            return _convolution(windows, w, b)
-        case Transpose(
-            axes=(3, 0, 1, 2), inputs=(Dot(inputs=(Reshape(inputs=(w,)), Img2Matrix(fill=0.0) as windows)),)
-        ):
-            return _convolution(windows, w, None)
-    return None
+    k = (w.shape or ())[:1]
+    return _convolution(windows, w, b) if (b.shape, row.shape) == (k, (*k, 1, 1, 1)) else None
 
 
-def channel_mean(node: Node) -> Node | None:
-    """Fuse the mean of each channel of images, or of each feature."""
-    match node:
-        case Mean(keepdims=True, inputs=(x,)) as mean if _per_channel(mean):
-            return Reshape(ChannelMean(_as_maps(x)), PER_CHANNEL[_ndim(x)])
-    return None
+columns = op(Transpose, op(Img2Matrix, x, height=2, width=2, stride=2, pad=0), axes=(3, 1, 2, 0))
+largest = op(Max, op(Reshape, columns, target=(0, 0, 0, -1, 4)), axis=4, keepdims=False)
 
 
-def channel_variance(node: Node) -> Node | None:
-    """Fuse the mean square of images, or features, minus the mean of each channel."""
-    match node:
-        case (
-            Mean(
-                keepdims=True,
-                inputs=(
-                    Mul(
-                        inputs=(
-                            Add(
-                                inputs=(x, MulConst(c=-1, inputs=(Reshape(inputs=(ChannelMean() as mean,)) as row,)))
-                            ) as centred,
-                            factor,
-                        )
-                    ),
-                ),
-            ) as square
-        ) if centred is factor and _per_channel(square) and _is_mean_of(mean, x) and _broadcasts(row, x):
-            return Reshape(ChannelVariance(mean.inputs[0], mean), PER_CHANNEL[_ndim(x)])
-    return None
-
-
-def normalization(node: Node) -> Node | None:
-    """Fuse the normalisation of images, or features, by their own mean and variance."""
-    match node:
-        case Add(
-            inputs=(
-                Mul(
-                    inputs=(
-                        Mul(
-                            inputs=(
-                                Add(
-                                    inputs=(
-                                        x,
-                                        MulConst(c=-1, inputs=(Reshape(inputs=(ChannelMean() as mean,)) as mean_row,)),
-                                    )
-                                ),
-                                Power(
-                                    p=-0.5,
-                                    inputs=(
-                                        AddConst(
-                                            c=eps,
-                                            inputs=(Reshape(inputs=(ChannelVariance() as variance,)) as variance_row,),
-                                        ),
-                                    ),
-                                ),
-                            )
-                        ),
-                        Reshape(inputs=(gamma,)) as gamma_row,
-                    )
-                ),
-                Reshape(inputs=(beta,)) as beta_row,
-            )
-        ) if (
-            all(_broadcasts(row, x) for row in (mean_row, variance_row, gamma_row, beta_row))
-            and gamma.shape == beta.shape == mean.shape
-            and variance.inputs[1] is mean
-            and _is_mean_of(mean, x)
-        ):
-            images = Transpose(Normalize(mean.inputs[0], mean, variance, gamma, beta, eps), TO_IMAGES)
-            return images if _ndim(x) == 4 else Reshape(images, (0, -1))
-    return None
-
-
-def fuse_relu(node: Node) -> Node | None:
-    """Fuse ReLU into the convolution, normalisation or affine layer before it."""
-    match node:
-        case ValueMask(threshold=0, inputs=(Conv(relu=False, out_pad=(0, 0, 0, 0)) as producer,)):
-            return producer.replace(relu=True)
-        case ValueMask(threshold=0, inputs=(Normalize(relu=False, out_pad=(0, 0, 0, 0)) as producer,)):
-            return producer.replace(relu=True)
-        case ValueMask(threshold=0, inputs=(Affine(relu=False) as producer,)):
-            return producer.replace(relu=True)
-    return None
-
-
-def pooling(node: Node) -> Node | None:
+@rule(op(Transpose, largest, axes=(0, 3, 1, 2)))
+def pooling(x: Node) -> Node:
     """Fuse the maximum of adjacent 2x2 windows."""
-    match node:
-        case Transpose(
-            axes=(0, 3, 1, 2),
-            inputs=(
-                Max(
-                    axis=4,
-                    keepdims=False,
-                    inputs=(
-                        Reshape(target=(0, 0, 0, -1, 4), inputs=(Transpose(axes=(3, 1, 2, 0), inputs=(windows,)),)),
-                    ),
-                ),
-            ),
-        ):
-            pass
-        case _:
-            return None
-    match windows:
-        case Img2Matrix(height=2, width=2, stride=2, pad=0, inputs=(x,)):
-            return Transpose(Pool(Transpose(x, TO_MAPS)), TO_IMAGES)
-    return None
+    return Transpose(Pool(Transpose(x, TO_MAPS)), TO_IMAGES)
 
 
-def fuse_max_pool(node: Node) -> Node | None:
-    """Fuse max pooling into the convolution or normalisation before it; it commutes with bias and ReLU."""
-    match node:
-        case Pool(out_pad=(0, 0, 0, 0), inputs=((Conv() | Normalize()) as producer,)):
-            if not producer.pool and producer.out_pad == NO_PADDING:
-                return producer.replace(pool=True)
-    return None
+@rule(op(Mean, x, axis=axis, keepdims=True))
+def channel_mean(x: Node, axis: Axis) -> Node | None:
+    """Fuse the mean of each channel of images, or of each feature."""
+    return Reshape(ChannelMean(_as_maps(x)), PER_CHANNEL[_ndim(x)]) if _per_channel(axis, x) else None
 
 
-def fuse_padding(node: Node) -> Node | None:
-    """Fuse zero padding into the node before it, which then writes into padded maps."""
-    match node:
-        case ZeroPad(inputs=((Conv() | Normalize() | Pool()) as producer,)) if producer.out_pad == NO_PADDING:
-            return producer.replace(out_pad=node.padding)
-    return None
+mean = var("mean", ChannelMean, maps)
+centred = x - per_channel(mean)
 
 
-def sink_transpose_channelwise(node: Node) -> Node | None:
-    """Sink a transposition past adding or multiplying a value per channel, the last axis of maps."""
-    match node:
-        case Add(inputs=(x, row)) | Mul(inputs=(x, row)):
-            maps = _maps_of(x)
-            if maps is not None and maps.shape is not None and row.shape == (1, maps.shape[3], 1, 1):
-                return Transpose(type(node)(maps, Reshape(row, (-1,))), TO_IMAGES)
-    return None
+@rule(op(Mean, centred * centred, axis=axis, keepdims=True))
+def channel_variance(x: Node, maps: Node, mean: ChannelMean, axis: Axis, target: Shape) -> Node | None:
+    """Fuse the mean square of images, or features, minus the mean of each channel."""
+    if not (_is_mean_of(x, maps, target) and _per_channel(axis, x)):
+        return None
+    return Reshape(ChannelVariance(maps, mean), target)
 
 
-def affine(node: Node) -> Node | None:
+variance, eps = var("variance", ChannelVariance, maps, mean), Setting("eps")
+gamma, beta = var("gamma"), var("beta")
+
+
+@rule(((x - per_channel(mean)) * (per_channel(variance) + eps) ** -0.5) * per_channel(gamma) + per_channel(beta))
+def normalization(
+    x: Node, maps: Node, mean: Node, variance: Node, gamma: Node, beta: Node, eps: float, target: Shape
+) -> Node | None:
+    """Fuse the normalisation of images, or features, by their own mean and variance."""
+    if not (_is_mean_of(x, maps, target) and gamma.shape == beta.shape == mean.shape):
+        return None
+    y = Transpose(Normalize(maps, mean, variance, gamma, beta, eps), TO_IMAGES)
+    return y if _ndim(x) == 4 else Reshape(y, (0, -1))
+
+
+@rule(x @ w + b)
+def affine(x: Node, w: Node, b: Node) -> Node | None:
     """Fuse a matrix product and the addition of a row."""
-    match node:
-        case Add(inputs=(Dot(inputs=(x, w)), b)) if _matrix(x) and _matrix(w) and b.shape == (w.shape or ())[1:]:
-            return Affine(x, w, b)
-    return None
+    return Affine(x, w, b) if _matrix(x) and _matrix(w) and b.shape == (w.shape or ())[1:] else None
 
 
-def affine_on_maps(node: Node) -> Node | None:
-    """Let an affine layer on flattened images take their maps, unless these are one pixel."""
-    match node:
-        case Affine(inputs=(Reshape(target=(0, -1), inputs=(images,)), w, b)):
-            maps = _maps_of(images)
-            if maps is not None and maps.shape is not None and maps.shape[:2] != (1, 1):
-                return node.replace((maps, w, b))
-    return None
+shifted = x - op(Max, x, axis=-1, keepdims=True)
+logs = shifted - op(Log, op(Sum, op(Exp, shifted), axis=-1, keepdims=True))
 
 
-def label_log_softmax(node: Node) -> Node | None:
+@rule(op(Sum, op(MaskedMul, op(OneHot, var("t"), logs), logs), axis=1, keepdims=False))
+def label_log_softmax(x: Node, t: Node) -> Node | None:
     """Fuse log-softmax at the label, in its stable form."""
-    match node:
-        case Sum(
-            axis=1,
-            keepdims=False,
-            inputs=(
-                MaskedMul(
-                    inputs=(
-                        OneHot() as t,
-                        Add(
-                            inputs=(
-                                Add(
-                                    inputs=(x, MulConst(c=-1, inputs=(Max(axis=-1, keepdims=True, inputs=(largest,)),)))
-                                ) as shifted,
-                                MulConst(
-                                    c=-1,
-                                    inputs=(Log(inputs=(Sum(axis=-1, keepdims=True, inputs=(Exp(inputs=(e,)),)),)),),
-                                ),
-                            )
-                        ) as logs,
-                    )
-                ),
-            ),
-        ) if largest is x and e is shifted and t.inputs[1] is logs and _matrix(x):
-            return LabelLogSoftmax(x, OneHot(t.inputs[0], x))
-    return None
+    return LabelLogSoftmax(x, OneHot(t, x)) if _matrix(x) else None
 
 
-def drop_identity_reshape(node: Node) -> Node | None:
-    """Drop a reshape to the same shape."""
-    match node:
-        case Reshape(inputs=(x,)) if node.shape is not None and node.shape == x.shape:
-            return x
-    return None
+# Canonicalisation, and fusions across layers.
 
 
-def cancel_transposes(node: Node) -> Node | None:
+@rule(var("mean", Mean, x))
+def mean_as_sum(mean: Mean, x: Node) -> Node | None:
+    """Replace a mean by a sum times 1 / count: a sum can be split over the workers."""
+    count = 0 if x.shape is None else mean.count(x.shape)
+    return MulConst(Sum(x, mean.axis, mean.keepdims), 1 / count) if count else None
+
+
+@rule(op(Transpose, op(Transpose, x, axes=Setting("inner")), axes=axes))
+def cancel_transposes(x: Node, inner: tuple[int, ...], axes: tuple[int, ...]) -> Node | None:
     """Drop two transpositions that cancel."""
-    match node:
-        case Transpose(inputs=(Transpose(inputs=(x,)) as inner,)):
-            if all(inner.axes[a] == i for i, a in enumerate(node.axes)):
-                return x
-    return None
+    return x if all(inner[a] == i for i, a in enumerate(axes)) else None
 
 
-def sink_transpose_elementwise(node: Node) -> Node | None:
+@rule(var("node", Elementwise, op(Transpose, x, axes=axes), position_dependent=False))
+def sink_transpose_elementwise(node: Node, x: Node, axes: tuple[int, ...]) -> Node:
     """Sink a transposition past an elementwise node, so that transpositions meet and cancel."""
-    match node:
-        case Elementwise(position_dependent=False, inputs=(Transpose(inputs=(x,)) as moved,)):
-            return Transpose(node.replace((x,)), moved.axes)
-    return None
+    return Transpose(node.replace((x,)), axes)
 
 
-def sink_reshape_elementwise(node: Node) -> Node | None:
+@rule(var("node", Elementwise, op(Reshape, x, target=target), position_dependent=False))
+def sink_reshape_elementwise(node: Node, x: Node, target: Shape) -> Node:
     """Sink a reshape past an elementwise node, so that the node can be fused into the one before the reshape."""
-    match node:
-        case Elementwise(position_dependent=False, inputs=(Reshape(inputs=(x,)) as moved,)):
-            return Reshape(node.replace((x,)), moved.target)
-    return None
+    return Reshape(node.replace((x,)), target)
 
 
-def sink_transpose_pairwise(node: Node) -> Node | None:
+images = op(Transpose, maps, axes=TO_IMAGES)
+
+
+@rule(var("node", (Add, Mul), images, var("row")))
+def sink_transpose_channelwise(node: Add | Mul, maps: Node, row: Node) -> Node | None:
+    """Sink a transposition past adding or multiplying a value per channel, the last axis of maps."""
+    if maps.shape is None or row.shape != (1, maps.shape[3], 1, 1):
+        return None
+    return Transpose(type(node)(maps, Reshape(row, (-1,))), TO_IMAGES)
+
+
+@rule(var("node", (Add, Mul), op(Transpose, x, axes=axes), op(Transpose, var("y"), axes=axes)))
+def sink_transpose_pairwise(node: Add | Mul, x: Node, y: Node, axes: tuple[int, ...]) -> Node:
     """Sink equal transpositions of both operands past an addition or multiplication."""
-    match node:
-        case Add(inputs=(Transpose() as a, Transpose() as b)) | Mul(inputs=(Transpose() as a, Transpose() as b)):
-            if a.axes == b.axes:
-                return Transpose(type(node)(a.inputs[0], b.inputs[0]), a.axes)
-    return None
+    return Transpose(type(node)(x, y), axes)
+
+
+@rule(var("node", Reshape, x))
+def drop_identity_reshape(node: Node, x: Node) -> Node | None:
+    """Drop a reshape to the same shape."""
+    return x if node.shape is not None and node.shape == x.shape else None
+
+
+@rule(var("node", Affine, op(Reshape, images, target=(0, -1)), w, b))
+def affine_on_maps(node: Affine, maps: Node, w: Node, b: Node) -> Node | None:
+    """Let an affine layer on flattened images take their maps, unless these are one pixel."""
+    return node.replace((maps, w, b)) if maps.shape is not None and maps.shape[:2] != (1, 1) else None
+
+
+@rule(op(ValueMask, var("producer", (Affine, Conv, Normalize), relu=False), threshold=0))
+def fuse_relu(producer: Affine | Conv | Normalize) -> Node:
+    """Fuse ReLU into the convolution, normalisation or affine layer before it; it leaves zero padding as it is."""
+    return producer.replace(relu=True)
+
+
+@rule(op(Pool, var("producer", (Conv, Normalize), pool=False, out_pad=NO_PADDING), out_pad=NO_PADDING))
+def fuse_max_pool(producer: Conv | Normalize) -> Node:
+    """Fuse max pooling into the convolution or normalisation before it; it commutes with bias and ReLU."""
+    return producer.replace(pool=True)
+
+
+@rule(op(ZeroPad, var("producer", (Conv, Normalize, Pool), out_pad=NO_PADDING), padding=Setting("padding")))
+def fuse_padding(producer: Conv | Normalize | Pool, padding: Padding) -> Node:
+    """Fuse zero padding into the node before it, which then writes into padded maps."""
+    return producer.replace(out_pad=padding)
 
 
 RULES: tuple[tuple[Rule, ...], ...] = (
-    (convolution, pooling, channel_variance, channel_mean, normalization, affine, label_log_softmax),
+    (
+        convolution,
+        convolution_with_bias,
+        pooling,
+        channel_variance,
+        channel_mean,
+        normalization,
+        affine,
+        label_log_softmax,
+    ),
     (
         mean_as_sum,
         cancel_transposes,
@@ -317,30 +233,21 @@ def _convolution(windows: Img2Matrix, w: Node, b: Node | None) -> Node | None:
     return Transpose(conv(Transpose(x, TO_MAPS), w, b, windows.pad, windows.stride), TO_IMAGES)
 
 
-def _maps_of(x: Node) -> Node | None:
-    """Return the maps whose transposition x is, or None."""
-    return x.inputs[0] if isinstance(x, Transpose) and x.axes == TO_IMAGES else None
-
-
 def _as_maps(x: Node) -> Node:
     """Transpose images to maps; rows of features are maps of one pixel."""
     return Transpose(x if _ndim(x) == 4 else Reshape(x, (0, -1, 1, 1)), TO_MAPS)
 
 
-def _per_channel(mean: Mean) -> bool:
-    """Whether a mean is over all axes of images, or of features, except the channels."""
-    ndim = _ndim(mean.inputs[0])
-    return ndim in REDUCED and normalise(mean.axis, ndim) == REDUCED[ndim]
+def _per_channel(axis: Axis, x: Node) -> bool:
+    """Whether a mean over these axes is over all of images, or of features, except the channels."""
+    return _ndim(x) in REDUCED and normalise(axis, _ndim(x)) == REDUCED[_ndim(x)]
 
 
-def _broadcasts(row: Reshape, x: Node) -> bool:
-    """Whether a value per channel is reshaped to broadcast along the channels of x, not along another axis."""
-    return row.target == PER_CHANNEL.get(_ndim(x))
-
-
-def _is_mean_of(mean: ChannelMean, x: Node) -> bool:
-    """Whether a mean is that of the images or features x."""
-    match mean.inputs[0]:
+def _is_mean_of(x: Node, maps: Node, target: Shape) -> bool:
+    """Whether the mean of these maps, reshaped to this target, is that of each channel of the images or features x."""
+    if target != PER_CHANNEL.get(_ndim(x)):
+        return False
+    match maps:
         case Transpose(axes=(2, 3, 0, 1), inputs=(Reshape(inputs=(features,)) as images,)) if features is x:
             return images.shape == (*(x.shape or ()), 1, 1)
         case Transpose(axes=(2, 3, 0, 1), inputs=(images,)):

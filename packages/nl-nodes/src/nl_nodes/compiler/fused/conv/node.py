@@ -16,7 +16,6 @@ from nl_nodes.compiler.fused.pad import (
     NO_PADDING,
     Padding,
     ZeroPad,
-    contiguous,
     empty_padded,
     hwnc_batch_axis,
     interior,
@@ -25,7 +24,6 @@ from nl_nodes.compiler.fused.pad import (
 from nl_nodes.context import Context
 from nl_nodes.node import Node
 from nl_nodes.nodes.masks import StopGradient
-from nl_nodes.nodes.structure import Transpose
 from nl_nodes.typing import Array, Shape
 
 WINOGRAD_MIN_CHANNELS = 8
@@ -195,17 +193,12 @@ class Conv(Node):
 def conv(x: Node, w: Node, b: Node | None, pad: int, stride: int) -> Node:
     """Return the convolution of maps x (H, W, N, C), zero-padded where its algorithm needs that.
 
-    Transposed images are made contiguous first, once rather than by every read of a window.
+    Padding of no width stays: it makes transposed images contiguous, once rather than at every read of a window.
     """
     assert x.shape is not None
     assert w.shape is not None
-    widths = padding(x.shape[:2], w.shape, pad, stride)
-    maps: Node = x
-    if widths != NO_PADDING:
-        maps = ZeroPad(x, widths)
-    elif isinstance(x, Transpose):
-        maps = contiguous(x)
-    return Conv(maps, w, b, size=x.shape[:2], pad=pad, stride=stride)
+    size = x.shape[:2]
+    return Conv(ZeroPad(x, padding(size, w.shape, pad, stride)), w, b, size=size, pad=pad, stride=stride)
 
 
 def padding(maps: Shape, w: Shape, pad: int, stride: int) -> Padding:
