@@ -65,27 +65,58 @@ class Child:
         last = self.output.decode().splitlines()[-1:] or ["at once"]
         return last[0].removeprefix("verdict ") if last[0].startswith("verdict ") else f"crash in {last[0]}"
 
+    def file(self) -> str:
+        """Return the file of the last test that began, or ""."""
+        tests = [line for line in self.output.decode().splitlines() if not line.startswith("verdict ")]
+        return tests[-1].split("::")[0].removeprefix("tests/") if tests else ""
+
 
 class MutantRunner:
     """Pytest plugin that runs the collected tests on each mutant, instead of once.
 
     Attributes:
+        files: the test files to run on each mutant, in this order.
         verdicts: what killed each mutant, or "".
+        last: the file of the last test that ran on each mutant.
     """
 
     def __init__(self, mutants: list[Mutant], processes: int) -> None:
-        self.mutants, self.processes = mutants, processes
+        self.files, self.processes = {mutant: tests_of(mutant.target) for mutant in mutants}, processes
         self.verdicts: dict[Mutant, str] = {}
+        self.last: dict[Mutant, str] = {}
         self._failed = ""
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Run every mutant, `processes` at a time."""
-        waiting, running = iter(self.mutants), list[Child]()
+        """Run the tests on every mutant, and then on the original code."""
+        self._run_all(list(self.files), session)
+        controls = self.controls()
+        self.files |= controls
+        self._run_all(list(controls), session)
+        return True
+
+    def controls(self) -> dict[Mutant, list[str]]:
+        """Return unchanged functions, with the test files to run on them: all that killed a mutant.
+
+        Tests that fail on the original code would seem to kill every mutant. A list of files runs up to the last one
+        that killed a mutant.
+        """
+        longest: dict[tuple[str, ...], tuple[int, str]] = {}
+        for mutant, verdict in self.verdicts.items():
+            files, last = tuple(self.files[mutant]), self.last[mutant]
+            if verdict:
+                needed = files.index(last) + 1 if last else 1
+                longest[files] = max(longest.get(files, (0, "")), (needed, mutant.target))
+        found = {files[:needed]: unchanged(Target(target)) for files, (needed, target) in longest.items()}
+        return {mutant: list(files) for files, mutant in found.items()}
+
+    def _run_all(self, mutants: list[Mutant], session: pytest.Session) -> None:
+        """Run the tests on mutants, `processes` at a time."""
+        waiting, running = iter(mutants), list[Child]()
         while True:
             while len(running) < self.processes and (mutant := next(waiting, None)) is not None:
                 running.append(self._start(mutant, session))
             if not running:
-                return True
+                return
             select.select([child.pipe for child in running], [], [], 0.1)
             running = [child for child in running if not self._finished(child)]
 
@@ -111,7 +142,7 @@ class MutantRunner:
             os._exit(0)
 
     def _run_tests(self, mutant: Mutant, session: pytest.Session, pipe: int) -> str:
-        tests = {file: number for number, file in enumerate(tests_of(mutant.target))}
+        tests = {file: number for number, file in enumerate(self.files[mutant])}
         items = [item for item in session.items if item.path.relative_to(ROOT / "tests").as_posix() in tests]
         items.sort(key=lambda item: tests[item.path.relative_to(ROOT / "tests").as_posix()])
         try:
@@ -141,7 +172,8 @@ class MutantRunner:
             os.waitpid(child.pid, 0)
         os.close(child.pipe)
         self.verdicts[child.mutant] = "timeout" if timed_out else child.verdict()
-        report(child.mutant, self.verdicts[child.mutant], len(self.verdicts), len(self.mutants))
+        self.last[child.mutant] = child.file()
+        report(child.mutant, self.verdicts[child.mutant], len(self.verdicts), len(self.files))
         return True
 
 
@@ -197,14 +229,14 @@ def main() -> int:
     chosen = made if given.every == 1 else [m for m in made if key(m) not in listed][:: given.every]
     if not chosen:
         parser.error("no mutant is chosen: training calls no such function, or nothing survived")
-    # Tests that fail on the original code would seem to kill every mutant.
-    controls = {tuple(tests_of(m.target)): unchanged(Target(m.target)) for m in chosen}.values()
-    runner = MutantRunner([*controls, *chosen], given.processes)
+    runner = MutantRunner(chosen, given.processes)
     files = dict.fromkeys(f"{ROOT}/tests/{file}" for m in chosen for file in tests_of(m.target))
     options = ["-p", "no:cacheprovider", "-p", "no:terminal", f"--rootdir={ROOT}", f"-c{ROOT}/pyproject.toml"]
     pytest.main([*options, *files], plugins=[runner])
-    if failing := [(m.target, runner.verdicts.get(m, "no test ran")) for m in controls if runner.verdicts.get(m) != ""]:
-        print("\n".join(f"a test of {target} fails on the original code: {verdict}" for target, verdict in failing))
+    if not runner.verdicts:
+        parser.error("no test ran")
+    if failing := [(m.target, why) for m, why in runner.verdicts.items() if m.mutation == "unchanged" and why]:
+        print("\n".join(f"a test of {target} fails on the original code: {why}" for target, why in failing))
         return len(failing)
     known = set(listed) if given.again else {key(m) for m in made}
     return summarize({m: runner.verdicts[m] for m in chosen}, listed, known, began)

@@ -44,7 +44,7 @@ def mutants(target: Target) -> list[Mutant]:
             for new in list(operator(node, holder, tree)):
                 label = f"{operator.__name__}: {_text(node)} -> {_text(new)}"
                 _put(holder, field, place, new)
-                source = ast.unparse(ast.fix_missing_locations(tree))
+                source = ast.unparse(tree)
                 _put(holder, field, place, node)
                 if source not in seen and _fits(function, source):
                     seen.add(source)

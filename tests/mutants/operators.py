@@ -155,9 +155,11 @@ def _setting(node: ast.AST) -> bool:
 @operator
 def settings_exchanged(node: ast.AST, parent: ast.AST, function: ast.FunctionDef) -> Iterator[ast.AST]:
     """Exchange two attributes of the node, such as height and width, or stride and pad."""
+    if not _setting(node):
+        return
     called = {id(n.func) for n in ast.walk(function) if isinstance(n, ast.Call)}
     names = {n.attr for n in ast.walk(function) if _setting(n) and id(n) not in called} - NO_NUMBERS
-    if _setting(node) and node.attr in names:
+    if node.attr in names:
         yield from (ast.Attribute(node.value, other, ast.Load()) for other in sorted(names - {node.attr}))
 
 

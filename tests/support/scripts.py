@@ -223,5 +223,7 @@ if __name__ == "__main__":
     prepare_environment()
     for name in IMPORTS:
         import_module(name)
+    # MLflow looks up the installed packages at a process's first model.
+    import_module("mlflow.utils.requirements_utils").warn_dependency_requirement_mismatches(["numpy"])
     gc.freeze()  # otherwise garbage collection at exit copies the memory pages of all modules
     _become(**_serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from nl_nodes import UserError
 from nl_training.config.cli import CONF, _compose, check
 from nl_training.config.experiments import STUDIES
 from nl_training.config.resolve import resolve
+from nl_training.config.schema import Config
 from nl_training.config.variants import variant
 from nl_training.data import load
 from nl_training.experiments import gallery
@@ -22,10 +24,15 @@ from nl_training.experiments.train import subset
 NAMES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
+@cache  # composing takes a tenth of a second
+def config(name: str, reduced: bool) -> Config:
+    return check([f"experiment={name}", f"reduced={str(reduced).lower()}"], multirun=False)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_experiment_has_a_description_in_full_and_reduced_form(name: str) -> None:
-    for form in ("false", "true"):
-        experiment = check([f"experiment={name}", f"reduced={form}"], multirun=False).experiment
+    for reduced in (False, True):
+        experiment = config(name, reduced).experiment
         assert experiment is not None
         assert experiment.name == name
         assert experiment.source.startswith(("Deep Learning from Scratch, ch0", "Node_Layer_Network, "))
@@ -39,7 +46,7 @@ def test_every_experiment_is_run_by_a_test() -> None:
 
 
 def test_every_study_has_its_function_and_every_function_its_experiment() -> None:
-    used = {check([f"experiment={name}"], multirun=False).experiment.study for name in NAMES}
+    used = {config(name, False).experiment.study for name in NAMES}
     assert used == set(STUDIES)
     for name in used - {"training"}:
         assert callable(study(name))
@@ -56,7 +63,7 @@ def test_reduced_merges_the_small_values_over_the_others() -> None:
 
 def test_no_experiment_needs_a_download_in_its_reduced_form() -> None:
     for name in NAMES:
-        data = check([f"experiment={name}", "reduced=true"], multirun=False).data.name
+        data = config(name, True).data.name
         assert data in ("mnist5k", "digits"), name
 
 

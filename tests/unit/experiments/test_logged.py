@@ -63,5 +63,6 @@ def test_an_experiment_that_is_a_training_is_an_ordinary_run(client: MlflowClien
     assert run.data.tags["verify.status"] == "verified"
 
 
-def test_all_experiments_are_one_sweep() -> None:
-    assert check(["experiment=glob(*)", "reduced=true"], multirun=True).reduced
+def test_experiments_of_a_pattern_are_one_sweep() -> None:
+    first = check(["experiment=glob(batch_*)", "reduced=true"], multirun=True)
+    assert (first.experiment.name, first.reduced) == ("batch_norm", True)

@@ -174,11 +174,6 @@ def test_only_known_targets_are_instantiated(group: str, target: object) -> None
         resolve(cfg)
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
-def test_experiments_compose(name: str) -> None:
-    check([f"experiment={name}"], multirun=False)
-
-
 def test_override_beside_an_experiment_takes_precedence() -> None:
     assert check(["experiment=race", "trainer.epochs=3", "seed=9"], multirun=False).trainer.epochs == 3
     assert check(["experiment=race", "seed=9"], multirun=False).seed == 9

@@ -99,6 +99,7 @@ def worst_mistakes(x: Any, t: Any, probabilities: Any, classes: Sequence[str], c
     figure.suptitle(f"{len(wrong)} mistakes on {len(t):,} test images; the most confident first")
     for place, axis in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axis.axis("off")
+        axis.set(xticks=[], yticks=[])  # Matplotlib would lay out ticks that are not drawn
         if place < len(worst):
             n = worst[place]
             axis.imshow(_picture(x[n]), cmap="gray")
