@@ -53,6 +53,7 @@ def _kinks(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
         edge = max(shape[axis] // 4, 1)
         np.moveaxis(x, axis, 0)[:edge] = 0
         np.moveaxis(x, axis, 0)[-edge:] = 0
-    x[::3] = 0
+    if len(x) > 1:  # batch norm of zeros alone amplifies rounding errors by its gain in every layer
+        x[::3] = 0
     x[1::3][:1] *= 64
     return x[::-1]
