@@ -13,7 +13,7 @@ import numpy as np
 
 from nl_nodes import Graph, Input, Mul, Node, Transpose
 from nl_nodes.compiler.fused import Conv, LabelLogSoftmax, batch_norm, workspace
-from nl_nodes.compiler.fused.conv.node import tiles_for
+from nl_nodes.compiler.fused.conv.node import winograd_spec
 from nl_nodes.compiler.fused.conv.winograd import F2_PAD1, F4
 from nl_nodes.compiler.plan import Plan
 from nl_nodes.runtime import Executor
@@ -85,7 +85,7 @@ def algorithms_are_the_fastest(s: Subject) -> None:
     """Each convolution takes the algorithm that was measured to be fastest for its shapes."""
     if any(isinstance(node, Conv) for node in s.graph.order):
         for maps, (c, *kernel), pad, stride, expected in ALGORITHMS:
-            assert tiles_for(maps, (4, c, *kernel), pad, stride) is expected, (maps, c, kernel, pad, stride)
+            assert winograd_spec(maps, (4, c, *kernel), pad, stride) is expected, (maps, c, kernel, pad, stride)
 
 
 def zero_windows_give_the_bias(s: Subject) -> None:

@@ -67,9 +67,9 @@ def sum_of(*nodes: Node) -> Graph:
     return Graph(reduce(Add, (Sum(Mul(node, Constant(random(*node.shape or ())))) for node in nodes)))
 
 
-def patterns(n: int, c: int, k: int, h: int, w: int) -> dict[str, Callable[[], Graph]]:
-    """Return the patterns of the first stage's rules, then of the second's."""
-    images, rows, pixels = (n, c, h, w), (n, c), h * w
+def within_layers(n: int, c: int, k: int, h: int, w: int) -> dict[str, Callable[[], Graph]]:
+    """Return graphs that the rules of the first stage match."""
+    images, rows = (n, c, h, w), (n, c)
     return {
         "convolution": lambda: wired(images, convolution(c, k)),
         "convolution without bias": lambda: wired(images, convolution(c, k, bias=False)),
@@ -78,6 +78,13 @@ def patterns(n: int, c: int, k: int, h: int, w: int) -> dict[str, Callable[[], G
         "batch norm of features": lambda: wired(rows, Tanh(), norm(c)),
         "affine": lambda: wired(rows, affine(c, k), Relu()),
         "loss": lambda: loss(rows),
+    }
+
+
+def across_layers(n: int, c: int, k: int, h: int, w: int) -> dict[str, Callable[[], Graph]]:
+    """Return graphs that the rules of both stages match, and some that no fusion may match."""
+    images, rows, pixels = (n, c, h, w), (n, c), h * w
+    return {
         "dropped images": lambda: wired(images, convolution(c, k), Dropout(0.5, seed=1)),
         "dropped features": lambda: wired(rows, norm(c), Dropout(0.5, seed=1)),
         "mean of features as images": lambda: as_images(rows),
@@ -92,9 +99,11 @@ def patterns(n: int, c: int, k: int, h: int, w: int) -> dict[str, Callable[[], G
 
 
 # With equal sizes, swapped axes do not change shapes; Winograd needs many channels.
-PATTERNS = {f"{name}, sizes alike": make for name, make in patterns(4, 4, 4, 4, 4).items()}
-PATTERNS |= {f"{name}, sizes apart": make for name, make in list(patterns(2, 3, 5, 4, 6).items())[:7]}
-PATTERNS |= {f"{name}, tiles": patterns(2, 8, 9, 4, 5)[name] for name in ("convolution", "rectified and pooled")}
+ALIKE, APART, TILES = (4, 4, 4, 4, 4), (2, 3, 5, 4, 6), (2, 8, 9, 4, 5)
+PATTERNS = {f"{name}, sizes alike": make for name, make in (within_layers(*ALIKE) | across_layers(*ALIKE)).items()}
+PATTERNS |= {f"{name}, sizes apart": make for name, make in within_layers(*APART).items()}
+PATTERNS["convolution, tiles"] = within_layers(*TILES)["convolution"]
+PATTERNS["rectified and pooled, tiles"] = across_layers(*TILES)["rectified and pooled"]
 
 
 def changed(graph: Graph, replacements: dict[Node, Node]) -> Graph:

@@ -1,16 +1,20 @@
 """The pages are correct: the tutorial and the README's example run, and everything named in the README exists."""
 
+import pkgutil
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import yaml
 
+import nl_nodes
 from nl_training.config.resolve import resolve
 
 ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "README.md").read_text()
+COMPILER_PAGE = (ROOT / "packages/nl-nodes/src/nl_nodes/compiler/README.md").read_text()
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
 
 
@@ -45,9 +49,19 @@ def test_readme_example_prints_the_shown_output() -> None:
 
 
 def test_compiler_page_prints_the_shown_output() -> None:
-    page = (ROOT / "packages/nl-nodes/src/nl_nodes/compiler/README.md").read_text()
-    done = python("print('---')\n".join(blocks(page, "python")))
-    assert done.stdout.split("---\n") == blocks(page, "text"), done.stderr
+    done = python("print('---')\n".join(blocks(COMPILER_PAGE, "python")))
+    assert done.stdout.split("---\n") == blocks(COMPILER_PAGE, "text"), done.stderr
+
+
+def test_dotted_names_on_the_compiler_page_exist() -> None:
+    """Every `Class.name` is an attribute of a class of nl_nodes."""
+    modules = [import_module(found.name) for found in pkgutil.walk_packages(nl_nodes.__path__, "nl_nodes.")]
+    classes = {name: kind for module in modules for name, kind in vars(module).items() if isinstance(kind, type)}
+    dotted = re.findall(r"`(\w+)\.(\w+)`", COMPILER_PAGE)
+    named = [(owner, name) for owner, name in dotted if name != "py"]
+    assert ("Executor", "bind") in named
+    for owner, name in named:
+        assert hasattr(classes.get(owner), name), f"{owner}.{name}"
 
 
 def test_scripts_sessions_and_options_in_readme_exist() -> None:
@@ -62,5 +76,5 @@ def test_scripts_sessions_and_options_in_readme_exist() -> None:
     for group, options in ((g, rows[g]) for g in groups):
         named = set(re.split(r"[,;] ", options.strip()))
         assert named == {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}, group
-    for link in re.findall(r"\]\(([^)]+)\)", README + (ROOT / "README.ko.md").read_text()):
+    for link in re.findall(r"\]\((?!https:)([^)]+)\)", README + (ROOT / "README.ko.md").read_text()):
         assert (ROOT / link).exists(), link

@@ -21,7 +21,7 @@ from nl_layers import (
 from nl_models import Network, build
 from nl_nodes import Add, Constant, Device, Graph, Input, Node
 from nl_nodes.compiler.fused import Conv
-from nl_nodes.compiler.fused.conv.node import tiles_for
+from nl_nodes.compiler.fused.conv.node import winograd_spec
 
 CHANNELS = 8  # enough for Winograd
 SHAPE = (CHANNELS, 6, 6)
@@ -190,7 +190,7 @@ def test_finite_pass_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_winograd_of_non_finite_values_is_exact_or_nan(what: str, maps: tuple[int, int], value: float) -> None:
     """For any position of the number, Winograd gives the value of the definition or NaN."""
     rng = np.random.default_rng(0)
-    assert tiles_for(maps, (2, CHANNELS, 3, 3), 1, 1)
+    assert winograd_spec(maps, (2, CHANNELS, 3, 3), 1, 1)
     x, w = rng.standard_normal((*maps, 1, CHANNELS)), rng.standard_normal((2, CHANNELS, 3, 3))
     dy = rng.standard_normal((*maps, 1, 2))
     graph = Graph(Conv(Input("x"), Input("w"), size=maps, pad=1))

@@ -11,7 +11,7 @@ from nl_nodes.compiler import RULES, rewrite
 from nl_nodes.compiler.fused import Affine, Conv, Normalize, Pool
 from nl_nodes.compiler.fused.conv.filter_parallel import prefers_filter_parallel
 from nl_nodes.compiler.fused.conv.im2col import FEW_CHANNELS
-from nl_nodes.compiler.fused.conv.node import tiles_for
+from nl_nodes.compiler.fused.conv.node import winograd_spec
 from nl_nodes.context import WorkerGroup
 
 SEEDS = range(30)
@@ -50,10 +50,10 @@ def ways(node: Node) -> Iterator[str]:
     kind = type(node).__name__
     if isinstance(node, Conv):
         w = node.inputs[1].shape
-        tiles = tiles_for(node.size, w, node.pad, node.stride)
-        if tiles and prefers_filter_parallel(tiles, node.inputs[0].shape, node.outputs(w), WorkerGroup(np)):
+        spec = winograd_spec(node.size, w, node.pad, node.stride)
+        if spec and prefers_filter_parallel(spec, node.inputs[0].shape, node.outputs(w), WorkerGroup(np)):
             yield "shared kernels"
-        yield tiles.name if tiles else f"{'few' if w[1] <= FEW_CHANNELS else 'many'} channels"
+        yield spec.name if spec else f"{'few' if w[1] <= FEW_CHANNELS else 'many'} channels"
         yield f"stride {node.stride}"
         yield f"{w[2]}x{w[3]}"
     if isinstance(node, Conv | Normalize):

@@ -285,6 +285,7 @@ class Network:
             self._plans.clear()
 
     def _train(self, x: Array, t: Array) -> tuple[Array, ...]:
+        """Run a training pass and count it."""
         results = self._pass(True, {"x": x, "t": t})
         self.passes += 1
         return results
@@ -299,6 +300,7 @@ class Network:
         return grads
 
     def _pass(self, train: bool, feeds: dict[str, Array]) -> tuple[Array, ...]:
+        """Run a pass, compiled or node by node, and return the outputs of its graph."""
         self._discard_stale()
         return (self._compiled if self.device.compiles else self._reference)(train, feeds)
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nl_nodes.compiler.fused import Conv
-from nl_nodes.compiler.fused.conv.node import tiles_for
+from nl_nodes.compiler.fused.conv.node import winograd_spec
 from nl_nodes.compiler.lower.lower import Lowering
 from nl_nodes.compiler.lower.trace import Owner
 from nl_nodes.compiler.plan import Plan
@@ -177,8 +177,8 @@ def _algorithm(node: Node | None) -> str:
         return ""
     kernels = node.inputs[1].shape
     assert kernels is not None  # the rule that made the node requires it
-    tiles = tiles_for(node.size, kernels, node.pad, node.stride)
-    return "im2col" if tiles is None else tiles.name
+    spec = winograd_spec(node.size, kernels, node.pad, node.stride)
+    return "im2col" if spec is None else spec.name
 
 
 def _touched(array: Any) -> int:

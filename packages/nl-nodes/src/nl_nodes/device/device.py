@@ -112,7 +112,10 @@ class Device:
 
     @contextmanager
     def limits(self) -> Iterator[None]:
-        """Return a `with` block for passes: BLAS has `threads` threads, or one where workers run plans; TF32 if set."""
+        """Return a `with` block for passes.
+
+        Within it BLAS has one thread if graphs are compiled, else `threads`; TF32 if set.
+        """
         blas = BlasThreads(1 if self.compiles else self.threads or self._cores)
         with blas, self.backend.tf32() if self.tf32 else nullcontext():
             yield

@@ -17,7 +17,7 @@ class Affine(Node):
 
     Forward: y = x @ w + b, and max(y, 0). Backward: g = dy where y > 0; dx = g @ w.T, dw = x.T @ g, db = the sum of
     g's rows. Shapes: x (N, K), w (K, M), b (M,), y (N, M). Maps x (H, W, N, C) are flattened in the order C, H, W, as
-    images are. Keeps: output, saved (the rows, and the weights in their order).
+    images are. Saves: output, saved (the rows, and the weights in their order).
     Kinks: the gradient of ReLU at 0 is 0. Errors: `ShapeError` if the shapes do not match.
     Source: Deep Learning from Scratch, 5.6.2.
     """

@@ -21,7 +21,7 @@ class ChannelMean(Node):
     """y = the mean of each channel of maps, over the whole batch.
 
     Forward: y = mean(x) over all but the last axis. Backward: dx = dy / M, with M values per channel.
-    Shapes: x (H, W, N, K), y (K,). Keeps: nothing. Kinks: none. Errors: `ShapeError` for an x without four axes.
+    Shapes: x (H, W, N, K), y (K,). Saves: nothing. Kinks: none. Errors: `ShapeError` for an x without four axes.
     Source: Ioffe and Szegedy, Batch Normalization (2015), algorithm 1.
     """
 
@@ -58,7 +58,7 @@ class ChannelVariance(Node):
     """y = the mean square distance of each channel of maps from a given value.
 
     Forward: y = mean((x - m)^2) over all but the last axis. Backward: dx = 2 (x - m) dy / M, M values per channel,
-    dm = -the sum of dx. Shapes: x (H, W, N, K), m (K,), y (K,). Keeps: inputs. Kinks: none.
+    dm = -the sum of dx. Shapes: x (H, W, N, K), m (K,), y (K,). Saves: inputs. Kinks: none.
     Errors: `ShapeError` if the shapes do not match. Source: Ioffe and Szegedy, Batch Normalization (2015), algorithm 1.
     """
 
@@ -112,7 +112,7 @@ class Normalize(Node):
     of x. Backward: g is dy through ReLU and pooling; dbeta = sum g, dgamma = sum g xhat,
     dx = gamma (g - dbeta / M - xhat dgamma / M) / sqrt(var + eps), which includes the gradients of mean and variance:
     these get none. Shapes: x (H, W, N, K), all others (K,), y (H, W, N, K), or half the height and width, plus padding.
-    Keeps: inputs, output, saved (masks). Kinks: as ValueMask and Max.
+    Saves: inputs, output, saved (masks). Kinks: as ValueMask and Max.
     Errors: none; the rules make matching shapes. Source: Ioffe and Szegedy, Batch Normalization (2015), section 3.
     """
 

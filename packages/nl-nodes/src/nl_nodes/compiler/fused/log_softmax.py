@@ -16,7 +16,7 @@ class LabelLogSoftmax(Node):
 
     Forward: y[n] = sum_k t[n, k] (x[n, k] - max - log sum_j exp(x[n, j] - max)). Backward:
     dx = dy (t - softmax(x) sum_k t), dt = dy log softmax(x). Shapes: x (N, K), t (N, K), y (N,).
-    Keeps: inputs, saved (softmax(x)). Kinks: none. Errors: `ShapeError` if the shapes do not match.
+    Saves: inputs, saved (softmax(x)). Kinks: none. Errors: `ShapeError` if the shapes do not match.
     Source: Deep Learning from Scratch, 5.6.3 and appendix A.
     """
 

@@ -17,7 +17,7 @@ class Pool(Node):
 
     Forward: y[i, j] = the maximum of x[2i:2i+2, 2j:2j+2]; an odd last row or column is left out. Backward: dy to the
     first maximum of each window in row-major order. Shapes: x (H, W, N, K), y (H // 2, W // 2, N, K) plus padding.
-    Keeps: saved (masks). Kinks: as Max. Errors: `ShapeError` for an x without four axes.
+    Saves: saved (masks). Kinks: as Max. Errors: `ShapeError` for an x without four axes.
     Source: Deep Learning from Scratch, 7.3.
     """
 

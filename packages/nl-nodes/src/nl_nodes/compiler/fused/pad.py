@@ -20,7 +20,7 @@ class ZeroPad(Node):
     """y = maps x with rows and columns of zeros around them, contiguous.
 
     Forward: y[i + above, j + left] = x[i, j], else 0. Backward: dx = dy without the padding.
-    Shapes: x (H, W, N, C), y (H + above + below, W + left + right, N, C). Keeps: nothing. Kinks: none.
+    Shapes: x (H, W, N, C), y (H + above + below, W + left + right, N, C). Saves: nothing. Kinks: none.
     Errors: `ShapeError` for an x without four axes. Source: Deep Learning from Scratch, 7.2.2.
     """
 

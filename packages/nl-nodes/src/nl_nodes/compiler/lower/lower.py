@@ -92,6 +92,16 @@ class TracedWorker(WorkerGroup):
 class Lowering:
     """Every worker's calls for one pass: forward and, where gradients are wanted, backward.
 
+    Each worker computes gradients from its shard of the batch. They come together in one of four ways:
+
+    - A parameter's gradients are partial sums (`_sum_into`): worker 0 writes its own to the caller's array, the others
+      to buffers; after one barrier each worker adds the buffers to the caller's array, on its shard of the elements.
+      Gradients of at least `REDUCE_ALONE_MIN_SIZE` elements are added at once, all others at the end of the pass.
+    - Partial sums for the output of another node, and sums within a node such as those of batch norm, are completed at
+      once by `all_reduce_sum`: all workers go on with the total.
+    - A replicated gradient, which every worker computes alike, is taken once, from worker 0.
+    - A gradient that the workers write together into one array is complete: nothing is summed.
+
     Args:
         graph: the graph to trace.
         feeds: shape and dtype of each input.
@@ -272,7 +282,10 @@ class Lowering:
             target[...] = 0
 
     def _sum_into(self, parts: PerWorker, target: Traced) -> None:
-        """Schedule the sum of the workers' parts of a gradient; a large one at once, which frees its parts' memory."""
+        """Write worker 0's part of a gradient to the target, and the others' to buffers that are added to it later.
+
+        The parts of a large gradient are added at once: their memory can then be reused within the pass.
+        """
         others = parts[1:]
         self._alias_or_copy(parts[0], target)
         if not others or not target.size:

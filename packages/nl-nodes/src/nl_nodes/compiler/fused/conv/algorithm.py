@@ -60,10 +60,10 @@ class ConvAlgorithm(ABC):
         """Yield all chunks; pooling turns `pool_stride` rows and columns into one."""
 
     @abstractmethod
-    def weights(self, ctx: Context, w: Array, back: bool = False) -> Array:
-        """Return the kernels w (K, C, FH, FW) in the form that `forward` takes, or with `back` `data_gradient`."""
+    def transformed_kernels(self, ctx: Context, w: Array, back: bool = False) -> Array:
+        """Return the kernels w (K, C, FH, FW) in the form u that `forward` takes, or with `back` `data_gradient`."""
 
-    def kernels(self, shape: Shape) -> Array:
+    def kernels_gradient(self, shape: Shape) -> Array:
         """Return memory for the gradient of the kernels (K, C, FH, FW)."""
         return self.xp.empty(shape, dtype=self.dtype)
 
@@ -76,13 +76,16 @@ class ConvAlgorithm(ABC):
         """Convolve a chunk x of the maps with the kernels u into y (rows, OW, m, K)."""
 
     @abstractmethod
-    def load(self, x: Array, dy: Array) -> None:
+    def begin_backward(self, x: Array, dy: Array) -> None:
         """Prepare the backward pass of a chunk: its maps, and its outputs' gradient (rows, OW, m, K)."""
 
     @abstractmethod
     def weight_gradient(self, dw: Array, add: bool) -> None:
-        """Write the loaded chunk's gradient of the kernels (K, C, FH, FW) to dw, or add it."""
+        """Write this chunk's gradient of the kernels (K, C, FH, FW) to dw, or add it."""
 
     @abstractmethod
     def data_gradient(self, u: Array, dx: Array) -> None:
-        """Write the loaded chunk's gradient of the maps to dx, or add it to its zeros; overwrites what was loaded."""
+        """Write this chunk's gradient of the maps to dx, or add it to its zeros.
+
+        Comes after `weight_gradient`: it overwrites the workspace that `begin_backward` filled.
+        """

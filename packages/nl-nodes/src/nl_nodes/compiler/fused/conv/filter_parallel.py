@@ -17,11 +17,11 @@ GEMM_MIN_COLUMNS = 128
 """Minimum columns of each matrix product."""
 
 
-def prefers_filter_parallel(tiles: WinogradSpec, x: Shape, outputs: Shape, group: WorkerGroup) -> bool:
+def prefers_filter_parallel(spec: WinogradSpec, x: Shape, outputs: Shape, group: WorkerGroup) -> bool:
     """Whether to split the kernels of a convolution of x (H, W, N, C) to (OH, OW, K) over the workers."""
     n, c = x[2:]
     oh, ow, k = outputs
-    return FILTER_PARALLEL_RATIO * tiles.count(oh) * tiles.count(ow) * group.global_batch(n) <= min(k, c)
+    return FILTER_PARALLEL_RATIO * spec.count(oh) * spec.count(ow) * group.global_batch(n) <= min(k, c)
 
 
 class FilterParallelWinograd(Winograd):
@@ -32,13 +32,13 @@ class FilterParallelWinograd(Winograd):
 
     Args:
         group: the workers.
-        tiles, pad, xp, x, outputs, dtype: as for `Winograd`.
+        spec, pad, xp, x, outputs, dtype: as for `Winograd`.
     """
 
     def __init__(
-        self, group: WorkerGroup, tiles: WinogradSpec, pad: int, xp: Namespace, x: Shape, outputs: Shape, dtype: Any
+        self, group: WorkerGroup, spec: WinogradSpec, pad: int, xp: Namespace, x: Shape, outputs: Shape, dtype: Any
     ) -> None:
-        super().__init__(tiles, pad, xp, x, outputs, dtype)
+        super().__init__(spec, pad, xp, x, outputs, dtype)
         self.group = group
         count, batch = self.th * self.tw, group.global_batch(self.n)
         images = group.shard(batch)
@@ -49,17 +49,17 @@ class FilterParallelWinograd(Winograd):
     def _chunk_sizes(self) -> tuple[int, int]:
         return self.n, self.k
 
-    def weights(self, ctx: Context, w: Array, back: bool = False) -> Array:
+    def transformed_kernels(self, ctx: Context, w: Array, back: bool = False) -> Array:
         """Return w: each worker transforms the chunks that it uses."""
         return w
 
-    def kernels(self, shape: Shape) -> Array:
+    def kernels_gradient(self, shape: Shape) -> Array:
         """Return memory that all workers share; each writes its shard."""
         return self.group.shared_empty(shape, self.dtype)
 
-    def load(self, x: Array, dy: Array) -> None:
-        """Transform both, and wait for the other workers."""
-        super().load(x, dy)
+    def begin_backward(self, x: Array, dy: Array) -> None:
+        """Transform the maps and dy, and wait for the other workers: each gradient takes all images."""
+        super().begin_backward(x, dy)
         self.group.barrier()
 
     def weight_gradient(self, dw: Array, add: bool) -> None:
@@ -71,20 +71,22 @@ class FilterParallelWinograd(Winograd):
         self.group.barrier()  # the whole gradient may be read from here on
 
     def _products(self, u: Array, m: int) -> Array:
+        """Multiply all images by this worker's kernels; a barrier before and after, as each needs the others' parts."""
         self.group.barrier()
         taps = u.reshape((self.k, self.c, 9)).transpose((1, 2, 0))
         for chunk in self._shard_chunks(self.k):
             self._multiply(self.all_inputs, taps[:, :, chunk], self.all_outputs[:, :, chunk])
         self.group.barrier()
-        return self._outputs(m)
+        return self._transformed_outputs(m)
 
-    def _input_gradient(self, u: Array, m: int) -> Array:
+    def _transformed_input_gradient(self, u: Array, m: int) -> Array:
+        """Compute this worker's channels for all images; after the barrier, return all channels of its own images."""
         taps = u.reshape((self.k, self.c, 9)).transpose((0, 2, 1))
-        products = self.group.shared_empty(self.all_inputs.shape, self.dtype)
+        gradient = self.group.shared_empty(self.all_inputs.shape, self.dtype)
         for chunk in self._shard_chunks(self.c):
-            self._multiply(self.all_outputs, taps[:, :, chunk], products[:, :, chunk])
+            self._multiply(self.all_outputs, taps[:, :, chunk], gradient[:, :, chunk])
         self.group.barrier()
-        return products[:, self.own_tiles]
+        return gradient[:, self.own_tiles]
 
     def _multiply(self, maps: Array, taps: Array, products: Array) -> None:
         """Transform a chunk of kernels (I, 9, J), and multiply all maps by it."""
@@ -106,8 +108,8 @@ class FilterParallelWinograd(Winograd):
         """Return workspace for transformed kernels, or their gradient."""
         return self.workspace.array("kernels", (self.p**2, *shape))
 
-    def _inputs(self, m: int) -> Array:
+    def _transformed_inputs(self, m: int) -> Array:
         return self.all_inputs[:, self.own_tiles]
 
-    def _outputs(self, m: int) -> Array:
+    def _transformed_outputs(self, m: int) -> Array:
         return self.all_outputs[:, self.own_tiles]

@@ -48,7 +48,7 @@ class Im2col(ConvAlgorithm):
         """Whether the matrix of windows is stored transposed, a row per tap and channel."""
         return self.c <= FEW_CHANNELS
 
-    def weights(self, ctx: Context, w: Array, back: bool = False) -> Array:
+    def transformed_kernels(self, ctx: Context, w: Array, back: bool = False) -> Array:
         """Return the kernels as a matrix (FH FW C, K)."""
         return w.transpose((2, 3, 1, 0)).reshape((self.depth, self.k))
 
@@ -61,16 +61,16 @@ class Im2col(ConvAlgorithm):
         self._copy_windows(x, len(y))
         self.xp.matmul(self._matrix(len(y)), u, y.reshape((-1, self.k)))
 
-    def load(self, x: Array, dy: Array) -> None:
-        """Copy the windows again."""
+    def begin_backward(self, x: Array, dy: Array) -> None:
+        """Copy the windows again, as in `forward`."""
         self._copy_windows(x, len(dy))
         self._dy = dy.reshape((-1, self.k))
-        self._loaded = len(dy)
+        self._backward_rows = len(dy)
 
     def weight_gradient(self, dw: Array, add: bool) -> None:
         """Multiply the transposed windows by dy, and reorder the result to (K, C, FH, FW)."""
         du = self.workspace.array("du", (self.depth, self.k))
-        self.xp.matmul(self._matrix(self._loaded).T, self._dy, du)
+        self.xp.matmul(self._matrix(self._backward_rows).T, self._dy, du)
         ordered = du.reshape((*self.kernel, self.c, self.k)).transpose((3, 2, 0, 1))
         if add:
             self.xp.add(dw, ordered, dw)
@@ -79,12 +79,13 @@ class Im2col(ConvAlgorithm):
 
     def data_gradient(self, u: Array, dx: Array) -> None:
         """Multiply dy by the transposed kernels, and add each row to the pixels of its window (col2im)."""
-        matrix = self._matrix(self._loaded)
+        rows = self._backward_rows
+        matrix = self._matrix(rows)
         if self.transposed:
             self.xp.matmul(u, self._dy.T, matrix.T)
         else:
             self.xp.matmul(self._dy, u.T, matrix)
-        for column, pixels in zip(self._columns(self._loaded), self._pixels(dx, self._loaded), strict=True):
+        for column, pixels in zip(self._columns(rows), self._pixels(dx, rows), strict=True):
             self.xp.add(pixels, column, pixels)
 
     def _copy_windows(self, x: Array, rows: int) -> None:

@@ -38,7 +38,7 @@ class Conv(Node):
     Forward: y = max(pool(conv(x, w)) + b, 0). Backward: g = dy where y > 0, db = the sum of g; g goes to the
     first maximum of each pooling window in row-major order; then dw and dx as of a convolution. Shapes: x (H, W, N, C),
     zero-padded for im2col, w (K, C, FH, FW), b (K,), y (OH, OW, N, K), or half the height and width, plus padding.
-    Keeps: inputs, output, saved (masks: which of two neighbours is larger). Kinks: as ValueMask and Max.
+    Saves: inputs, output, saved (masks: which of two neighbours is larger). Kinks: as ValueMask and Max.
     Errors: none; `conv` makes matching shapes.
     Source: Deep Learning from Scratch, 7.4; Lavin and Gray (2016).
 
@@ -96,12 +96,12 @@ class Conv(Node):
     def _algorithm(self, ctx: Context, inputs: tuple[Array, ...]) -> ConvAlgorithm:
         x, w = (a.shape for a in inputs[:2])
         outputs, dtype = self.outputs(w), ctx.xp.result_type(*(a.dtype for a in inputs))
-        tiles = tiles_for(self.size, w, self.pad, self.stride)
-        if tiles is None:
+        spec = winograd_spec(self.size, w, self.pad, self.stride)
+        if spec is None:
             return Im2col(w[2:], self.stride, ctx.xp, x, outputs, dtype)
-        if prefers_filter_parallel(tiles, x, outputs, ctx.group):
-            return FilterParallelWinograd(ctx.group, tiles, self.pad, ctx.xp, x, outputs, dtype)
-        return Winograd(tiles, self.pad, ctx.xp, x, outputs, dtype)
+        if prefers_filter_parallel(spec, x, outputs, ctx.group):
+            return FilterParallelWinograd(ctx.group, spec, self.pad, ctx.xp, x, outputs, dtype)
+        return Winograd(spec, self.pad, ctx.xp, x, outputs, dtype)
 
     def _epilogue(self, ctx: Context, algorithm: ConvAlgorithm, bias: Array | None, masks: Any = None) -> Epilogue:
         sums = (algorithm.oh, algorithm.ow, algorithm.n, algorithm.k)
@@ -111,7 +111,7 @@ class Conv(Node):
         """Convolve a chunk, then run its epilogue while it is in the cache."""
         x, w = inputs[:2]
         algorithm = self._algorithm(ctx, inputs)
-        u = algorithm.weights(ctx, w)
+        u = algorithm.transformed_kernels(ctx, w)
         y = empty_padded(ctx, self.infer(*(a.shape for a in inputs)), self.out_pad, algorithm.dtype)
         epilogue = self._epilogue(ctx, algorithm, inputs[2] if len(inputs) > 2 else None)
         ctx.saved = epilogue.masks
@@ -127,18 +127,18 @@ class Conv(Node):
         """Go back through a chunk's epilogue, then compute both gradients of its convolution."""
         x, w = ctx.inputs[:2]
         algorithm = self._algorithm(ctx, ctx.inputs)
-        u = algorithm.weights(ctx, w, back=True) if ctx.needs[0] else None
+        u = algorithm.transformed_kernels(ctx, w, back=True) if ctx.needs[0] else None
         bias = ctx.inputs[2] if len(ctx.inputs) > 2 and ctx.needs[2] else None
         epilogue = self._epilogue(ctx, algorithm, bias, ctx.saved)
         y, dy = interior(ctx.output, self.out_pad), interior(dy, self.out_pad)
         dx = algorithm.maps_gradient(x.shape) if ctx.needs[0] else None
-        dw = algorithm.kernels(w.shape) if ctx.needs[1] else None
+        dw = algorithm.kernels_gradient(w.shape) if ctx.needs[1] else None
         for number, chunk in enumerate(algorithm.chunks(self.pool_stride)):
             output = (chunk.output[0], ALL, chunk.output[1])
             g = dy[output]
             sums = algorithm.sums(chunk) if self.relu or self.pool else g
             epilogue.backward(g, y[output], chunk.output, sums)
-            algorithm.load(x[chunk.input], sums)
+            algorithm.begin_backward(x[chunk.input], sums)
             if dw is not None:
                 algorithm.weight_gradient(dw, add=number > 0)
             if dx is not None:
@@ -203,10 +203,10 @@ def conv(x: Node, w: Node, b: Node | None, pad: int, stride: int) -> Node:
 
 def padding(maps: Shape, w: Shape, pad: int, stride: int) -> Padding:
     """Return the zero padding that maps (H, W) need for kernels (K, C, FH, FW): Winograd needs none."""
-    return NO_PADDING if tiles_for(maps, w, pad, stride) else (pad, pad, pad, pad)
+    return NO_PADDING if winograd_spec(maps, w, pad, stride) else (pad, pad, pad, pad)
 
 
-def tiles_for(maps: Shape, w: Shape, pad: int, stride: int) -> WinogradSpec | None:
+def winograd_spec(maps: Shape, w: Shape, pad: int, stride: int) -> WinogradSpec | None:
     """Return the Winograd algorithm for maps (H, W) and kernels (K, C, FH, FW), or None where im2col is used."""
     if w[2:] != (3, 3) or stride != 1 or w[1] < WINOGRAD_MIN_CHANNELS or pad > 2:  # a tile must overlap the maps
         return None

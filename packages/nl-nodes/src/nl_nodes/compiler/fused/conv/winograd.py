@@ -51,7 +51,7 @@ class WinogradSpec:
     padded: bool = False
 
     @property
-    def products(self) -> int:
+    def product_count(self) -> int:
         """The number p of products along one axis."""
         return len(self.bt)
 
@@ -98,27 +98,27 @@ class Winograd(ConvAlgorithm):
     """Winograd convolution with 3x3 kernels, in chunks of images.
 
     Args:
-        tiles: the algorithm.
+        spec: the algorithm.
         pad: rows and columns of zero padding on every side.
         xp, x, outputs, dtype: as for `ConvAlgorithm`.
     """
 
     scatters = True
 
-    def __init__(self, tiles: WinogradSpec, pad: int, xp: Namespace, x: Shape, outputs: Shape, dtype: Any) -> None:
+    def __init__(self, spec: WinogradSpec, pad: int, xp: Namespace, x: Shape, outputs: Shape, dtype: Any) -> None:
         super().__init__(xp, x, outputs, dtype)
         if pad > 2 or (self.oh, self.ow) != tuple(n + 2 * pad - 2 for n in x[:2]):
-            raise ShapeError(f"{tiles.name}: maps {x[:2]} with a pad of {pad} do not give outputs {outputs[:2]}")
-        self.tiles, self.p, self.pad = tiles, tiles.products, pad
-        counts = self.th, self.tw = tiles.count(self.oh), tiles.count(self.ow)
+            raise ShapeError(f"{spec.name}: maps {x[:2]} with a pad of {pad} do not give outputs {outputs[:2]}")
+        self.p, self.pad = spec.product_count, pad
+        counts = self.th, self.tw = spec.count(self.oh), spec.count(self.ow)
         self.images, self.kernel_chunk = self._chunk_sizes()
         real = dtype.type(0).real.dtype
-        bt, at = xp.array(tiles.bt, dtype=real), xp.array(tiles.at, dtype=real)
-        before = 0 if tiles.padded else pad
-        self.input_transform = Transform(xp, bt, counts, tiles.tile, before, x[:2], self.workspace)
-        self.output_transform = Transform(xp, at.T, counts, tiles.tile, 0, outputs[:2], self.workspace)
+        bt, at = xp.array(spec.bt, dtype=real), xp.array(spec.at, dtype=real)
+        before = 0 if spec.padded else pad
+        self.input_transform = Transform(xp, bt, counts, spec.tile, before, x[:2], self.workspace)
+        self.output_transform = Transform(xp, at.T, counts, spec.tile, 0, outputs[:2], self.workspace)
         # Both axes at once: row (i, j) holds G[i, a] G[j, b] for each of the kernel's nine weights (a, b).
-        both = tuple(tuple(p * q for p in gi for q in gj) for gi in tiles.g for gj in tiles.g)
+        both = tuple(tuple(p * q for p in gi for q in gj) for gi in spec.g for gj in spec.g)
         self.kernel_transform = xp.array(both, dtype=real)
 
     def _chunk_sizes(self) -> tuple[int, int]:
@@ -133,7 +133,7 @@ class Winograd(ConvAlgorithm):
             shape = (self.oh, self.ow, images.stop - images.start, self.k)
             yield Chunk((ALL, images), (ALL, ALL, images), shape)
 
-    def weights(self, ctx: Context, w: Array, back: bool = False) -> Array:
+    def transformed_kernels(self, ctx: Context, w: Array, back: bool = False) -> Array:
         """Return the transformed kernels (p^2, C, K), or with `back` (p^2, K, C); each worker transforms its shard.
 
         Not a transposed view: BLAS takes a fifth longer with a transposed factor.
@@ -160,15 +160,15 @@ class Winograd(ConvAlgorithm):
 
     def _products(self, u: Array, m: int) -> Array:
         """Return the products (p^2, tiles m, K) of the transformed maps of m images and the kernels."""
-        products = self._outputs(m)
-        self.xp.matmul(self._inputs(m), u, products)
+        products = self._transformed_outputs(m)
+        self.xp.matmul(self._transformed_inputs(m), u, products)
         return products
 
-    def load(self, x: Array, dy: Array) -> None:
-        """Transform both; that of dy serves both gradients."""
+    def begin_backward(self, x: Array, dy: Array) -> None:
+        """Transform the maps and dy; transformed dy serves both gradients."""
         self._transform_maps(x)
-        self._loaded = x.shape[2]
-        for sums, grid in self._flattened(dy, self._grid(self._outputs(self._loaded))):
+        self._backward_images = x.shape[2]
+        for sums, grid in self._flattened(dy, self._grid(self._transformed_outputs(self._backward_images))):
             self.output_transform.gather(sums, grid)
 
     def _wait_for_workspace(self, ctx: Context) -> None:
@@ -178,48 +178,51 @@ class Winograd(ConvAlgorithm):
 
     def weight_gradient(self, dw: Array, add: bool) -> None:
         """Compute p^2 matrix products, then the transpose of the kernels' transform, in chunks of kernels."""
-        inputs = self._inputs(self._loaded)
-        outputs = self._outputs(self._loaded).transpose((0, 2, 1))
+        inputs = self._transformed_inputs(self._backward_images)
+        outputs = self._transformed_outputs(self._backward_images).transpose((0, 2, 1))
         for chunk in chunk_slices(self.k, self.kernel_chunk):
             du = self.workspace.array("du", (self.p**2, chunk.stop - chunk.start, self.c))
             self.xp.matmul(outputs[:, chunk], inputs, du)
-            target, products = dw[chunk].reshape((-1, self.c, 9)), du.transpose((1, 2, 0))
+            target, gradient = dw[chunk].reshape((-1, self.c, 9)), du.transpose((1, 2, 0))
             if add:
                 term = self.workspace.array("dw", target.shape)
-                self.xp.matmul(products, self.kernel_transform, term)
+                self.xp.matmul(gradient, self.kernel_transform, term)
                 self.xp.add(target, term, target)
             else:
-                self.xp.matmul(products, self.kernel_transform, target)
+                self.xp.matmul(gradient, self.kernel_transform, target)
 
     def data_gradient(self, u: Array, dx: Array) -> None:
-        """Multiply by the transposed kernels, transform back."""
-        for grid, maps in self._flattened(self._grid(self._input_gradient(u, self._loaded)), dx):
+        """Multiply by the transposed kernels, transform back.
+
+        Comes after `weight_gradient`: the gradient takes the place of the transformed maps.
+        """
+        for grid, maps in self._flattened(self._grid(self._transformed_input_gradient(u, self._backward_images)), dx):
             self.input_transform.scatter(grid, maps)
 
-    def _input_gradient(self, u: Array, m: int) -> Array:
+    def _transformed_input_gradient(self, u: Array, m: int) -> Array:
         """Return the transformed gradient (p^2, tiles m, C) of the maps of m images."""
-        products = self._inputs(m)
-        self.xp.matmul(self._outputs(m), u, products)
-        return products
+        gradient = self._transformed_inputs(m)
+        self.xp.matmul(self._transformed_outputs(m), u, gradient)
+        return gradient
 
     def _transform_maps(self, x: Array) -> None:
         """Transform a chunk of the maps."""
-        for maps, grid in self._flattened(x, self._grid(self._inputs(x.shape[2]))):
+        for maps, grid in self._flattened(x, self._grid(self._transformed_inputs(x.shape[2]))):
             self.input_transform.gather(maps, grid)
 
-    def _grid(self, products: Array) -> Array:
+    def _grid(self, transformed: Array) -> Array:
         """Return the view (p, p, tile rows, tile columns, m, channels) of (p^2, tiles m, channels)."""
-        return products.reshape((self.p, self.p, self.th, self.tw, -1, products.shape[2]))
+        return transformed.reshape((self.p, self.p, self.th, self.tw, -1, transformed.shape[2]))
 
     def _flattened(self, *arrays: Array) -> Iterator[tuple[Array, ...]]:
         """Yield views (..., flat) of arrays (..., m, channels), in chunks of images."""
         for images in chunk_slices(arrays[0].shape[-2], flat_chunk(arrays[0])):
             yield tuple(array[..., images, :].reshape((*array.shape[:-2], -1)) for array in arrays)
 
-    def _inputs(self, m: int) -> Array:
-        """Return workspace for the transformed maps of m images, (p^2, tiles m, C)."""
+    def _transformed_inputs(self, m: int) -> Array:
+        """Return workspace for the transformed maps of m images, then for their gradient, (p^2, tiles m, C)."""
         return self.workspace.array("inputs", (self.p**2, self.th * self.tw * m, self.c))
 
-    def _outputs(self, m: int) -> Array:
-        """Return workspace for the products, or the transformed gradient of the outputs, (p^2, tiles m, K)."""
+    def _transformed_outputs(self, m: int) -> Array:
+        """Return workspace for the transformed outputs, or their gradient, of m images, (p^2, tiles m, K)."""
         return self.workspace.array("outputs", (self.p**2, self.th * self.tw * m, self.k))
