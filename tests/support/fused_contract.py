@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from nl_nodes import Graph, Input, Mul, Node, Transpose
+from nl_nodes.compiler import CompileSpec, Plan
 from nl_nodes.compiler.fused import Conv, LabelLogSoftmax, batch_norm, workspace
 from nl_nodes.compiler.fused.conv.node import winograd_spec
 from nl_nodes.compiler.fused.conv.winograd import F2_PAD1, F4
-from nl_nodes.compiler.plan import Plan
 from nl_nodes.runtime import Executor
 from nl_nodes.runtime.call import Call
 from support import fused_oracles  # noqa: F401  (registers its formulas)
@@ -68,7 +68,8 @@ def results_are_independent_of_workers(s: Subject) -> None:
     places = {name: np.full(grad.shape, np.nan) for name, grad in grads.items() if name not in batched}
     inputs = frozenset(batched if replicated else {*batched, "dy"})
     graph = _of_images(s.graph, maps, y.ndim == 4)
-    plan = Plan(graph, {name: (x.shape, x.dtype) for name, x in feeds.items()}, inputs, places, TurnExecutor())
+    spec = CompileSpec({name: (x.shape, x.dtype) for name, x in feeds.items()}, inputs, places)
+    plan = Plan(graph, spec, TurnExecutor())
     assert len(plan.calls) == 2
     assert all(plan.calls)
     for first in (0, 1):

@@ -29,7 +29,7 @@ from nl_nodes import (
     Tanh,
     ValueMask,
 )
-from nl_nodes.compiler import Executor, compile_graph
+from nl_nodes.compiler import CompileSpec, Executor, compile_graph
 from nl_nodes.compiler.fused import Affine, LabelLogSoftmax, Pool
 
 TINY = 4.248354255291589e-18  # sigmoid(-40) and log(1 + e^-40)
@@ -177,7 +177,7 @@ def non_finite_values_match(name: str) -> None:
 def compiled(graph: Graph, feeds: dict[str, np.ndarray]) -> Any:
     """Return the output of a graph's plan."""
     shapes = {name: (x.shape, x.dtype) for name, x in feeds.items()}
-    return compile_graph(graph, shapes, frozenset(), None, Executor()).run(feeds, 0)[0]
+    return compile_graph(graph, CompileSpec(shapes), Executor()).run(feeds, 0)[0]
 
 
 def close(found: Any, expected: Any, dtype: str) -> None:

@@ -15,7 +15,7 @@ from nl_layers import FlatDict
 from nl_nodes import Dot, Exp, Graph, Input, Leaf, Max, Mul, Parameter, Plan, Sum, Tanh
 from nl_nodes.compiler.fused import Conv, ZeroPad
 from nl_nodes.compiler.lower import lower as lowering
-from nl_nodes.compiler.lower.lower import TracedWorker
+from nl_nodes.compiler.lower.lower import CompileSpec, TracedWorker
 from nl_nodes.compiler.lower.memory import Memory
 from nl_nodes.compiler.lower.trace import Tape
 
@@ -55,7 +55,7 @@ def planned(graph: Graph, workers: int, targets: Any, dtype: str = "float64") ->
     """Return the plan of a graph without rewriting; memory is zeroed for nodes that ask for persistent zeros."""
     feeds = {name: (shape, np.dtype(dtype)) for name, shape in shapes(graph, Input).items()}
     executor = TurnExecutor if any(isinstance(node, Conv | ZeroPad | Tail) for node in graph.order) else NanExecutor
-    return Plan(graph, feeds, frozenset(feeds) - {"beside"}, targets, executor(workers))
+    return Plan(graph, CompileSpec(feeds, frozenset(feeds) - {"beside"}, targets), executor(workers))
 
 
 # The arrays of the gradients, and the size from which on a gradient is reduced on its own.

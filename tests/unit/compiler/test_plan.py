@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nl_nodes import Add, Buffer, Constant, Dot, Exp, Graph, Input, Leaf, Mul, Node, Parameter, Sum
-from nl_nodes.compiler import Executor, Plan, compile_graph
+from nl_nodes.compiler import CompileSpec, Executor, Plan, compile_graph
 from nl_nodes.compiler.plan import lower
 from nl_nodes.context import NotShardable
 from nl_nodes.nodes.arithmetic import Elementwise
@@ -52,7 +52,7 @@ def plan(
         for name, leaf in graph.leaves.items()
         if leaf.trainable and leaf.name != "x"
     }
-    return compile_graph(graph, shapes, batched, grads, workers)
+    return compile_graph(graph, CompileSpec(shapes, batched, grads), workers)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_the_smallest_batch_of_all_inputs_decides() -> None:
     graph = Graph(Add(Sum(Input("x")), Sum(Input("y"))))
     for rows, workers in ((1, 1), (2, 2)):
         feeds = {"x": ((4, 3), "float64"), "y": ((rows, 3), "float64")}
-        assert len(lower(graph, feeds, frozenset("xy"), None, 2).tapes) == workers
+        assert len(lower(graph, CompileSpec(feeds, frozenset("xy")), 2).tapes) == workers
 
 
 def check(made: Plan, graph: Graph, feeds: Mapping[str, Any]) -> None:
@@ -107,7 +107,7 @@ def test_memory_does_not_grow_with_the_length_of_a_chain() -> None:
                 node: Node = Input("x")
                 for _ in range(length):
                     node = link(node)
-                sizes.append(compile_graph(Graph(node), {"x": ((4, 3), "float64")}, X, None, workers).size)
+                sizes.append(compile_graph(Graph(node), CompileSpec({"x": ((4, 3), "float64")}, X), workers).size)
             assert sizes[0] == sizes[1]
 
 
@@ -121,7 +121,7 @@ def test_results_are_copies() -> None:
 
 def test_inputs_of_another_float_dtype_are_cast_and_complex_ones_refused() -> None:
     graph = Graph(Mul(Input("x"), Constant(np.float32(2))))
-    made = compile_graph(graph, {"x": ((3,), "float32")}, X, None, Executor())
+    made = compile_graph(graph, CompileSpec({"x": ((3,), "float32")}, X), Executor())
     (y,) = made.run({"x": values(3)}, 0)
     np.testing.assert_array_equal(y, 2 * values(3).astype("float32"))
     with pytest.raises(TypeError, match="cast"):

@@ -31,7 +31,7 @@ from nl_nodes import (
     Transpose,
     ValueMask,
 )
-from nl_nodes.compiler import Executor, compile_graph, executor, rewrite
+from nl_nodes.compiler import CompileSpec, Executor, compile_graph, executor, rewrite
 from nl_nodes.nodes.arithmetic import Elementwise
 
 
@@ -47,7 +47,7 @@ def check(graph: Graph, order: Callable[[np.ndarray], np.ndarray] = np.array, **
     for workers in (Executor(), executor("threads", 2)):
         held = {name: leaf for name, leaf in graph.leaves.items() if isinstance(leaf, Parameter)}
         places = {name: order(np.full(leaf.value.shape, np.nan)) for name, leaf in held.items()}
-        plan = compile_graph(graph, shapes, frozenset(shapes), places, workers)
+        plan = compile_graph(graph, CompileSpec(shapes, frozenset(shapes), places), workers)
         for _ in range(2):
             results = plan.run(feeds, 0)
         found = {**plan.grads, **{name: place for name, place in places.items() if place.size}}

@@ -21,7 +21,7 @@ from nl_layers import (
 )
 from nl_models import Network, mlp
 from nl_nodes import Add, Device, Dot, Graph, Input, StopGradient, Sum
-from nl_nodes.compiler import RULES, Executor, Plan, Rule, rewrite
+from nl_nodes.compiler import RULES, CompileSpec, Executor, Plan, Rule, rewrite
 from nl_nodes.runtime import executor
 
 BATCH, CLASSES = 6, 4
@@ -88,7 +88,7 @@ def results(name: str, stages: Stages) -> dict[str, np.ndarray]:
         feeds = {"x": IMAGES[name], "t": LABELS} if train else {"x": IMAGES[name]}
         shapes = {n: (a.shape, a.dtype) for n, a in feeds.items()}
         graph = rewrite(net.wire(BATCH, train), stages)
-        plan = Plan(graph, shapes, frozenset(shapes), grads if train else None, Executor())
+        plan = Plan(graph, CompileSpec(shapes, frozenset(shapes), grads if train else None), Executor())
         found |= {f"result {i}, train {train}": y.copy() for i, y in enumerate(plan.run(feeds, pass_index=3))}
         found |= {buffer.name: value.copy() for buffer, value in plan._updates.items()}
     return found | {n: grad.copy() for n, grad in grads.items()}
@@ -142,7 +142,7 @@ def test_plan_returns_gradients_without_a_given_buffer(samples: int) -> None:
     feeds = {"x": rng.standard_normal((samples, 3)), "w": rng.standard_normal((3, 4)), "v": rng.standard_normal((3, 4))}
     shapes = {name: (array.shape, array.dtype) for name, array in feeds.items()}
     two = executor("threads", 2)
-    plan = Plan(graph, shapes, frozenset({"x"}), {}, two)
+    plan = Plan(graph, CompileSpec(shapes, frozenset({"x"}), {}), two)
     plan.run(feeds, pass_index=0)
     graph.forward(**feeds)
     for name, expected in graph.backward(np.ones(())).items():

@@ -8,7 +8,7 @@ import pytest
 from support.interrupts import BATCH, EXECUTORS, IMAGE, network
 
 from nl_nodes import Graph, Input, MulConst
-from nl_nodes.compiler import Threads, compile_graph
+from nl_nodes.compiler import CompileSpec, Threads, compile_graph
 
 rng = np.random.default_rng(5)
 BATCHES = [rng.standard_normal((1 + i % 5, *IMAGE)) for i in range(24)]
@@ -132,7 +132,8 @@ def test_predictions_are_correct_while_another_thread_trains() -> None:
 def test_network_is_usable_after_a_failed_call() -> None:
     x = Input("x", (4, 3))
     executor = Threads(2)
-    plan = compile_graph(Graph(MulConst(x, 2.0)), {"x": ((4, 3), np.float64)}, frozenset({"x"}), None, executor)
+    spec = CompileSpec({"x": ((4, 3), np.float64)}, frozenset({"x"}))
+    plan = compile_graph(Graph(MulConst(x, 2.0)), spec, executor)
     feeds = {"x": rng.standard_normal((4, 3))}
 
     def fail(*_: object) -> None:

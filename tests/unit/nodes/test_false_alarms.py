@@ -20,7 +20,7 @@ from nl_nodes import (
     Tanh,
     ValueMask,
 )
-from nl_nodes.compiler.lower.lower import Lowering
+from nl_nodes.compiler.lower.lower import CompileSpec, Lowering
 from nl_nodes.nodes.arithmetic import Elementwise
 from nl_nodes.verify import certify, complex_step, first_wrong
 from nl_nodes.verify.replay import Replay, RoughReplay
@@ -93,7 +93,7 @@ def test_rough_replay_changes_a_result_by_its_rounding_error() -> None:
     x = Parameter(RNG.standard_normal((4, 5)), "x")
     graph = Graph(Sum(Mul(x, x)))
     exact, rough = (
-        kind(Lowering(graph, {}, frozenset(), 1, {"x": np.zeros((4, 5))})) for kind in (Replay, RoughReplay)
+        kind(Lowering(graph, CompileSpec({}, gradients={"x": np.zeros((4, 5))}), 1)) for kind in (Replay, RoughReplay)
     )
     exact.run({}, 0)
     rough.run({}, 0)

@@ -28,6 +28,7 @@ from nl_nodes import (
     Transpose,
     UserError,
 )
+from nl_nodes.compiler import CompileSpec
 from nl_nodes.compiler.plan import lower
 from nl_nodes.node import assign_scope
 
@@ -174,8 +175,9 @@ def test_a_node_may_have_no_gradient_for_an_input_but_none_of_another_shape() ->
     node.gradients, node.broadcasts = (np.ones((2, 3)), None), False
     with pytest.raises(ShapeError, match=r"gradient \(2, 3\) for an input \(2, 1\)"):
         graph.backward(np.ones((2, 1)))
+    spec = CompileSpec({"x": ((2, 1), "float64"), "y": ((2, 1), "float64")}, gradients={})
     with pytest.raises(ShapeError, match=r"gradient \(2, 3\) for an input \(2, 1\)"):
-        lower(graph, {"x": ((2, 1), "float64"), "y": ((2, 1), "float64")}, frozenset(), {}, workers=1)
+        lower(graph, spec, workers=1)
 
 
 class Witness(AddConst, abstract=True):

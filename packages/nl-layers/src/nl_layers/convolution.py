@@ -54,11 +54,8 @@ class Convolution(Layer):
     def cases(cls) -> Iterator[LayerCase]:
         """Filter sizes, strides and padding, also with a remainder of the stride."""
         for fh, fw, stride, pad in ((3, 3, 1, 1), (3, 3, 1, 0), (2, 3, 2, 1), (1, 1, 1, 0), (5, 5, 1, 2), (3, 3, 3, 2)):
-            yield LayerCase(
-                f"{fh}x{fw}, stride {stride}, pad {pad}",
-                partial(cls._case, fh, fw, stride, pad),
-                (real(2, 3, 5, 6),),
-            )
+            make = partial(cls._case, fh, fw, stride, pad)
+            yield LayerCase(f"{fh}x{fw}, stride {stride}, pad {pad}", make, (real(2, 3, 5, 6),))
         yield LayerCase("no bias", lambda draw: cls(draw(real(2, 1, 3, 3)), pad=1), (real(2, 1, 4, 4),))
 
     @classmethod
@@ -101,11 +98,8 @@ class Pooling(Layer):
     def cases(cls) -> Iterator[LayerCase]:
         """Adjacent, overlapping and spaced windows, with and without padding."""
         for h, w, stride, pad in ((2, 2, 2, 0), (3, 3, 2, 1), (2, 3, 1, 1), (2, 2, 3, 0), (3, 3, 1, 2)):
-            yield LayerCase(
-                f"{h}x{w}, stride {stride}, pad {pad}",
-                partial(cls._case, h, w, stride, pad),
-                (distinct(2, 2, 5, 6),),
-            )
+            make = partial(cls._case, h, w, stride, pad)
+            yield LayerCase(f"{h}x{w}, stride {stride}, pad {pad}", make, (distinct(2, 2, 5, 6),))
 
     @classmethod
     def _case(cls, height: int, width: int, stride: int, pad: int, draw: Drawing) -> Pooling:

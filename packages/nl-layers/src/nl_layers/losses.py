@@ -121,12 +121,8 @@ class SoftmaxWithLoss(Loss):
         """Every form, on class indices and rows."""
         for gradient in GRADIENTS:
             for kind, t in (("integers", labels(4, classes=3)), ("rows", labels(4, 3, classes=2))):
-                yield LayerCase(
-                    f"{gradient}, {kind}",
-                    partial(cls._case, gradient),
-                    (real(4, 3), t),
-                    surrogate=gradient == "textbook",
-                )
+                make, surrogate = partial(cls._case, gradient), gradient == "textbook"
+                yield LayerCase(f"{gradient}, {kind}", make, (real(4, 3), t), surrogate=surrogate)
 
     @classmethod
     def _case(cls, gradient: str, draw: Drawing) -> SoftmaxWithLoss:

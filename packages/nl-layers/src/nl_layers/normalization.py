@@ -78,8 +78,7 @@ class BatchNormalization(Layer):
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
         """Features, images and flattened images, in training and in inference."""
-        for train in (True, False):
-            kind = "train" if train else "infer"
+        for train, kind in ((True, "train"), (False, "infer")):
             yield LayerCase(
                 f"features, {kind}", lambda draw: cls(draw(positive(4)), draw(real(4))), (real(5, 4),), train
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -141,13 +142,10 @@ class NetworkBuilder:
             raise ShapeError(f"{self.name}: a convolution needs an input shape (C, H, W), got {self.shape}")
         c, h, w = self.shape
         weight = (spec.filters, c, spec.size, spec.size)
-        self.weighted(
-            weight, spec.filters, bias, lambda w, b: Convolution(w, b, pad=spec.pad), c * spec.size * spec.size
-        )
+        self.weighted(weight, spec.filters, bias, partial(Convolution, pad=spec.pad), prod(weight[1:]))
         growth = 2 * spec.pad - spec.size + 1
-        self.set_shape(
-            (spec.filters, h + growth, w + growth), f"a {spec.size}x{spec.size} convolution (pad {spec.pad})"
-        )
+        layer = f"a {spec.size}x{spec.size} convolution (pad {spec.pad})"
+        self.set_shape((spec.filters, h + growth, w + growth), layer)
 
     def affine(self, features: int, bias: bool) -> None:
         """Append an affine layer."""

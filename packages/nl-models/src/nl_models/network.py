@@ -15,7 +15,7 @@ from nl_models.fork import prepare_for_forks
 from nl_models.recent import RecentlyUsed
 from nl_models.weights import check_state, load_state, save_state
 from nl_nodes import Buffer, Device, Graph, Input, Node, Parameter, Pass, ShapeError, UserError, backend_of
-from nl_nodes.compiler import Plan, compile_graph
+from nl_nodes.compiler import CompileSpec, Plan, compile_graph
 from nl_nodes.node import assign_scope
 from nl_nodes.signals import DeferSignals
 from nl_nodes.typing import Array, Shape
@@ -65,11 +65,7 @@ class Network:
     """
 
     def __init__(
-        self,
-        layers: Sequence[tuple[Layer, int]],
-        spec: Mapping[str, Any],
-        device: Device,
-        loss: Loss | None = None,
+        self, layers: Sequence[tuple[Layer, int]], spec: Mapping[str, Any], device: Device, loss: Loss | None = None
     ) -> None:
         self.spec = dict(spec)
         self.name: str = self.spec["name"]
@@ -330,12 +326,13 @@ class Network:
 
     def plan(self, train: bool, batch: int, *, rows: bool = False) -> Plan:
         """Return the compiled graph for a batch; the arguments are those of `wire`."""
-        shapes: dict[str, tuple[Shape, Any]] = {"x": ((batch, *self.input_shape), self.device.dtype)}
+        feeds: dict[str, tuple[Shape, Any]] = {"x": ((batch, *self.input_shape), self.device.dtype)}
         if train:
-            shapes["t"] = (self._label_shape(batch, rows), self.device.dtype if rows else "int64")
+            feeds["t"] = (self._label_shape(batch, rows), self.device.dtype if rows else "int64")
         self._share_after_fork()
         graph = self.wire(batch, train, rows=rows)
-        return compile_graph(graph, shapes, frozenset(shapes), self._grads if train else None, self.device.executor)
+        spec = CompileSpec(feeds, frozenset(feeds), self._grads if train else None)
+        return compile_graph(graph, spec, self.device.executor)
 
     def _store(self, run: Pass | Plan, loss: Array) -> None:
         """Update the running statistics, unless the loss is not finite."""

@@ -76,17 +76,11 @@ def cnn8(
     """
     a, b, c = width // 4, width // 2, width
     architecture: Architecture = [
-        ConvSpec(a),
-        ConvSpec(a),
-        PoolSpec(),
-        ConvSpec(b),
-        ConvSpec(b, pad=2),
-        PoolSpec(),
-        ConvSpec(c),
-        ConvSpec(c),
-        PoolSpec(),
+        ConvSpec(a), ConvSpec(a), PoolSpec(),
+        ConvSpec(b), ConvSpec(b, pad=2), PoolSpec(),
+        ConvSpec(c), ConvSpec(c), PoolSpec(),
         DenseSpec(50),
-    ]
+    ]  # fmt: skip
     return _network("cnn8", architecture, {"width": width}, input_shape, classes, device, options)
 
 

@@ -1,6 +1,6 @@
 """Nodes, the graph that runs them forward and backward, the compiler, and the verification of every gradient."""
 
-from nl_nodes.compiler import Plan, compile_graph
+from nl_nodes.compiler import CompileSpec, Plan, compile_graph
 from nl_nodes.context import Context
 from nl_nodes.device import Backend, Device, backend_of
 from nl_nodes.errors import DeviceError, ShapeError, UserError
@@ -44,6 +44,7 @@ __all__ = [
     "AddConst",
     "Backend",
     "Buffer",
+    "CompileSpec",
     "Constant",
     "Context",
     "Device",

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, ClassVar
 
 SIGNALS = tuple(
@@ -52,9 +52,7 @@ class DeferSignals:
         # Last: a signal before this line aborts `__enter__`, and the installed handlers then act as the originals.
         DeferSignals.active = bool(self._handlers)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._handlers:
             DeferSignals.active = False
             try:

@@ -1,5 +1,6 @@
 """The compiler: a graph in, a plan of calls on prebuilt memory out."""
 
+from nl_nodes.compiler.lower.lower import CompileSpec
 from nl_nodes.compiler.plan import Plan, compile_graph
 from nl_nodes.compiler.profiler import Row, profile, profile_reference
 from nl_nodes.compiler.rewrite.engine import rewrite
@@ -10,6 +11,7 @@ from nl_nodes.runtime import Executor, Processes, Threads, executor
 
 __all__ = [
     "RULES",
+    "CompileSpec",
     "Executor",
     "Plan",
     "Processes",

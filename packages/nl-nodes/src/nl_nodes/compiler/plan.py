@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nl_nodes.compiler.lower.arena import Arena
-from nl_nodes.compiler.lower.lower import Lowering
+from nl_nodes.compiler.lower.lower import CompileSpec, Lowering
 from nl_nodes.compiler.lower.memory import record_use
 from nl_nodes.compiler.rewrite.engine import rewrite
 from nl_nodes.compiler.rewrite.rules import RULES
@@ -20,7 +20,6 @@ from nl_nodes.graph import Graph
 from nl_nodes.runtime import Executor
 from nl_nodes.shapes import size
 from nl_nodes.signals import DeferSignals
-from nl_nodes.typing import Shape
 
 
 class Plan:
@@ -28,9 +27,7 @@ class Plan:
 
     Args:
         graph: the graph, rewritten by the rules or not.
-        feeds: shape and dtype of each input.
-        batched: the inputs whose first axis is the batch axis, which the workers share.
-        gradients: arrays that receive the leaves' gradients, where those are wanted; the upstream gradient is 1.
+        spec: what it is compiled for.
         executor: runs the calls.
 
     Attributes:
@@ -41,16 +38,9 @@ class Plan:
         grads: the leaves' gradients, valid until the next pass.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        feeds: Mapping[str, tuple[Shape, Any]],
-        batched: frozenset[str],
-        gradients: Mapping[str, Any] | None,
-        executor: Executor,
-    ) -> None:
+    def __init__(self, graph: Graph, spec: CompileSpec, executor: Executor) -> None:
         self.executor, self.graph = executor, graph
-        lowered = lower(graph, feeds, batched, gradients, executor.count)
+        lowered = lower(graph, spec, executor.count)
         arena = plan_memory(lowered, executor)
         self.size = arena.size
         self._relocate(lowered, arena)
@@ -90,34 +80,22 @@ class Plan:
             buffer.value[...] = value
 
 
-def compile_graph(
-    graph: Graph,
-    feeds: Mapping[str, tuple[Shape, Any]],
-    batched: frozenset[str],
-    gradients: Mapping[str, Any] | None,
-    executor: Executor,
-) -> Plan:
+def compile_graph(graph: Graph, spec: CompileSpec, executor: Executor) -> Plan:
     """Rewrite a graph and return its plan; the arguments are those of `Plan`.
 
     A graph with an empty array is not rewritten: nothing is gained, and rules may assume a first sample or channel.
     """
-    shapes = graph.shapes({name: shape for name, (shape, _) in feeds.items()}).values()
-    return Plan(rewrite(graph, RULES) if all(map(size, shapes)) else graph, feeds, batched, gradients, executor)
+    shapes = graph.shapes(spec.shapes).values()
+    return Plan(rewrite(graph, RULES) if all(map(size, shapes)) else graph, spec, executor)
 
 
-def lower(
-    graph: Graph,
-    feeds: Mapping[str, tuple[Shape, Any]],
-    batched: frozenset[str],
-    gradients: Mapping[str, Any] | None,
-    workers: int,
-) -> Lowering:
+def lower(graph: Graph, spec: CompileSpec, workers: int) -> Lowering:
     """Lower a graph for all workers, or for one where the batch is smaller than their number or cannot be split."""
-    batch = min((feeds[name][0][0] for name in batched), default=0)
+    batch = min((spec.feeds[name][0][0] for name in spec.batched), default=0)
     try:
-        return Lowering(graph, feeds, batched, workers if batch >= workers else 1, gradients)
+        return Lowering(graph, spec, workers if batch >= workers else 1)
     except NotShardable:
-        return Lowering(graph, feeds, batched, 1, gradients)
+        return Lowering(graph, spec, 1)
 
 
 def plan_memory(lowered: Lowering, executor: Executor) -> Arena:

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import prod
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from nl_nodes.compiler.fused import Conv
 from nl_nodes.compiler.fused.conv.node import winograd_spec
-from nl_nodes.compiler.lower.lower import Lowering
+from nl_nodes.compiler.lower.lower import CompileSpec, Lowering
 from nl_nodes.compiler.lower.trace import Owner
 from nl_nodes.compiler.plan import Plan
 from nl_nodes.graph import Graph, Pass
@@ -93,7 +94,7 @@ def profile_reference(graph: Graph, feeds: Mapping[str, Any], repeats: int = 5) 
         timed.backward(timed.backend.xp.ones(timed.results[0].shape, dtype=timed.results[0].dtype))
         times.append(timed.seconds)
     shapes = {name: (array.shape, array.dtype) for name, array in feeds.items()}
-    tape = Lowering(graph, shapes, frozenset(), 1, {}).tapes[0]
+    tape = Lowering(graph, CompileSpec(shapes, gradients={}), 1).tapes[0]
     costs = _costs([tape.calls], [tape.owners])
     return _rows(graph, {owner: median(run[owner] for run in times[1:]) for owner in times[0]}, costs)
 
@@ -183,7 +184,4 @@ def _algorithm(node: Node | None) -> str:
 
 def _touched(array: Any) -> int:
     """Return the bytes that an array spans; a broadcast axis (stride 0) is read once."""
-    count = 1
-    for n, stride in zip(array.shape, array.strides, strict=True):
-        count *= n if stride else 1
-    return int(count * array.itemsize)
+    return int(array.itemsize * prod(n for n, stride in zip(array.shape, array.strides, strict=True) if stride))

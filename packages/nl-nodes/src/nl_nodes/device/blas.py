@@ -6,7 +6,6 @@ import os
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Any, ClassVar
 
 from threadpoolctl import ThreadpoolController
@@ -32,9 +31,7 @@ class BlasThreads:
             self._limits.append(self.limit)
             self._set()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         with self._lock:
             self._limits.remove(self.limit)
             self._set()

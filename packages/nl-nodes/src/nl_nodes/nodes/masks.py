@@ -67,9 +67,7 @@ class IndexMask(Elementwise):
     def __init__(self, x: Node, ratio: float, seed: int = 0, stream: int = 0) -> None:
         if not 0 <= ratio < 1:
             raise UserError(f"IndexMask: ratio must be at least 0 and below 1, got {ratio}")
-        self.ratio = ratio
-        self.seed = seed
-        self.stream = stream
+        self.ratio, self.seed, self.stream = ratio, seed, stream
         super().__init__(x)
 
     @property

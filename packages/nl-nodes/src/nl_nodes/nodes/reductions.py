@@ -17,8 +17,7 @@ class Reduction(Node, abstract=True):
     """Base class of reductions over `axis`: None (all), an index or several, negative ones from the end."""
 
     def __init__(self, x: Node, axis: Axis = None, keepdims: bool = False) -> None:
-        self.axis = axis
-        self.keepdims = keepdims
+        self.axis, self.keepdims = axis, keepdims
         super().__init__(x)
 
     def infer(self, *shapes: Shape) -> Shape:
@@ -182,8 +181,7 @@ class Repeat(Node):
     def __init__(self, x: Node, repeats: int, axis: int) -> None:
         if repeats < 1:
             raise UserError(f"Repeat: repeats must be 1 or more, got {repeats}")
-        self.repeats = repeats
-        self.axis = axis
+        self.repeats, self.axis = repeats, axis
         super().__init__(x)
 
     def infer(self, *shapes: Shape) -> Shape:

@@ -58,13 +58,9 @@ class Processes(Executor):
                     raise DeviceError(f"a worker process ended (code {child.returncode}): use device.workers=threads")
 
         self._check_alive = check_alive
-        self._spin_barrier = shared_memory.SpinBarrier(
-            self.memory(shared_memory.counter_bytes(processes)),
-            0,
-            processes,
-            check_alive,
-            shared_memory.spin_limit(processes),
-        )
+        counters = self.memory(shared_memory.counter_bytes(processes))
+        spins = shared_memory.spin_limit(processes)
+        self._spin_barrier = shared_memory.SpinBarrier(counters, 0, processes, check_alive, spins)
 
     def memory(self, size: int) -> Any:
         """Allocate zeroed memory shared by all workers, freed when this process drops it."""

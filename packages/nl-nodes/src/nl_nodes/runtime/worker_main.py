@@ -9,9 +9,10 @@ import sys
 from typing import Any
 
 from nl_nodes.platform import pin
-from nl_nodes.runtime import protocol, shared_memory
+from nl_nodes.runtime import protocol
 from nl_nodes.runtime.call import BoundCall
 from nl_nodes.runtime.executor import Executor
+from nl_nodes.runtime.shared_memory import SpinBarrier, open_memory, spin_limit
 
 
 class Worker(Executor):
@@ -19,10 +20,10 @@ class Worker(Executor):
 
     def __init__(self, number: int, count: int) -> None:
         super().__init__()
-        self.number, self.count, self.spins = number, count, shared_memory.spin_limit(count)
+        self.number, self.count, self.spins = number, count, spin_limit(count)
         self.segments: dict[int, Any] = {}
         self.lists: dict[int, list[BoundCall]] = {}
-        self.spin_barrier: shared_memory.SpinBarrier | None = None
+        self.spin_barrier: SpinBarrier | None = None
         self._parent = os.getppid()
 
     def handle(self, message: dict[str, Any], descriptor: int | None) -> None:
@@ -37,12 +38,10 @@ class Worker(Executor):
             del {"memory": self.segments, "load": self.lists}[message["free"]][message["number"]]
         else:
             assert descriptor is not None
-            memory = self.segments[message["number"]] = shared_memory.open_memory(descriptor, message["memory"])
+            memory = self.segments[message["number"]] = open_memory(descriptor, message["memory"])
             os.close(descriptor)
             if self.spin_barrier is None:
-                self.spin_barrier = shared_memory.SpinBarrier(
-                    memory, self.number, self.count, self._check_alive, self.spins
-                )
+                self.spin_barrier = SpinBarrier(memory, self.number, self.count, self._check_alive, self.spins)
 
     def barrier(self) -> None:
         """Wait until all workers have reached this call."""

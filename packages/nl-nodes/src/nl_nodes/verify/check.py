@@ -61,12 +61,7 @@ def sample_check(
 
 
 def check_gradients(
-    graph: Graph,
-    feeds: Mapping[str, Any],
-    dy: Any,
-    grads: Mapping[str, Any],
-    rng: np.random.Generator,
-    draws: int = 2,
+    graph: Graph, feeds: Mapping[str, Any], dy: Any, grads: Mapping[str, Any], rng: np.random.Generator, draws: int = 2
 ) -> list[Residual]:
     """Return the residual of each given gradient along `draws` random directions of its own.
 

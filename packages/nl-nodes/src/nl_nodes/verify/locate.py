@@ -146,9 +146,8 @@ class IsolatedNode:
 
     def _apart(self, name: str, grad: Any, signs: Any, part: Any) -> float:
         """Return the difference from the complex step along the signs of some of the elements."""
-        return float(
-            np.nan_to_num(abs(grad.ravel()[part] @ signs[part] - self._numeric(name, signs, part)), nan=np.inf)
-        )
+        difference = grad.ravel()[part] @ signs[part] - self._numeric(name, signs, part)
+        return float(np.nan_to_num(abs(difference), nan=np.inf))
 
     def _numeric(self, name: str, signs: Any, part: Any) -> float:
         direction = np.zeros(len(signs))

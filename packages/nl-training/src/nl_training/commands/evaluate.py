@@ -51,8 +51,7 @@ def evaluate(run_id: str, config: Config, same_data: bool) -> float:
     for label, name in enumerate(classes):
         members = test.t == label
         table.add_row(name, str(members.sum()), f"{(guess[members] == label).mean():.4f}" if members.any() else "-")
-    console = Console()
-    console.print(table)
+    Console().print(table)
     print(f"test accuracy {accuracy:.4f}, loss {loss:.4f} on {len(test):,} images")
     with optional_output("pictures", "evaluate", run.run_id) as folder:
         plots.confusion_matrix(test.t, guess, classes).savefig(folder / "confusion_matrix.png")

@@ -24,18 +24,13 @@ def export(run_id: str, config: Config) -> None:
     """
     run = open_run(run_id, config.tracking)
     path = output_folder("outputs", "export", run.run_id) / "model.onnx"
-    normalization = run.normalization
     metadata = {
         "input": "raw pixels; mean and standard deviation are built in",
         "pixels": run.pixels and asdict(run.pixels),
         "classes": list(run.classes),
     }
-    save_onnx(
-        run.net,
-        path,
-        {name: json.dumps(value) for name, value in metadata.items()},
-        (normalization.mean, normalization.std),
-    )
+    notes = {name: json.dumps(value) for name, value in metadata.items()}
+    save_onnx(run.net, path, notes, (run.normalization.mean, run.normalization.std))
     store = Store.of(config.tracking, write=False)
     try:
         store.client.log_artifact(run.run_id, str(path), "export")

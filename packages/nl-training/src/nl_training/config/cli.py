@@ -324,8 +324,7 @@ def _composition_error(error: Exception, overrides: list[str]) -> str:
 
 
 def _keys(group: str, overrides: list[str]) -> list[str]:
-    chosen = [o for o in overrides if "." not in o.partition("=")[0]]
-    cfg = _compose(chosen)
+    cfg = _compose([o for o in overrides if "." not in o.partition("=")[0]])
     return [f"{group}.{key}" for key in cfg.get(group) or {} if key != "_target_"]
 
 

@@ -70,9 +70,8 @@ def decode(path: Path, channels: int | None = None, size: tuple[int, int] | None
     try:
         with (
             _quiet(),
-            path.open(
-                "rb"
-            ) as stream,  # opened by name, Pillow 13 memory-maps raw TIFF with the sides of rotated ones swapped
+            # Opened by name, Pillow 13 memory-maps raw TIFF with the sides of rotated ones swapped.
+            path.open("rb") as stream,
             Image.open(stream, formats=_formats(path)) as file,
             _silenced(file.format),
         ):
@@ -91,9 +90,8 @@ def decode(path: Path, channels: int | None = None, size: tuple[int, int] | None
 def _formats(path: Path) -> list[str]:
     """Return the formats to try: any with magic bytes, and the one of the file's suffix."""
     own = readable_formats().get(path.suffix.lower())
-    return [
-        kind for kind in dict.fromkeys(readable_formats().values()) if kind == own or Image.OPEN[kind][1] is not None
-    ]
+    kinds = dict.fromkeys(readable_formats().values())
+    return [kind for kind in kinds if kind == own or Image.OPEN[kind][1] is not None]
 
 
 def _converted(image: Image.Image, channels: int | None, path: Path) -> Image.Image:

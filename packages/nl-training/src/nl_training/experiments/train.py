@@ -108,11 +108,8 @@ def train(
     curves = _Curves(train_accuracy)
     result = build.trainer(config, cfg, net, data, [curves]).run()
     certificate = f", gradients {outcome.status}" if outcome.certificate else ""
-    print(
-        f"{label}: test accuracy {result.history[-1].metrics['test/acc']:.4f} after {result.steps:,} steps, "
-        f"{result.seconds:.1f} s{certificate}",
-        flush=True,
-    )
+    accuracy, took = result.history[-1].metrics["test/acc"], f"{result.steps:,} steps, {result.seconds:.1f} s"
+    print(f"{label}: test accuracy {accuracy:.4f} after {took}{certificate}", flush=True)
     return TrainedNetwork(label, net, data, tuple(curves.losses), tuple(curves.accuracies), result, outcome)
 
 

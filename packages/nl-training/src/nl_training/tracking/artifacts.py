@@ -115,9 +115,8 @@ def relocate(database: Path) -> None:
 def _distinct(connection: sqlite3.Connection, table: str, column: str, prefix: str) -> list[tuple[str]]:
     """Return a column's values without the prefix; none if this version of MLflow has no such column."""
     try:
-        return connection.execute(
-            f"SELECT DISTINCT {column} FROM {table} WHERE substr({column}, 1, ?) != ?", (len(prefix), prefix)
-        ).fetchall()
+        query = f"SELECT DISTINCT {column} FROM {table} WHERE substr({column}, 1, ?) != ?"
+        return connection.execute(query, (len(prefix), prefix)).fetchall()
     except sqlite3.OperationalError:
         return []
 

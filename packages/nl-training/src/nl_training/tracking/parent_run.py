@@ -31,6 +31,8 @@ class OpenRun(Protocol):
 
 
 Opened = TypeVar("Opened", bound=OpenRun)
+SumUp = Callable[[Opened, BaseException | None], bool]
+"""Sums up the children of a parent run that ends, in an error or not; returns whether all of them are fine."""
 
 
 def find(store: Store, kind: str, wanted: str) -> Run:
@@ -51,7 +53,7 @@ def find(store: Store, kind: str, wanted: str) -> Run:
             if unfinished and children(store, run.info.run_id):  # without children there is nothing to resume
                 return run
         raise UserError(f"{option}: {store.uri} has no unfinished {kind}")
-    found = _by_id(store, wanted)
+    found = store.run(wanted)
     if found is None:
         raise UserError(f"{option} is not in {store.uri}: take the ID of a {kind}, or latest")
     if kind not in found.data.tags:
@@ -67,9 +69,7 @@ def find(store: Store, kind: str, wanted: str) -> Run:
 
 
 @contextmanager
-def opened(
-    store: Store, kind: str, begin: Callable[[], Opened], sum_up: Callable[[Opened, BaseException | None], bool]
-) -> Iterator[Opened]:
+def opened(store: Store, kind: str, begin: Callable[[], Opened], sum_up: SumUp[Opened]) -> Iterator[Opened]:
     """Keep a parent run open while others nest under it, and close it however they end.
 
     Args:
@@ -100,13 +100,7 @@ def opened(
             _close(store, kind, parent, error, sum_up)
 
 
-def _close(
-    store: Store,
-    kind: str,
-    parent: Opened,
-    error: BaseException | None,
-    sum_up: Callable[[Opened, BaseException | None], bool],
-) -> None:
+def _close(store: Store, kind: str, parent: Opened, error: BaseException | None, sum_up: SumUp[Opened]) -> None:
     """Log the summary and end the run, without hiding the error that ended it.
 
     A run that failed before any run nested under it is deleted: a refused command line leaves nothing behind.
@@ -152,16 +146,6 @@ def _all(store: Store, kind: str) -> list[Run]:
     """Return all runs of this kind, the newest first."""
     order = ["attributes.start_time DESC"]
     return list(store.client.search_runs([store.experiment_id], f"tags.{kind} LIKE '%'", order_by=order))
-
-
-def _by_id(store: Store, run_id: str) -> Run | None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = store.client.get_run(run_id)
-    except MlflowException:
-        return None
-    return None if run.info.lifecycle_stage == "deleted" else run
 
 
 def _process(run: Run) -> str:

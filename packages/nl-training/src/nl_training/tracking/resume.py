@@ -65,9 +65,8 @@ class ResumableRun:
             lines[0] += f": {' and '.join(self.given)} would change nothing"
         if "final/test_acc" in metrics:
             weights = f"best weights, of epoch {metrics['best/epoch']:.0f}"
-            lines += [
-                f"test accuracy {metrics['final/test_acc']:.4f} ({weights}), loss {metrics['final/test_loss']:.4f}"
-            ]
+            accuracy, loss = metrics["final/test_acc"], metrics["final/test_loss"]
+            lines.append(f"test accuracy {accuracy:.4f} ({weights}), loss {loss:.4f}")
         return "\n".join([*lines, view_hint(self.store.uri, self.store.experiment_id, self.run_id)])
 
 
@@ -86,9 +85,8 @@ def find(store: Store, name: str, overrides: Sequence[str]) -> ResumableRun:
     for text in given:
         key = text.partition("=")[0]
         if key not in CHANGEABLE and not key.startswith("device."):
-            raise UserError(
-                f"{text}: resume takes the config from the run; only {', '.join(CHANGEABLE)} can be changed"
-            )
+            changeable = ", ".join(CHANGEABLE)
+            raise UserError(f"{text}: resume takes the config from the run; only {changeable} can be changed")
     named = EXPERIMENT_NAME in os.environ or any(text.startswith(LOCATION[1]) for text in overrides)
     run = _latest(store, named) if name == "latest" else _by_id(store, name, named)
     resumed = ResumableRun(run, replace(store, experiment_id=run.info.experiment_id), given)
@@ -118,13 +116,8 @@ def checkpoint_folder(run_id: str) -> Path:
 
 
 def _by_id(store: Store, run_id: str, named: bool) -> Run:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = store.client.get_run(run_id)
-    except MlflowException:
-        run = None
-    if run is None or run.info.lifecycle_stage == "deleted":
+    run = store.run(run_id)
+    if run is None:
         raise UserError(f"resume={run_id} is not in {store.uri}: take an ID from the MLflow UI, or resume=latest")
     if named and run.info.experiment_id != store.experiment_id:
         own = store.client.get_experiment(run.info.experiment_id).name

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
     from nl_training.config.schema import TrackingConfig
 
@@ -110,6 +111,16 @@ class Store:
         if write:
             check_location(client.get_experiment(experiment_id).artifact_location, uri)
         return cls(uri, client, experiment_id)
+
+    def run(self, run_id: str) -> Run | None:
+        """Return the run with this ID; None where there is none, or it is deleted."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            run = self.client.get_run(run_id)
+        except MlflowException:
+            return None
+        return None if run.info.lifecycle_stage == "deleted" else run
 
 
 def missing_experiment(store: Store, name: str) -> str:

@@ -16,7 +16,6 @@ from hashlib import sha256
 from math import prod
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -135,9 +134,7 @@ class Checkpoints:
             partial.unlink()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._pool.shutdown()
         self._lock.close()
 

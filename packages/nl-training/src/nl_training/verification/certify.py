@@ -33,11 +33,7 @@ QUOTED = ("mutants", "killed", "equivalent", "every", "code")
 
 
 def verify(
-    net: Network,
-    mode: str,
-    max_seconds: float,
-    progress: Progress | None = None,
-    training: Training | None = None,
+    net: Network, mode: str, max_seconds: float, progress: Progress | None = None, training: Training | None = None
 ) -> Outcome:
     """Get a network's certificate from the cache, and check the tensors and links that it lacks.
 

@@ -27,7 +27,7 @@ from nl_models import Network
 from nl_models.network import EVAL_BATCH
 from nl_nodes import Pass
 from nl_nodes.compiler import RULES, rewrite
-from nl_nodes.compiler.lower.lower import Lowering
+from nl_nodes.compiler.lower.lower import CompileSpec, Lowering
 from nl_nodes.compiler.plan import lower
 from nl_nodes.verify import DirectionalCheck, Link, first_wrong, through_all
 from nl_nodes.verify.replay import Replay, RoughReplay
@@ -344,7 +344,7 @@ class Chain:
         grads = FlatDict({n: p.shape for n, p in net.params.items()}, lambda size: np.zeros(size, dtype))
         compiled = rewrite(graph, RULES) if net.device.compiles else graph
         try:
-            return lower(compiled, feeds, frozenset(feeds), grads, self.workers)
+            return lower(compiled, CompileSpec(feeds, frozenset(feeds), grads), self.workers)
         except TypeError as error:  # a user's node that does not compile
             raise NotComparable(str(error)) from None
 

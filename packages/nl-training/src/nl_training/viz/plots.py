@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
 COLORS = {"train": "#4c72b0", "val": "#dd8452", "test": "#55a868"}
 FAILED = "#c44e52"
-VERDICTS = {
-    "verified": "#55a868",
-    "zero": "#8c8c8c",
-    "cancelled": "#4c72b0",
-    "failed": FAILED,
-}
+VERDICTS = {"verified": "#55a868", "zero": "#8c8c8c", "cancelled": "#4c72b0", "failed": FAILED}
 ZERO_RESIDUAL = 1e-18  # where a residual of 0 is drawn
 MAX_LABELLED = 25  # with more classes a confusion matrix shows colours only
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,27 @@ PerWorker = list[Any]
 
 Axes = dict[Node, int | None]
 """The batch axis of each node's output; None where the output is replicated."""
+
+
+@dataclass(frozen=True)
+class CompileSpec:
+    """What a graph is compiled for.
+
+    Attributes:
+        feeds: shape and dtype of each input.
+        batched: the inputs whose first axis is the batch axis, which the workers share.
+        gradients: arrays of the caller for the gradients of these leaves; all others' are arrays of the plan, and the
+            upstream gradient is 1. None for a pass without backward.
+    """
+
+    feeds: Mapping[str, tuple[Shape, Any]]
+    batched: frozenset[str] = frozenset()
+    gradients: Mapping[str, Any] | None = None
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """The shape of each input."""
+        return {name: shape for name, (shape, _) in self.feeds.items()}
 
 
 class TracedWorker(WorkerGroup):
@@ -60,7 +82,7 @@ class TracedWorker(WorkerGroup):
         return self.tape.of(np.asarray(self.shared[key]))
 
     def persistent_zeros(self, shape: Shape, dtype: Any) -> Traced:
-        """Return persistent memory of this node, zeroed once."""
+        """Return memory that keeps its place from pass to pass, zeroed once."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         return self.tape.on(self.tape.memory.allocate(size, persistent=True), shape, dtype)
 
@@ -104,10 +126,8 @@ class Lowering:
 
     Args:
         graph: the graph to trace.
-        feeds: shape and dtype of each input.
-        batched: the inputs whose first axis is the batch axis.
+        spec: what the graph is compiled for.
         workers: the number of workers that share the batch.
-        gradients: arrays of the caller that receive the leaves' gradients; None for a pass without backward.
 
     Attributes:
         tapes: each worker's calls.
@@ -120,49 +140,43 @@ class Lowering:
         NotShardable: if the batch cannot be split among the workers.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        feeds: Mapping[str, tuple[Shape, Any]],
-        batched: frozenset[str],
-        workers: int,
-        gradients: Mapping[str, Any] | None,
-    ) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, spec: CompileSpec, workers: int) -> None:
+        self.graph, self.spec = graph, spec
         self.memory = Memory()
         self.tapes = [Tape(self.memory) for _ in range(workers)]
         shared: dict[Any, Any] = {}
-        batch = next((feeds[name][0][0] for name in batched), 0)
+        batch = next((spec.feeds[name][0][0] for name in spec.batched), 0)
         self.group = [TracedWorker(tape, w, workers, batch, shared) for w, tape in enumerate(self.tapes)]
-        self.shapes = graph.shapes({name: shape for name, (shape, _) in feeds.items()})
-        self.axes = self._propagate_batch_axis(batched) if workers > 1 else dict.fromkeys(graph.order)
+        self.shapes = graph.shapes(spec.shapes)
+        self.axes = self._propagate_batch_axis() if workers > 1 else dict.fromkeys(graph.order)
         self.inputs: dict[str, Any] = {}
         self._values: dict[Node, PerWorker] = {}
         self._contexts: dict[Node, list[Context]] = {}
-        self._forward(feeds)
+        self._forward()
         self.results = [self._gather(node, self._values[node]) for node in graph.outputs]
         self.updates = {b: self._gather(node, self._values[node]) for b, node in graph.updates.items()}
         self.grads: dict[str, Any] = {}
         self._partials: dict[Block, PerWorker] = {}
         self._pending: list[tuple[Any, PerWorker]] = []
-        if gradients is not None:
-            self._backward(gradients)
+        self._targets: Mapping[str, Any] = spec.gradients or {}
+        if spec.gradients is not None:
+            self._backward()
 
-    def _propagate_batch_axis(self, batched: frozenset[str]) -> Axes:
+    def _propagate_batch_axis(self) -> Axes:
         axes: Axes = {}
         for node in self.graph.order:
             if isinstance(node, Leaf):
-                axes[node] = 0 if node.name in batched and isinstance(node, Input) else None
+                axes[node] = 0 if node.name in self.spec.batched and isinstance(node, Input) else None
                 continue
             of_inputs = tuple(None if axes[n] == PARTIAL_SUM else axes[n] for n in node.inputs)
             shapes = tuple(self.shapes[n] for n in node.inputs)
             axes[node] = None if all(a is None for a in of_inputs) else node.batch_axis(shapes, of_inputs)
         return axes
 
-    def _forward(self, feeds: Mapping[str, tuple[Shape, Any]]) -> None:
+    def _forward(self) -> None:
         for node in self.graph.order:
             if isinstance(node, Leaf):
-                self._values[node] = self._leaf(node, feeds)
+                self._values[node] = self._leaf(node)
                 continue
             values = []
             for worker in self.group:
@@ -172,14 +186,11 @@ class Lowering:
                 values.append(worker.all_reduce_sum(y) if self.axes[node] == PARTIAL_SUM else y)
             self._values[node] = values
 
-    def _leaf(self, leaf: Leaf, feeds: Mapping[str, tuple[Shape, Any]]) -> PerWorker:
+    def _leaf(self, leaf: Leaf) -> PerWorker:
         if isinstance(leaf, Constant):
             array = self.memory.constant(np.array(leaf.value, order="C"))
-        elif leaf.name in feeds:
-            shape, dtype = feeds[leaf.name]
-            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            array = self.tapes[0].on(self.memory.allocate(size, persistent=True), shape, dtype)
-            self.inputs[leaf.name] = array
+        elif leaf.name in self.spec.feeds:
+            array = self.inputs[leaf.name] = self.group[0].persistent_zeros(*self.spec.feeds[leaf.name])
         else:
             array = self.memory.external(leaf.value)
         return [w.tape.of(np.asarray(array))[self._shard_index(leaf, w)] for w in self.group]
@@ -207,9 +218,7 @@ class Lowering:
 
     def _gather(self, node: Node, values: PerWorker, direction: str = "forward") -> Any:
         """Copy the workers' shards of a value into one persistent array."""
-        shape, dtype = self.shapes[node], values[0].dtype
-        size = int(np.prod(shape)) * dtype.itemsize
-        gathered = self.tapes[0].on(self.memory.allocate(size, persistent=True), shape, dtype)
+        gathered = self.group[0].persistent_zeros(self.shapes[node], values[0].dtype)
         for worker, value in zip(self.group, values, strict=True):
             index = self._shard_index(node, worker)
             worker.enter(node, direction)
@@ -217,7 +226,7 @@ class Lowering:
                 worker.tape.of(np.asarray(gathered))[index] = value
         return gathered
 
-    def _backward(self, gradients: Mapping[str, Any]) -> None:
+    def _backward(self) -> None:
         grads: dict[Node, PerWorker] = {}
         output = self.graph.outputs[0]
         for worker in self.group:
@@ -229,17 +238,15 @@ class Lowering:
         partial: dict[Node, PerWorker] = {}
         for node in self.graph.backward_order():
             if isinstance(node, Leaf):
-                self._leaf_gradient(node, gradients, grads, partial)
+                self._leaf_gradient(node, grads, partial)
             elif node in grads:
-                self._node_backward(node, gradients, grads, partial)
+                self._node_backward(node, grads, partial)
         for worker in self.group:
             worker.enter(None, "backward")
         self._reduce_gradients()
         self.grads = {name: self.grads[name] for name in self.graph.leaves if name in self.grads}
 
-    def _node_backward(
-        self, node: Node, gradients: Mapping[str, Any], grads: dict[Node, PerWorker], partial: dict[Node, PerWorker]
-    ) -> None:
+    def _node_backward(self, node: Node, grads: dict[Node, PerWorker], partial: dict[Node, PerWorker]) -> None:
         dys = grads.pop(node)
         by_worker = []
         for worker, ctx, dy in zip(self.group, self._contexts[node], dys, strict=True):
@@ -253,25 +260,23 @@ class Lowering:
                 and self.axes[n] in (None, PARTIAL_SUM)
                 and not _is_shared(parts)
             )
-            if is_partial and isinstance(n, Leaf) and n.name in gradients:
+            if is_partial and isinstance(n, Leaf) and n.name in self._targets:
                 _accumulate(partial, n, parts)
             else:
                 if is_partial:
                     parts = [worker.all_reduce_sum(dx) for worker, dx in zip(self.group, parts, strict=True)]
                 _accumulate(grads, n, parts)
 
-    def _leaf_gradient(
-        self, leaf: Leaf, gradients: Mapping[str, Any], grads: dict[Node, PerWorker], partial: dict[Node, PerWorker]
-    ) -> None:
+    def _leaf_gradient(self, leaf: Leaf, grads: dict[Node, PerWorker], partial: dict[Node, PerWorker]) -> None:
         """Write a leaf's gradient to the caller's array, or to an array of the plan."""
         for worker in self.group:
             worker.enter(leaf, "backward")
-        if leaf.name not in gradients:
+        if leaf.name not in self._targets:
             values = zip(self.group, self._values[leaf], strict=True)
             grad = grads.get(leaf) or [worker.xp.zeros(x.shape, x.dtype) for worker, x in values]
             self.grads[leaf.name] = self._gather(leaf, grad, "backward")
             return
-        target = self.grads[leaf.name] = self.tapes[0].of(self.memory.external(gradients[leaf.name]))
+        target = self.grads[leaf.name] = self.tapes[0].of(self.memory.external(self._targets[leaf.name]))
         parts = partial.get(leaf, [])
         if leaf in grads:  # replicated gradients are added once
             replicated = grads[leaf][0]
@@ -294,7 +299,7 @@ class Lowering:
         if block.size < REDUCE_ALONE_MIN_SIZE * target.itemsize:  # one addition for all gradients in the block
             if block not in self._partials:
                 count, dtype = block.size // target.itemsize, target.dtype
-                buffers = [tape.on(self.memory.allocate(block.size, True), (count,), dtype) for tape in self.tapes[1:]]
+                buffers = [worker.persistent_zeros((count,), dtype) for worker in self.group[1:]]
                 self._partials[block] = buffers
                 self._pending.append((block.memory.view(dtype), buffers))
             for part, buffer in zip(others, self._partials[block], strict=True):

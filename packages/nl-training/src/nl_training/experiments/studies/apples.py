@@ -35,9 +35,8 @@ def run(config: Config, cfg: DictConfig) -> Figures:
     more = {"orange price": o.orange_price, "oranges": o.oranges}
     figure, axes = panels(1, 2, width=4.9, height=4.0)
     numbers = {}
-    for axis, output, feeds in zip(
-        axes, (only_apples(), apples_and_oranges()), (given, {**given, **more}), strict=True
-    ):
+    bills = ((only_apples(), given), (apples_and_oranges(), {**given, **more}))
+    for axis, (output, feeds) in zip(axes, bills, strict=True):
         arrays = {name: np.asarray(value, dtype=float) for name, value in feeds.items()}
         graph = Graph(output)
         values = dict(zip(graph.order, Graph(*graph.order).run(**arrays).results, strict=True))

@@ -103,9 +103,8 @@ def _start(scales: tuple[float, ...], start: list[dict[str, float]]) -> Figure:
     figure, (left, right) = panels(1, 2)
     for (name, style), color in zip(NORMS.values(), PALETTE, strict=False):
         for axis, key in ((left, "exact over textbook"), (right, "share below 1e-7")):
-            axis.plot(
-                scales, [s[f"{key} {name}"] for s in start], "o", ls=style, color=color, label=f"{name} batch norm"
-            )
+            values = [s[f"{key} {name}"] for s in start]
+            axis.plot(scales, values, "o", ls=style, color=color, label=f"{name} batch norm")
     for axis, label in ((left, "|exact| / |textbook|, last layer"), (right, "images with p(label) < 1e-7")):
         axis.set(xscale="log", ylim=(-0.03, 1.1))
         dress(axis, "std of the initial weights", label)
@@ -118,9 +117,7 @@ def _final(scales: tuple[float, ...], grid: Grid) -> Figure:
     for axis, (norm, (name, style)) in zip(axes, NORMS.items(), strict=True):
         for gradient, color in COLORS.items():
             last = [run.train_accuracy[-1] for run in grid[norm, gradient]]
-            axis.plot(
-                scales, last, marker="o", ls=style, color=color, label=gradient, markersize=4, lw=WIDTHS[gradient]
-            )
+            axis.plot(scales, last, "o", ls=style, color=color, label=gradient, markersize=4, lw=WIDTHS[gradient])
         axis.set(xscale="log", ylim=(0, 1.03))
         dress(axis, "std of the initial weights", "training accuracy at the end", f"{name} batch norm")
     return figure
@@ -134,9 +131,7 @@ def _grid(scales: tuple[float, ...], grid: Grid) -> Figure:
             label = f"{gradient}, {NORMS[norm][0]} batch norm"
             accuracies: Any = runs[place].train_accuracy
             epochs = range(1, len(accuracies) + 1)
-            axis.plot(
-                epochs, accuracies, ls=NORMS[norm][1], color=COLORS[gradient], label=label, linewidth=WIDTHS[gradient]
-            )
+            axis.plot(epochs, accuracies, ls=NORMS[norm][1], color=COLORS[gradient], label=label, lw=WIDTHS[gradient])
         dress(axis, "", "", f"std {scale:.2g}", legend=False)
     axes[0].set_ylim(0, 1.03)
     figure.supxlabel("epoch", fontsize=10)

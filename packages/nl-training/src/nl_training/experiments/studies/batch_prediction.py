@@ -30,11 +30,10 @@ def run(config: Config, cfg: DictConfig) -> Figures:
     single = np.concatenate([net.device.host(net.predict(test.x[i : i + 1])) for i in range(min(o.images, len(test)))])
     ended = perf_counter()
     guess = batched.argmax(axis=1)
+    differs = single.argmax(axis=1) != guess[: len(single)]
     numbers = {
         "test accuracy": float(np.mean(guess == test.t)),
-        "images that single and batch put in other classes": float(
-            np.sum(single.argmax(axis=1) != guess[: len(single)])
-        ),
+        "images that single and batch put in other classes": float(np.sum(differs)),
         "largest difference of a logit": float(np.abs(single - batched[: len(single)]).max()),
         "microseconds an image, in batches": 1e6 * (middle - begun) / len(test),
         "microseconds an image, alone": 1e6 * (ended - middle) / len(single),

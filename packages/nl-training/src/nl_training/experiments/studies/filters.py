@@ -35,19 +35,13 @@ def run(config: Config, cfg: DictConfig) -> Figures:
         "roughness after": float(np.mean([roughness(f) for f in after[:, 0]])),
         "test accuracy": trained.metric("test/acc")[-1],
     }
-    return Figures(
-        {
-            "filters_1_before": images(
-                list(before[:, 0]), names, 10, "filters of the first convolution before training"
-            ),
-            "filters_2_after": images(list(after[:, 0]), names, 10, "after training"),
-            "filters_3_responses": images(
-                shown, ["image", *(f"filter {n + 1}" for n in chosen)], 8, "the strongest responses, after ReLU"
-            ),
-        },
-        numbers,
-        (trained,),
-    )
+    captions = ["image", *(f"filter {n + 1}" for n in chosen)]
+    figures = {
+        "filters_1_before": images(list(before[:, 0]), names, 10, "filters of the first convolution before training"),
+        "filters_2_after": images(list(after[:, 0]), names, 10, "after training"),
+        "filters_3_responses": images(shown, captions, 8, "the strongest responses, after ReLU"),
+    }
+    return Figures(figures, numbers, (trained,))
 
 
 def roughness(image: Any) -> float:

@@ -34,11 +34,10 @@ def run(config: Config, cfg: DictConfig) -> Figures:
     x, t = data.test.x[chosen], data.test.t[chosen]
     logits = {dtype: predict(trained[0].net, x, dtype) for dtype in PRECISIONS}
     numbers = {f"trained in {run.label}: test accuracy": run.metric("test/acc")[-1] for run in trained}
-    for dtype, values in logits.items():
-        numbers[f"run in {dtype}: accuracy"] = float(np.mean(values.argmax(axis=1) == t))
-        numbers[f"run in {dtype}: classes that differ"] = float(
-            np.sum(values.argmax(axis=1) != logits["float64"].argmax(axis=1))
-        )
+    classes = {dtype: values.argmax(axis=1) for dtype, values in logits.items()}
+    for dtype, guess in classes.items():
+        numbers[f"run in {dtype}: accuracy"] = float(np.mean(guess == t))
+        numbers[f"run in {dtype}: classes that differ"] = float(np.sum(guess != classes["float64"]))
     return Figures({"half_float": _draw(trained, logits)}, numbers, trained)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from nl_layers.module import Module
 from nl_models import Network, build
 from nl_nodes import Device, UserError
-from nl_nodes.compiler import RULES, Executor, Plan, Provenance, profile, profile_reference, rewrite
+from nl_nodes.compiler import RULES, CompileSpec, Executor, Plan, Provenance, profile, profile_reference, rewrite
 from nl_nodes.verify import Certificate, certify, draw, upstream
 from nl_training.config.resolve import near
 from nl_training.data import Dataset
@@ -40,7 +40,7 @@ def capture_layer(name: str, seed: int = 0) -> Diagram:
     dy = upstream(rng, graph.outputs[0].shape or ())
     provenance = Provenance(graph)
     compiled = rewrite(graph, RULES, provenance)
-    plan = Plan(compiled, {n: (x.shape, x.dtype) for n, x in feeds.items()}, frozenset(), {}, Executor())
+    plan = Plan(compiled, CompileSpec({n: (x.shape, x.dtype) for n, x in feeds.items()}, gradients={}), Executor())
     slow, fast = profile_reference(graph, feeds, REPEATS), profile(plan, feeds, repeats=REPEATS)
     graphs = (
         CapturedGraph("reference", name, graph, slow, certify(graph, feeds, dy, seed=seed), "reference"),

@@ -67,12 +67,7 @@ def lay_out(nodes: Sequence[int], edges: Sequence[Edge]) -> Layout:
         start, *bends, end = rows.chains[edge]
         return [upright(start)[-1], *(point for n in bends for point in upright(n)), upright(end)[0]]
 
-    return Layout(
-        {n: at(n) for n in nodes},
-        {edge: route(edge) for edge in edges},
-        right - left,
-        tops[-1] - GAP_Y,
-    )
+    return Layout({n: at(n) for n in nodes}, {edge: route(edge) for edge in edges}, right - left, tops[-1] - GAP_Y)
 
 
 class Rows:

@@ -121,9 +121,8 @@ def gradient_path(graph: Graph) -> set[Node]:
     found = {graph.outputs[0]} & graph.needs
     for node in graph.backward_order():
         if node in found:
-            found.update(
-                n for i, n in enumerate(node.inputs) if i not in node.grad_included_in_first and n in graph.needs
-            )
+            inputs = (n for i, n in enumerate(node.inputs) if i not in node.grad_included_in_first)
+            found.update(graph.needs.intersection(inputs))
     return found
 
 

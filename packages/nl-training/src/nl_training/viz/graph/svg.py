@@ -217,11 +217,9 @@ def _edges(diagram: Diagram, plan: Layout) -> str:
     for (start, end), points in plan.routes.items():
         if start == ENTRY:  # starts at the header's bottom edge
             points = [(points[0][0], -PADDING), *points[1:]]
-        quiet = start >= 0 and not diagram.nodes[start].needs_grad
+        classes = "edge quiet" if start >= 0 and not diagram.nodes[start].needs_grad else "edge"
         arrow = "" if end == EXIT else ' marker-end="url(#arrow)"'
-        drawn.append(
-            f'<path class="edge{" quiet" if quiet else ""}" data-edge="{start} {end}" d="{curve(points)}"{arrow}/>'
-        )
+        drawn.append(f'<path class="{classes}" data-edge="{start} {end}" d="{curve(points)}"{arrow}/>')
     return "".join(drawn)
 
 
