@@ -83,15 +83,16 @@ class Replay:
 
 
 class RoughReplay(Replay):
-    """A replay in which every result of arithmetic has a random relative error up to `ROUGH`, redrawn in each pass.
+    """A replay in which every result of arithmetic has a random relative error up to `ROUGH`.
 
     Args:
         lowered: the lowered graph, in float64.
+        seed: seed of the random errors.
     """
 
-    def __init__(self, lowered: Lowering) -> None:
+    def __init__(self, lowered: Lowering, seed: int) -> None:
         super().__init__(lowered)
-        self._rng = np.random.default_rng(0)
+        self._rng = np.random.default_rng(seed)
 
     def _call(self, name: str, args: tuple[Any, ...], pass_index: int) -> None:
         call(name, args, pass_index)

@@ -25,7 +25,7 @@ from nl_layers import FlatDict
 from nl_layers.optimizers import Optimizer
 from nl_models import Network
 from nl_models.network import EVAL_BATCH
-from nl_nodes import Pass
+from nl_nodes import Graph, Pass
 from nl_nodes.compiler import RULES, rewrite
 from nl_nodes.compiler.lower.lower import CompileSpec, Lowering
 from nl_nodes.compiler.plan import lower
@@ -148,7 +148,7 @@ class Chain:
         product = DirectionalCheck(loss_terms(self.reference, **point.feeds)).along(grads, direction)
         distance = product.residual
         if not distance <= TOLERANCE:
-            noise = self._rough_noise(grads, point, 0, self.reference.state_dict())
+            noise = self._rough_noise(point, 0, self.reference.state_dict())
             # A sum, since one rounding error early on moves the gradients of many parameters together.
             distance = min(distance, TOLERANCE * in_units(product.difference, sum(map(noise, direction))))
         return _link("reference", point, what, "the gradient", distance)
@@ -160,7 +160,7 @@ class Chain:
         for number in PASSES if point.name == RANDOM else PASSES[:1]:
             self.exact.passes, state = number, self.exact.state_dict()
             found, expected = step_arrays(self.exact, point.x, point.t), self._reference_step(point, number)
-            noise = self._noise(expected, point, number, state)
+            noise = self._noise(point, number, state)
             worst = max(worst, furthest(expected, found, TOLERANCE, noise), key=lambda w: w[1])
         return _link("plan", point, what, *worst)
 
@@ -216,7 +216,7 @@ class Chain:
         expected = self._reference_step(point, 0)
         limit, noise = (
             DEVICE_LIMITS[net.device.dtype],
-            self._rough_noise(expected, point, 0, state, self.net.device.dtype),
+            self._rough_noise(point, 0, state, self.net.device.dtype),
         )
         where, distance = furthest({name: expected[name] for name in found}, found, limit, noise)
         return _link("device", point, what, where, distance, limit)
@@ -263,11 +263,11 @@ class Chain:
         reference = self.reference.on(self.reference.device)
         book = Textbook(net, reference, optimizer, self.training.weight_decay)
 
-        def noise(expected: Arrays, x: Any, t: Any, number: int, state: Arrays) -> Callable[[str], float]:
+        def noise(x: Any, t: Any, number: int, state: Arrays) -> Callable[[str], float]:
             batch = Point("", np.asarray(x, np.float64), t)
             if net.device.dtype == "float64":
-                return self._noise(expected, batch, number, state)
-            return self._rough_noise(expected, batch, number, state, self.net.device.dtype)
+                return self._noise(batch, number, state)
+            return self._rough_noise(batch, number, state, self.net.device.dtype)
 
         return training_beside_textbook(net, book, optimizer, self.training, point, limit, noise)
 
@@ -291,35 +291,37 @@ class Chain:
             self._known[key] = self._sliced(point, lambda x, t: step_arrays(self.reference, x, t))
         return self._known[key]
 
-    def _noise(self, expected: Arrays, point: Point, number: int, state: Arrays) -> Callable[[str], float]:
+    def _noise(self, point: Point, number: int, state: Arrays) -> Callable[[str], float]:
         """Return an estimate of each array's rounding error, both node by node and compiled."""
-        rough = self._rough_noise(expected, point, number, state)
+        rough = self._rough_noise(point, number, state)
         if not self.net.device.compiles:
             return rough
 
         @cache
         def replayed() -> list[Arrays]:
             self.spare.load_state_dict(state)
-            replay = RoughReplay(self._recording(self.spare, point))
-            return [_replayed(replay, point.x, point.t, number) for _ in range(ROUGH_PASSES)]
+            kinds: list[Callable[[Lowering], Replay]] = [Replay]
+            kinds += [partial(RoughReplay, seed=seed) for seed in range(ROUGH_PASSES)]
+            return [_replayed(kind(self._recording(self.spare, point)), point.x, point.t, number) for kind in kinds]
 
-        return lambda name: rough(name) + rounding(expected[name], *(other[name] for other in replayed()))
+        return lambda name: rough(name) + rounding(*(arrays[name] for arrays in replayed()))
 
     def _rough_noise(
-        self, expected: Arrays, point: Point, number: int, state: Arrays, dtype: str = "float64"
+        self, point: Point, number: int, state: Mapping[str, Any], dtype: str = "float64"
     ) -> Callable[[str], float]:
         """Return an estimate of each array's rounding error node by node, from rough passes."""
-        rough = cache(lambda: self._rough_steps(point, number, state, dtype))
-        return lambda name: rounding(expected[name], *(other[name] for other in rough()), dtype=dtype)
 
-    def _rough_steps(self, point: Point, number: int, state: Mapping[str, Any], dtype: str) -> list[Arrays]:
-        def rough(x: Any, t: Any, run: Callable[..., Pass]) -> Arrays:
+        def step(x: Any, t: Any, run: Callable[[Graph, Mapping[str, Any]], Pass]) -> Arrays:
             graph = self.reference.wire(len(x), train=True)
             graph.passes = number
             held = {name: np.asarray(value, np.float64) for name, value in state.items() if name in graph.leaves}
             return arrays_of(run(graph, {"x": x, "t": t, **held}))
 
-        return [self._sliced(point, partial(rough, run=run)) for run in rough_passes(dtype)]
+        @cache
+        def steps() -> list[Arrays]:
+            return [self._sliced(point, partial(step, run=run)) for run in (Pass, *rough_passes(dtype))]
+
+        return lambda name: rounding(*(arrays[name] for arrays in steps()), dtype=dtype)
 
     def _sliced(self, point: Point, run: Callable[[Any, Any], Arrays]) -> Arrays:
         """Return the arrays of a batch, combined from its slices; a batch with running statistics is one slice."""

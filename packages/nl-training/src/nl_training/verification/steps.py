@@ -27,8 +27,8 @@ UPDATES = 300
 # Arrays smaller than this share of the largest one are compared relative to that share of it.
 SMALL = 1e-3
 
-Noise = Callable[[Arrays, Any, Any, int, Arrays], Callable[[str], float]]
-"""From a step's arrays, images, labels, number and prior state to the rounding error of each array."""
+Noise = Callable[[Any, Any, int, Arrays], Callable[[str], float]]
+"""From a step's images, labels, number and prior state to the rounding error of each array."""
 
 
 @dataclass(frozen=True)
@@ -162,10 +162,10 @@ class _Beside(Callback):
         self.book.step(self._x, self._t, self._lr)
         if self.book.trains.device.dtype == "float64":
             expected = self.book.gradient(self._x, self._t)
-            self._keep(furthest(expected, self.book.found, self.limit, self._noise(expected, step)))
+            self._keep(furthest(expected, self.book.found, self.limit, self._noise(step)))
 
-    def _noise(self, expected: Arrays, step: int) -> Callable[[str], float]:
-        return self.noise(expected, self._x, self._t, step - 1, self.book.before)
+    def _noise(self, step: int) -> Callable[[str], float]:
+        return self.noise(self._x, self._t, step - 1, self.book.before)
 
     def on_step(self, report: StepReport) -> None:
         """Compare the step's parameters, statistics, loss, accuracy and learning rate."""
@@ -177,7 +177,7 @@ class _Beside(Callback):
             lambda name: 2 * self.eps * length(book.before[name]),
         )
         told = {"loss": book.found[LOSS], "acc": accuracy(book.found[LOGITS], self._t)}
-        noise = self._noise(book.statistics, report.step)
+        noise = self._noise(report.step)
         self._rounding: Callable[[str], float] = lambda name: noise(name) if name in book.statistics else 0.0
         self._compare(
             {**book.statistics, LOSS: told["loss"], "the accuracy": told["acc"], "the learning rate": self._lr},
