@@ -73,6 +73,12 @@ def test_gradients_are_valid_until_the_same_threads_next_call(executor: str) -> 
                 pytest.fail("a loss that no pass alone gives")
 
 
+def test_one_thread_gets_the_same_gradient_arrays_at_every_step() -> None:
+    net = network()
+    first = net.step(X, T).grads
+    assert net.step(X, T).grads is first  # copies cost time and memory
+
+
 def test_gradients_do_not_change_while_other_threads_step() -> None:
     """They are checked throughout another thread's passes."""
     net = network(threads=1)
