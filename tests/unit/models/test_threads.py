@@ -79,6 +79,23 @@ def test_one_thread_gets_the_same_gradient_arrays_at_every_step() -> None:
     assert net.step(X, T).grads is first  # copies cost time and memory
 
 
+def test_a_second_thread_has_the_pass_compiled_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def counted(*args, **options):
+        compiled.append(args)
+        return compile_graph(*args, **options)
+
+    monkeypatch.setattr("nl_models.network.compile_graph", counted)
+    net = network()
+    net.step(X, T)
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(3):
+            pool.submit(net.step, X, T).result()
+    net.step(X, T)
+    assert len(compiled) == 2  # the first plan writes to the first thread's arrays
+
+
 def test_gradients_do_not_change_while_other_threads_step() -> None:
     """They are checked throughout another thread's passes."""
     net = network(threads=1)
