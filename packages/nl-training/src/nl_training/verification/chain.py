@@ -304,7 +304,11 @@ class Chain:
             kinds += [partial(RoughReplay, seed=seed) for seed in range(ROUGH_PASSES)]
             return [_replayed(kind(self._recording(self.spare, point)), point.x, point.t, number) for kind in kinds]
 
-        return lambda name: rough(name) + rounding(*(arrays[name] for arrays in replayed()))
+        def noise(name: str) -> float:
+            found = [arrays[name] for arrays in replayed() if name in arrays]  # a wrong plan may lack a parameter
+            return rough(name) + (rounding(*found) if found else 0.0)
+
+        return noise
 
     def _rough_noise(
         self, point: Point, number: int, state: Mapping[str, Any], dtype: str = "float64"
