@@ -140,6 +140,16 @@ def gpu(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def kernels(session: nox.Session) -> None:
+    """Run the kernels of a GPU on a processor beside NumPy, and compile those of all models for three GPUs."""
+    if not shutil.which("g++"):
+        session.skip("needs a C++ compiler: apt-get install g++")
+    install_up_to(session, "nl-models")
+    session.install("nvidia-cuda-nvrtc-cu12==12.9.86")
+    session.run("pytest", *workers(), "-m", "kernels", "tests/kernels", *session.posargs)
+
+
+@nox.session(default=False)
 def chaos(session: nox.Session) -> None:
     """Test 1,000 interrupts of networks, a killed tracking server, a full disk and 100 SIGKILLs of runs."""
     install(session)

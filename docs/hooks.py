@@ -46,7 +46,7 @@ def on_config(config: Any) -> Any:
     config.nav = [
         {"Start": ["index.md", {"한국어": "ko.md"}, "tutorial.md", "architecture.md", "compiler.md"]},
         {"Packages": [f"packages/{name}.md" for name in PACKAGES]},
-        {"Results": ["gallery.md", "results.md", "performance.md", "verification.md", "robustness.md"]},
+        {"Results": ["gallery.md", "results.md", "performance.md", "gpu.md", "verification.md", "robustness.md"]},
         {"Project": ["contributing.md", "changelog.md", {"Decisions": [f"decisions/{name}" for name in decisions]}]},
         {"Reference": [{name: listed[name]} for name in PACKAGES]},
     ]

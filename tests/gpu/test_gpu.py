@@ -1,6 +1,6 @@
 """Nodes, layers and models on a real GPU, in float64, have the CPU's values to rounding; TF32 is what it says.
 
-The compiler's fused nodes are NumPy's: on a GPU a graph runs as it is.
+Nodes and layers run as they are, models compiled too; fused nodes are part of these.
 """
 
 from __future__ import annotations
@@ -78,8 +78,10 @@ def _passes(case: LayerCase, move: Any) -> list[Any]:
     return found
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", SMALL)
-def test_model_trains_on_gpu_like_on_cpu(gpu: Device, name: str) -> None:
+def test_model_trains_on_gpu_like_on_cpu(name: str, compiled: bool) -> None:
+    gpu = Device("gpu", dtype="float64", compile=compiled)
     devices = (Device(dtype="float64", compile=False), gpu)
     nets = [nl_models.build(name, device=d, batch_norm=True, dropout=0.3, **SMALL[name]) for d in devices]
     optimizers = [Adam(1e-3), Adam(1e-3)]
@@ -96,6 +98,19 @@ def test_model_trains_on_gpu_like_on_cpu(gpu: Device, name: str) -> None:
         close(gpu, nets[1].params[key], value, 1e-6)
     x = rng.standard_normal((5, *nets[0].input_shape))
     close(gpu, nets[1].predict(x), nets[0].predict(x), 1e-6)
+
+
+def test_a_compiled_step_is_one_graph_whose_replays_are_equal_bit_by_bit() -> None:
+    net = nl_models.build("cnn8", device=Device("gpu"), batch_norm=True, dropout=0.3, **SMALL["cnn8"])
+    rng = np.random.default_rng(0)
+    feeds = {"x": rng.standard_normal((16, *net.input_shape)), "t": rng.integers(0, 10, 16)}
+    plan = net.plan(True, 16)
+    assert plan._loaded.graph is not None
+    grads = []
+    for _ in range(2):
+        plan.run(feeds, 0)
+        grads.append(net.device.host(net._grads.flat))
+    assert np.array_equal(*grads)
 
 
 def test_tf32_rounds_products_only_if_enabled() -> None:

@@ -6,6 +6,7 @@ would fail on a GPU fails here.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,36 @@ from nl_nodes.device.backend import Backend, backends
 SCALARS = (int, float, complex, bool, np.bool_)
 
 
+class Events(Counter[str]):
+    """How often the device allocated memory, copied from the host, and let the host wait; refused during capture."""
+
+    capturing = False
+
+    def record(self, kind: str) -> None:
+        if self.capturing:
+            raise RuntimeError(f"{kind} during stream capture")
+        self[kind] += 1
+
+
+EVENTS = Events()
+ALLOCATION, TO_DEVICE, WAIT = "an allocation", "a copy from the host", "a synchronisation"
+
+
+class Pointer:
+    """An address, as an array of CuPy has it in `data`."""
+
+    def __init__(self, ptr: int) -> None:
+        self.ptr = ptr
+
+
 class FakeArray:
     """An array on the fake device; only this module may access its memory, `_data`."""
 
     __array_ufunc__ = None  # NumPy must not take part in an operation
 
     def __init__(self, data: np.ndarray) -> None:
+        if not isinstance(data.base, np.ndarray):
+            EVENTS.record(ALLOCATION)
         self._data = data
 
     def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
@@ -31,6 +56,17 @@ class FakeArray:
     size = property(lambda self: self._data.size)
     dtype = property(lambda self: self._data.dtype)
     strides = property(lambda self: self._data.strides)
+    nbytes = property(lambda self: self._data.nbytes)
+    data = property(lambda self: Pointer(self._data.ctypes.data))
+    base = property(lambda self: self._owner())
+
+    def _owner(self) -> FakeArray | None:
+        if not isinstance(self._data.base, np.ndarray):
+            return None
+        owner: FakeArray = object.__new__(FakeArray)  # no new memory
+        owner._data = self._data.base
+        return owner
+
     real = property(lambda self: FakeArray(self._data.real))
     T = property(lambda self: FakeArray(self._data.T))
 
@@ -41,12 +77,15 @@ class FakeArray:
         return len(self._data)
 
     def __float__(self) -> float:
+        EVENTS.record(WAIT)
         return float(self._data)
 
     def __int__(self) -> int:
+        EVENTS.record(WAIT)
         return int(self._data)
 
     def __bool__(self) -> bool:
+        EVENTS.record(WAIT)
         return bool(self._data)
 
     def __getitem__(self, key: Any) -> FakeArray:
@@ -101,7 +140,7 @@ for _name in BINARY:
 for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "invert"):
     setattr(FakeArray, f"__{_name}__", _operator(f"__{_name}__"))
 FakeArray.__hash__ = None  # type: ignore[assignment]
-for _name in ("reshape", "transpose", "sum", "max", "min", "argmax", "astype", "copy", "ravel", "all"):
+for _name in ("reshape", "transpose", "sum", "max", "min", "argmax", "astype", "copy", "ravel", "all", "view", "fill"):
     setattr(FakeArray, _name, _method(_name))
 
 
@@ -163,6 +202,8 @@ class FakeNamespace:
     def __getattr__(self, name: str) -> Any:
         if name not in self.allowed:
             raise AttributeError(f"the device offers no {name}")
+        if name == "matmul" and EVENTS.capturing:
+            raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
         function = getattr(np, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -183,9 +224,11 @@ class FakeBackend(Backend):
     def array(self, value: Any, dtype: Any = None) -> FakeArray:
         if isinstance(value, FakeArray):
             return value if dtype is None or value.dtype == dtype else value.astype(dtype)
+        EVENTS.record(TO_DEVICE)
         return FakeArray(np.array(value, dtype=dtype))
 
     def host(self, array: FakeArray) -> np.ndarray:
+        EVENTS.record(WAIT)
         return array._data.copy()
 
     def random_bits(self, seed: int, stream: int, counter: int, count: int) -> FakeArray:

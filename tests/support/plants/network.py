@@ -53,60 +53,73 @@ def labels_of_another_integer_dtype() -> None:
         found = right(self, t, count)
         return (found + 1) % self.classes if np.asarray(t).dtype == np.uint8 else found
 
-    wrap(Network, "_labels", change)
+    wrap(Network, "_checked", change)
 
 
 @plant("reference", ROWS)
 def negative_strides() -> None:
     """Images with negative strides are read in the order of memory."""
-    wrap(Device, "array", lambda right, self, x: right(self, x[::-1] if getattr(x, "strides", (0,))[:1] < (0,) else x))
+
+    def change(right, self, x, dtype=None):
+        return right(self, x[::-1] if getattr(x, "strides", (0,))[:1] < (0,) else x, dtype)
+
+    wrap(Device, "feed", change)
 
 
 @plant("reference", ROWS, images=np.asfortranarray)
 def images_in_fortran_order() -> None:
     """Images in Fortran order are read in C order."""
 
-    def change(right, self, x):
+    def change(right, self, x, dtype=None):
         if getattr(x, "ndim", 0) == 4 and min(x.strides) > 0 and not x.flags.c_contiguous:
             x = x.ravel("K").reshape(x.shape)
-        return right(self, x)
+        return right(self, x, dtype)
 
-    wrap(Device, "array", change)
+    wrap(Device, "feed", change)
 
 
 @plant("reference", ROWS, images=lambda x: (50 * abs(x)).astype(np.uint8))
 def images_of_integers() -> None:
     """Images of dtype uint8 are doubled."""
-    wrap(Device, "array", lambda right, self, x: right(self, x) * (2 if getattr(x, "dtype", None) == np.uint8 else 1))
+
+    def change(right, self, x, dtype=None):
+        return right(self, x, dtype) * (2 if getattr(x, "ndim", 0) == 4 and x.dtype == np.uint8 else 1)
+
+    wrap(Device, "feed", change)
 
 
 @plant("executor", ROWS)
 def images_scaled_in_float32() -> None:
     """A network in float32 sees images 0.1 % too bright."""
-    wrap(Device, "array", lambda right, self, x: right(self, x) * np.float32(1.001 if self.dtype == "float32" else 1))
+
+    def change(right, self, x, dtype=None):
+        found = right(self, x, dtype)
+        return found * np.float32(1.001) if found.dtype == np.float32 else found
+
+    wrap(Device, "feed", change)
 
 
 @plant("executor", ROWS)
 def images_given_in_float32() -> None:
     """A network in float32 sees float32 images 0.1 % too bright."""
 
-    def change(right, self, x):
+    def change(right, self, x, dtype=None):
         both = self.dtype == "float32" == getattr(x, "dtype", None)
-        return right(self, x) * np.float32(1.001 if both else 1)
+        return right(self, x, dtype) * np.float32(1.001) if both else right(self, x, dtype)
 
-    wrap(Device, "array", change)
+    wrap(Device, "feed", change)
 
 
 @plant("executor", ROWS, images=np.round)
 def pixel_exactly_one() -> None:
     """A network in float32 sees a batch 0.1 % too bright if a pixel is exactly 1."""
 
-    def change(right, self, x):
-        found = right(self, x)
+    def change(right, self, x, dtype=None):
+        found = right(self, x, dtype)
         wrong = self.dtype == "float32" and found.ndim == 4 and (found == 1).any()
         return found * np.float32(1.001) if wrong else found
 
-    wrap(Device, "array", change)
+    wrap(Device, "feed", change)
 
 
 @plant("executor", ROWS)

@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import pytest
 import yaml
 
 import nl_nodes
@@ -48,9 +49,11 @@ def test_readme_example_prints_the_shown_output() -> None:
     assert done.stdout == blocks(README, "text")[0], done.stderr
 
 
-def test_compiler_page_prints_the_shown_output() -> None:
-    done = python("print('---')\n".join(blocks(COMPILER_PAGE, "python")))
-    assert done.stdout.split("---\n") == blocks(COMPILER_PAGE, "text"), done.stderr
+@pytest.mark.parametrize("name", ["README.md", "cuda/README.md"])
+def test_compiler_pages_print_the_shown_output(name: str) -> None:
+    page = (ROOT / "packages/nl-nodes/src/nl_nodes/compiler" / name).read_text()
+    done = python("print('---')\n".join(blocks(page, "python")))
+    assert done.stdout.split("---\n") == blocks(page, "text"), done.stderr
 
 
 def test_dotted_names_on_the_compiler_page_exist() -> None:

@@ -223,3 +223,23 @@ def test_random_network_matches_reference_with_a_non_finite_pixel(seed: int) -> 
         net = random_network(key, Device(dtype="float64", threads=1, compile=compiled))
         found.append(outcome(net, x, t))
     assert_same(found[1], found[0], 1e-10)
+
+
+def test_only_a_pass_that_is_not_finite_is_repeated_by_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    repeated = []
+
+    def counted(net: Network, train: bool, feeds: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        repeated.append(train)
+        return reference(net, train, feeds)
+
+    reference = Network._reference
+    monkeypatch.setattr(Network, "_reference", counted)
+    net, x = build("mlp", input_shape=(4,), hidden=[5], classes=3, device=Device(threads=1)), np.ones((3, 4))
+    net.params["b2"][1] = -inf  # an infinite logit, but a finite loss and gradient for these labels
+    assert np.isfinite(net.step(x, np.array([0, 2, 0])).loss)
+    assert repeated == [True]
+    with np.errstate(all="ignore"):
+        net.step(nan * x, T)
+    net.params["b2"][1] = 0
+    net.predict(x)  # gradients are not finite, the prediction is
+    assert repeated == [True, True]

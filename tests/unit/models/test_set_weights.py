@@ -7,6 +7,7 @@ from support.assertions import refused
 from nl_layers import Dropout, SigmoidWithLoss, Tanh
 from nl_models import Network, mlp
 from nl_nodes import Device, Parameter
+from nl_nodes.compiler import compile_graph
 
 RNG = np.random.default_rng(0)
 X, T = RNG.standard_normal((5, 4)), np.arange(5) % 3
@@ -14,6 +15,23 @@ X, T = RNG.standard_normal((5, 4)), np.arange(5) % 3
 
 def network(compile: bool = True) -> Network:
     return mlp(input_shape=(4,), classes=3, hidden=[6], batch_norm=True, device=Device(compile=compile, threads=1))
+
+
+def test_a_pass_is_compiled_anew_only_after_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def counted(*args):
+        compiled.append(args)
+        return compile_graph(*args)
+
+    monkeypatch.setattr("nl_models.network.compile_graph", counted)
+    net = mlp(input_shape=(4,), classes=3, hidden=[6], dropout=0.5, device=Device(threads=1))
+    for rate in (0.5, 0.25):
+        next(layer for layer in net.layers if isinstance(layer, Dropout)).rate = rate
+        before = len(compiled)
+        for _ in range(3):
+            net.step(X, T)
+        assert len(compiled) - before == 1
 
 
 @pytest.mark.parametrize("compile", [True, False])

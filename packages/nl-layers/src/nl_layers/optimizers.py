@@ -2,6 +2,9 @@
 
 Each keeps its state by parameter name and takes any dictionaries of arrays; with those of a network it updates the
 whole buffer at once. `lr` may be changed between steps, as schedules do.
+
+Formulas take the numbers that change from step to step from `now`, so that a GPU's update can be recorded once: there
+they are arrays without axes.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ class Optimizer:
     Attributes:
         state: the arrays named by `slots`, by parameter.
         steps: number of updates so far.
+        now: the numbers of the current step by name, see `numbers`.
     """
 
     slots: tuple[str, ...] = ()
@@ -34,17 +38,39 @@ class Optimizer:
         self.lr = lr
         self.state: dict[str, dict[str, Array]] = {}
         self.steps = 0
+        self.now: Mapping[str, Any] = {}
+
+    def numbers(self) -> dict[str, float]:
+        """Return the numbers that change from step to step, by name."""
+        return {"lr": self.lr}
+
+    def shrink(self, weights: Array) -> None:
+        """Change the weights in place before the step, without biases, gammas and betas; here they stay as they are."""
 
     def update(self, params: Arrays, grads: Arrays) -> None:
         """Update every array of `params` in place from its gradient in `grads`."""
-        self.steps += 1
+        self.begin(params, grads)
+        for weights in decayed(params):
+            self.shrink(weights)
         for name, (param, grad) in paired(params, grads).items():
-            if name not in self.state:
-                zeros = backend_of([param]).xp.zeros_like
-                self.state[name] = {slot: zeros(param) for slot in self.slots}
             slots = (self.state[name][slot] for slot in self.slots)  # by name: a loaded state may have any order
             for block, block_grad, *state in blocks(param, grad, *slots):
                 self.step(block, block_grad, **dict(zip(self.slots, state, strict=True)))
+
+    def begin(self, params: Arrays, grads: Arrays) -> None:
+        """Begin a step: count it, set `now`, and create the state of parameters that have none yet."""
+        self.steps += 1
+        self.now = self.numbers()
+        for name, (param, _) in paired(params, grads).items():
+            if name not in self.state:
+                zeros = backend_of([param]).xp.zeros_like
+                self.state[name] = {slot: zeros(param) for slot in self.slots}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Class and settings, without what changes from step to step."""
+        changing = ("lr", "state", "steps", "now")
+        return {"class": type(self), **{name: value for name, value in vars(self).items() if name not in changing}}
 
     def step(self, param: Array, grad: Array, **state: Array) -> None:
         """Update a parameter and its state in place, elementwise."""
@@ -95,7 +121,7 @@ class SGD(Optimizer):
     """
 
     def step(self, param: Array, grad: Array, **state: Array) -> None:
-        param -= self.lr * grad
+        param -= self.now["lr"] * grad
 
 
 class Momentum(Optimizer):
@@ -113,7 +139,7 @@ class Momentum(Optimizer):
     def step(self, param: Array, grad: Array, **state: Array) -> None:
         v = state["velocity"]
         v *= self.momentum
-        v -= self.lr * grad
+        v -= self.now["lr"] * grad
         param += v
 
 
@@ -124,11 +150,15 @@ class Nesterov(Momentum):
     Optimizing Recurrent Networks (2013), equation 7.
     """
 
+    def numbers(self) -> dict[str, float]:
+        """Return the numbers that change from step to step, by name."""
+        return {"lr": self.lr, "ahead": (1 + self.momentum) * self.lr}
+
     def step(self, param: Array, grad: Array, **state: Array) -> None:
         v, m = state["velocity"], self.momentum
-        param += m * m * v - (1 + m) * self.lr * grad
+        param += m * m * v - self.now["ahead"] * grad
         v *= m
-        v -= self.lr * grad
+        v -= self.now["lr"] * grad
 
 
 class AdaGrad(Optimizer):
@@ -146,7 +176,7 @@ class AdaGrad(Optimizer):
     def step(self, param: Array, grad: Array, **state: Array) -> None:
         h = state["square_sum"]
         h += grad * grad
-        param -= self.lr * grad / (backend_of([param]).xp.sqrt(h) + self.eps)
+        param -= self.now["lr"] * grad / (backend_of([param]).xp.sqrt(h) + self.eps)
 
 
 class RMSprop(Optimizer):
@@ -165,7 +195,7 @@ class RMSprop(Optimizer):
         h = state["square_mean"]
         h *= self.decay
         h += (1 - self.decay) * grad * grad
-        param -= self.lr * grad / (backend_of([param]).xp.sqrt(h) + self.eps)
+        param -= self.now["lr"] * grad / (backend_of([param]).xp.sqrt(h) + self.eps)
 
 
 class Adam(Optimizer):
@@ -182,14 +212,18 @@ class Adam(Optimizer):
         super().__init__(lr)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
+    def numbers(self) -> dict[str, float]:
+        """Return the numbers that change from step to step, by name."""
+        return {"rate": self.lr / (1 - self.beta1**self.steps), "correction": 1 - self.beta2**self.steps}
+
     def step(self, param: Array, grad: Array, **state: Array) -> None:
         m, v = state["mean"], state["square_mean"]
         m *= self.beta1
         m += (1 - self.beta1) * grad
         v *= self.beta2
         v += (1 - self.beta2) * grad * grad
-        root = backend_of([param]).xp.sqrt(v / (1 - self.beta2**self.steps))
-        param -= self.lr / (1 - self.beta1**self.steps) * m / (root + self.eps)
+        root = backend_of([param]).xp.sqrt(v / self.now["correction"])
+        param -= self.now["rate"] * m / (root + self.eps)
 
 
 class AdamW(Adam):
@@ -206,8 +240,10 @@ class AdamW(Adam):
         super().__init__(lr, beta1, beta2, eps)
         self.weight_decay = weight_decay
 
-    def update(self, params: Arrays, grads: Arrays) -> None:
-        """Decay the weights, then apply Adam's update."""
-        for param in decayed(params):
-            param *= 1 - self.lr * self.weight_decay
-        super().update(params, grads)
+    def numbers(self) -> dict[str, float]:
+        """Return the numbers that change from step to step, by name."""
+        return {**super().numbers(), "kept": 1 - self.lr * self.weight_decay}
+
+    def shrink(self, weights: Array) -> None:
+        """Decay the weights."""
+        weights *= self.now["kept"]

@@ -11,10 +11,13 @@ from typing import Any
 
 from nl_layers import FlatDict, Layer, Loss, Mode, SigmoidWithLoss, SoftmaxWithLoss
 from nl_layers.labels import checked_labels
+from nl_layers.optimizers import Optimizer
 from nl_models.fork import prepare_for_forks
+from nl_models.names import name_leaves
 from nl_models.recent import RecentlyUsed
+from nl_models.recorded_update import RecordedUpdate
 from nl_models.weights import check_state, load_state, save_state
-from nl_nodes import Buffer, Device, Graph, Input, Node, Parameter, Pass, ShapeError, UserError, backend_of
+from nl_nodes import Device, Graph, Input, Node, Pass, ShapeError, UserError, backend_of
 from nl_nodes.compiler import CompileSpec, Plan, compile_graph
 from nl_nodes.node import assign_scope
 from nl_nodes.signals import DeferSignals
@@ -27,7 +30,8 @@ BATCH_SIZES = 8
 """Size of the cache of graphs and plans, keyed by mode and batch size."""
 
 # Attributes that a copy creates anew; the layers hold the values.
-NOT_COPIED = {"_params", "_grads", "_graphs", "_plans", "_forked", "_wired", "_lock", "_grads_owner", "_copy_grads"}
+NOT_COPIED = {"_params", "_grads", "_graphs", "_plans", "_forked", "_wired", "_lock"}
+NOT_COPIED |= {"_grads_owner", "_copy_grads", "_update"}
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class Network:
             buffer.value = array
         self._graphs: RecentlyUsed[tuple[bool, int, bool], Graph] = RecentlyUsed(BATCH_SIZES)
         self._plans: RecentlyUsed[tuple[bool, int, bool], Plan] = RecentlyUsed(BATCH_SIZES)
+        self._update: RecordedUpdate | None = None
         self._grads_owner: Thread | None = None  # the thread that uses the gradients' buffer
         self._copy_grads = False  # whether a second thread has called since
 
@@ -117,8 +122,9 @@ class Network:
         return copy
 
     def copies_for_fork(self) -> list[Array]:
-        """Return copies of all arrays for `leave_parent`; none if no memory is shared."""
-        return [array.copy() for array in self._arrays()] if self.device.compiles else []
+        """Return copies of all arrays for `leave_parent`; none if no memory is shared, or a GPU has it."""
+        shared = self.device.compiles and self.device.backend.card is None
+        return [array.copy() for array in self._arrays()] if shared else []
 
     def leave_parent(self, copies: Sequence[Array]) -> None:
         """In a forked child, replace the memory shared with the parent by these copies."""
@@ -262,11 +268,21 @@ class Network:
         x = self._images(x)
         if not len(x):
             raise UserError(f"{self.name}: cannot train on a batch of no images")
-        t = self._labels(t, len(x))
+        t = self._checked(t, len(x))
+        t = self.device.feed(t, None if t.ndim == 1 else self.device.dtype)
         with self._lock, DeferSignals(), self.device.limits():
             self._assign_gradients()
             loss, logits = self._train(x, t)
             return TrainOutput(loss, logits, self._copy_gradients() if self._copy_grads else self._grads)
+
+    def update(self, optimizer: Optimizer, grads: FlatDict) -> None:
+        """Let an optimizer take a step on the parameters; on a GPU it is recorded once, as one graph."""
+        if grads.flat is not self._grads.flat or not self.device.compiles or self.device.backend.card is None:
+            optimizer.update(self.params, grads)
+            return
+        with self._lock, DeferSignals():
+            self._update = self._update or RecordedUpdate(self.device.executor)
+            self._update.run(optimizer, self._params, grads)
 
     def _assign_gradients(self) -> None:
         """Give the gradients' buffer to the calling thread; once a second thread calls, return copies to all.
@@ -305,7 +321,7 @@ class Network:
         key = (train, len(feeds["x"]), train and feeds["t"].ndim == 2)
         graph = self._graphs.get_or_make(key, lambda: self.wire(key[1], train, rows=key[2]))
         graph.passes = self.passes
-        result = graph.run(**feeds)
+        result = graph.run(**{name: self.device.backend.array(array) for name, array in feeds.items()})
         if train:
             self._store(result, result.results[0])
             one = self.device.xp.ones((), dtype=self.device.dtype)
@@ -318,9 +334,13 @@ class Network:
         key = (train, len(feeds["x"]), train and feeds["t"].ndim == 2)
         plan = self._plans.get_or_make(key, lambda: self.plan(train, key[1], rows=key[2]))
         results = plan.run(feeds, self.passes)
-        if not self.device.finite(results[-1], *([self._grads.flat] if train else [])):
+        if plan.finite is None:
+            finite = self.device.finite(results[-1], *([self._grads.flat] if train else []))
+        else:
+            finite = bool(plan.finite)
+        if not finite:
             return self._reference(train, feeds)  # see docs/decisions/0017-not-finite.md
-        if train:
+        if train and plan.finite is None:
             self._store(plan, results[0])
         return results
 
@@ -340,15 +360,18 @@ class Network:
             run.store_updates()
 
     def _images(self, x: Any) -> Array:
-        x = self.device.array(x)
+        x = self.device.feed(x, self.device.dtype)
         if tuple(x.shape[1:]) != self.input_shape:
             raise ShapeError(f"{self.name}: needs images (N, *{self.input_shape}), got {tuple(x.shape)}")
         return x
 
     def _labels(self, t: Any, count: int) -> Array:
         """Return labels as int64 (N,), or rows (N, classes) in the network's dtype; see `checked_labels`."""
-        t = checked_labels(self.name, t, (count, self.classes), self.loss_layer.largest)
+        t = self._checked(t, count)
         return self.device.labels(t) if t.ndim == 1 else self.device.array(t)
+
+    def _checked(self, t: Any, count: int) -> Array:
+        return checked_labels(self.name, t, (count, self.classes), self.loss_layer.largest)
 
     def state_dict(self) -> dict[str, Any]:
         """Return host copies of all parameters and running statistics by name."""
@@ -379,18 +402,3 @@ class Network:
     def __repr__(self) -> str:
         count = self.params.flat.size
         return f"{self.name}(input {self.input_shape}, {self.classes} classes, {count:,} parameters)"
-
-
-def name_leaves(layers: Sequence[tuple[Layer, int]]) -> tuple[dict[str, Parameter], dict[str, Buffer]]:
-    """Name the layers' leaves W1, b1, gamma1, ... by the layers' numbers; return parameters and buffers by name."""
-    short = {"weight": "W", "bias": "b"}
-    parameters: dict[str, Parameter] = {}
-    buffers: dict[str, Buffer] = {}
-    for layer, number in layers:
-        for attribute, parameter in layer.parameters.items():
-            parameter.name = f"{short.get(attribute, attribute)}{number}"
-            parameters[parameter.name] = parameter
-        for attribute, buffer in layer.buffers.items():
-            buffer.name = f"{attribute}{number}"
-            buffers[buffer.name] = buffer
-    return parameters, buffers

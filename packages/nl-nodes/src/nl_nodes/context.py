@@ -16,7 +16,14 @@ class NotShardable(Exception):
 
 
 class WorkerGroup:
-    """The workers that share one pass, each with a part of the batch, and their collectives; here a single worker."""
+    """The workers that share one pass, each with a part of the batch, and their collectives; here a single worker.
+
+    Attributes:
+        xp: the array functions of the device.
+        chunked: whether fused nodes work in chunks that stay in a processor's cache, or on the whole batch at once.
+    """
+
+    chunked: bool = True
 
     def __init__(self, xp: Namespace) -> None:
         self.xp = xp

@@ -1,4 +1,4 @@
-"""Queries of the operating system: cores, memory, locks.
+"""Queries of the operating system: cores, memory, locks, folders.
 
 Where a system lacks a call (macOS, Windows), the nearest substitute is used, or the call has no effect.
 """
@@ -24,6 +24,12 @@ except ImportError:  # Windows
 
 ROOT = Path("/")
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB")
+
+
+def cache_folder() -> Path:
+    """Return this project's folder in the user's cache (`$XDG_CACHE_HOME/node-layer-network`); it may not exist yet."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "node-layer-network"
 
 
 def cores() -> list[int]:

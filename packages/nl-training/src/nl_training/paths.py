@@ -1,4 +1,4 @@
-"""Paths: the repository root, the output folder, the user's cache folder for data sets."""
+"""Paths: the repository root and the output folder."""
 
 from __future__ import annotations
 
@@ -14,12 +14,6 @@ from nl_nodes import UserError
 
 ROOT = Path(__file__).resolve().parents[4]
 OUTPUT = "NL_OUTPUT"  # environment variable: another folder for all output
-
-
-def cache_folder() -> Path:
-    """Return this project's folder in the user's cache (`$XDG_CACHE_HOME/node-layer-network`); it may not exist yet."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "node-layer-network"
 
 
 def output_root() -> Path:

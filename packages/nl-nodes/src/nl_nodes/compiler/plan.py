@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
+from nl_nodes.compiler.cuda.fuse import fuse
 from nl_nodes.compiler.lower.arena import Arena
+from nl_nodes.compiler.lower.finite import store_where_finite
 from nl_nodes.compiler.lower.lower import CompileSpec, Lowering
 from nl_nodes.compiler.lower.memory import record_use
 from nl_nodes.compiler.rewrite.engine import rewrite
@@ -18,6 +21,9 @@ from nl_nodes.context import NotShardable
 from nl_nodes.errors import DeviceError
 from nl_nodes.graph import Graph
 from nl_nodes.runtime import Executor
+from nl_nodes.runtime.call import CallFailed
+from nl_nodes.runtime.cuda import OutOfMemory
+from nl_nodes.runtime.executor import SMALLER
 from nl_nodes.shapes import size
 from nl_nodes.signals import DeferSignals
 
@@ -36,20 +42,38 @@ class Plan:
         owners: the node and direction of each call.
         size: bytes of the arena.
         grads: the leaves' gradients, valid until the next pass.
+        finite: whether all results and gradients of the last pass are finite, an array of the executor's device; None
+            where its passes do not check that.
     """
 
     def __init__(self, graph: Graph, spec: CompileSpec, executor: Executor) -> None:
         self.executor, self.graph = executor, graph
-        lowered = lower(graph, spec, executor.count)
-        arena = plan_memory(lowered, executor)
+        lowered = lower(graph, spec, executor.count, executor.chunked)
+        buffers = [buffer.value for buffer in lowered.updates]
+        if executor.checks:
+            store_where_finite(lowered)
+        if executor.fused:
+            fuse(lowered)
+        executor.prepare(lowered)
+        try:
+            arena = plan_memory(lowered, executor)
+        except OutOfMemory as error:
+            raise DeviceError(f"{error}: {_smaller_batch(spec, error)}") from None
         self.size = arena.size
-        self._relocate(lowered, arena)
+        self.finite = arena.relocate(lowered.results.pop()) if executor.checks else None
+        before = [value.copy() for value in buffers] if executor.checks else []
+        try:
+            self._relocate(lowered, arena)
+        finally:  # loading may run the calls once
+            for value, old in zip(buffers, before, strict=False):
+                value[...] = old
 
     def _relocate(self, lowered: Lowering, arena: Arena) -> None:
         """Relocate all arrays to the arena, and load the calls into the executor."""
         self.calls = [[arena.relocate_call(call) for call in tape.calls] for tape in lowered.tapes]
         self.owners = [tape.owners for tape in lowered.tapes]
-        self._loaded = self.executor.load(self.calls)
+        with self._named_failures():
+            self._loaded = self.executor.load(self.calls)
         self._inputs = {name: arena.relocate(array) for name, array in lowered.inputs.items()}
         self._results = tuple(arena.relocate(array) for array in lowered.results)
         self._updates = {buffer: arena.relocate(array) for buffer, array in lowered.updates.items()}
@@ -70,12 +94,24 @@ class Plan:
             raise DeviceError("this plan belongs to the process that forked this one: compile the graph again")
         with self.executor.lock, DeferSignals():
             for name, array in self._inputs.items():
-                np.copyto(array, feeds[name])
-            self.executor.run(self._loaded if loaded is None else loaded, pass_index)
+                self.executor.write(array, feeds[name])
+            with self._named_failures():
+                self.executor.run(self._loaded if loaded is None else loaded, pass_index)
             return tuple(result.copy() for result in self._results)
 
+    @contextmanager
+    def _named_failures(self) -> Iterator[None]:
+        """Name the node and direction of a call that an executor says has failed."""
+        try:
+            yield
+        except CallFailed as failed:
+            node, direction = self.owners[0][failed.number]
+            path = f" of {node.path}" if node is not None and node.path else ""
+            call = f"{self.calls[0][failed.number][0]} {failed.number}, {direction} of {node!r}{path}"
+            raise DeviceError(f"{call}, failed on the GPU: {failed.reason}") from None
+
     def store_updates(self) -> None:
-        """Write the new values into the buffers."""
+        """Write the new values into the buffers; nothing is left to do where the pass itself stores them."""
         for buffer, value in self._updates.items():
             buffer.value[...] = value
 
@@ -89,13 +125,20 @@ def compile_graph(graph: Graph, spec: CompileSpec, executor: Executor) -> Plan:
     return Plan(rewrite(graph, RULES) if all(map(size, shapes)) else graph, spec, executor)
 
 
-def lower(graph: Graph, spec: CompileSpec, workers: int) -> Lowering:
+def lower(graph: Graph, spec: CompileSpec, workers: int, chunked: bool = True) -> Lowering:
     """Lower a graph for all workers, or for one where the batch is smaller than their number or cannot be split."""
     batch = min((spec.feeds[name][0][0] for name in spec.batched), default=0)
     try:
-        return Lowering(graph, spec, workers if batch >= workers else 1)
+        return Lowering(graph, spec, workers if batch >= workers else 1, chunked)
     except NotShardable:
-        return Lowering(graph, spec, 1)
+        return Lowering(graph, spec, 1, chunked)
+
+
+def _smaller_batch(spec: CompileSpec, error: OutOfMemory) -> str:
+    """Return the advice where a plan does not fit; most of its memory grows with the batch."""
+    batch = min((spec.feeds[name][0][0] for name in spec.batched), default=0)
+    fits = batch * error.free // error.needed
+    return f"a batch of about {fits} fits (trainer.batch_size={fits})" if fits else SMALLER
 
 
 def plan_memory(lowered: Lowering, executor: Executor) -> Arena:

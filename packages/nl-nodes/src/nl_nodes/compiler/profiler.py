@@ -28,8 +28,8 @@ from nl_nodes.nodes.leaves import Leaf
 from nl_nodes.runtime.call import Call
 from nl_nodes.typing import Array
 
-MOVES = ("copyto", "random_bits", "barrier")
-"""Calls without floating-point operations."""
+MOVES = ("copyto", "random_bits", "barrier", "kernel")
+"""Calls without floating-point operations, or, of fused kernels, with an unknown number."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def profile(plan: Plan, feeds: Mapping[str, Any], pass_index: int = 0, repeats: 
         repeats: timed runs, after one warm-up; their median counts.
     """
     segments = [[(owner, len(list(calls))) for owner, calls in groupby(owners)] for owners in plan.owners]
-    stamps = [plan.executor.memory(8 * (len(of_worker) + 1)).view(np.float64) for of_worker in segments]
+    stamps = [plan.executor.clocks(len(of_worker) + 1) for of_worker in segments]
     loaded = plan.executor.load(list(map(_clocked, plan.calls, segments, stamps)))
     times = []
     for _ in range(repeats + 1):

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from nl_nodes.errors import DeviceError
+from nl_nodes.runtime.cuda import Card
 from nl_nodes.typing import Array, Namespace
 
 
@@ -23,6 +24,11 @@ class Backend(ABC):
     xp: Namespace
     block: int | None = None
     index: int = 0
+
+    @property
+    def card(self) -> Card | None:
+        """The GPU that compiled plans run on; None where plans run on the CPU, or not at all."""
+        return None
 
     @abstractmethod
     def owns(self, value: Any) -> bool:

@@ -16,6 +16,7 @@ from nl_nodes.device.cpu import NumpyBackend
 from nl_nodes.errors import DeviceError, UserError
 from nl_nodes.platform import can_share_memory, cpu_count
 from nl_nodes.runtime import Executor, executor
+from nl_nodes.runtime.cuda import CudaExecutor
 from nl_nodes.typing import Array, Namespace
 
 DTYPES = ("float32", "float64")
@@ -33,6 +34,7 @@ class Device:
         workers: "threads", "processes", or "auto": processes where they can share memory.
         index: the index of the GPU.
         tf32: whether a GPU may round float32 products to TF32.
+        debug: whether a GPU runs each call of a plan by itself and waits for it, so that an error names its node.
 
     Raises:
         DeviceError: where the device is unavailable or lacks TF32.
@@ -50,6 +52,7 @@ class Device:
         workers: str = "auto",
         index: int = 0,
         tf32: bool = False,
+        debug: bool = False,
     ) -> None:
         if dtype not in DTYPES:
             raise UserError(f"device.dtype={dtype}: use one of {', '.join(DTYPES)}")
@@ -60,20 +63,25 @@ class Device:
         self.backend = backend(name, index)
         if tf32:
             self.backend.tf32()  # raises where there is none
+        if debug and isinstance(self.backend, NumpyBackend):
+            raise DeviceError("device.debug=true is for a GPU: leave it out, or use device=gpu")
         self.name, self.dtype, self.compile = name, dtype, compile
-        self.threads, self.workers, self.index, self.tf32 = threads, workers, index, tf32
+        self.threads, self.workers, self.index, self.tf32, self.debug = threads, workers, index, tf32, debug
         self._executor: Executor | None = None
         self._cores = cpu_count()
 
     @property
     def compiles(self) -> bool:
-        """Whether graphs are compiled: where `compile` is set, and on NumPy."""
-        return self.compile and isinstance(self.backend, NumpyBackend)
+        """Whether graphs are compiled: where `compile` is set, on NumPy and on a GPU."""
+        return self.compile and (isinstance(self.backend, NumpyBackend) or self.backend.card is not None)
 
     @property
     def executor(self) -> Executor:
         """The executor of compiled graphs, created on first use and again after a fork."""
         if self._executor is None or self._executor.process != os.getpid():
+            if self.backend.card is not None:
+                self._executor = CudaExecutor(self.backend.card, self.tf32, self.debug)
+                return self._executor
             kind, shares = self.workers, can_share_memory()
             if kind == "processes" and not shares:
                 raise DeviceError("device.workers=processes: processes share no memory on this system: use threads")
@@ -96,6 +104,11 @@ class Device:
     def array(self, value: Any) -> Array:
         """Convert a value to an array of this device and dtype."""
         return self.backend.array(value, self.dtype)
+
+    def feed(self, value: Any, dtype: str | None = None) -> Array:
+        """Convert a value to an array that a pass takes: one of the host for a plan that copies it to a GPU itself."""
+        copied = self.compiles and self.backend.card is not None and not self.backend.owns(value)
+        return np.asarray(value, dtype) if copied else self.backend.array(value, dtype)
 
     def labels(self, value: Any) -> Array:
         """Convert labels to an array of this device in their own dtype."""
@@ -121,7 +134,7 @@ class Device:
             yield
 
     def __reduce__(self) -> tuple[Any, ...]:
-        settings = (self.name, self.dtype, self.compile, self.threads, self.workers, self.index, self.tf32)
+        settings = (self.name, self.dtype, self.compile, self.threads, self.workers, self.index, self.tf32, self.debug)
         return type(self), settings
 
     def __repr__(self) -> str:

@@ -11,9 +11,13 @@ from typing import Any
 import numpy as np
 
 from nl_nodes.philox import philox
-from nl_nodes.platform import cpu_count
+from nl_nodes.platform import cpu_count, refuse_beyond_memory
 from nl_nodes.runtime.call import BoundCall, Call
 from nl_nodes.runtime.shared_memory import open_memory
+from nl_nodes.typing import Shape
+
+SMALLER = "give smaller batches, or make the network narrower"
+"""The advice where a plan needs more memory than there is."""
 
 
 class Executor:
@@ -21,12 +25,18 @@ class Executor:
 
     Attributes:
         count: the number of workers that plans are lowered for.
+        chunked: whether fused nodes work in chunks that stay in the cache, or on the whole batch at once.
+        fused: whether calls are fused into CUDA kernels.
+        checks: whether a pass itself checks that its results are finite, and then stores the buffers' new values.
         lock: held by the thread that loads or runs a plan.
         process: the id of the process that owns it.
         pass_index: the index of the current pass, for random words.
     """
 
     count = 1
+    chunked = True
+    fused = False
+    checks = False
 
     def __init__(self) -> None:
         self.lock, self.process = RLock(), os.getpid()
@@ -35,6 +45,25 @@ class Executor:
     def memory(self, size: int) -> Any:
         """Allocate `size` zero bytes on pages of their own, shared by all workers and freed with the last reference."""
         return open_memory(-1, size)
+
+    def view(self, memory: Any, shape: Shape, dtype: Any, offset: int, strides: tuple[int, ...]) -> Any:
+        """Return an array over memory, `offset` bytes from its start."""
+        return np.ndarray(shape, dtype, memory, offset, strides)
+
+    def write(self, array: Any, value: Any) -> None:
+        """Copy a value to an array of a plan."""
+        np.copyto(array, value)
+
+    def clocks(self, count: int) -> Any:
+        """Return an array for `count` times, which calls named "clock" write."""
+        return self.memory(8 * count).view(np.float64)
+
+    def refuse_beyond_memory(self, size: int) -> None:
+        """Raise an error that says how to need less where there is no memory for a plan."""
+        refuse_beyond_memory(size, "the plan for this batch", SMALLER)
+
+    def prepare(self, lowered: Any) -> None:
+        """Replace calls of a lowered graph by others of this executor, before its memory is planned."""
 
     def load(self, calls: Sequence[Sequence[Call]]) -> Any:
         """Bind each worker's calls; return the argument of `run`."""

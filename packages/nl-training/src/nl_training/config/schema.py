@@ -123,6 +123,7 @@ class DeviceConfig:
     workers: Literal["auto", "threads", "processes"]
     index: Natural
     tf32: bool
+    debug: bool = False  # has a default because configs of older runs lack this key
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nl_nodes import UserError
+from nl_nodes.platform import cache_folder
 from nl_training.data.dataset import Source, Split
 from nl_training.data.download import download
 from nl_training.data.files import read_file
 from nl_training.data.idx import parse_idx
-from nl_training.paths import cache_folder
 
 
 @dataclass(frozen=True)

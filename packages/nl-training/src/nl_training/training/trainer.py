@@ -153,7 +153,7 @@ class Trainer(TrainingState):
             return None
         if self.weight_decay:
             add_weight_decay(self.net.params, output.grads, self.weight_decay)
-        self.optimizer.update(self.net.params, output.grads)
+        self.net.update(self.optimizer, output.grads)
         self.progress.step += 1
         accuracy = self.net.count_correct(output.logits, t) / len(t)
         seconds = perf_counter() - begun

@@ -14,9 +14,10 @@ import numpy as np
 
 from nl_models import Network
 from nl_nodes import Graph, UserError
+from nl_nodes.platform import cache_folder
 from nl_nodes.verify import Certificate, Verdict, certify, code_hash, fingerprint, load_certificate, mutated_code
 from nl_nodes.verify.certify import Progress
-from nl_training.paths import ROOT, cache_folder
+from nl_training.paths import ROOT
 from nl_training.verification.chain import Chain
 from nl_training.verification.outcome import Outcome, advice, faults, missing
 from nl_training.verification.points import NotComparable

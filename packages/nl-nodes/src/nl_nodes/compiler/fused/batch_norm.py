@@ -230,17 +230,18 @@ def _count(ctx: Context, shape: Shape) -> int:
 
 def _row_chunks(ctx: Context, x: Array, dtype: object, pool_stride: int = 1) -> Iterator[tuple[slice, slice, Array]]:
     """Yield chunks of rows: their slice of outputs, their slice of x, and an array of its size."""
-    chunk = _chunk_rows(x, pool_stride)
+    chunk = _chunk_rows(ctx, x, pool_stride)
     buffer = ctx.xp.empty((pool_stride * chunk, *x.shape[1:]), dtype=dtype)
     for rows in chunk_slices(x.shape[0] // pool_stride, chunk):
         x_rows = slice(pool_stride * rows.start, pool_stride * rows.stop)
         yield rows, x_rows, buffer[: x_rows.stop - x_rows.start]
 
 
-def _chunk_rows(x: Array, pool_stride: int) -> int:
+def _chunk_rows(ctx: Context, x: Array, pool_stride: int) -> int:
     """Return the rows of outputs per chunk: rows are contiguous, a chunk of images would not be."""
     h, w, n, k = map(int, x.shape)
-    return even_chunk(h // pool_stride, ROW_BLOCK_BYTES // (4 * pool_stride * w * n * k))
+    rows = h // pool_stride
+    return even_chunk(rows, ROW_BLOCK_BYTES // (4 * pool_stride * w * n * k) if ctx.group.chunked else rows)
 
 
 def _tiled(ctx: Context, row: Array, x: Array) -> Array:

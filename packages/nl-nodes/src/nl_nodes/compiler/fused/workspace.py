@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from nl_nodes.context import WorkerGroup
 from nl_nodes.shapes import size
 from nl_nodes.typing import Array, Namespace, Shape
 
@@ -15,15 +16,15 @@ FLAT_LENGTH = 4096
 """Contiguous elements to transform at once, at most: intermediate results take memory."""
 
 
-def cache_chunk(count: int, item_bytes: int, least: int = 1) -> int:
+def cache_chunk(group: WorkerGroup, count: int, item_bytes: int, least: int = 1) -> int:
     """Return the largest even chunk of `count` items that fits in the cache, or has at least `least`."""
-    return even_chunk(count, max(CACHE_BYTES // item_bytes, least))
+    return even_chunk(count, max(CACHE_BYTES // item_bytes, least) if group.chunked else count)
 
 
-def flat_chunk(array: Array) -> int:
+def flat_chunk(group: WorkerGroup, array: Array) -> int:
     """Return how many images of (..., N, C) to flatten with their channels into one axis."""
     images, channels = array.shape[-2:]
-    return even_chunk(images, FLAT_LENGTH // channels)
+    return even_chunk(images, FLAT_LENGTH // channels if group.chunked else images)
 
 
 def even_chunk(count: int, most: int) -> int:

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nl_nodes.compiler.lower.memory import SMALLER, Block, Memory, assign_offsets
-from nl_nodes.platform import refuse_beyond_memory
+from nl_nodes.compiler.lower.memory import Block, Memory, assign_offsets
 from nl_nodes.runtime import Executor
 from nl_nodes.runtime.call import Call
 from nl_nodes.typing import Shape
@@ -18,7 +17,7 @@ class Arena:
 
     Args:
         memory: the blocks, with their live ranges.
-        executor: allocates the arena so that all its workers see it.
+        executor: allocates the arena so that all its workers see it, and makes its views.
 
     Attributes:
         size: bytes.
@@ -27,11 +26,13 @@ class Arena:
     def __init__(self, memory: Memory, executor: Executor) -> None:
         self._memory = memory
         self._offsets, self.size = assign_offsets(memory.blocks)
-        refuse_beyond_memory(self.size, "the plan for this batch", SMALLER)
+        executor.refuse_beyond_memory(self.size)
+        self._executor = executor
         self._bytes = executor.memory(self.size)  # page-aligned, so cache-line-aligned
         for block in self._offsets:
             if block.value is not None:
-                self._view(block, 0, block.value.shape, block.value.dtype, block.value.strides)[...] = block.value
+                view = self._view(block, 0, block.value.shape, block.value.dtype, block.value.strides)
+                executor.write(view, block.value)
 
     def relocate_call(self, call: Call) -> Call:
         """Return a call whose arrays are views of the arena."""
@@ -49,5 +50,7 @@ class Arena:
 
     def _view(self, block: Block, offset: int, shape: Shape, dtype: Any, strides: tuple[int, ...]) -> Any:
         if block.external:
-            return np.ndarray(shape, dtype, block.memory, offset, strides)
-        return np.ndarray(shape, dtype, self._bytes, self._offsets[block] + offset, strides)
+            memory = block.memory if block.buffer is None else block.buffer
+        else:
+            memory, offset = self._bytes, self._offsets[block] + offset
+        return self._executor.view(memory, shape, dtype, offset, strides)

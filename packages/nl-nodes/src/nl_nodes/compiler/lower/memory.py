@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 
 from nl_nodes.platform import refuse_beyond_memory
+from nl_nodes.runtime.executor import SMALLER
 
 ALIGNMENT = 64
 """Bytes of a cache line: every block is aligned to one."""
 
 CHUNK = 2**28
 """Bytes of address space to map at a time."""
-
-SMALLER = "give smaller batches, or make the network narrower"
-"""The advice where a plan needs more memory than there is."""
 
 
 @dataclass(eq=False)
@@ -31,6 +29,7 @@ class Block:
         external: whether it is the caller's own array, outside the arena.
         value: its initial contents, if they matter.
         alias: an array of another block whose memory it uses.
+        buffer: of an external block of another device, the array that owns its memory there.
         users: the first and last call of each worker that uses it.
         rounds: the first and last round in which any worker uses it; a barrier separates two rounds.
         start: the address of `memory`.
@@ -41,6 +40,7 @@ class Block:
     external: bool = False
     value: Any = None
     alias: Any = None
+    buffer: Any = None
     users: dict[int, tuple[int, int]] = field(default_factory=dict)
     rounds: tuple[int, int] = (0, 0)
 
@@ -67,6 +67,7 @@ class Memory:
         self.blocks: list[Block] = []
         self._starts: list[int] = []
         self._constants: dict[tuple[Any, ...], Any] = {}
+        self._buffers: dict[int, Block] = {}
         self._free: Any = ()
 
     def allocate(self, size: int, persistent: bool = False) -> Block:
@@ -79,9 +80,14 @@ class Memory:
         return self._add(Block(memory, persistent))
 
     def external(self, array: Any) -> Any:
-        """Register an array of the caller, such as a parameter, and return it; an empty one becomes a constant."""
+        """Register an array of the caller, such as a parameter, and return it; an empty one becomes a constant.
+
+        Of another device's array it returns a placeholder, at its offset in one for the array that owns its memory.
+        """
         if not array.size:
-            return self.constant(array)
+            return self.constant(np.zeros(array.shape, array.dtype))
+        if not isinstance(array, np.ndarray):
+            return self._placeholder(array)
         base = array
         while isinstance(base.base, np.ndarray):
             base = base.base
@@ -89,6 +95,15 @@ class Memory:
         if self.find(flat) is None:
             self._add(Block(flat, persistent=True, external=True))
         return array
+
+    def _placeholder(self, array: Any) -> Any:
+        owner = array if array.base is None else array.base
+        address = owner.data.ptr
+        if address not in self._buffers:
+            block = self._buffers[address] = self.allocate(owner.nbytes, persistent=True)
+            block.external, block.buffer = True, owner
+        block = self._buffers[address]
+        return np.ndarray(array.shape, array.dtype, block.memory, array.data.ptr - address, array.strides)
 
     def constant(self, array: Any) -> Any:
         """Return a placeholder for an array of known values; equal arrays share one."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from nl_nodes.compiler.fused.epilogue import OutputIndex
 from nl_nodes.compiler.fused.workspace import Workspace
-from nl_nodes.context import Context
-from nl_nodes.typing import Array, Namespace, Shape
+from nl_nodes.context import Context, WorkerGroup
+from nl_nodes.typing import Array, Shape
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ConvAlgorithm(ABC):
     """A convolution of maps, chunk by chunk, in one pass forward or backward.
 
     Args:
-        xp: the device's array functions.
+        group: the workers that share the pass.
         x: the shape of the maps (H, W, N, C), zero-padded if the algorithm needs it.
         outputs: (OH, OW, K).
         dtype: of all arrays.
@@ -45,11 +45,11 @@ class ConvAlgorithm(ABC):
     images: int
     scatters: bool = False
 
-    def __init__(self, xp: Namespace, x: Shape, outputs: Shape, dtype: Any) -> None:
-        self.xp, self.dtype = xp, dtype
+    def __init__(self, group: WorkerGroup, x: Shape, outputs: Shape, dtype: Any) -> None:
+        self.group, self.xp, self.dtype = group, group.xp, dtype
         self.n, self.c = x[2:]
         self.oh, self.ow, self.k = outputs
-        self.workspace = Workspace(xp, dtype)
+        self.workspace = Workspace(self.xp, dtype)
 
     def sums(self, chunk: Chunk) -> Array:
         """Return workspace for a chunk's sums of products, which the epilogue takes, or for their gradient."""

@@ -8,7 +8,7 @@ from typing import Any
 from nl_nodes.compiler.fused.conv.winograd import Winograd, WinogradSpec
 from nl_nodes.compiler.fused.workspace import cache_chunk, chunk_slices
 from nl_nodes.context import Context, WorkerGroup
-from nl_nodes.typing import Array, Namespace, Shape
+from nl_nodes.typing import Array, Shape
 
 FILTER_PARALLEL_RATIO = 2
 """Split the kernels over the workers where kernels and channels are this many times the tiles of the batch."""
@@ -31,15 +31,11 @@ class FilterParallelWinograd(Winograd):
     gradient needs no all-reduce.
 
     Args:
-        group: the workers.
-        spec, pad, xp, x, outputs, dtype: as for `Winograd`.
+        spec, pad, group, x, outputs, dtype: as for `Winograd`.
     """
 
-    def __init__(
-        self, group: WorkerGroup, spec: WinogradSpec, pad: int, xp: Namespace, x: Shape, outputs: Shape, dtype: Any
-    ) -> None:
-        super().__init__(spec, pad, xp, x, outputs, dtype)
-        self.group = group
+    def __init__(self, spec: WinogradSpec, pad: int, group: WorkerGroup, x: Shape, outputs: Shape, dtype: Any) -> None:
+        super().__init__(spec, pad, group, x, outputs, dtype)
         count, batch = self.th * self.tw, group.global_batch(self.n)
         images = group.shard(batch)
         self.own_tiles = slice(count * images.start, count * images.stop)
@@ -102,7 +98,7 @@ class FilterParallelWinograd(Winograd):
             yield slice(shard.start + chunk.start, shard.start + chunk.stop)
 
     def _chunk_size(self, size: int) -> int:
-        return cache_chunk(size, 4 * self.p**2 * max(self.c, self.k), GEMM_MIN_COLUMNS)
+        return cache_chunk(self.group, size, 4 * self.p**2 * max(self.c, self.k), GEMM_MIN_COLUMNS)
 
     def _kernel_workspace(self, shape: Shape) -> Array:
         """Return workspace for transformed kernels, or their gradient."""

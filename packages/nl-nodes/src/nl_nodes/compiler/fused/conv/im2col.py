@@ -9,8 +9,8 @@ from typing import Any
 from nl_nodes.compiler.fused.conv.algorithm import Chunk, ConvAlgorithm
 from nl_nodes.compiler.fused.epilogue import ALL
 from nl_nodes.compiler.fused.workspace import cache_chunk, chunk_slices
-from nl_nodes.context import Context
-from nl_nodes.typing import Array, Namespace, Shape
+from nl_nodes.context import Context, WorkerGroup
+from nl_nodes.typing import Array, Shape
 
 FEW_CHANNELS = 4
 """Up to this many channels, the matrix of windows is stored transposed."""
@@ -24,17 +24,18 @@ class Im2col(ConvAlgorithm):
     Args:
         kernel: (FH, FW).
         stride: the distance between windows.
-        xp, x, outputs, dtype: as for `ConvAlgorithm`.
+        group, x, outputs, dtype: as for `ConvAlgorithm`.
     """
 
-    def __init__(self, kernel: Shape, stride: int, xp: Namespace, x: Shape, outputs: Shape, dtype: Any) -> None:
-        super().__init__(xp, x, outputs, dtype)
+    def __init__(self, kernel: Shape, stride: int, group: WorkerGroup, x: Shape, outputs: Shape, dtype: Any) -> None:
+        super().__init__(group, x, outputs, dtype)
         self.kernel, self.stride = kernel, stride
         self.depth, self.images = prod(kernel) * self.c, self.n
 
     def _chunk_rows(self, pool_stride: int) -> int:
         """Return the rows of outputs per chunk."""
-        return cache_chunk(self.oh // pool_stride, 4 * pool_stride * self.ow * self.n * (self.depth + self.k))
+        row_bytes = 4 * pool_stride * self.ow * self.n * (self.depth + self.k)
+        return cache_chunk(self.group, self.oh // pool_stride, row_bytes)
 
     def chunks(self, pool_stride: int) -> Iterator[Chunk]:
         """Yield chunks of rows, which are contiguous in the maps and in the outputs."""

@@ -98,10 +98,10 @@ class Conv(Node):
         outputs, dtype = self.outputs(w), ctx.xp.result_type(*(a.dtype for a in inputs))
         spec = winograd_spec(self.size, w, self.pad, self.stride)
         if spec is None:
-            return Im2col(w[2:], self.stride, ctx.xp, x, outputs, dtype)
+            return Im2col(w[2:], self.stride, ctx.group, x, outputs, dtype)
         if prefers_filter_parallel(spec, x, outputs, ctx.group):
-            return FilterParallelWinograd(ctx.group, spec, self.pad, ctx.xp, x, outputs, dtype)
-        return Winograd(spec, self.pad, ctx.xp, x, outputs, dtype)
+            return FilterParallelWinograd(spec, self.pad, ctx.group, x, outputs, dtype)
+        return Winograd(spec, self.pad, ctx.group, x, outputs, dtype)
 
     def _epilogue(self, ctx: Context, algorithm: ConvAlgorithm, bias: Array | None, masks: Any = None) -> Epilogue:
         sums = (algorithm.oh, algorithm.ow, algorithm.n, algorithm.k)

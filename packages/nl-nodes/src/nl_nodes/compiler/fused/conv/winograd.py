@@ -17,9 +17,9 @@ from nl_nodes.compiler.fused.conv.tile_transform import Transform
 from nl_nodes.compiler.fused.conv.zero_windows import zero_windows
 from nl_nodes.compiler.fused.epilogue import ALL
 from nl_nodes.compiler.fused.workspace import cache_chunk, chunk_slices, flat_chunk
-from nl_nodes.context import Context
+from nl_nodes.context import Context, WorkerGroup
 from nl_nodes.errors import ShapeError
-from nl_nodes.typing import Array, Namespace, Shape
+from nl_nodes.typing import Array, Shape
 
 GEMM_MIN_ROWS = 192
 """Minimum rows of each matrix product."""
@@ -100,13 +100,14 @@ class Winograd(ConvAlgorithm):
     Args:
         spec: the algorithm.
         pad: rows and columns of zero padding on every side.
-        xp, x, outputs, dtype: as for `ConvAlgorithm`.
+        group, x, outputs, dtype: as for `ConvAlgorithm`.
     """
 
     scatters = True
 
-    def __init__(self, spec: WinogradSpec, pad: int, xp: Namespace, x: Shape, outputs: Shape, dtype: Any) -> None:
-        super().__init__(xp, x, outputs, dtype)
+    def __init__(self, spec: WinogradSpec, pad: int, group: WorkerGroup, x: Shape, outputs: Shape, dtype: Any) -> None:
+        super().__init__(group, x, outputs, dtype)
+        xp = self.xp
         if pad > 2 or (self.oh, self.ow) != tuple(n + 2 * pad - 2 for n in x[:2]):
             raise ShapeError(f"{spec.name}: maps {x[:2]} with a pad of {pad} do not give outputs {outputs[:2]}")
         self.p, self.pad = spec.product_count, pad
@@ -124,8 +125,8 @@ class Winograd(ConvAlgorithm):
     def _chunk_sizes(self) -> tuple[int, int]:
         """Return the images per chunk, and the kernels per chunk of their gradient."""
         count = self.th * self.tw
-        images = cache_chunk(self.n, 4 * self.p**2 * count * (self.c + self.k), ceil(GEMM_MIN_ROWS / count))
-        return images, cache_chunk(self.k, 4 * self.p**2 * self.c)
+        images = cache_chunk(self.group, self.n, 4 * self.p**2 * count * (self.c + self.k), ceil(GEMM_MIN_ROWS / count))
+        return images, cache_chunk(self.group, self.k, 4 * self.p**2 * self.c)
 
     def chunks(self, pool_stride: int) -> Iterator[Chunk]:
         """Yield chunks of images."""
@@ -216,7 +217,7 @@ class Winograd(ConvAlgorithm):
 
     def _flattened(self, *arrays: Array) -> Iterator[tuple[Array, ...]]:
         """Yield views (..., flat) of arrays (..., m, channels), in chunks of images."""
-        for images in chunk_slices(arrays[0].shape[-2], flat_chunk(arrays[0])):
+        for images in chunk_slices(arrays[0].shape[-2], flat_chunk(self.group, arrays[0])):
             yield tuple(array[..., images, :].reshape((*array.shape[:-2], -1)) for array in arrays)
 
     def _transformed_inputs(self, m: int) -> Array:

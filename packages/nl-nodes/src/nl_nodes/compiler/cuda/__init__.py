@@ -1,0 +1,1 @@
+"""CUDA kernels from a tape: runs of calls become fused kernels; large matrix products stay calls."""
