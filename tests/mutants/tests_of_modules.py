@@ -24,7 +24,7 @@ TESTS = {
         CERTIFICATE,
     ],
     "nl_nodes.philox": ["unit/nodes/test_device.py"],
-    "nl_nodes.device": ["unit/nodes/test_device.py"],
+    "nl_nodes.device": ["unit/nodes/test_device.py", "unit/cuda/test_card.py"],
     "nl_layers": LAYERS,
     "nl_layers.optimizers": ["unit/layers/test_optimizers.py"],
     "nl_layers.schedules": ["unit/layers/test_optimizers.py"],

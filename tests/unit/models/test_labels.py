@@ -51,6 +51,14 @@ def test_one_network_takes_labels_of_every_dtype(compile: bool) -> None:
             np.testing.assert_allclose(value, expected[name], rtol=1e-14, atol=1e-15)
 
 
+def test_labels_reach_a_pass_as_integers_or_in_the_networks_dtype() -> None:
+    net = mlp(input_shape=(4,), classes=3, hidden=[5], device=Device(threads=1))
+    rows = np.eye(3)[T]
+    assert (net._labels(T.astype("uint8"), len(T)).dtype, net._labels(rows, len(T)).dtype) == ("int64", "float32")
+    shapes = [net.plan(True, 5, rows=given).graph.leaves["t"].shape for given in (False, True)]
+    assert shapes == [(5,), (5, 3)]
+
+
 @pytest.mark.parametrize("loss", [SoftmaxWithLoss, lambda: SoftmaxWithLoss("exact"), CrossEntropy, SigmoidWithLoss])
 def test_soft_labels_compiled_match_the_reference(loss) -> None:
     reference = results(network(loss(), compile=False), SOFT)

@@ -168,7 +168,13 @@ def check_failure(executor: Executor, number: int) -> None:
     """Fail between two barriers, at which the other worker waits."""
     value, copies = (numbers(executor) for _ in range(2))
     lists = [
-        [BARRIER, BARRIER, ("copyto", (copies, value)), ("multiply", (copies, 1.0, copies))],
+        [
+            BARRIER,
+            BARRIER,
+            ("copyto", (copies, value)),
+            ("add", (copies, 0.0, copies)),
+            ("multiply", (copies, 1.0, copies)),
+        ],
         [("add", (value, 1.0, value)), BARRIER, BARRIER],
     ]
 
