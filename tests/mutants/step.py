@@ -101,7 +101,8 @@ def _called() -> set[tuple[str, str]]:
                 for trainer in trainers:
                     order = epoch_order(len(trainer.data.train), 0, 1)
                     for x, t in batches(trainer.data.train, 8, order):
-                        trainer._step(1, x, t)
+                        trainer._enqueue(x, t)
+                        trainer._report(1)
             finally:
                 sys.setprofile(None)
                 threading.setprofile(None)  # type: ignore[arg-type]

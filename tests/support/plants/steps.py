@@ -10,6 +10,7 @@ from nl_layers import flat, optimizers
 from nl_layers.schedules import Cosine
 from nl_models import Network
 from nl_nodes.device.cpu import NumpyBackend
+from nl_training.training import steps as taking
 from nl_training.training import trainer
 from nl_training.training.trainer import Trainer
 from nl_training.verification import steps
@@ -25,13 +26,13 @@ def weight_decay_on_biases() -> None:
 @plant("step", ROWS, weight_decay=1e-3)
 def weight_decay_doubled() -> None:
     """Weight decay has twice its rate."""
-    wrap(trainer, "add_weight_decay", lambda right, params, grads, rate: right(params, grads, 2 * rate))
+    wrap(taking, "add_weight_decay", lambda right, params, grads, rate: right(params, grads, 2 * rate))
 
 
 @plant("step", ROWS, weight_decay=1e-3, optimizer="SGD")
 def weight_decay_forgotten() -> None:
     """Weight decay does nothing."""
-    trainer.add_weight_decay = lambda params, grads, rate: None
+    taking.add_weight_decay = lambda params, grads, rate: None
 
 
 @plant("trainer", ROWS, weight_decay=1e-3)
@@ -41,7 +42,7 @@ def weight_decay_doubled_in_float32() -> None:
     def change(right, params, grads, rate):
         right(params, grads, 2 * rate if params.flat.dtype == np.float32 else rate)
 
-    wrap(trainer, "add_weight_decay", change)
+    wrap(taking, "add_weight_decay", change)
 
 
 @plant("step", ROWS, optimizer="AdamW")
@@ -182,10 +183,10 @@ def schedule_ignored() -> None:
 def images_reversed_in_float32() -> None:
     """In float32, the trainer reverses the images of a batch, but not their labels."""
 
-    def change(right, self, epoch, x, t):
-        return right(self, epoch, x[::-1] if self.net.device.dtype == "float32" else x, t)
+    def change(right, self, x, t):
+        right(self, x[::-1] if self.net.device.dtype == "float32" else x, t)
 
-    wrap(Trainer, "_step", change)
+    wrap(Trainer, "_enqueue", change)
 
 
 @plant("step", ROWS)

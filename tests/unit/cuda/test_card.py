@@ -17,10 +17,8 @@ from support.kernels.executor import COMPILER, NO_COMPILER
 from support.small_models import CLASSES, FORMS, WIDTHS
 
 import nl_models
-from nl_layers.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
 from nl_models import Network
-from nl_models.recorded_update import RecordedUpdate
-from nl_nodes import Device, UserError
+from nl_nodes import Device
 from nl_nodes.compiler import profile
 from nl_nodes.device import backends
 from nl_nodes.runtime.cuda import CudaExecutor
@@ -241,61 +239,3 @@ def test_compiling_leaves_running_statistics_alone() -> None:
     net.plan(True, BATCH)
     for key, value in net.state_dict().items():
         np.testing.assert_array_equal(value, before[key])
-
-
-@pytest.mark.parametrize("kind", [SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam, AdamW])
-def test_an_optimizers_step_is_one_graph_with_the_cpus_numbers(kind: type[Optimizer]) -> None:
-    found = []
-    for net in (build(Device(dtype="float64", threads=1)), on_card()):
-        optimizer, done = kind(), Counter[str]()
-        for step in range(4):
-            optimizer.lr *= 0.5
-            grads = net.step(*batch(net, step)).grads
-            if step == 2:  # as from a checkpoint
-                optimizer.load_state_dict(optimizer.state_dict(), optimizer.steps)
-            done = events_of(lambda net=net, optimizer=optimizer, grads=grads: net.update(optimizer, grads))
-        state = [net.device.host(array) for array in optimizer.state_dict().values()]
-        found.append([net.device.host(net.params.flat), *state])
-    assert done == {GRAPH: 1, LAUNCH: 1 + len(optimizer.numbers())}
-    for expected, array in zip(*found, strict=True):
-        np.testing.assert_allclose(array, expected, rtol=1e-9, atol=1e-12)
-
-
-def test_recording_a_step_changes_nothing() -> None:
-    net, optimizer = on_card(), Momentum()
-    grads = net.step(*batch(net)).grads
-    optimizer.begin(net.params, grads)
-    before = net.device.host(net.params.flat)
-    velocity = optimizer.state[""]["velocity"]
-    arrays = [net.params.flat, grads.flat, velocity]
-    RecordedUpdate(net.device.executor)._record(optimizer, net.params.shapes(), arrays)
-    assert (optimizer.now, optimizer.lr, optimizer.steps) == ({"lr": 0.01}, 0.01, 1)
-    assert np.array_equal(net.device.host(net.params.flat), before)
-    assert not net.device.host(velocity).any()
-
-
-class ReadsLr(SGD):
-    """An optimizer whose learning rate a recording would keep as it is at the first step."""
-
-    def step(self, param, grad, **state):
-        param -= self.lr * grad
-
-
-def test_an_optimizer_that_reads_a_changing_number_is_refused() -> None:
-    net, optimizer = on_card(), ReadsLr()
-    with pytest.raises(UserError, match=r"ReadsLr\.step reads self\.lr: on a GPU take it from self\.now"):
-        net.update(optimizer, net.step(*batch(net)).grads)
-    assert optimizer.lr == 0.01
-
-
-def test_another_optimizer_or_setting_is_recorded_anew() -> None:
-    nets = (build(Device(dtype="float64", threads=1)), on_card())
-    for net in nets:
-        optimizers = [SGD(), Momentum(momentum=0.5), SGD(), Momentum(momentum=0.1)]
-        optimizers[3].state = optimizers[1].state
-        for optimizer in optimizers:
-            net.update(optimizer, net.step(*batch(net)).grads)
-        optimizers[1].momentum = 0.8  # type: ignore[attr-defined]
-        net.update(optimizers[1], net.step(*batch(net)).grads)
-    expected, found = (net.device.host(net.params.flat) for net in nets)
-    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-13)

@@ -83,9 +83,9 @@ def test_steps_match_the_same_operations_written_out() -> None:
 @pytest.mark.parametrize("rate", [0.0, DECAY])
 def test_penalty_is_computed_only_if_weight_decay_is_set(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
-    monkeypatch.setattr("nl_training.training.trainer.add_weight_decay", lambda params, grads, rate: rates.append(rate))
+    monkeypatch.setattr("nl_training.training.steps.add_weight_decay", lambda params, grads, rate: rates.append(rate))
     made, _, _ = trainer(max_steps=2)
-    made.weight_decay = rate
+    made._steps.weight_decay = rate
     made.run()
     assert rates == [rate] * (2 if rate else 0)
 

@@ -1,11 +1,13 @@
 """MLP, CNN and VGG networks wired from layers, with safe weight files."""
 
-from nl_models.network import Network, TrainOutput
+from nl_models.network import Network
+from nl_models.results import Enqueued, TrainOutput
 from nl_models.weights import load_state, save_state
 from nl_models.zoo import MODELS, build, cnn3, cnn8, mlp, simple_convnet, vgg11, vgg16
 
 __all__ = [
     "MODELS",
+    "Enqueued",
     "Network",
     "TrainOutput",
     "build",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from threading import RLock, Thread, current_thread
 from typing import Any
@@ -15,10 +15,11 @@ from nl_layers.optimizers import Optimizer
 from nl_models.fork import prepare_for_forks
 from nl_models.names import name_leaves
 from nl_models.recent import RecentlyUsed
-from nl_models.recorded_update import RecordedUpdate
+from nl_models.recorded_update import recorded_update, update_key
+from nl_models.results import Enqueued, TrainOutput
 from nl_models.weights import check_state, load_state, save_state
 from nl_nodes import Device, Graph, Input, Node, Pass, ShapeError, UserError, backend_of
-from nl_nodes.compiler import CompileSpec, Plan, compile_graph
+from nl_nodes.compiler import CompileSpec, Plan, Update, compile_graph
 from nl_nodes.node import assign_scope
 from nl_nodes.signals import DeferSignals
 from nl_nodes.typing import Array, Shape
@@ -31,22 +32,7 @@ BATCH_SIZES = 8
 
 # Attributes that a copy creates anew; the layers hold the values.
 NOT_COPIED = {"_params", "_grads", "_graphs", "_plans", "_forked", "_wired", "_lock"}
-NOT_COPIED |= {"_grads_owner", "_copy_grads", "_update"}
-
-
-@dataclass(frozen=True)
-class TrainOutput:
-    """The results of a training pass; the gradients are valid until the same thread's next call.
-
-    Attributes:
-        loss: mean loss of the batch, without the penalty.
-        logits: (N, classes), in training mode.
-        grads: gradients by parameter name.
-    """
-
-    loss: Array
-    logits: Array
-    grads: FlatDict
+NOT_COPIED |= {"_grads_owner", "_copy_grads", "finite_so_far"}
 
 
 class Network:
@@ -110,8 +96,7 @@ class Network:
         for buffer, array in zip(self._buffers.values(), arrays[2:], strict=True):
             buffer.value = array
         self._graphs: RecentlyUsed[tuple[bool, int, bool], Graph] = RecentlyUsed(BATCH_SIZES)
-        self._plans: RecentlyUsed[tuple[bool, int, bool], Plan] = RecentlyUsed(BATCH_SIZES)
-        self._update: RecordedUpdate | None = None
+        self._plans: RecentlyUsed[tuple[Any, ...], Plan] = RecentlyUsed(BATCH_SIZES)
         self._grads_owner: Thread | None = None  # the thread that uses the gradients' buffer
         self._copy_grads = False  # whether a second thread has called since
 
@@ -123,7 +108,7 @@ class Network:
 
     def copies_for_fork(self) -> list[Array]:
         """Return copies of all arrays for `leave_parent`; none if no memory is shared, or a GPU has it."""
-        shared = self.device.compiles and self.device.backend.card is None
+        shared = self.device.compiles and self.device.card is None
         return [array.copy() for array in self._arrays()] if shared else []
 
     def leave_parent(self, copies: Sequence[Array]) -> None:
@@ -251,10 +236,12 @@ class Network:
         With one logit per row and `SigmoidWithLoss`, a row is correct if its logit is above 0 just when its target is
         above 0.5.
         """
-        t = self._labels(t, len(logits))
+        return int(self._hits(logits, self._labels(t, len(logits))))
+
+    def _hits(self, logits: Array, t: Array) -> Array:
         if self.classes == 1 and isinstance(self.loss_layer, SigmoidWithLoss):
-            return int(((logits > 0) == (t > 0.5)).sum())
-        return int((logits.argmax(axis=1) == (t if t.ndim == 1 else t.argmax(axis=1))).sum())
+            return ((logits > 0) == (t > 0.5)).sum()
+        return (logits.argmax(axis=1) == (t if t.ndim == 1 else t.argmax(axis=1))).sum()
 
     def gradient(self, x: Any, t: Any) -> FlatDict:
         """Return the loss's gradient by parameter in training mode, valid until the same thread's next call."""
@@ -265,24 +252,36 @@ class Network:
 
         Labels are class indices (N,), or rows (N, classes), one-hot or soft; see `nl_layers.labels.checked_labels`.
         """
-        x = self._images(x)
-        if not len(x):
-            raise UserError(f"{self.name}: cannot train on a batch of no images")
-        t = self._checked(t, len(x))
-        t = self.device.feed(t, None if t.ndim == 1 else self.device.dtype)
+        x, t = self._batch(x, t)
         with self._lock, DeferSignals(), self.device.limits():
             self._assign_gradients()
             loss, logits = self._train(x, t)
             return TrainOutput(loss, logits, self._copy_gradients() if self._copy_grads else self._grads)
 
-    def update(self, optimizer: Optimizer, grads: FlatDict) -> None:
-        """Let an optimizer take a step on the parameters; on a GPU it is recorded once, as one graph."""
-        if grads.flat is not self._grads.flat or not self.device.compiles or self.device.backend.card is None:
-            optimizer.update(self.params, grads)
-            return
-        with self._lock, DeferSignals():
-            self._update = self._update or RecordedUpdate(self.device.executor)
-            self._update.run(optimizer, self._params, grads)
+    @cached_property
+    def finite_so_far(self) -> Array:
+        """0, or NaN from the first enqueued pass on that was not finite; nothing changes until it is set to 0 again."""
+        return self.device.zeros(1).reshape(())
+
+    def enqueue(self, optimizer: Optimizer, x: Any, t: Any, weight_decay: float = 0.0) -> Enqueued:
+        """Enqueue a training pass with weight decay and the optimizer's step, one graph on a GPU; do not wait for it.
+
+        Labels are those of `step`, of the host: others are waited for. See `finite_so_far` for passes not finite.
+
+        Raises:
+            UserError: if the optimizer reads `lr` or `steps` instead of `now`.
+        """
+        x, t = self._batch(x, t)
+        with self._lock, DeferSignals(), self.device.limits():
+            self._discard_stale()
+            self._assign_gradients()
+            optimizer.begin(self._params, self._grads)
+            update = recorded_update(optimizer, self._params, self._grads, weight_decay, self.finite_so_far)
+            key = (True, len(x), t.ndim == 2, update_key(optimizer, weight_decay))
+            plan = self._plans.get_or_make(key, lambda: self.plan(*key[:2], rows=key[2], update=update))
+            loss, logits = plan.run({"x": x, "t": t, **optimizer.now}, self.passes)
+            self.passes += 1
+            return Enqueued(loss, self._hits(logits, plan.inputs["t"]), plan.finite)
 
     def _assign_gradients(self) -> None:
         """Give the gradients' buffer to the calling thread; once a second thread calls, return copies to all.
@@ -344,20 +343,28 @@ class Network:
             self._store(plan, results[0])
         return results
 
-    def plan(self, train: bool, batch: int, *, rows: bool = False) -> Plan:
-        """Return the compiled graph for a batch; the arguments are those of `wire`."""
+    def plan(self, train: bool, batch: int, *, rows: bool = False, update: Update | None = None) -> Plan:
+        """Return the compiled graph for a batch; the arguments are those of `wire` and of `CompileSpec`."""
         feeds: dict[str, tuple[Shape, Any]] = {"x": ((batch, *self.input_shape), self.device.dtype)}
         if train:
             feeds["t"] = (self._label_shape(batch, rows), self.device.dtype if rows else "int64")
         self._share_after_fork()
         graph = self.wire(batch, train, rows=rows)
-        spec = CompileSpec(feeds, frozenset(feeds), self._grads if train else None)
+        spec = CompileSpec(feeds, frozenset(feeds), self._grads if train else None, update)
         return compile_graph(graph, spec, self.device.executor)
 
     def _store(self, run: Pass | Plan, loss: Array) -> None:
         """Update the running statistics, unless the loss is not finite."""
         if self.device.xp.isfinite(loss):
             run.store_updates()
+
+    def _batch(self, x: Any, t: Any) -> tuple[Array, Array]:
+        """Return images and labels of a training pass, checked."""
+        x = self._images(x)
+        if not len(x):
+            raise UserError(f"{self.name}: cannot train on a batch of no images")
+        t = self._checked(t, len(x))
+        return x, self.device.feed(t, None if t.ndim == 1 else self.device.dtype)
 
     def _images(self, x: Any) -> Array:
         x = self.device.feed(x, self.device.dtype)

@@ -1,62 +1,72 @@
-"""An optimizer's step on a GPU, recorded once as one CUDA graph."""
+"""An optimizer's step, recorded as the end of a training pass on a GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from nl_layers import FlatDict
 from nl_layers.optimizers import Optimizer
 from nl_nodes import UserError
-from nl_nodes.compiler import Recorded
-from nl_nodes.runtime import Executor
+from nl_nodes.compiler import Update
+from nl_nodes.typing import Array
 
 CHANGING = ("lr", "steps")
-"""What changes from step to step: the recording takes it from `Optimizer.now`."""
+"""What changes from step to step: a recording takes it from `Optimizer.now`."""
 
 
-class RecordedUpdate:
-    """Records the steps of one optimizer at a time, and replays them.
+def update_key(optimizer: Optimizer, weight_decay: float) -> Hashable:
+    """Return what a recorded step depends on: the optimizer's settings, and the identity of its arrays."""
+    settings = repr(sorted(optimizer.settings.items()))
+    return (type(optimizer), settings, weight_decay, tuple(map(id, optimizer.state[""].values())))
+
+
+def recorded_update(
+    optimizer: Optimizer, params: FlatDict, grads: FlatDict, weight_decay: float, finite_so_far: Array
+) -> Update:
+    """Return an optimizer's step with weight decay as the last part of a pass.
 
     Args:
-        executor: runs the recording.
+        optimizer: one that has begun a step, so that its state exists.
+        params: the parameters.
+        grads: their gradients.
+        weight_decay: coefficient of weight decay.
+        finite_so_far: see `Update`.
     """
+    shapes, slots = params.shapes(), tuple(optimizer.state[""])
 
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
-        self._key: Any = None
-        self._recorded: Recorded | None = None  # keeps the arrays alive whose ids are in the key
+    def step(gradient: Any, arrays: Sequence[Any], numbers: Mapping[str, Any]) -> None:
+        flat, *state = arrays
+        own = FlatDict(shapes, lambda size: flat)
+        if weight_decay:
+            gradient = gradient.copy()
+            weights = FlatDict(shapes, lambda size: gradient).decayed
+            weights += weight_decay * own.decayed
+        _record(optimizer, own, gradient, dict(zip(slots, state, strict=True)), numbers)
 
-    def run(self, optimizer: Optimizer, params: FlatDict, grads: FlatDict) -> None:
-        """Let the optimizer take a step on the parameters.
+    arrays = (params.flat, *optimizer.state[""].values())
+    return Update(step, grads.flat, arrays, tuple(optimizer.now), finite_so_far)
 
-        Raises:
-            UserError: if its step reads `lr` or `steps` instead of `now`.
-        """
-        optimizer.begin(params, grads)
-        arrays = (params.flat, grads.flat, *optimizer.state[""].values())
-        key = (optimizer.settings, tuple(map(id, arrays)))
-        if self._recorded is None or self._key != key:
-            self._recorded, self._key = self._record(optimizer, params.shapes(), arrays), key
-        self._recorded.run(optimizer.now)
 
-    def _record(self, optimizer: Optimizer, shapes: Mapping[str, Any], arrays: Sequence[Any]) -> Recorded:
-        slots, attributes = tuple(optimizer.state[""]), vars(optimizer).copy()
+def _record(
+    optimizer: Optimizer, params: FlatDict, gradient: Any, state: dict[str, Any], numbers: Mapping[str, Any]
+) -> None:
+    """Let the optimizer change traced arrays.
 
-        def step(traced: Sequence[Any], numbers: Mapping[str, Any]) -> None:
-            flat, grad, *state = traced
-            optimizer.now = numbers
-            optimizer.shrink(FlatDict(shapes, lambda size: flat).decayed)
-            optimizer.step(flat, grad, **dict(zip(slots, state, strict=True)))
-
-        try:
-            for name in CHANGING:  # a number read from here would be recorded as it is now
-                delattr(optimizer, name)
-            return Recorded(step, arrays, tuple(optimizer.now), self._executor)
-        except AttributeError as error:
-            if error.name not in CHANGING:
-                raise
-            kind = type(optimizer).__name__
-            raise UserError(f"{kind}.step reads self.{error.name}: on a GPU take it from self.now") from None
-        finally:
-            vars(optimizer).update(attributes)
+    Raises:
+        UserError: if its step reads `lr` or `steps` instead of `now`.
+    """
+    attributes = vars(optimizer).copy()
+    try:
+        for name in CHANGING:  # a number read from here would be recorded as it is now
+            delattr(optimizer, name)
+        optimizer.now = numbers
+        optimizer.shrink(params.decayed)
+        optimizer.step(params.flat, gradient, **state)
+    except AttributeError as error:
+        if error.name not in CHANGING:
+            raise
+        kind = type(optimizer).__name__
+        raise UserError(f"{kind}.step reads self.{error.name}: on a GPU take it from self.now") from None
+    finally:
+        vars(optimizer).update(attributes)

@@ -1,9 +1,8 @@
 """The compiler: a graph in, a plan of calls on prebuilt memory out."""
 
-from nl_nodes.compiler.lower.lower import CompileSpec
+from nl_nodes.compiler.lower.lower import CompileSpec, Update
 from nl_nodes.compiler.plan import Plan, compile_graph
 from nl_nodes.compiler.profiler import Row, profile, profile_reference
-from nl_nodes.compiler.recorded import Recorded
 from nl_nodes.compiler.rewrite.engine import rewrite
 from nl_nodes.compiler.rewrite.pattern import Rule
 from nl_nodes.compiler.rewrite.provenance import Provenance
@@ -17,10 +16,10 @@ __all__ = [
     "Plan",
     "Processes",
     "Provenance",
-    "Recorded",
     "Row",
     "Rule",
     "Threads",
+    "Update",
     "compile_graph",
     "executor",
     "profile",

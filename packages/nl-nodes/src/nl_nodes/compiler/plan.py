@@ -41,6 +41,7 @@ class Plan:
         calls: each worker's calls, in order.
         owners: the node and direction of each call.
         size: bytes of the arena.
+        inputs: the arrays that `run` copies its feeds to.
         grads: the leaves' gradients, valid until the next pass.
         finite: whether all results and gradients of the last pass are finite, an array of the executor's device; None
             where its passes do not check that.
@@ -49,7 +50,8 @@ class Plan:
     def __init__(self, graph: Graph, spec: CompileSpec, executor: Executor) -> None:
         self.executor, self.graph = executor, graph
         lowered = lower(graph, spec, executor.count, executor.chunked)
-        buffers = [buffer.value for buffer in lowered.updates]
+        changed = [buffer.value for buffer in lowered.updates]
+        changed += [*spec.update.arrays, spec.update.finite_so_far] if spec.update else []
         if executor.checks:
             store_where_finite(lowered)
         if executor.fused:
@@ -61,11 +63,11 @@ class Plan:
             raise DeviceError(f"{error}: {_smaller_batch(spec, error)}") from None
         self.size = arena.size
         self.finite = arena.relocate(lowered.results.pop()) if executor.checks else None
-        before = [value.copy() for value in buffers] if executor.checks else []
+        before = [value.copy() for value in changed] if executor.checks else []
         try:
             self._relocate(lowered, arena)
         finally:  # loading may run the calls once
-            for value, old in zip(buffers, before, strict=False):
+            for value, old in zip(changed, before, strict=False):
                 value[...] = old
 
     def _relocate(self, lowered: Lowering, arena: Arena) -> None:
@@ -74,7 +76,7 @@ class Plan:
         self.owners = [tape.owners for tape in lowered.tapes]
         with self._named_failures():
             self._loaded = self.executor.load(self.calls)
-        self._inputs = {name: arena.relocate(array) for name, array in lowered.inputs.items()}
+        self.inputs = {name: arena.relocate(array) for name, array in lowered.inputs.items()}
         self._results = tuple(arena.relocate(array) for array in lowered.results)
         self._updates = {buffer: arena.relocate(array) for buffer, array in lowered.updates.items()}
         self.grads = {name: arena.relocate(array) for name, array in lowered.grads.items()}
@@ -83,7 +85,7 @@ class Plan:
         """Run one pass and return copies of the results; `grads` is valid until the next pass.
 
         Args:
-            feeds: an array for each input.
+            feeds: an array for each input, and each number of the update.
             pass_index: the number of the pass, for random nodes.
             loaded: calls, loaded by the executor, to run in place of the plan's own, such as these with clocks.
 
@@ -93,7 +95,7 @@ class Plan:
         if self.executor.process != os.getpid():
             raise DeviceError("this plan belongs to the process that forked this one: compile the graph again")
         with self.executor.lock, DeferSignals():
-            for name, array in self._inputs.items():
+            for name, array in self.inputs.items():
                 self.executor.write(array, feeds[name])
             with self._named_failures():
                 self.executor.run(self._loaded if loaded is None else loaded, pass_index)

@@ -16,7 +16,7 @@ from nl_nodes.device.cpu import NumpyBackend
 from nl_nodes.errors import DeviceError, UserError
 from nl_nodes.platform import can_share_memory, cpu_count
 from nl_nodes.runtime import Executor, executor
-from nl_nodes.runtime.cuda import CudaExecutor
+from nl_nodes.runtime.cuda import Card, CudaExecutor
 from nl_nodes.typing import Array, Namespace
 
 DTYPES = ("float32", "float64")
@@ -76,6 +76,11 @@ class Device:
         return self.compile and (isinstance(self.backend, NumpyBackend) or self.backend.card is not None)
 
     @property
+    def card(self) -> Card | None:
+        """The GPU that plans run on; None on a CPU, and where graphs are not compiled."""
+        return self.backend.card if self.compile else None
+
+    @property
     def executor(self) -> Executor:
         """The executor of compiled graphs, created on first use and again after a fork."""
         if self._executor is None or self._executor.process != os.getpid():
@@ -107,7 +112,7 @@ class Device:
 
     def feed(self, value: Any, dtype: str | None = None) -> Array:
         """Convert a value to an array that a pass takes: one of the host for a plan that copies it to a GPU itself."""
-        copied = self.compiles and self.backend.card is not None and not self.backend.owns(value)
+        copied = self.card is not None and not self.backend.owns(value)
         return np.asarray(value, dtype) if copied else self.backend.array(value, dtype)
 
     def labels(self, value: Any) -> Array:

@@ -74,6 +74,13 @@ class Executor:
         self.pass_index = pass_index
         execute(loaded[0])
 
+    def state(self) -> dict[str, object]:
+        """Return what results depend on, bit by bit, besides the calls: plain data, for a checkpoint."""
+        return {}
+
+    def load_state(self, state: object) -> None:
+        """Take what `state` returned on a machine of the same kind; ignore any other."""
+
     def barrier(self) -> None:
         """Wait until all workers have reached this call."""
 

@@ -60,6 +60,8 @@ class TrainedNetwork:
 class _Curves(Callback):
     """Records the loss of each step and, optionally, the accuracy on the training part after each epoch."""
 
+    reads_network = False
+
     def __init__(self, train_accuracy: bool) -> None:
         self.losses: list[float] = []
         self.accuracies: list[float] = []

@@ -51,6 +51,8 @@ class MLflowTracker(Callback):
         tags: additional tags of the run.
     """
 
+    reads_network = False
+
     def __init__(
         self,
         store: Store,

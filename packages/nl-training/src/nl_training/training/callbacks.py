@@ -130,13 +130,20 @@ class Pruned(Exception):
 
 
 class Callback:
-    """Base class of callbacks; every method is optional."""
+    """Base class of callbacks; every method is optional.
+
+    Attributes:
+        reads_network: whether `on_step` needs the network as it is after that step. Where no callback does, a GPU works
+            ahead, and reports come some steps late.
+    """
+
+    reads_network = True
 
     def on_start(self, trainer: TrainingState) -> None:
         """Called before the first step."""
 
     def on_batch(self, trainer: TrainingState, step: int, x: Any, t: Any) -> None:
-        """Called before step `step`, on images x (N, C, H, W) with labels t (N,)."""
+        """Called before step `step`, on images x (N, C, H, W) with labels t (N,); images may be on the GPU."""
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Called with metrics that another callback measured at a step."""

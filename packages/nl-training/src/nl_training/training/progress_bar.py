@@ -17,6 +17,8 @@ LINE_SECONDS = 10.0
 class ProgressBar(Callback):
     """A live bar with epoch, loss, accuracy, images per second and time left; plain lines without a terminal."""
 
+    reads_network = False
+
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
         self._bar: Progress | None = None

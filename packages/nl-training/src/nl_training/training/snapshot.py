@@ -30,6 +30,7 @@ def snapshot(trainer: TrainingState) -> Snapshot:
         "progress": asdict(trainer.progress) | {"seconds": trainer.seconds},
         "passes": trainer.net.passes,
         "updates": trainer.optimizer.steps,
+        "executor": trainer.net.device.executor.state() if trainer.net.device.compiles else {},
         "observers": callbacks,
     }
     return Snapshot(arrays, facts)
@@ -59,6 +60,8 @@ def _restore(trainer: TrainingState, found: Snapshot) -> None:
     trainer.optimizer.load_state_dict(state, found.facts["updates"])
     trainer.best_state = _part(found, BEST)
     net.passes = found.facts["passes"]
+    if device.compiles:
+        device.executor.load_state(found.facts.get("executor"))
     progress = Progress(**found.facts["progress"])
     progress.history = [EpochReport(**epoch) for epoch in found.facts["progress"]["history"]]
     progress.best = (progress.best[0], progress.best[1])

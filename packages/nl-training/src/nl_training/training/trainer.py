@@ -10,7 +10,6 @@ from math import isfinite
 from time import perf_counter
 from typing import Any
 
-from nl_layers import add_weight_decay
 from nl_layers.optimizers import Optimizer
 from nl_layers.schedules import Schedule
 from nl_models import Network
@@ -20,6 +19,7 @@ from nl_training.training.callbacks import Callback, EpochReport, Result, StepRe
 from nl_training.training.checkpoint import Checkpoints
 from nl_training.training.divergence import first_not_finite
 from nl_training.training.snapshot import snapshot
+from nl_training.training.steps import Batch, Taken, steps_of
 
 
 class Diverged(UserError):
@@ -81,13 +81,17 @@ class Trainer(TrainingState):
         checkpoints: Checkpoints | None = None,
     ) -> None:
         self.options = options = options or TrainOptions()
-        self.schedule, self.base_lr, self.weight_decay = schedule, optimizer.lr, weight_decay
+        self.schedule, self.base_lr = schedule, optimizer.lr
         self.checkpoints = checkpoints
         self.epoch_batches = EpochBatches.of(net, len(data.train), options.batch_size)
         self.steps_per_epoch = self.epoch_batches.count
         steps = options.epochs * self.steps_per_epoch
         total_steps = min(steps, options.max_steps or steps)
         super().__init__(net, optimizer, data, options.batch_size, total_steps, seed, callbacks)
+        ahead = not any(c.reads_network for c in callbacks if type(c).on_step is not Callback.on_step)
+        self._steps = steps_of(net, optimizer, weight_decay, ahead)
+        splits = {"train": data.train, "val": data.validation, "test": data.test}
+        self._splits = {name: self._steps.split(split) for name, split in splits.items() if split is not None}
 
     def run(self) -> Result:
         """Train from the start, or from a restored snapshot, to the end and return the result.
@@ -124,45 +128,48 @@ class Trainer(TrainingState):
         p = self.progress
         order = epoch_order(len(self.data.train), self.seed, epoch)[: self.epoch_batches.images]
         end = p.position + max(self.total_steps - p.step, 0)
-        for x, t in islice(batches(self.data.train, self.batch_size, order), p.position, end):
-            report = self._step(epoch, x, t)
-            p.position += 1
-            if report is not None:
-                p.loss += report.loss * report.images
-                p.hits += report.accuracy * report.images
-                p.images += report.images
-                for callback in self.callbacks:
-                    callback.on_step(report)
-            self._save_or_stop(self.checkpoints is not None and self.checkpoints.due(p.step))
+        for x, t in islice(batches(self._splits["train"], self.batch_size, order), p.position, end):
+            self._enqueue(x, t)
+            if self._steps.full:
+                self._report(epoch)
+            step = p.step + len(self._steps)
+            self._save_or_stop(epoch, self.checkpoints is not None and self.checkpoints.due(step))
+        self._report(epoch)
         best = self._evaluate(epoch)
-        self._save_or_stop(best, best)
+        self._save_or_stop(epoch, best, best)
 
-    def _step(self, epoch: int, x: Any, t: Any) -> StepReport | None:
-        """Take one step; return None if its loss or a gradient is not finite and the batch is skipped."""
-        begun = perf_counter()
-        progress, span = self.step / self.steps_per_epoch, self.total_steps / self.steps_per_epoch
+    def _enqueue(self, x: Any, t: Any) -> None:
+        """Begin the next step, with its learning rate."""
+        step = self.step + len(self._steps)
+        progress, span = step / self.steps_per_epoch, self.total_steps / self.steps_per_epoch
         self.optimizer.lr = self.base_lr * self.schedule.factor(progress, span)
         for callback in self.callbacks:
-            callback.on_batch(self, self.step + 1, x, t)
-        output = self.net.step(x, t)
-        loss = float(output.loss)
-        if not (isfinite(loss) and self.net.device.finite(output.grads.flat)):
-            if self.options.on_nan == "stop":
-                raise self._diverged(loss, x, t)
-            self.progress.step += 1
-            return None
-        if self.weight_decay:
-            add_weight_decay(self.net.params, output.grads, self.weight_decay)
-        self.net.update(self.optimizer, output.grads)
-        self.progress.step += 1
-        accuracy = self.net.count_correct(output.logits, t) / len(t)
-        seconds = perf_counter() - begun
-        return StepReport(self.step, epoch, loss, accuracy, self.optimizer.lr, len(t), seconds)
+            callback.on_batch(self, step + 1, x, t)
+        self._steps.enqueue(Batch(x, t, self.optimizer.lr))
 
-    def _diverged(self, loss: float, x: Any, t: Any) -> Diverged:
+    def _report(self, epoch: int) -> None:
+        """Count the steps taken and report them; a step that is not finite ends the training or is left out."""
+        p = self.progress
+        for taken in self._steps.results():
+            batch, images = taken.batch, len(taken.batch.t)
+            if not taken.finite and self.options.on_nan == "stop":
+                raise self._diverged(taken)
+            p.step += 1
+            p.position += 1
+            if not taken.finite:
+                continue
+            p.loss += taken.loss * images
+            p.hits += taken.hits
+            p.images += images
+            report = StepReport(p.step, epoch, taken.loss, taken.hits / images, batch.lr, images, taken.seconds)
+            for callback in self.callbacks:
+                callback.on_step(report)
+
+    def _diverged(self, taken: Taken) -> Diverged:
         """Return the error that names the first node; the weights are not saved, so that good checkpoints stay."""
-        what = "a gradient became infinite or no number" if isfinite(loss) else f"the loss became {loss}"
-        where = first_not_finite(self.net, x, t)
+        finite = isfinite(taken.loss)
+        what = "a gradient became infinite or no number" if finite else f"the loss became {taken.loss}"
+        where = first_not_finite(self.net, taken.batch.x, taken.batch.t)
         self._collect(wait=True)
         kept = self.checkpoints.paths() if self.checkpoints else []
         stays = f"; the last checkpoint is {kept[-1]}" if kept else ""
@@ -170,11 +177,12 @@ class Trainer(TrainingState):
             f"{what} at step {self.step + 1}: lower optimizer.lr (now {self.optimizer.lr:g}); first in {where}{stays}"
         )
 
-    def _save_or_stop(self, due: bool, best: bool = False) -> None:
+    def _save_or_stop(self, epoch: int, due: bool, best: bool = False) -> None:
         """Between two steps: save if a checkpoint is due, stop if a callback requests it."""
         error = next((error for o in self.callbacks if (error := o.stop_request()) is not None), None)
         self._collect()
         if due or error is not None:
+            self._report(epoch)
             self._save(best, wait=error is not None)
         if error is not None:
             raise error
@@ -201,10 +209,9 @@ class Trainer(TrainingState):
         """Evaluate after an epoch; return whether the weights are the best so far."""
         p = self.progress
         metrics = {"train/epoch_loss": p.loss / p.images, "train/epoch_acc": p.hits / p.images} if p.images else {}
-        for name, split in (("val", self.data.validation), ("test", self.data.test)):
-            if split is not None:
-                metrics[f"{name}/loss"], metrics[f"{name}/acc"] = self.net.evaluate(split.x, split.t)
-        best = self.data.validation is None or metrics["val/acc"] > p.best[0]
+        for name, split in list(self._splits.items())[1:]:
+            metrics[f"{name}/loss"], metrics[f"{name}/acc"] = self.net.evaluate(split.x[:], split.t)
+        best = "val" not in self._splits or metrics["val/acc"] > p.best[0]
         if best:
             p.best = (metrics.get("val/acc", 0.0), epoch)
             self.best_state = self.net.state_dict()

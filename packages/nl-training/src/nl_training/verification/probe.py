@@ -39,7 +39,8 @@ class Probe(Callback):
         if step % self.every:
             return
         try:
-            residual = self._residual(trainer.net, step, np.asarray(x, dtype=np.float64), np.asarray(t))
+            images = trainer.net.device.host(x)
+            residual = self._residual(trainer.net, step, np.asarray(images, dtype=np.float64), np.asarray(t))
         except NotComparable as why:
             if self._refused != str(why):  # warn once, not at every check
                 self._refused = str(why)

@@ -155,6 +155,7 @@ class _Beside(Callback):
         self._net, train = trainer.net, self.data.train
         epoch, position = divmod(step - 1, BATCHES)
         index = shuffled(len(train), SEED, epoch + 1)[position * self.size :][: self.size]
+        x = trainer.net.device.host(x)
         if not (np.array_equal(x, train.x[index]) and np.array_equal(t, train.t[index])):
             self.worst = ("the batch", FAR)
         self._lr = self.lr * schedule_factor(self.schedule, (step - 1) / BATCHES, EPOCHS)

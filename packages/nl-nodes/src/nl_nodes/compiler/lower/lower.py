@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,26 @@ Axes = dict[Node, int | None]
 
 
 @dataclass(frozen=True)
+class Update:
+    """What a training pass does with its gradients where all of it is finite, such as an optimizer's step.
+
+    Attributes:
+        function: changes arrays in place, given the traced `gradient`, `arrays`, and numbers (arrays without axes).
+        gradient: the gradients, which the function only reads.
+        arrays: what it reads and changes, such as parameters; arrays of the executor's device, all of one dtype.
+        numbers: the names of the numbers, which are fed to each pass.
+        finite_so_far: an array without axes of the same device and dtype: 0, and NaN from the first pass on that was
+            not finite. No pass changes anything then, until the caller sets it to 0 again.
+    """
+
+    function: Callable[[Any, Sequence[Any], Mapping[str, Any]], None]
+    gradient: Any
+    arrays: Sequence[Any]
+    numbers: Sequence[str]
+    finite_so_far: Any
+
+
+@dataclass(frozen=True)
 class CompileSpec:
     """What a graph is compiled for.
 
@@ -36,11 +56,13 @@ class CompileSpec:
         batched: the inputs whose first axis is the batch axis, which the workers share.
         gradients: arrays of the caller for the gradients of these leaves; all others' are arrays of the plan, and the
             upstream gradient is 1. None for a pass without backward.
+        update: for an executor whose passes check themselves, what a pass does last; None for nothing.
     """
 
     feeds: Mapping[str, tuple[Shape, Any]]
     batched: frozenset[str] = frozenset()
     gradients: Mapping[str, Any] | None = None
+    update: Update | None = None
 
     @property
     def shapes(self) -> dict[str, Shape]:

@@ -88,6 +88,14 @@ class CudaExecutor(Executor):
         """Return an array of the host for `count` times."""
         return np.zeros(count)
 
+    def state(self) -> dict[str, object]:
+        """Return the algorithms of the products."""
+        return self.algorithms.state()
+
+    def load_state(self, state: object) -> None:
+        """Take the algorithms of the same kind of GPU and version of cublasLt."""
+        self.algorithms.update(state)
+
     def load(self, calls: Sequence[Sequence[Call]]) -> Loaded:
         """Bind the calls, and capture them unless they are to be enqueued one by one."""
         (own,) = calls

@@ -1,0 +1,175 @@
+"""Training steps: taken one by one, or on a GPU enqueued ahead of their results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isfinite
+from time import perf_counter
+from typing import Any
+
+from nl_layers import add_weight_decay
+from nl_layers.optimizers import Optimizer
+from nl_models import Network
+from nl_training.data import Split
+from nl_training.training.resident import resident
+
+AHEAD = 32
+"""Steps that a GPU is given before the results of the first are read."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A training batch.
+
+    Attributes:
+        x: images (N, C, H, W), of the host or of the GPU.
+        t: their labels.
+        lr: the learning rate of the step.
+    """
+
+    x: Any
+    t: Any
+    lr: float
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A step that was taken, or left out because its loss or gradient is not finite.
+
+    Attributes:
+        batch: its images and labels.
+        loss: mean loss of the batch, without weight decay.
+        hits: number of images classified correctly.
+        finite: whether loss and gradient are finite; the parameters are as before where not.
+        seconds: the time that it took.
+    """
+
+    batch: Batch
+    loss: float
+    hits: int
+    finite: bool
+    seconds: float
+
+
+class Steps:
+    """Takes each step at once.
+
+    Args:
+        net: the network to train.
+        optimizer: the optimizer of its parameters.
+        weight_decay: coefficient of weight decay.
+    """
+
+    ahead = 1
+
+    def __init__(self, net: Network, optimizer: Optimizer, weight_decay: float) -> None:
+        self.net, self.optimizer, self.weight_decay = net, optimizer, weight_decay
+        self._begun = perf_counter()
+        self._batches: list[Batch] = []
+
+    def __len__(self) -> int:
+        """The number of steps whose results were not read yet."""
+        return len(self._batches)
+
+    @property
+    def full(self) -> bool:
+        """Whether results must be read before the next step."""
+        return len(self) >= self.ahead
+
+    def split(self, split: Split) -> Split:
+        """Return a split whose images are where steps read them fastest."""
+        return split
+
+    def enqueue(self, batch: Batch) -> None:
+        """Add a step; the optimizer has the batch's learning rate."""
+        if not self._batches:
+            self._begun = perf_counter()
+        self._batches.append(batch)
+
+    def results(self) -> Iterator[Taken]:
+        """Yield the results of the enqueued steps, in order."""
+        batches, self._batches = self._batches, []
+        for batch in batches:
+            yield self._take(batch)
+
+    def _take(self, batch: Batch) -> Taken:
+        """Take one step and wait for it."""
+        net, x, t = self.net, batch.x, batch.t
+        output = net.step(x, t)
+        loss = float(output.loss)
+        if not (isfinite(loss) and net.device.finite(output.grads.flat)):
+            return Taken(batch, loss, 0, False, perf_counter() - self._begun)
+        if self.weight_decay:
+            add_weight_decay(net.params, output.grads, self.weight_decay)
+        self.optimizer.update(net.params, output.grads)
+        return Taken(batch, loss, net.count_correct(output.logits, t), True, perf_counter() - self._begun)
+
+
+class EnqueuedSteps(Steps):
+    """Lets a GPU work ahead: results are read for many steps at once.
+
+    From a step on whose pass is not finite nothing changes on the GPU. That step is then taken again by itself, as
+    a pass node by node may be finite (see docs/decisions/0017-not-finite.md), and those after it are enqueued again.
+
+    Args:
+        net: the network to train.
+        optimizer: the optimizer of its parameters.
+        weight_decay: coefficient of weight decay.
+        ahead: steps that are enqueued before results must be read.
+    """
+
+    def __init__(self, net: Network, optimizer: Optimizer, weight_decay: float, ahead: int = AHEAD) -> None:
+        super().__init__(net, optimizer, weight_decay)
+        self.ahead = ahead
+        self._before: list[tuple[int, int]] = []  # the optimizer's steps and the network's passes before each step
+        self._results = net.device.xp.zeros((ahead, 3), dtype="float64")
+
+    def split(self, split: Split) -> Split:
+        """Return a split whose images are on the GPU, if they fit."""
+        return resident(self.net.device, split)
+
+    def enqueue(self, batch: Batch) -> None:
+        """Enqueue a step and the copies of its results."""
+        row = self._results[len(self)]
+        super().enqueue(batch)
+        self._before.append((self.optimizer.steps, self.net.passes))
+        done = self.net.enqueue(self.optimizer, batch.x, batch.t, self.weight_decay)
+        for column, value in enumerate((done.loss, done.hits, done.finite)):
+            row[column] = value
+
+    def results(self) -> Iterator[Taken]:
+        """Wait for the enqueued steps and yield their results, in order."""
+        while self._batches:
+            (batches, self._batches), (before, self._before) = (self._batches, []), (self._before, [])
+            rows = self.net.device.host(self._results)[: len(batches)].tolist()
+            seconds = (perf_counter() - self._begun) / len(batches)
+            for number, (batch, (loss, hits, finite)) in enumerate(zip(batches, rows, strict=True)):
+                if finite:
+                    yield Taken(batch, loss, int(hits), True, seconds)
+                    continue
+                yield self._take_again(batch, *before[number])
+                for later in batches[number + 1 :]:
+                    self.optimizer.lr = later.lr
+                    self.enqueue(later)
+                break
+
+    def _take_again(self, batch: Batch, steps: int, passes: int) -> Taken:
+        self._begun = perf_counter()
+        self.optimizer.lr, self.optimizer.steps, self.net.passes = batch.lr, steps, passes
+        self.net.finite_so_far[...] = 0
+        return self._take(batch)
+
+
+def steps_of(net: Network, optimizer: Optimizer, weight_decay: float, ahead: bool) -> Steps:
+    """Return the steps of a training on the network's device.
+
+    Args:
+        net: the network to train.
+        optimizer: the optimizer of its parameters.
+        weight_decay: coefficient of weight decay.
+        ahead: whether a GPU may work ahead.
+    """
+    if net.device.card is None:
+        return Steps(net, optimizer, weight_decay)
+    return EnqueuedSteps(net, optimizer, weight_decay, AHEAD if ahead else 1)
