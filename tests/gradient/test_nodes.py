@@ -17,7 +17,11 @@ def graph_of(case: Case, rng: np.random.Generator) -> tuple[Graph, dict[str, np.
     return Graph(case.build(*inputs)), feeds
 
 
-@pytest.mark.parametrize(("case", "oracle"), checks_of(NODES))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "oracle" in metafunc.fixturenames:
+        metafunc.parametrize(("case", "oracle"), checks_of(NODES, metafunc.config.getoption("--thorough")))
+
+
 def test_node_gradient(case: Case, oracle) -> None:
     rng = np.random.default_rng(7)
     graph, feeds = graph_of(case, rng)

@@ -55,12 +55,12 @@ SABOTAGES: list[Callable[[str, Grads], np.ndarray | None]] = [
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", WIDTHS)
-def test_every_sabotaged_tensor_is_rejected(name: str, form: str) -> None:
+def test_every_sabotaged_tensor_is_rejected(name: str, form: str, request: pytest.FixtureRequest) -> None:
     net, rng = narrow(name, seed=3, **FORMS[form]), np.random.default_rng(5)
     graph, feeds = to_train(net, 4, rng)
     grads = graph.run(**feeds).backward(DY)
     alike = Counter(grad.shape for grad in grads.values())
-    for _ in range(3):
+    for _ in range(3 if request.config.getoption("--thorough") else 1):
         assert all(r.value <= LIMIT and r.size > 0 for r in check_gradients(graph, feeds, DY, grads, rng))
         for sabotage in SABOTAGES:
             wrong = {tensor: grad for tensor in grads if (grad := sabotage(tensor, grads)) is not None}

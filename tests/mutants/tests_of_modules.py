@@ -31,6 +31,7 @@ TESTS = {
     "nl_layers.flat": ["unit/layers/test_params.py", "unit/layers/test_optimizers.py"],
     "nl_layers.labels": ["unit/layers/test_labels.py"],
     "nl_models": [
+        "unit/models/test_network_parts.py",
         "unit/models/test_labels.py",
         "unit/models/test_set_weights.py",
         CERTIFICATE,
@@ -38,6 +39,7 @@ TESTS = {
         "unit/models/test_not_finite.py",
         "unit/models/test_threads.py",
         "unit/models/test_copies.py",
+        "unit/cuda/test_card.py",
     ],
     "nl_training": ["unit/training/test_step.py", CERTIFICATE],
     "nl_training.data": ["unit/training/test_data_parts.py", CERTIFICATE],

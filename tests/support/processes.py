@@ -23,7 +23,7 @@ from support.stores import empty_store
 
 ROOT = Path(__file__).resolve().parents[2]
 # With everything that a resumed run must restore: dropout, running statistics, weight decay, an optimizer with state.
-EPOCHS = 60
+EPOCHS = 30
 KILL_AT_START = 0.2  # share of resumed processes that are killed while they start
 WORKER_EXIT_SECONDS = 10.0  # time for workers to exit after their training was killed
 SMALL_TRAINING = [

@@ -1,8 +1,9 @@
 """Runs scripts in processes that start quickly: they are forked from a server that has imported their packages.
 
-Importing MLflow, Hydra and Matplotlib takes seconds; a test's training takes a fraction of a second. Except for the
-imports the processes equal those of `python scripts/...`: arguments, environment, folder, exit code, signals and the
-shutdown of the interpreter. Tests of the imports themselves start Python as usual.
+Importing MLflow, Hydra and Matplotlib takes seconds, and so does their first use; a test's training takes a fraction of
+a second. Except for the imports and filled caches the processes equal those of `python scripts/...`: arguments,
+environment, folder, exit code, signals and the shutdown of the interpreter. Tests of the imports themselves start
+Python as usual.
 """
 
 from __future__ import annotations
@@ -217,13 +218,27 @@ def _become(arguments: list[str], env: dict[str, str], cwd: str) -> None:
         runpy.run_path(arguments[0], run_name="__main__")
 
 
+def _fill_caches() -> None:
+    """Let libraries do what they do once in a process, at its first config, query, figure and model."""
+    from sqlalchemy.orm import configure_mappers
+
+    from nl_training.config.cli import check
+    from nl_training.tracking import provenance
+    from nl_training.viz import plots
+
+    check(["model=mlp", "data=digits"], multirun=False)
+    configure_mappers()
+    provenance.packages()
+    plots.learning_curves([(1, 2.0, 0.1), (30, 0.5, 0.9)], [], "steps").canvas.draw()
+    import_module("mlflow.utils.requirements_utils").warn_dependency_requirement_mismatches(["numpy"])
+
+
 if __name__ == "__main__":
     from nl_training.tracking.store import prepare_environment
 
     prepare_environment()
     for name in IMPORTS:
         import_module(name)
-    # MLflow looks up the installed packages at a process's first model.
-    import_module("mlflow.utils.requirements_utils").warn_dependency_requirement_mismatches(["numpy"])
+    _fill_caches()
     gc.freeze()  # otherwise garbage collection at exit copies the memory pages of all modules
     _become(**_serve(socket.socket(fileno=int(sys.argv[1]))))

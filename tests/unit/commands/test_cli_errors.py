@@ -140,7 +140,7 @@ def test_unreachable_server_is_reported(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_help_lists_all_options(tmp_path: Path) -> None:
-    done = run("train.py", "--help", cwd=tmp_path, start=python)
+    done = run("train.py", "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for word in ("vgg16", "batch_norm", "-m model=mlp,cnn3", "optimizer.lr=0.1", "momentum"):
         assert word in done.stdout

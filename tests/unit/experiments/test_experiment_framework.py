@@ -58,7 +58,7 @@ def test_reduced_merges_the_small_values_over_the_others() -> None:
     assert (whole.data.name, whole.trainer.max_steps) == ("mnist", None)
     assert (small.data.name, small.trainer.max_steps) == ("mnist5k", 20)
     assert small.trainer.batch_size == whole.trainer.batch_size
-    assert small.experiment.variants["VGG11"] == {"model": "vgg11", "model.width": 4}
+    assert small.experiment.variants["VGG11"] == {"model": "vgg11", "model.width": 4, "trainer.batch_size": 32}
 
 
 def test_no_experiment_needs_a_download_in_its_reduced_form() -> None:

@@ -14,6 +14,7 @@ from support.small_models import WIDTHS
 
 from nl_layers import Affine, Convolution, Dropout, Layer, Mode, Pooling
 from nl_models import MODELS, Network, build
+from nl_models.network import EVAL_BATCH
 from nl_models.onnx import save_onnx, to_onnx
 from nl_nodes import Device, MulConst, Node
 from nl_training.data import Normalization, load
@@ -31,10 +32,10 @@ FORMS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    """Return 1,000 real test images and 100 random ones."""
-    real = load("mnist5k").test.x
-    assert len(real) == 1000
-    return np.concatenate([real, np.random.default_rng(3).standard_normal((100, 1, 28, 28), dtype=np.float32)])
+    """Return 250 real test images and 50 random ones: more than one batch of an evaluation."""
+    real = load("mnist5k").test.x[::4]
+    assert len(real) + 50 > EVAL_BATCH
+    return np.concatenate([real, np.random.default_rng(3).standard_normal((50, 1, 28, 28), dtype=np.float32)])
 
 
 def lived_in(net: Network, seed: int = 0) -> Network:

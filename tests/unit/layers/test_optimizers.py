@@ -255,3 +255,9 @@ def test_state_of_another_optimizer_is_refused() -> None:
     with pytest.raises(UserError, match=r"Momentum keeps velocity .* mean, square_mean of 'W1'"):
         momentum.load_state_dict(adam.state_dict(), adam.steps)
     assert (momentum.state, momentum.steps) == ({}, 0)
+
+
+def test_state_has_the_dtype_of_the_parameters() -> None:
+    optimizer = Momentum()
+    optimizer.update({"W": np.ones(2, "float32")}, {"W": np.ones(2, "float64")})
+    assert optimizer.state["W"]["velocity"].dtype == "float32"

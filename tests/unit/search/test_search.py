@@ -136,7 +136,7 @@ def test_killed_search_is_resumed_without_loss(
     name = "tracking.experiment_name=killed"
     searched = ["optimizer.lr=tag(log,interval(1e-3,1e-1))", "search.trials=8", "search.prune=false"]
     store = Store.open(f"sqlite:///{folder}/runs.db", "killed")
-    process = start(folder, *SMALL, *searched, "trainer.epochs=40", name)
+    process = start(folder, *SMALL, *searched, "trainer.epochs=20", name)
     deadline = time.monotonic() + 200
     while len(found(client, "killed")[1]) < 2:
         assert process.poll() is None, process.communicate()
@@ -160,7 +160,7 @@ def test_killed_search_is_resumed_without_loss(
     rates = [t.params["optimizer.lr"] for t in tried if t.state == TrialState.COMPLETE]
     assert len(set(rates)) == 3
     assert sorted(child.info.status for child in children) == ["FINISHED"] * 3 + ["KILLED"]
-    assert {child.data.params["trainer.epochs"] for child in children} == {"40"}
+    assert {child.data.params["trainer.epochs"] for child in children} == {"20"}
     assert f"search {run.info.run_id}: 3 trials" in out
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/runs.db")

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,7 +15,7 @@ from mlflow import MlflowClient
 from support.assertions import refused
 from support.layer_cases import LAYERS
 from support.node_cases import NODES
-from support.scripts import python, run_script
+from support.scripts import Started, python, run_script
 from support.stores import empty_store
 
 from nl_models import Network, build
@@ -297,15 +299,15 @@ def test_unknown_layer_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words", "kind"),
+    ("arguments", "words", "kind", "start"),
     [
-        (["layer=Dropout"], "case: inverted", "IndexMask"),
-        (["model=two_layer", "data=digits"], "images of digits", "Dot"),
+        (["layer=Dropout"], "case: inverted", "IndexMask", Started),
+        (["model=two_layer", "data=digits"], "images of digits", "Dot", python),
     ],
     ids=["layer", "model"],
 )
-def test_draw_script_writes_the_files(arguments: list[str], words: str, kind: str) -> None:
-    done = run_script("draw.py", *arguments, start=python)
+def test_draw_script_writes_the_files(arguments: list[str], words: str, kind: str, start: Callable[..., Any]) -> None:
+    done = run_script("draw.py", *arguments, start=start)
     assert (done.returncode, done.stderr) == (0, ""), done
     assert words in done.stdout
     files = [Path(line.split()[1]) for line in done.stdout.splitlines() if line.startswith(("page", "picture"))]

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from PIL import Image
 from support.assertions import refused
+from support.stores import empty_store
 
 from nl_training.commands import train
 from nl_training.config.cli import composed
@@ -34,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_id(folder: Path):
     """A run on digits as floats from 0 to 1; its store is set in the environment for this module's tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/runs.db")
+        patch.setenv("MLFLOW_TRACKING_URI", empty_store(folder))
         np.savez(folder / "floats.npz", **parts(1 / 16))
         train.train(*composed([*SMALL, f"data.root={folder}/floats.npz"]))
         client = MlflowClient(tracking_uri=f"sqlite:///{folder}/runs.db")

@@ -105,7 +105,8 @@ def test_params_are_the_flattened_config(done) -> None:
 
 
 def test_error_sets_run_status_failed(uri: str) -> None:
-    code, _, err = finish(start(uri, *SMALL, "optimizer=sgd", "optimizer.lr=1e30", "tracking.experiment_name=failed"))
+    diverges = ["verify=off", "optimizer=sgd", "optimizer.lr=1e30", "tracking.experiment_name=failed"]
+    code, _, err = finish(start(uri, *SMALL, *diverges))
     assert code == 1
     assert "lower optimizer.lr" in err
     assert "Traceback" not in err
@@ -117,7 +118,7 @@ def test_error_sets_run_status_failed(uri: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
 def test_signal_sets_run_status_killed(uri: str, number: signal.Signals) -> None:
     name = f"killed by {number.name}"
-    process = start(uri, "model=mlp", "data=digits", "trainer.epochs=100000", f"tracking.experiment_name='{name}'")
+    process = start(uri, *SMALL[:2], "verify=off", "trainer.epochs=100000", f"tracking.experiment_name='{name}'")
     deadline = time.monotonic() + 120
     while not any("train/loss" in run.data.metrics for run in runs(uri, name)):
         assert process.poll() is None, finish(process)

@@ -363,8 +363,7 @@ class Network:
         x = self._images(x)
         if not len(x):
             raise UserError(f"{self.name}: cannot train on a batch of no images")
-        t = self._checked(t, len(x))
-        return x, self.device.feed(t, None if t.ndim == 1 else self.device.dtype)
+        return x, self.device.feed(self._checked(t, len(x)))
 
     def _images(self, x: Any) -> Array:
         x = self.device.feed(x, self.device.dtype)

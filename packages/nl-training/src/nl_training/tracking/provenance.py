@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,9 +84,10 @@ def git_tags(root: Path) -> dict[str, str]:
     return {"mlflow.source.git.commit": commit, "git.dirty": str(bool(changes)).lower()}
 
 
+@cache  # reading the metadata of all packages takes a few tenths of a second
 def packages() -> str:
     """Return all installed packages with their versions, one per line."""
-    installed = {(entry.metadata["Name"], entry.version) for entry in metadata.distributions()}
+    installed = {(data["Name"], data["Version"]) for data in (entry.metadata for entry in metadata.distributions())}
     return "".join(f"{name}=={version}\n" for name, version in sorted(installed, key=lambda pair: str(pair[0]).lower()))
 
 
