@@ -131,12 +131,17 @@ def peers(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def gpu(session: nox.Session) -> None:
-    """Compare every node, layer and model on a real GPU with the CPU; `-- cuda12` for an older driver."""
+    """Compare a real GPU with the CPU and with PyTorch; `-- cuda12` for an older driver, `-- data.root=PATH`.
+
+    All is in one script, which also runs without nox.
+    """
     if not shutil.which("nvidia-smi"):
         session.skip("needs an NVIDIA GPU and its driver")
+    cuda = "cuda12" if "cuda12" in session.posargs else "cuda13"
     install(session)
-    session.install("-c", "constraints.txt", "-e", f"packages/nl-nodes[{(session.posargs or ['cuda13'])[0]}]")
-    session.run("pytest", "-m", "gpu", "tests/gpu")
+    session.install("-c", "constraints.txt", "-e", f"packages/nl-nodes[{cuda}]")
+    session.install("-c", "constraints.txt", "-r", "requirements-peers.txt")
+    session.run("python", "scripts/gpu_session.py", *(arg for arg in session.posargs if arg != cuda))
 
 
 @nox.session(default=False)

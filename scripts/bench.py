@@ -51,8 +51,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--memory", action="store_true", help="measure peak memory instead, each in its own process")
     parser.add_argument("--profile", action="store_true", help="print each node's cost instead (needs nl-training)")
     parser.add_argument("--counts", action="store_true", help="count calls and bytes of a step instead, at batch 32")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="gpu: --counts of kernels, batch 128")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.device == "gpu" and not options.counts:
+        parser.error("--device gpu is for --counts; scripts/bench_gpu.py measures a GPU")
+    return options
 
 
 def images() -> tuple[Any, Any]:
@@ -268,6 +272,19 @@ def counts(options: argparse.Namespace) -> None:
     Console().print(table)
 
 
+def gpu_counts(options: argparse.Namespace) -> None:
+    """Print counts of a step on a GPU: launches, bytes and operations; no GPU is needed."""
+    import kernel_counts  # imported here, as `alone` would measure the compiler of kernels
+
+    table = Table(*kernel_counts.COLUMNS, title=f"{BATCH} images")
+    for name in options.models.split(","):
+        for batch_norm in FORMS[options.batch_norm]:
+            net = nl_models.build(name, batch_norm=batch_norm, device=Device(threads=1))
+            counts = kernel_counts.step_counts(net, BATCH), kernel_counts.update_counts(net, SGD(LEARNING_RATE))
+            table.add_row(*kernel_counts.row(f"{name} BN" if batch_norm else name, *counts))
+    Console().print(table)
+
+
 def _set_size() -> float:
     children = subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, text=True, check=False).stdout
     total = 0
@@ -289,7 +306,7 @@ def main() -> None:
         profile(options)
         return
     if options.counts:
-        counts(options)
+        (gpu_counts if options.device == "gpu" else counts)(options)
         return
     results = memory(options) if options.memory else speed(options)
     path = OUTPUT / f"{'memory' if options.memory else 'speed'}.json"

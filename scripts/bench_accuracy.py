@@ -1,30 +1,30 @@
 """Time to 0.98 test accuracy on MNIST, compared with PyTorch: `python scripts/bench_accuracy.py`.
 
 Both start with the same weights, take the same batches, and are evaluated on all test images, outside the measured
-time. They alternate after each batch, so that other load on the machine slows both equally. Needs PyTorch and MNIST.
+time. They alternate after each batch, so that other load on the machine slows both equally. Needs MNIST, and PyTorch
+except with `--single`. `--device gpu` trains this project's side on a GPU, with `--single`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from torch_peer import peer
 
 import nl_models
 from nl_layers.optimizers import Adam
 from nl_layers.schedules import Constant, Cosine
-from nl_nodes import Device
+from nl_nodes import Device, UserError
 from nl_training.data import load
 from nl_training.data.batches import batches, epoch_order
 
@@ -62,13 +62,19 @@ def ours(net: nl_models.Network) -> Runner:
 
     def step(x: Any, t: Any, rate: float) -> None:
         optimizer.lr = rate
-        optimizer.update(net.params, net.step(x, t).grads)
+        if net.device.card is None:
+            optimizer.update(net.params, net.step(x, t).grads)
+        else:
+            net.enqueue(optimizer, x, t)
 
-    return Runner(step, lambda x: net.predict(x).argmax(axis=1))
+    return Runner(step, lambda x: net.device.host(net.predict(x).argmax(axis=1)))
 
 
 def theirs(net: nl_models.Network) -> Runner:
     """Return the runner of the same network in PyTorch."""
+    import torch
+    from torch_peer import peer
+
     layout = "NCHW" if net.name == "mlp" else "channels_last"
     memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     model = peer(net, layout)
@@ -98,10 +104,10 @@ def rates(name: str, steps: int) -> Iterator[float]:
         yield RATE * schedule.factor(number / steps, EPOCHS)
 
 
-def race(name: str, data: Any, seed: int, every: int, single: bool) -> dict[str, Runner]:
+def race(name: str, data: Any, seed: int, options: argparse.Namespace) -> dict[str, Runner]:
     """Train both until they have reached the target."""
-    net = nl_models.build(name, batch_norm=name == "mlp", seed=seed, device=Device())
-    runners = {"PyTorch": theirs(net)} if not single else {}
+    net = nl_models.build(name, batch_norm=name == "mlp", seed=seed, device=Device(options.device))
+    runners = {"PyTorch": theirs(net)} if not options.single else {}
     runners["compiled"] = ours(net)
     steps = -(-len(data.train) // BATCH)
     each, number = rates(name, steps), 0
@@ -115,7 +121,7 @@ def race(name: str, data: Any, seed: int, every: int, single: bool) -> dict[str,
                     runner.step(x, t, rate)
                     runner.seconds += time.perf_counter() - start
                 bar.update(task, completed=number)
-                if number % every == 0 or number % steps == 0:
+                if number % options.every == 0 or number % steps == 0:
                     for runner in runners.values():
                         accuracy = float((runner.predict(data.test.x) == data.test.t).mean())
                         runner.curve.append((number, runner.seconds, accuracy))
@@ -143,21 +149,28 @@ def plot(results: dict[str, list[dict[str, Runner]]]) -> Figure:
     return figure
 
 
-def main() -> None:
-    """Train, print a table, and write curves and a figure to outputs/bench."""
+def main() -> bool:
+    """Train, print a table, and write curves and a figure to outputs/bench; return whether all reached the target."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="mlp,cnn3,cnn8", help="comma-separated; vgg11 and vgg16 take half an hour")
     parser.add_argument("--data", default=None, help="folder with the four MNIST files; default: download them")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0")
     parser.add_argument("--every", type=int, default=70, help="steps between two evaluations")
     parser.add_argument("--single", action="store_true", help="train without PyTorch")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     options = parser.parse_args()
+    if options.device == "gpu" and not options.single:
+        parser.error("--device gpu needs --single; scripts/bench_gpu_torch.py compares a GPU with PyTorch")
+    try:
+        Device(options.device)
+    except UserError as error:
+        parser.exit(1, f"{error}\n")
     data = load("mnist", root=options.data)
     table = Table("model", "seed", "steps", "seconds", "PyTorch: steps", "seconds")
     results: dict[str, list[dict[str, Runner]]] = {}
     for name in options.models.split(","):
         for seed in range(options.seeds):
-            runners = race(name, data, seed, options.every, options.single)
+            runners = race(name, data, seed, options)
             results.setdefault(name, []).append(runners)
             cells = []
             for label in ("compiled", "PyTorch"):
@@ -171,7 +184,8 @@ def main() -> None:
     (OUTPUT / "accuracy.json").write_text(json.dumps(curves))
     plot(results).savefig(OUTPUT / "accuracy.png", dpi=110)
     print(f"curves and figure in {OUTPUT}")
+    return all(runner.target for races in results.values() for runners in races for runner in runners.values())
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(0 if main() else 1)

@@ -1,7 +1,8 @@
-"""The first minutes on a GPU: `python scripts/bench_gpu.py` compares, captures, times, and writes a table and JSON.
+"""Training passes on a GPU: `python scripts/bench_gpu.py` compares, captures, times, and writes a table and JSON.
 
-It needs no network, and stops adding measurements after `--seconds`. `--prepare sm_90` compiles the kernels into the
-cache folder on a machine without a GPU, so that the time on the GPU is for measuring.
+It needs no network, and begins no measurement after `--seconds`; `scripts/bench_gpu_torch.py` then measures PyTorch.
+`--prepare sm_90` compiles the kernels into the cache folder on a machine without a GPU, so that the time on the GPU is
+for measuring.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -18,6 +20,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import roofline
+from kernel_counts import step_counts
 from rich.console import Console
 from rich.table import Table
 
@@ -28,11 +32,17 @@ from nl_nodes.compiler import CompileSpec
 from nl_nodes.compiler.plan import Plan, compile_graph
 from nl_nodes.runtime import Executor
 from nl_nodes.runtime.cuda import CudaExecutor
+from nl_nodes.runtime.cuda.cublaslt import WORKSPACE
 from nl_nodes.runtime.cuda.cupy_card import machine_codes
 from nl_nodes.runtime.cuda.products import describe
 
 OUTPUT = Path(__file__).resolve().parent.parent / "outputs" / "bench"
-FORMS = {"mlp": ("mlp", False), "cnn8": ("cnn8", False), "vgg16": ("vgg16", False), "vgg16 BN": ("vgg16", True)}
+RESULTS = OUTPUT / "gpu.json"
+FORMS = {
+    **{name: (name, False) for name in ("mlp", "cnn8", "vgg16", "cnn3", "vgg11")},
+    **{f"{name} BN": (name, True) for name in ("vgg16", "cnn8")},
+}
+"""The models, by importance, plain and with batch norm."""
 SLOWEST = 12
 EMPTY_KERNELS = (100, 1000)
 REPEATS = 5
@@ -72,6 +82,11 @@ def compare(net: nl_models.Network, plan: Plan, feeds: Results, **options: Any) 
         "gradient": float(error),
         "replays equal": bool(np.array_equal(*replays)),
     }
+
+
+def memory(net: nl_models.Network, plan: Plan) -> float:
+    """Return the MB of the GPU's memory that a pass takes: plan, parameters, gradients, cublasLt's workspace."""
+    return (plan.size + net.params.flat.nbytes + net._grads.flat.nbytes + WORKSPACE) / 1e6
 
 
 def times(executor: CudaExecutor, loaded: Any) -> Results:
@@ -143,38 +158,6 @@ def empty_graphs(card: Any) -> Results:
     return found
 
 
-def torch_times(form: str, batch: int, tf32: bool, compiled: bool, layout: str) -> float:
-    """Return milliseconds of PyTorch's forward and backward pass on the same GPU."""
-    import torch
-    from torch_peer import peer
-
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    net = network(form, Device())
-    module = peer(net, layout).cuda()
-    feeds = feeds_for(net, batch)
-    memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
-    x = torch.from_numpy(feeds["x"]).cuda().to(memory_format=memory)
-    t = torch.from_numpy(feeds["t"]).cuda()
-    forward = torch.compile(module, mode="reduce-overhead") if compiled else module
-
-    def step() -> None:
-        module.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(forward(x), t).backward()
-
-    for _ in range(5):
-        step()
-    samples = []
-    for _ in range(REPEATS):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        for _ in range(10):
-            step()
-        end.record()
-        end.synchronize()
-        samples.append(begin.elapsed_time(end) / 10)
-    return median(samples)
-
-
 class Clock:
     """What is left of the time, and where results are written as they come."""
 
@@ -189,17 +172,30 @@ class Clock:
             self._results.setdefault("left out", []).append(name)
         try:
             yield left >= needs
-        except (UserError, RuntimeError, TypeError, ImportError) as error:
+        except Exception as error:  # whatever it is, the others are still to be measured
             self._results.setdefault("failed", {})[name] = f"{type(error).__name__}: {error}".splitlines()[0]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.write_text(json.dumps(self._results, indent=1))
 
 
-def measure(device: Device, forms: list[str], batch: int, clock: Clock, results: Results, **options: Any) -> None:
-    """Measure all that needs no PyTorch, what matters most first."""
+def measure(
+    device: Device,
+    forms: list[str],
+    batch: int,
+    clock: Clock,
+    results: Results,
+    sizes: Mapping[str, int] | None = None,
+    **options: Any,
+) -> None:
+    """Measure what matters most first; `sizes` are those of `roofline.measure`, `options` those of the networks."""
     executor = device.executor
     assert isinstance(executor, CudaExecutor)
     results["card"] = {"kind": executor.card.kind, "cublasLt": executor.card.lt.version}
+    speed = None
+    with clock.section("speed of the GPU", 10) as enough:
+        if enough:
+            speed = roofline.measure(executor.card, **(sizes or {}))
+            results["speed"] = asdict(speed)
     plans: dict[str, tuple[Plan, Results]] = {}
     for form in forms:
         with clock.section(form, 60) as enough:
@@ -210,9 +206,12 @@ def measure(device: Device, forms: list[str], batch: int, clock: Clock, results:
             plan = net.plan(True, batch)
             row = results.setdefault("models", {}).setdefault(form, {"seconds to compile": time.monotonic() - begun})
             row |= compare(net, plan, feeds, **options)
-            row |= {"launches": len(plan.calls[0]), "captured": plan._loaded.graph is not None, "MB": plan.size / 1e6}
+            row |= {"launches": len(plan.calls[0]), "captured": plan._loaded.graph is not None, "MB": memory(net, plan)}
             row |= times(executor, plan._loaded)
             plans[form] = plan, row
+            if speed is not None:
+                counts = step_counts(network(form, Device(threads=1), **options), batch)
+                row |= {"bound ms": speed.bound(counts) * 1e3, "TF32 bound ms": speed.bound(counts, tf32=True) * 1e3}
     with clock.section("empty kernels", 5) as enough:
         if enough:
             results["us an empty kernel"] = empty_graphs(executor.card)
@@ -221,22 +220,9 @@ def measure(device: Device, forms: list[str], batch: int, clock: Clock, results:
         with clock.section(f"{form} details", 20) as enough:
             if not enough:
                 continue
+            row["tf32"] = times(other, other.load(plan.calls))
             row["slowest"] = slowest(executor, plan, plan._loaded)
             row["algorithms"] = algorithms(executor, plan)
-            row["tf32"] = times(other, other.load(plan.calls))
-
-
-def compare_torch(forms: list[str], batch: int, clock: Clock, results: Results) -> None:
-    """Measure PyTorch: both layouts, TF32 off and on, eager and compiled."""
-    found = results.setdefault("torch ms", {})
-    for compiled in (False, True):
-        for form in forms:
-            for tf32 in (False, True):
-                for layout in ("NCHW", "channels_last"):
-                    label = f"{form}, {layout}{', TF32' if tf32 else ''}{', torch.compile' if compiled else ''}"
-                    with clock.section(f"torch: {label}", 60 if compiled else 10) as enough:
-                        if enough:
-                            found[label] = torch_times(form, batch, tf32, compiled, layout)
 
 
 class Compiling(Executor):
@@ -266,12 +252,18 @@ def prepare(architecture: str, forms: list[str], batch: int, log: Log) -> None:
         log(f"{form}: {time.monotonic() - begun:.0f} s")
 
 
+COLUMNS = (
+    "seconds to compile", "loss", "gradient", "replays equal", "captured", "launches", "MB", "one by one ms",
+    "graph ms", "bound ms", "TF32 graph ms", "TF32 bound ms",
+)  # fmt: skip
+
+
 def table(results: Results) -> Table:
     """Return the models' rows as a table."""
-    columns = ["seconds to compile", "loss", "gradient", "replays equal", "captured", "launches", "graph ms", "MB"]
-    found = Table("model", *columns, "TF32 graph ms")
+    found = Table("model", *COLUMNS)
     for form, row in results.get("models", {}).items():
-        cells = [row.get(column) for column in columns] + [row.get("tf32", {}).get("graph ms")]
+        row = {**row, "TF32 graph ms": row.get("tf32", {}).get("graph ms")}
+        cells = [row.get(column) for column in COLUMNS]
         found.add_row(form, *(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells))
     return found
 
@@ -281,7 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default=",".join(FORMS), help=f"comma-separated, of {', '.join(FORMS)}")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--seconds", type=float, default=540, help="after which no measurement begins")
+    parser.add_argument("--seconds", type=float, default=170, help="after which no measurement begins")
     parser.add_argument("--prepare", metavar="ARCHITECTURE", help="only compile kernels, such as for sm_90")
     options = parser.parse_args()
     console, forms = Console(), options.models.split(",")
@@ -289,10 +281,12 @@ def main() -> None:
         prepare(options.prepare, forms, options.batch, console.print)
         return
     results: Results = {}
-    clock = Clock(options.seconds, OUTPUT / "gpu.json", results)
-    measure(Device("gpu"), forms, options.batch, clock, results)
+    try:
+        device = Device("gpu")
+    except UserError as error:
+        parser.exit(1, f"{error}\n")
+    measure(device, forms, options.batch, Clock(options.seconds, RESULTS, results), results)
     console.print(table(results))
-    compare_torch(forms, options.batch, clock, results)
     console.print_json(data=results)
 
 

@@ -1,23 +1,29 @@
 """Nodes, layers and models on a real GPU, in float64, have the CPU's values to rounding; TF32 is what it says.
 
-Nodes and layers run as they are, models compiled too; fused nodes are part of these.
+Layers run node by node; nodes and models both so and compiled, fused nodes compiled alone.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.contract import of_node
 from support.layer_cases import LAYER_CASES
-from support.node_cases import FUSED_NODES, NODES, cases_of
+from support.node_cases import FUSED_NODES, NODE_CASES, NODES, cases_of
+from support.on_device import compiled_case, trained_in_turns
 
 import nl_models
 from nl_layers import LayerCase
 from nl_layers.optimizers import Adam
+from nl_layers.schedules import Cosine
 from nl_nodes import Device, Graph, Input
 from nl_nodes.cases import Case
 from nl_nodes.verify import draw, upstream
+from nl_training.data import Split
+from nl_training.verification import Training, verify
 
 pytestmark = pytest.mark.gpu
 
@@ -56,6 +62,14 @@ def test_node_on_gpu_matches_cpu(gpu: Device, case: Case) -> None:
     graph.passes = 0
     for name, grad in graph.backward(gpu.backend.array(dy)).items():
         close(gpu, grad, expected[name])
+
+
+@pytest.mark.parametrize("case", NODE_CASES)
+def test_compiled_node_on_gpu_matches_cpu(gpu: Device, case: Case) -> None:
+    subject = of_node(case)
+    expected = compiled_case(subject, Device(dtype="float64", threads=1))
+    for name, array in compiled_case(subject, gpu).items():
+        close(gpu, gpu.array(array), expected[name])
 
 
 @pytest.mark.parametrize("case", LAYER_CASES)
@@ -98,6 +112,29 @@ def test_model_trains_on_gpu_like_on_cpu(name: str, compiled: bool) -> None:
         close(gpu, nets[1].params[key], value, 1e-6)
     x = rng.standard_normal((5, *nets[0].input_shape))
     close(gpu, nets[1].predict(x), nets[0].predict(x), 1e-6)
+
+
+@pytest.mark.parametrize("first", ["gpu", "cpu"])
+def test_a_training_moves_between_gpu_and_cpu(gpu: Device, first: str, tmp_path: Path) -> None:
+    """There and back: stopped after steps 2 and 4 of 6, each time continued on the other device."""
+    cpu = Device(dtype="float64", threads=1)
+    here, there = (gpu, cpu) if first == "gpu" else (cpu, gpu)
+    metrics, state = trained_in_turns([(cpu, None)], tmp_path / "whole")
+    found_metrics, found = trained_in_turns([(here, 2), (there, 4), (here, None)], tmp_path / "moved")
+    assert found_metrics == [pytest.approx(epoch, rel=1e-6) for epoch in metrics]
+    for key, value in state.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-5, atol=1e-8)
+
+
+def test_a_certificate_is_made_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    net = nl_models.build("cnn3", width=4, batch_norm=True, dropout=0.3, device=Device("gpu"))
+    rng = np.random.default_rng(1)
+    train = Split(rng.standard_normal((9, *net.input_shape)), rng.integers(0, 10, 9))
+    training = Training(train, frozenset({8}), frozenset({6}), 3.5, Adam(), Cosine(), 0.01)
+    certificate = verify(net, "strict", np.inf, training=training).certificate
+    assert certificate is not None
+    assert certificate.gpu.startswith("verified: ")
 
 
 def test_a_compiled_step_is_one_graph_whose_replays_are_equal_bit_by_bit() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,32 +11,29 @@ from typing import Any
 import pytest
 from support.fake_card import FakeCardBackend
 from support.kernels.executor import COMPILER, NO_COMPILER
+from support.scripts import SCRIPTS
 
 from nl_nodes import Device
 from nl_nodes.device import backends
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason=NO_COMPILER)
 
-SCRIPT = Path(__file__).parents[3] / "scripts" / "bench_gpu.py"
 SMALL = {"width": 10, "classes": 4}
+SIZES = {"size": 2**12, "side": 16}
 
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setitem(backends(), "fake", FakeCardBackend())
-    spec = importlib.util.spec_from_file_location("bench_gpu", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return import_module("bench_gpu")
 
 
 def test_everything_is_measured_and_written_down(bench: Any, tmp_path: Path) -> None:
     results: dict[str, Any] = {}
     clock = bench.Clock(1000, tmp_path / "gpu.json", results)
-    bench.measure(Device("fake", dtype="float64"), ["mlp"], 4, clock, results, **SMALL)
+    bench.measure(Device("fake", dtype="float64"), ["mlp"], 4, clock, results, SIZES, **SMALL)
     assert json.loads((tmp_path / "gpu.json").read_text()) == results
     assert "failed" not in results
     assert "left out" not in results
@@ -47,11 +44,17 @@ def test_everything_is_measured_and_written_down(bench: Any, tmp_path: Path) -> 
     assert row["captured"]
     assert row["graph ms"] > 0
     assert row["tf32"]["graph ms"] > 0
+    assert row["bound ms"] > 0
+    assert row["TF32 bound ms"] > 0
+    assert row["MB"] > bench.WORKSPACE / 1e6
+    assert min(results["speed"].values()) > 0
     assert results["us an empty kernel"].keys() == {"100", "1000"}
     assert {"us", "call"} < set(row["slowest"][0])
     assert 0 < len(row["algorithms"]) <= bench.SLOWEST
     assert all(product["offers"] == 2 for product in row["algorithms"])
-    assert bench.table(results).row_count == 1
+    table = bench.table(results)
+    assert table.row_count == 1
+    assert "None" not in [cell for column in table.columns for cell in column.cells]
 
 
 def test_kernels_are_prepared_that_a_gpu_will_look_for(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,12 +71,12 @@ def test_kernels_are_prepared_that_a_gpu_will_look_for(bench: Any, monkeypatch: 
 
 def test_what_fails_or_has_no_time_is_named_and_the_rest_goes_on(bench: Any, tmp_path: Path) -> None:
     results: dict[str, Any] = {}
-    bench.measure(
-        Device("fake", dtype="float64"), ["mlp"], 4, bench.Clock(10, tmp_path / "gpu.json", results), results, **SMALL
-    )
+    clock = bench.Clock(30, tmp_path / "gpu.json", results)
+    bench.measure(Device("fake", dtype="float64"), ["mlp"], 4, clock, results, {"size": 0, "side": 16}, **SMALL)
+    assert results["failed"].keys() == {"speed of the GPU"}
     assert results["left out"] == ["mlp"]
     assert "us an empty kernel" in results
-    with bench.Clock(10, tmp_path / "gpu.json", results).section("fails", 1) as enough:
+    with bench.Clock(30, tmp_path / "gpu.json", results).section("fails", 1) as enough:
         assert enough
         raise RuntimeError("a message\nof two lines")
-    assert json.loads((tmp_path / "gpu.json").read_text())["failed"] == {"fails": "RuntimeError: a message"}
+    assert json.loads((tmp_path / "gpu.json").read_text())["failed"]["fails"] == "RuntimeError: a message"

@@ -11,7 +11,7 @@ from support.plants.registry import ROWS, Plant
 from nl_models import build
 from nl_nodes import Device
 from nl_nodes.verify.numeric import COMPLEX_H
-from nl_training.verification import chain, steps, twins, verify
+from nl_training.verification import chain, points, steps, twins, verify
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "verification.md").read_text()
@@ -63,9 +63,10 @@ def short(number: float) -> str:
         f"batch of {twins.IMAGES} images ({twins.IMAGES_NORMALISED} with batch norm)",
         f"more than {twins.MEMORY / 2**30:g} GiB",
         f"makes {steps.UPDATES} updates",
-        "indices {}, {} and 2^40".format(*chain.PASSES),
+        "indices {}, {} and 2^40".format(*points.PASSES),
         f"some weights that are {max(chain.FACTORS):g} times too large",
-        f"within {chain.DEVICE_LIMITS['float32']:.0%} in float32".replace("%", " %"),
+        f"within {short(chain.GPU_TOLERANCE)}, and the training plan's own in float32 within 1e-3",
+        f"within {chain.TF32_LIMIT:.0%} with TF32".replace("%", " %"),
         f"train for {steps.EPOCHS} epochs of {steps.BATCHES} batches",
     ],
 )
@@ -74,4 +75,4 @@ def test_page_has_the_codes_numbers(told: str) -> None:
 
 
 def test_the_passes_that_are_compared() -> None:
-    assert chain.PASSES[2] == 2**40
+    assert points.PASSES[2] == 2**40

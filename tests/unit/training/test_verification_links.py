@@ -41,7 +41,8 @@ def test_links_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
     model = net(device=Device("fake"), batch_norm=True)
     certificate = verify(model, "strict", 1e6, training=training(6)).certificate
     kinds = {link.kind for link in certificate.links}
-    assert kinds == {"nodes", "reference", "plan", "device", "inference", "step", "trainer"}
+    assert kinds == {"nodes", "reference", "plan", "device", "bits", "inference", "step", "trainer"}
+    assert certificate.gpu == "not run"  # no plan has run on a GPU
     right = SGD.step
     wrong = lambda s, p, g: right(s, p, g * (1.2 if p.dtype == np.float32 else 1))  # noqa: E731
     monkeypatch.setattr(SGD, "step", wrong)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from nl_nodes.compiler.cuda.fuse import fuse
 from nl_nodes.compiler.lower.arena import Arena
 from nl_nodes.compiler.lower.finite import store_where_finite
 from nl_nodes.compiler.lower.lower import CompileSpec, Lowering
@@ -55,7 +54,7 @@ class Plan:
         if executor.checks:
             store_where_finite(lowered)
         if executor.fused:
-            fuse(lowered)
+            make_kernels(lowered)
         executor.prepare(lowered)
         try:
             arena = plan_memory(lowered, executor)
@@ -134,6 +133,13 @@ def lower(graph: Graph, spec: CompileSpec, workers: int, chunked: bool = True) -
         return Lowering(graph, spec, workers if batch >= workers else 1, chunked)
     except NotShardable:
         return Lowering(graph, spec, 1, chunked)
+
+
+def make_kernels(lowered: Lowering) -> None:
+    """Replace the calls of a lowered graph by kernels, for an executor that runs these."""
+    from nl_nodes.compiler.cuda.fuse import fuse  # here, as a run on a CPU never needs it: 40 ms
+
+    fuse(lowered)
 
 
 def _smaller_batch(spec: CompileSpec, error: OutOfMemory) -> str:

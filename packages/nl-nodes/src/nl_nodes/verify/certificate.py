@@ -14,6 +14,8 @@ from nl_nodes.files import atomic_write
 from nl_nodes.typing import Shape
 
 VERSION = 3
+NOT_RUN = "not run"
+"""The result on a GPU where there is none, or its checks are not all made."""
 HOLDS = ("verified", "zero", "cancelled")
 
 
@@ -106,7 +108,7 @@ class Certificate:
         mutation: the mutation scores of the tests, for "nodes" and for the compiler's "fused" nodes: mutants, killed,
             equivalent, the hash of the mutated code, and "stale", whether the code has changed since; None where
             unknown.
-        gpu: "not run", or the result on a real GPU.
+        gpu: `NOT_RUN`, or "verified: " or "failed: " and the name of the GPU.
         seconds: duration of the verification.
         version: version of this format.
     """

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nl_nodes.graph import Graph
-from nl_nodes.verify.certificate import Certificate, Verdict
+from nl_nodes.verify.certificate import NOT_RUN, Certificate, Verdict
 from nl_nodes.verify.directional import DirectionalCheck, Product, worst
 from nl_nodes.verify.fingerprint import code_hash, fingerprint
 from nl_nodes.verify.rounding import rough_passes, rounding
@@ -130,7 +130,7 @@ def certify(
         missing_tensors=tuple(name for name in grads if name not in verdicts),
         structural_zeros=tuple(v.name for v in verdicts.values() if v.verdict == "zero"),
         mutation=mutation,
-        gpu="not run",
+        gpu=NOT_RUN,
         seconds=round(clock.seconds, 3),
     )
 

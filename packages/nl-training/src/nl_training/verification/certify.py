@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from json import loads
 from pathlib import Path
@@ -16,13 +16,14 @@ from nl_models import Network
 from nl_nodes import Graph, UserError
 from nl_nodes.platform import cache_folder
 from nl_nodes.verify import Certificate, Verdict, certify, code_hash, fingerprint, load_certificate, mutated_code
+from nl_nodes.verify.certificate import NOT_RUN, Link
 from nl_nodes.verify.certify import Progress
 from nl_training.paths import ROOT
-from nl_training.verification.chain import Chain
+from nl_training.verification.chain import ON_GPU, Chain
 from nl_training.verification.outcome import Outcome, advice, faults, missing
 from nl_training.verification.points import NotComparable
 from nl_training.verification.steps import Training
-from nl_training.verification.twins import batch_of, twin
+from nl_training.verification.twins import batch_of, gpu_of, twin
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,17 @@ def _with_links(certificate: Certificate, chain: Chain, end: float, progress: Pr
             unreached.append(f"{name} ({why})" if str(why) else name)
         if progress:
             progress(name, number, len(lacking))
-    return replace(certificate, links=tuple(made.values()), missing_links=tuple(unreached))
+    gpu = _on_gpu(gpu_of(chain.net), [made[name] for name in wanted if name in made and made[name].kind in ON_GPU])
+    if any(name.startswith(ON_GPU) for name in unreached):
+        gpu = NOT_RUN
+    return replace(certificate, links=tuple(made.values()), missing_links=tuple(unreached), gpu=gpu)
+
+
+def _on_gpu(name: str, links: Sequence[Link]) -> str:
+    """Return the result on a GPU of this name, if there is one."""
+    if not name or not links:
+        return NOT_RUN
+    return f"{'verified' if all(link.holds for link in links) else 'failed'}: {name}"
 
 
 def training_graph(net: Network, batch: int | None = None) -> Graph:

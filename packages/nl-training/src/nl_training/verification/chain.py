@@ -7,6 +7,9 @@ Each link compares two implementations, within a limit so small that an error in
 - plan: the compiled plan in float64, with the reference, over several passes;
 - precision: the calls of the training plan, with those of the float64 plan; they may differ in item size only;
 - executor: the bits of a training pass, with those of its calls run one after another without shared memory;
+- device: on a GPU, in place of precision and executor: its passes in float64 and in the training dtype, with the
+  reference;
+- bits: on a GPU: the bits of a training pass, with those of its repetition, and of its calls launched one by one;
 - inference: the logits in evaluation, with those of the reference;
 - step: a short training in float64, with the textbook formulas;
 - trainer: a short training on the training device and dtype, with the textbook formulas for the same gradients.
@@ -33,9 +36,11 @@ from nl_nodes.verify import DirectionalCheck, Link, first_wrong, through_all
 from nl_nodes.verify.replay import Replay, RoughReplay
 from nl_nodes.verify.rounding import ROUGH_PASSES, length, rough_passes, rounding
 from nl_nodes.verify.tapes import first_difference
+from nl_training.verification.bits import other_bits, run_otherwise
 from nl_training.verification.distance import FAR, LOGITS, LOSS, Arrays, arrays_of, furthest, in_units, step_arrays
 from nl_training.verification.points import (
     KINKS,
+    PASSES,
     POINTS,
     RANDOM,
     TRAINING,
@@ -50,7 +55,17 @@ from nl_training.verification.steps import (
     updates_beside_textbook,
 )
 from nl_training.verification.textbook import Textbook, logits_of
-from nl_training.verification.twins import compiled_twin, loss_terms, passes_differ, slices, twin, workers
+from nl_training.verification.twins import (
+    compiled_twin,
+    gpu_of,
+    gpu_twin,
+    loss_terms,
+    passes_differ,
+    slices,
+    twin,
+    unchanged,
+    workers,
+)
 
 TOLERANCE = 1e-10
 # Relative to the length of a step. Optimizers that divide gradients by their size amplify the rounding of tiny ones.
@@ -58,14 +73,16 @@ STEP_TOLERANCE = 1e-6
 # So small that the steps of no optimizer amplify rounding errors. It replaces the training's rate, since a step is
 # compared in units of its own length.
 LR = 1e-5
-PASSES = (0, 1, 2**40)
-"""Indices of the compared passes, in this order."""
 # Factors for the weights and the share of weights for each, so that large weights are checked too.
 FACTORS, SHARES = (1.0, 8.0), (0.9, 0.1)
 # Limits by training dtype, where rounding carries no value over a kink.
 DTYPE_LIMITS = {"float32": 1e-3, "float64": 1e-9}
-# Limits for the gradient on another device, where rounding may carry values over a kink.
-DEVICE_LIMITS = {"float32": 0.05, "float64": 1e-9}
+TF32_LIMIT = 0.05
+"""The limit where a GPU rounds factors to TF32."""
+GPU_TOLERANCE = 1e-12
+"""The limit for a GPU's passes in float64."""
+ON_GPU = ("device", "bits")
+"""The kinds of links that are checked on a GPU only."""
 
 
 class Chain:
@@ -97,6 +114,11 @@ class Chain:
         """A second such copy, whose calls are replayed with random errors."""
         return compiled_twin(self.net)
 
+    @cached_property
+    def _double(self) -> Network:
+        """The network in float64 on its own GPU: itself or a copy."""
+        return self.net if self.net.device.dtype == "float64" else gpu_twin(self.net)
+
     def links(self) -> dict[str, Callable[[], Link]]:
         """Return a function for every link, by the link's name, in the order in which to call them."""
         found: dict[str, Callable[[], Link]] = {}
@@ -109,7 +131,7 @@ class Chain:
 
         train, device, workers = self.training.train, self.net.device, f"{self.workers} workers"
         executor = type(device.executor).__name__.lower() if device.compiles else "reference"
-        how = f"{workers}, {executor}" if device.name == "cpu" else device.name
+        how = f"{workers}, {executor}" if device.name == "cpu" else gpu_of(self.net) or device.name
         for point in (RANDOM, TRAINING):
             add(self.nodes, "nodes", self.small, point, point)
         for count in sorted(self.training.sizes):
@@ -120,7 +142,11 @@ class Chain:
                 add(self.precision, "precision", count, workers, RANDOM)
                 add(self.executor, "executor", count, how, RANDOM)
             else:
-                add(self.other_device, "device", count, how, RANDOM)
+                for point in POINTS:
+                    add(partial(self.device, "float64"), "device", count, f"{point}, {how}, float64", point)
+                if device.dtype != "float64":
+                    add(partial(self.device, device.dtype), "device", count, f"{RANDOM}, {how}", RANDOM)
+                add(self.bits, "bits", count, how, RANDOM)
         for count in sorted(self.training.evaluated):
             pieces = EVAL_BATCH + count % EVAL_BATCH if count > EVAL_BATCH else count
             add(self.inference, "inference", pieces, how, RANDOM)
@@ -132,7 +158,8 @@ class Chain:
     @property
     def limit(self) -> float:
         """The largest distance of the training device and dtype from float64, where no value crosses a kink."""
-        return (DTYPE_LIMITS if self.net.device.name == "cpu" else DEVICE_LIMITS)[self.net.device.dtype]
+        device = self.net.device
+        return TF32_LIMIT if device.tf32 and device.dtype == "float32" else DTYPE_LIMITS[device.dtype]
 
     def nodes(self, point: Point, what: str) -> Link:
         """Check the backward of each node on its inputs in the network."""
@@ -175,20 +202,17 @@ class Chain:
         The network's state must be the same afterwards.
         """
         assert self.training is not None
-        net, state, passes = self.net, self.net.state_dict(), self.net.passes
-        alone, wrong = self._alone(point), ""
-        try:
+        net, alone, wrong = self.net, self._alone(point), ""
+        with unchanged(net):
+            state = net.state_dict()
             for number, images in zip(PASSES, POINTS, strict=True):
                 given = make_point(net, len(point.x), images, self.training.train)
                 with net.device.limits():
                     expected = {**state, **alone(given, number)}
                 net.passes = number
                 found = step_arrays(net, given.x, given.t)
-                wrong = wrong or _other_bits(expected, found)
-        finally:
-            net.load_state_dict(state)
-            net.passes = passes
-        wrong = wrong or _other_bits(state, net.state_dict())
+                wrong = wrong or other_bits(expected, found)
+        wrong = wrong or other_bits(state, net.state_dict())
         return _link("executor", point, what, wrong, FAR if wrong else 0.0, 0.0)
 
     def _alone(self, point: Point) -> Callable[[Point, int], dict[str, Any]]:
@@ -205,21 +229,27 @@ class Chain:
         replay = Replay(self._recording(self.net, point))
         return lambda given, number: _replayed(replay, given.x.astype(dtype), given.t, number)
 
-    def other_device(self, point: Point, what: str) -> Link:
-        """Compare the gradients on another device with the reference's, up to rounding."""
-        net, state, passes = self.net, self.net.state_dict(), self.net.passes
-        net.passes = 0
-        done = net.step(point.x, point.t)
-        found = {name: np.asarray(net.device.host(grad), np.float64) for name, grad in done.grads.items()}
-        net.load_state_dict(state)
-        net.passes = passes
-        expected = self._reference_step(point, 0)
-        limit, noise = (
-            DEVICE_LIMITS[net.device.dtype],
-            self._rough_noise(point, 0, state, self.net.device.dtype),
-        )
-        where, distance = furthest({name: expected[name] for name in found}, found, limit, noise)
-        return _link("device", point, what, where, distance, limit)
+    def device(self, dtype: str, point: Point, what: str) -> Link:
+        """Compare passes on the GPU with the reference's, up to rounding; the training plan's own in its dtype."""
+        double = dtype == "float64"
+        net, limit = self._double if double else self.net, GPU_TOLERANCE if double else self.limit
+        numbers = PASSES if point.name == RANDOM else PASSES[:1]
+        expected = [self._reference_step(point, number) for number in numbers]
+        worst = ("", 0.0)
+        with unchanged(net):
+            self._restore(net, point.name)
+            for number, values in zip(numbers, expected, strict=True):
+                net.passes, state = number, net.state_dict()
+                found = step_arrays(net, point.x, point.t)
+                noise = self._noise(point, number, state) if double else self._rough_noise(point, number, state, dtype)
+                worst = max(worst, furthest(values, found, limit, noise), key=lambda w: w[1])
+        return _link("device", point, what, *worst, limit)
+
+    def bits(self, point: Point, what: str) -> Link:
+        """Compare the bits of passes on each kind of images with those of two other runs of them; see `bits.py`."""
+        assert self.training is not None
+        wrong = run_otherwise(self.net, len(point.x), self.training.train)
+        return _link("bits", point, what, wrong, FAR if wrong else 0.0, 0.0)
 
     def inference(self, point: Point, what: str) -> Link:
         """Compare the logits of a batch of repeated images with the reference's logits of each image alone."""
@@ -278,7 +308,7 @@ class Chain:
         if point == KINKS:
             rng = np.random.default_rng(0)
             for value in copy.params.values():
-                value *= rng.choice(FACTORS, value.shape, p=SHARES)
+                value *= copy.device.array(rng.choice(FACTORS, value.shape, p=SHARES))
 
     def _reference_step(self, point: Point, number: int) -> dict[str, Any]:
         """Return gradients, running statistics, loss and logits of the reference's pass, cached."""
@@ -361,11 +391,6 @@ def _replayed(replay: Replay, x: Any, t: Any, number: int) -> Arrays:
     updates = {buffer.name: value for buffer, value in replay.updates.items()}
     found = {**updates, **replay.grads, LOSS: replay.results[0], LOGITS: replay.results[1]}
     return {name: value.copy() for name, value in found.items()}
-
-
-def _other_bits(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """Return the name of the first array that differs from the expected one, or ""."""
-    return next((name for name, value in found.items() if not np.array_equal(value, expected[name], True)), "")
 
 
 def _link(kind: str, point: Point, what: str, where: str, distance: float, limit: float = TOLERANCE) -> Link:

@@ -31,9 +31,10 @@ def arrays_of(done: Pass) -> Arrays:
 
 
 def step_arrays(net: Network, x: Any, t: Any) -> Arrays:
-    """Return the same arrays from a network's step; the gradients are valid until its next step."""
+    """Return the same arrays, on the host, from a network's step; the gradients are valid until its next step."""
     done = net.step(x, t)
-    return {**net.state_dict(), **done.grads, LOSS: done.loss, LOGITS: done.logits}
+    arrays = {**done.grads, LOSS: done.loss, LOGITS: done.logits}
+    return {**net.state_dict(), **{name: net.device.host(array) for name, array in arrays.items()}}
 
 
 def furthest(

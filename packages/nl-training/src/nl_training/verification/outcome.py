@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nl_nodes.verify import Certificate
+from nl_nodes.verify.certificate import NOT_RUN
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Outcome:
         lines = [f"gradients of {_count(c.tensors, c.missing_tensors, 'tensors')} verified: {how}"]
         if c.links or c.missing_links:
             lines[0] += f"; {_count(c.links, c.missing_links, 'links')} to training steps hold"
+        if c.gpu != NOT_RUN:
+            lines[0] += f"; on the GPU {c.gpu}"
         if c.missing:
             lines.append(f"not verified: {missing(c)}; if verify.max_seconds ran out, the next start continues")
         return lines

@@ -16,6 +16,8 @@ class NotComparable(Exception):
 
 
 RANDOM, TRAINING, KINKS = POINTS = ("random images", "training images", "zeros and ties")
+PASSES = (0, 1, 2**40)
+"""Indices of the compared passes, in this order."""
 
 
 @dataclass(frozen=True)

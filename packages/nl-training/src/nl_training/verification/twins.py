@@ -1,14 +1,19 @@
-"""Copies of a network in float64: one runs node by node, with large batches in slices, one is compiled."""
+"""Copies of a network to compare with it: in float64, node by node or compiled; on its GPU in float64, or call by call.
+
+Node by node, large batches run in slices.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from nl_models import Network
 from nl_nodes import Device, IndexMask
+from nl_nodes.runtime.cuda import CudaExecutor
 from nl_nodes.verify.directional import Term
 from nl_training.verification.points import NotComparable
 
@@ -26,6 +31,40 @@ def twin(net: Network) -> Network:
 def compiled_twin(net: Network) -> Network:
     """Return such a copy, but compiled if `net` is, for the same number of workers, which are threads."""
     return net.on(Device(dtype="float64", compile=net.device.compiles, threads=workers(net), workers="threads"))
+
+
+def gpu_twin(net: Network) -> Network:
+    """Return a copy in float64 on the same GPU."""
+    device = net.device
+    return net.on(Device(device.name, "float64", compile=device.compile, index=device.index))
+
+
+def one_by_one(net: Network) -> Network:
+    """Return a copy on the same GPU that launches each call of a plan by itself; the plan of the network exists."""
+    device = net.device
+    copy = net.on(Device(device.name, device.dtype, index=device.index, tf32=device.tf32, debug=True))
+    ours, theirs = device.executor, copy.device.executor
+    if isinstance(ours, CudaExecutor) and isinstance(theirs, CudaExecutor):
+        # Other algorithms of products give other bits, and without a cache folder each executor finds its own.
+        theirs.algorithms.update(ours.algorithms.state())
+    return copy
+
+
+def gpu_of(net: Network) -> str:
+    """Return the name of the GPU that a network is on, "" where it is on none."""
+    card = net.device.backend.card
+    return "" if card is None else card.kind
+
+
+@contextmanager
+def unchanged(net: Network) -> Iterator[None]:
+    """Restore a network's weights, running statistics and number of passes at the end."""
+    state, passes = net.state_dict(), net.passes
+    try:
+        yield
+    finally:
+        net.load_state_dict(state)
+        net.passes = passes
 
 
 def workers(net: Network) -> int:

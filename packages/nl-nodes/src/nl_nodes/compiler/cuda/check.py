@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nl_nodes.compiler.cuda.kernels import Kernel, crosses
 from nl_nodes.compiler.cuda.launch import launches
 from nl_nodes.compiler.cuda.traffic import traffic
-from nl_nodes.compiler.cuda.values import Program, Value
+from nl_nodes.compiler.cuda.values import Program, Value, View
 
 
 @dataclass(frozen=True)
@@ -20,23 +20,36 @@ class Counts:
         launches: kernels and matrix products.
         products: matrix products.
         bytes: read and written outside matrix products, each byte read once a kernel.
+        product_bytes: read and written by matrix products, each byte once a product.
+        flops: floating-point operations of matrix products.
     """
 
     launches: int
     products: int
     bytes: int
+    product_bytes: int = 0
+    flops: int = 0
 
 
 def count(program: Program, kernels: Iterable[Kernel]) -> Counts:
-    """Count launches, matrix products and bytes."""
-    total = products = moved = 0
+    """Count launches, matrix products, bytes and operations."""
+    total = products = moved = product_moved = flops = 0
     for kernel in kernels:
         if kernel.kind == "gemm":
+            call = program.calls[kernel.roots[0].end]
             products += 1
-            continue
-        total += len(launches(kernel))
-        moved += traffic(program, kernel.all_regions).bytes
-    return Counts(total + products, products, moved)
+            product_moved += sum(map(_touched, (*call.views, call.output)))
+            flops += 2 * call.views[0].shape[-1] * call.output.size
+        else:
+            total += len(launches(kernel))
+            moved += traffic(program, kernel.all_regions).bytes
+    return Counts(total + products, products, moved, product_moved, flops)
+
+
+def _touched(view: View) -> int:
+    """Return the bytes of a view, of which some may be read more than once."""
+    begin, end = view.span
+    return min(view.size * view.item, end - begin)
 
 
 @dataclass(frozen=True)
