@@ -21,6 +21,16 @@ OWN_TESTS = {
     "nl-models": ["tests/unit/models"],
     "nl-training": ["tests/unit/training", "tests/unit/search", "tests/unit/experiments"],
 }
+# The tests that compile; those of them that are about NumPy's executors are in tests/support/kernels/everywhere.py.
+COMPILED = [
+    "tests/unit/compiler/test_plan.py",
+    "tests/unit/layers/test_not_finite.py",
+    "tests/unit/models",
+    "tests/unit/nodes/test_not_finite.py",
+    "tests/unit/regressions",
+    *(f"tests/unit/training/test_{name}.py" for name in ("checkpoint", "divergence", "probe", "step", "strict")),
+    *(f"tests/unit/training/test_{name}.py" for name in ("trainer", "verification", "verification_links")),
+]
 SOURCES = [f"packages/{name}/src" for name in PACKAGES]
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -146,11 +156,15 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def kernels(session: nox.Session) -> None:
-    """Run the kernels of a GPU on a processor beside NumPy, and compile those of all models for three GPUs."""
+    """Run the kernels of a GPU on a processor: beside NumPy, under AddressSanitizer and in every test that compiles.
+
+    It also compiles those of all models for three GPUs.
+    """
     if not shutil.which("g++"):
         session.skip("needs a C++ compiler: apt-get install g++")
-    install_up_to(session, "nl-models")
+    install(session)
     session.install("nvidia-cuda-nvrtc-cu12==12.9.86")
+    session.run("pytest", *workers(), "--kernels", *COMPILED, *session.posargs)
     session.run("pytest", *workers(), "-m", "kernels", "tests/kernels", *session.posargs)
 
 

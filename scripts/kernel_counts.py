@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nl_layers.optimizers import Optimizer
 from nl_models import Network
 from nl_models.recorded_update import recorded_update
-from nl_nodes.compiler import CompileSpec, Update, compile_graph
+from nl_nodes.compiler import RULES, CompileSpec, Update, rewrite
 from nl_nodes.compiler.cuda.check import Counts, count
 from nl_nodes.compiler.cuda.memory import group
 from nl_nodes.compiler.cuda.values import Program
-from nl_nodes.runtime import Executor
+from nl_nodes.compiler.lower.finite import store_where_finite
+from nl_nodes.compiler.plan import lower
 
 COLUMNS = (
     "model", "launches", "products among them", "MB outside products", "MB of products", "GFLOP of products",
@@ -19,39 +18,22 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class Counting(Executor):
-    """An executor that compiles as for a GPU, counts what it is given last, and runs nothing.
+def step_counts(net: Network, batch: int, checks: bool = False, update: Update | None = None) -> Counts:
+    """Return the counts of forward, loss and backward.
 
     Args:
-        checks: whether passes check that all they give is finite, and end with the optimizer's step.
+        net: the network.
+        batch: the number of images.
+        checks: whether to count the check for values that are not finite.
+        update: a step of an optimizer to count too; it needs the check.
     """
-
-    chunked = False
-    counts: Counts
-
-    def __init__(self, checks: bool) -> None:
-        super().__init__()
-        self.checks = checks
-
-    def prepare(self, lowered: Any) -> None:
-        """Count the kernels that the calls become."""
-        program = Program(lowered)
-        self.counts = count(program, group(program))
-
-    def load(self, calls: Any) -> None:
-        """Load nothing."""
-
-    def run(self, loaded: Any, pass_index: int) -> None:
-        """Run nothing."""
-
-
-def step_counts(net: Network, batch: int, checks: bool = False, update: Update | None = None) -> Counts:
-    """Return the counts of forward, loss and backward; the check for values not finite and an update are extra."""
-    executor = Counting(checks)
     feeds = {"x": ((batch, *net.input_shape), net.device.dtype), "t": ((batch,), "int64")}
     spec = CompileSpec(feeds, frozenset(feeds), net._grads, update)
-    compile_graph(net.wire(batch, train=True), spec, executor)
-    return executor.counts
+    lowered = lower(rewrite(net.wire(batch, train=True), RULES), spec, workers=1, chunked=False)
+    if checks:
+        store_where_finite(lowered)
+    program = Program(lowered)
+    return count(program, group(program))
 
 
 def update_counts(net: Network, optimizer: Optimizer) -> Counts:

@@ -29,10 +29,24 @@ settings.register_profile(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--thorough", action="store_true", help="200 new random inputs a test, not 20; every mutant")
+    parser.addoption("--kernels", action="store_true", help="run what is compiled as a GPU's kernels, through g++")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("thorough" if config.getoption("--thorough") else "usual")
+    if config.getoption("--kernels"):
+        from support.kernels.everywhere import install
+
+        install()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--kernels"):
+        from support.kernels.everywhere import deselected
+
+        left_out = deselected(items)
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.hookimpl(wrapper=True)

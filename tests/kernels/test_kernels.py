@@ -1,20 +1,16 @@
-"""Whole passes through kernels beside NumPy: models, random networks, the cases of all nodes; and their costs."""
+"""Whole passes through kernels beside NumPy: models and the cases of all nodes; and their costs."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 from support.contract import of_node
 from support.kernels.comparison import case_error, network_error
 from support.kernels.executor import CACHE, COMPILER, NO_COMPILER
+from support.kernels.forms import ERROR, FORMS, WIDTHS, model
 from support.kernels.full_width import LIMITS, kernels_of
 from support.kernels.nvrtc import NO_NVRTC, compiled, installed
 from support.node_cases import NODE_CASES
-from support.random_networks import random_case, random_network
 
-from nl_models import build
-from nl_nodes import Device
 from nl_nodes.cases import Case
 from nl_nodes.compiler.cuda.check import count, hazards
 from nl_nodes.compiler.cuda.launch import launches
@@ -22,37 +18,18 @@ from nl_nodes.compiler.cuda.text import PRELUDE
 
 pytestmark = pytest.mark.kernels
 runs = pytest.mark.skipif(COMPILER is None, reason=NO_COMPILER)
-ERROR = 1e-12
 ARCHITECTURES = (80, 90, 100)
 REGISTERS = CACHE / "registers"
 """Registers and spilled bytes of each kernel, a file for each model and GPU."""
-WIDTHS = {"mlp": 30, "cnn3": 12, "cnn8": 12, "vgg11": 4, "vgg16": 4}
-FORMS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "batch norm": {"batch_norm": True},
-    "dropout": {"dropout": 0.3},
-    "both, tanh": {"batch_norm": "after_activation", "dropout": 0.3, "activation": "tanh"},
-    "both, sigmoid": {"batch_norm": "before_affine", "dropout": 0.3, "activation": "sigmoid"},
-    "odd sizes": {"input_shape": (3, 35, 33)},
-}
 
 
 @runs
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", WIDTHS)
 def test_a_model_in_kernels_is_the_model(name: str, form: str) -> None:
-    net = build(name, device=Device(dtype="float64", threads=1), width=WIDTHS[name], **FORMS[form])
+    net = model(name, form)
     for batch, train in ((20, True), (5, True), (5, False)):
         assert network_error(net, batch, train) <= ERROR
-
-
-@runs
-@pytest.mark.parametrize("seed", range(20))
-def test_a_random_network_in_kernels_is_the_network(seed: int) -> None:
-    key, batches = random_case(seed)
-    net = random_network(key, Device(dtype="float64", threads=1))
-    for train in (True, False):
-        assert network_error(net, len(batches[0][0]), train) <= ERROR
 
 
 @runs

@@ -23,7 +23,7 @@ from nl_nodes.errors import DeviceError
 from nl_nodes.runtime.cuda import Card, OutOfMemory, Refused
 from nl_nodes.runtime.cuda.cublaslt import WORKSPACE, CublasLt, Matmul
 from support.fake_device import EVENTS, TO_DEVICE, WAIT, FakeArray, FakeBackend
-from support.kernels.executor import CACHE, COMPILER, compiled
+from support.kernels.executor import CACHE, COMPILER, compiled, faults
 
 LIBRARY = Path(__file__).parent / "kernels" / "cublaslt.cpp"
 LAUNCH, PRODUCT, GRAPH = "a launch", "a product", "a graph"
@@ -44,7 +44,7 @@ class FakeCard(Card):
         super().__init__()
         self.lt = CublasLt(str(fake_cublaslt()))
         self.limit, self.broken, self._error = 2**31, "", ""
-        self._outside: list[ctypes.c_longlong] = []
+        self._libraries: list[Any] = []
         self._graph: list[Callable[[], None]] | None = None
         self._workspace = np.zeros(WORKSPACE, np.uint8)
         self.timed = 0
@@ -75,7 +75,7 @@ class FakeCard(Card):
 
     def load(self, sources: Sequence[Any]) -> dict[str, Any]:
         library = compiled(sources)
-        self._outside.append(ctypes.c_longlong.in_dll(library, "outside"))
+        self._libraries.append(library)
         return {source.name: getattr(library, f"run_{source.name}") for source in sources}
 
     def launch(self, function: Any, blocks: tuple[int, int], threads: int, arrays: Sequence[Any]) -> None:
@@ -119,8 +119,7 @@ class FakeCard(Card):
         self._check()
 
     def _check(self) -> None:
-        if any(outside.value for outside in self._outside):
-            self._error = "accesses outside an array"
+        self._error = self._error or ", ".join(filter(None, map(faults, self._libraries)))
         if self._error:
             raise RuntimeError(self._error)
 

@@ -290,6 +290,6 @@ def compare(seed: int, quick: bool = False) -> None:
     for dtype, threads, limit in runs:
         net = random_network(key, Device(dtype=dtype, workers="threads", threads=threads))
         found = distances(outcome(net, batches), expected)
-        assert all(len(plan.calls) == threads for plan in net._plans.values())
+        assert all(len(plan.calls) == net.device.executor.count for plan in net._plans.values())
         for name, distance in found.items():
             assert distance <= limit, f"{net.name}, {dtype}, {threads} workers: {name} is off by {distance:.1e}"

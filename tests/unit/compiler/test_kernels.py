@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from support.kernels.comparison import network_error
+from support.kernels.comparison import graph_error, network_error
 from support.kernels.executor import COMPILER, NO_COMPILER
 from support.kernels.full_width import LIMITS, counts, kernels_of
 
-from nl_models import build
-from nl_nodes import Device, Graph, Input, Mul
+from nl_layers import Affine, Convolution, Relu
+from nl_models import Network, build
+from nl_nodes import Device, Dot, Exp, Graph, Input, Max, Mul, Node, Sum, Tanh
 from nl_nodes.compiler import CompileSpec
 from nl_nodes.compiler.cuda.affine import Space
 from nl_nodes.compiler.cuda.check import hazards
+from nl_nodes.compiler.cuda.fuse import fuse
 from nl_nodes.compiler.cuda.kernels import crosses
 from nl_nodes.compiler.cuda.launch import grid, launches
 from nl_nodes.compiler.cuda.memory import group
 from nl_nodes.compiler.cuda.regions import Region, Store
 from nl_nodes.compiler.cuda.text import literal
+from nl_nodes.compiler.cuda.traffic import Traffic, traffic
 from nl_nodes.compiler.cuda.values import Program
 from nl_nodes.compiler.fused import Pool
 from nl_nodes.compiler.plan import lower
@@ -50,9 +54,39 @@ def test_winograd_tiles_and_pooling_are_kernels() -> None:
 
 
 @runs
-def test_each_call_alone_is_a_kernel() -> None:
-    assert network_error(net("mlp", width=6, batch_norm=True, dropout=0.3), 5, each_call=True) <= ERROR
-    assert network_error(net("cnn8", width=8, input_shape=(1, 13, 12)), 3, each_call=True) <= ERROR
+def test_a_frame_and_what_is_inside_it_are_written_by_two_launches() -> None:
+    """Of one launch, either may come last: here of the mask of windows that are all zero."""
+    rng = np.random.default_rng(0)
+    layers = [Convolution(rng.standard_normal((40, 40, 3, 3)), np.zeros(40), pad=1), Relu()]
+    layers.append(Affine(rng.standard_normal((640, 3)), np.zeros(3)))
+    spec = {"name": "framed", "input_shape": (40, 4, 4), "classes": 3}
+    framed = Network([(layer, n) for n, layer in enumerate(layers, 1)], spec, Device(dtype="float64", threads=1))
+    assert network_error(framed, 4) <= ERROR
+
+
+@runs
+def test_each_call_alone_is_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nl_nodes.compiler.plan.fuse", partial(fuse, each_call=True))
+    assert network_error(net("mlp", width=6, batch_norm=True, dropout=0.3), 5) <= ERROR
+    assert network_error(net("cnn8", width=8, input_shape=(1, 13, 12)), 3) <= ERROR
+
+
+@runs
+def test_a_sum_of_nothing_is_zero() -> None:
+    x, w = Input("x", (0, 3), gradient=False), Input("w", (3, 4), gradient=False)
+    feeds = {"x": np.zeros((0, 3)), "w": np.ones((3, 4))}
+    assert graph_error(Graph(Sum(Exp(Dot(x, w)))), feeds, None) == 0
+
+
+@runs
+def test_a_chain_of_many_calls_gets_memory_on_the_way() -> None:
+    """More calls than Python has stack frames for; a maximum is such a chain, as only the first of equals counts."""
+    chain: Node = Input("x", (120, 4), gradient=False)
+    for _ in range(250):
+        chain = Tanh(chain)
+    feeds = {"x": np.random.default_rng(0).standard_normal((120, 4))}
+    assert graph_error(Graph(chain), feeds, None) <= ERROR
+    assert graph_error(Graph(Max(Input("x", (120, 4), gradient=False), 0)), feeds, None) == 0
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn3"])
@@ -72,6 +106,16 @@ def test_a_thread_of_pooling_makes_a_whole_window_forward_and_backward() -> None
     assert [n for _, n in region.axes] == [3, 4, 32, 16]
     assert len(region.loads) == 5
     assert len(region.stores) == 8  # the product, three masks and the gradient of four pixels
+
+
+def test_a_sum_is_made_by_the_threads_that_make_its_terms() -> None:
+    """The gradient of a bias, with the gradient of what it was added to: 128 rows of 100 features."""
+    program, kernels = kernels_of("mlp")
+    summed = [kernel for kernel in kernels if kernel.terms]
+    assert len(summed) == 4
+    for kernel in summed:
+        assert [program.calls[value.end].name for value in kernel.outputs] == ["add", "multiply"]
+        assert traffic(program, kernel.regions) == Traffic(read=4 * 2 * 128 * 100, written=4 * (128 * 100 + 100))
 
 
 def test_equal_tapes_give_equal_text() -> None:

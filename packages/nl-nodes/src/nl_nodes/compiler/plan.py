@@ -40,6 +40,7 @@ class Plan:
         calls: each worker's calls, in order.
         owners: the node and direction of each call.
         size: bytes of the arena.
+        shared: the bytes that blocks share, which hold nothing between two passes.
         inputs: the arrays that `run` copies its feeds to.
         grads: the leaves' gradients, valid until the next pass.
         finite: whether all results and gradients of the last pass are finite, an array of the executor's device; None
@@ -55,12 +56,11 @@ class Plan:
             store_where_finite(lowered)
         if executor.fused:
             make_kernels(lowered)
-        executor.prepare(lowered)
         try:
             arena = plan_memory(lowered, executor)
         except OutOfMemory as error:
             raise DeviceError(f"{error}: {_smaller_batch(spec, error)}") from None
-        self.size = arena.size
+        self.size, self.shared = arena.size, arena.shared
         self.finite = arena.relocate(lowered.results.pop()) if executor.checks else None
         before = [value.copy() for value in changed] if executor.checks else []
         try:

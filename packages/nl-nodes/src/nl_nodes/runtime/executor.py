@@ -62,9 +62,6 @@ class Executor:
         """Raise an error that says how to need less where there is no memory for a plan."""
         refuse_beyond_memory(size, "the plan for this batch", SMALLER)
 
-    def prepare(self, lowered: Any) -> None:
-        """Replace calls of a lowered graph by others of this executor, before its memory is planned."""
-
     def load(self, calls: Sequence[Sequence[Call]]) -> Any:
         """Bind each worker's calls; return the argument of `run`."""
         return [self.bind(worker_calls) for worker_calls in calls]

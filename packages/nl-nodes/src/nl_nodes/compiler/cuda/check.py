@@ -78,13 +78,13 @@ def hazards(program: Program, kernels: Sequence[Kernel]) -> list[Hazard]:
             if expected != -1 and expected not in {value.end for value in written[block]}:
                 found.append(Hazard(kernel, expected, "it has not been computed yet"))
             for value in written[block]:
-                begin, end = _span(program, value)
+                begin, end = program.span(value)
                 if value.end > expected and begin < high and low < end:
                     found.append(Hazard(kernel, expected, f"call {value.end} has overwritten it"))
         for value in kernel.outputs:
-            begin, end = _span(program, value)
+            begin, end = program.span(value)
             for earlier in written[value.block]:
-                low, high = _span(program, earlier)
+                low, high = program.span(earlier)
                 if earlier.end > value.end and begin < high and low < end:
                     found.append(Hazard(kernel, earlier.end, "it is written too late"))
             written[value.block].append(value)
@@ -101,8 +101,3 @@ def _reads(program: Program, kernel: Kernel) -> Iterator[tuple[int, int, int, in
     for region in kernel.all_regions:
         for _, block, dtype, address, expected in region.loads:
             yield block, *region.span(address, dtype), expected
-
-
-def _span(program: Program, value: Value) -> tuple[int, int]:
-    spans = [program.calls[t].output.span for t in value.calls]
-    return min(begin for begin, _ in spans), max(end for _, end in spans)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from nl_nodes.compiler.cuda.affine import Index, Opaque, Space
-from nl_nodes.compiler.cuda.regions import Lowerer, Region, Root, Store, Totals, shape_of
+from nl_nodes.compiler.cuda.regions import Lowerer, Region, Root, Store, Totals, shape_of, start, term_root
 from nl_nodes.compiler.cuda.traffic import traffic
 from nl_nodes.compiler.cuda.values import Program, Value, View
 
@@ -39,6 +39,7 @@ class Kernel:
         kind: "map", "gemm" or "reduce".
         roots: the values that it makes.
         regions: its threads; a reduction has one region.
+        terms: values that a reduction goes over, which its threads write on the way.
         after: values made from the finished sums of a reduction, by the threads that have them.
         tail: the region of those.
         operands: the values that a matrix product reads.
@@ -47,6 +48,7 @@ class Kernel:
     kind: str
     roots: list[Value]
     regions: list[Region] = field(default_factory=list)
+    terms: list[Value] = field(default_factory=list)
     after: list[Value] = field(default_factory=list)
     tail: Region | None = None
     operands: frozenset[Value] = frozenset()
@@ -54,7 +56,7 @@ class Kernel:
     @property
     def outputs(self) -> list[Value]:
         """All values that it makes."""
-        return self.roots + self.after
+        return self.roots + self.terms + self.after
 
     @property
     def all_regions(self) -> list[Region]:
@@ -139,19 +141,21 @@ class Grouping:
         """Let an earlier kernel make a value too, where nothing between them stands against it and it is worth it."""
         kernel, between = kernels[at], kernels[at + 1 :]
         loaded = set().union(*(region.loaded for region in regions))
-        if any(loaded.intersection(other.outputs) or _uses(other, value.block) for other in between):
+        if any(loaded.intersection(other.outputs) or _uses(self.program, other, value) for other in between):
             return False
         if kernel.kind == value.kind and not kernel.after and self._join_beside(kernel, value, regions, stored):
             return True
         if kernel.kind == value.kind == "map":
-            return _join_apart(kernel, value, regions)
+            return not _writes(self.program, kernel, value) and _join_apart(kernel, value, regions)
+        if kernel.kind == "map":
+            return value.kind == "reduce" and self._join_terms(kernel, value, stored)
         return kernel.kind == "reduce" and value.kind == "map" and self._join_after(kernel, value, stored)
 
     def _join_beside(self, kernel: Kernel, value: Value, alone: list[Region], stored: set[Value]) -> bool:
         """Make a value in the threads of another of its shape, or of nearly its shape."""
         members = [*kernel.roots, value]
         common = common_space(self.program, members)
-        if common is None:
+        if common is None or kernel.terms:
             return False
         shapes = [shape_of(self.program, member) for member in members]
         size = max(view.size for view, _ in shapes)
@@ -167,12 +171,27 @@ class Grouping:
         kernel.roots, kernel.regions = members, regions
         return True
 
+    def _join_terms(self, kernel: Kernel, total: Value, stored: set[Value]) -> bool:
+        """Make a sum in the threads that make its terms, which then need not read them again."""
+        if len(kernel.roots) > 1 or total.block == kernel.roots[0].block:
+            return False
+        (term,) = kernel.roots
+        space, roots = start(self.program, total)
+        root = term_root(self.program, roots[0], term)
+        if root is None:
+            return False
+        regions = self._together((total, term), stored, space, [*roots, root], None)
+        if not regions or crosses(regions):
+            return False
+        kernel.kind, kernel.roots, kernel.terms, kernel.regions = "reduce", [total], [term], regions
+        return True
+
     def _join_after(self, kernel: Kernel, value: Value, stored: set[Value]) -> bool:
         """Make a value from finished sums, in the threads that have them."""
         (region,) = kernel.regions
         after = [*kernel.after, value]
         common = common_space(self.program, after)
-        if common is None or len(region.stores) != len(kernel.roots):
+        if common is None or len(region.sums) != len(kernel.roots):
             return False
         space, roots = common
         totals: dict[int, tuple[int, tuple[Index, ...]]] = {}
@@ -222,11 +241,20 @@ def _blocks(regions: Iterable[Region]) -> set[int]:
     return {node[1] for region in regions for node in region.loads}
 
 
-def _uses(kernel: Kernel, block: int) -> bool:
-    """Whether a kernel reads or writes a block."""
-    if any(value.block == block for value in (*kernel.outputs, *kernel.operands)):
-        return True
-    return block in _blocks(kernel.all_regions)
+def _writes(program: Program, kernel: Kernel, value: Value) -> bool:
+    """Whether a kernel writes memory of a value, such as the frame around it."""
+    begin, end = program.span(value)
+    spans = [program.span(other) for other in kernel.outputs if other.block == value.block]
+    return any(begin < high and low < end for low, high in spans)
+
+
+def _uses(program: Program, kernel: Kernel, value: Value) -> bool:
+    """Whether a kernel reads or writes memory of a value."""
+    begin, end = program.span(value)
+    spans = [program.span(other) for other in (*kernel.outputs, *kernel.operands) if other.block == value.block]
+    for region in kernel.all_regions:
+        spans += [region.span(node[3], node[2]) for node in region.loads if node[1] == value.block]
+    return any(begin < high and low < end for low, high in spans)
 
 
 def common_space(program: Program, values: Sequence[Value]) -> tuple[Space, list[Root]] | None:

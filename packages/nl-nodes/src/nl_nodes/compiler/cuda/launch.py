@@ -97,7 +97,7 @@ class _Sum:
 
     def __init__(self, kernel: Kernel) -> None:
         (self.region,), self.tail = kernel.regions, kernel.tail
-        self.stores = self.region.stores
+        self.stores = self.region.sums
         outputs, steps = self.region.threads, self.region.steps
         self.along = _terms_are_neighbours(self.region)
         self.lanes, self.rows, self.pieces = grid(outputs, steps, self.along)
@@ -155,6 +155,9 @@ class _Sum:
         for n, store in enumerate(self.stores):
             for node in store.nodes:
                 steps.append(self._step(n, f"s{n}", text.value(node, store.dtype)))
+        for store in region.stores:
+            if not store.reduction:
+                text.store(store)
         end = f"min({region.steps}, ((int)blockIdx.y + 1) * {self.chunk})" if self.pieces > 1 else str(region.steps)
         begin = f"(int)blockIdx.y * {self.chunk} + y" if self.pieces > 1 else "y"
         loop = [*inner, *text.lines, *steps]

@@ -63,15 +63,21 @@ def _read_too_late(program: Program, kernels: Sequence[Kernel]) -> set[Value]:
 
 
 def _opaque_stored(program: Program, grouping: Grouping, stored: set[Value]) -> list[Kernel]:
-    """Group, and give memory to what cannot be expressed where it is read, until all can be."""
+    """Group, and give memory to what cannot be expressed where it is read, until all can be.
+
+    Where a single call cannot be expressed, what it reads gets memory: then it can.
+    """
     while True:
         try:
             return grouping.group(stored)
         except Opaque as opaque:
             value = program.value_of[opaque.call]
-            if value in stored:
-                if len(value.calls) == 1:
+            if value in stored and len(value.calls) == 1:
+                read = {program.value_of[t] for t in program.sources(value.end)} - stored
+                if not read:
                     raise
+                stored |= read
+            elif value in stored:
                 stored.discard(value)
                 stored.update(program.split(value))
                 grouping.forget()

@@ -30,6 +30,9 @@ FALLBACK_UNROLL = 9
 MAX_UNROLL = 40
 """Places of an axis up to which it is unrolled at all."""
 
+DEEPEST = 100
+"""Calls in a row without memory, at most: each takes a few of Python's stack frames."""
+
 Expression = tuple[Any, ...]
 
 
@@ -68,6 +71,7 @@ class Puller:
         self.loaded: set[Value] = set()
         self.inlined: set[Value] = set()
         self.ambiguous = False
+        self._depth = 0
         self._numbers: dict[Expression, int] = {}
         self._values: dict[tuple[int, tuple[Index, ...]], int] = {}
         self._reads: dict[tuple[View, tuple[Index, ...], int], int] = {}
@@ -231,7 +235,11 @@ class Puller:
     def _value(self, call: Call, index: tuple[Index, ...]) -> int:
         key = (call.number, index)
         if key not in self._values:
+            if self._depth == DEEPEST:
+                raise Opaque(call.number, "at the end of a long chain")
+            self._depth += 1
             self._values[key] = self._computed(call, index)
+            self._depth -= 1
         return self._values[key]
 
     def _computed(self, call: Call, index: tuple[Index, ...]) -> int:
@@ -268,18 +276,10 @@ class Puller:
         aligned = index[len(index) - len(shape) :]
         return tuple([self._zero if n == 1 else x for x, n in zip(aligned, shape, strict=True)])
 
-    def inner(self, call: Call, index: tuple[Index, ...], terms: Iterable[Index]) -> tuple[Index, ...]:
-        """Return the index of a reduction's input, from those of its output and of the axes that it goes over."""
-        over = dict(zip(call.axes, terms, strict=True))
-        if call.keep:
-            return tuple([over.get(a, x) for a, x in enumerate(index)])
-        outer = iter(index)
-        return tuple([over[a] if a in over else next(outer) for a in range(len(call.inputs[0].shape))])
-
     def _fold(self, call: Call, index: tuple[Index, ...]) -> int:
         x = call.inputs[0]
         places = product(*(range(x.shape[a]) for a in call.axes))
-        terms = [self.inner(call, index, [(n, *self._zero[1:]) for n in place]) for place in places]
+        terms = [call.inner(index, [(n, *self._zero[1:]) for n in place]) for place in places]
         items = tuple([self.read(x, term, call.number) for term in terms])
         return self.node("fold", call.name, call.output.dtype, items)
 

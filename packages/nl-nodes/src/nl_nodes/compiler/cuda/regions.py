@@ -90,7 +90,7 @@ class Region:
         axes: (axis, size) of the threads' axes, the outermost first.
         loops: (axis, size) of the axes that a reduction goes over.
         nodes: the expressions.
-        stores: what each thread writes.
+        stores: what each thread writes: sums at its end, all else in each step.
         loaded: the values that are read from memory.
         inlined: the values that are computed on the way.
     """
@@ -123,9 +123,37 @@ class Region:
         return address[0] + sum(r for r in reach if r < 0), end
 
     @property
+    def sums(self) -> list[Store]:
+        """The stores of sums."""
+        return [store for store in self.stores if store.reduction]
+
+    @property
     def loads(self) -> list[Expression]:
         """The loads of one step of one thread."""
         return [node for node in self.nodes if node[0] == "load"]
+
+
+def term_root(program: Program, total: Root, value: Value) -> Root | None:
+    """Return the root of a value in the threads that sum it, each element in the step that adds it.
+
+    None where the sum does not go over each element of the value once.
+    """
+    assert total.terms is not None
+    source = reduced(program, program.calls[total.value.end])
+    view, made = source.views[0], whole(program, value)
+    if not (view.dense and view.span == made.span and view.dtype == made.dtype and view.block == value.block):
+        return None
+    return Root(value, view, _term_index(program, total))
+
+
+def _term_index(program: Program, total: Root) -> tuple[Index, ...]:
+    """Return the index of a step's term in what a reduction goes over."""
+    assert total.terms is not None
+    source, index = reduced(program, program.calls[total.value.end]), total.index
+    if source.number != total.value.end:
+        zero = (0,) * len(index[-1])
+        index = (*[zero] * (len(source.inputs[0].shape) - 1), index[-1])
+    return source.inner(index, total.terms)
 
 
 class Lowerer:
@@ -237,11 +265,7 @@ def _stores(puller: Puller, space: Space, root: Root, probe: bool) -> list[Store
             node = puller.read(unrolled.view, unrolled.index, root.value.end + 1)
         else:
             source = reduced(program, program.calls[root.value.end])
-            index = unrolled.index
-            if source.number != root.value.end:
-                index = (*[(0,) * (axes + 1)] * (len(source.inputs[0].shape) - 1), index[-1])
-            inner = puller.inner(source, index, unrolled.terms)
-            node = puller.read(source.inputs[0], inner, source.number)
+            node = puller.read(source.inputs[0], _term_index(program, unrolled), source.number)
         found.setdefault(address, []).append(node)
     reduction = "" if root.terms is None else program.calls[root.value.end].name
     return [

@@ -199,7 +199,7 @@ class Lines:
             return self._sum(*node[1:])
         if kind == "fold":
             _, name, dtype, arguments = node
-            text = self.value(arguments[0], dtype)
+            text = self.value(arguments[0], dtype) if arguments else neutral(name, dtype)
             for argument in arguments[1:]:
                 text = combined(name, dtype, text, self.value(argument, dtype))
             return text

@@ -34,5 +34,7 @@ def traffic(program: Program, regions: Iterable[Region]) -> Traffic:
         sizes = dict(region.axes + region.loops)
         for _, block, dtype, address, _ in region.loads:
             read[block] += prod(sizes.get(a, 1) for a, k in enumerate(address[1:]) if k) * np.dtype(dtype).itemsize
-        written += sum(region.threads * np.dtype(store.dtype).itemsize for store in region.stores)
+        for store in region.stores:
+            times = region.threads if store.reduction else region.threads * region.steps
+            written += times * np.dtype(store.dtype).itemsize
     return Traffic(sum(min(n, program.blocks[block].size) for block, n in read.items()), written)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from nl_nodes.compiler.cuda.affine import Index
 from nl_nodes.compiler.lower.lower import Lowering
 from nl_nodes.compiler.lower.memory import Block
 from nl_nodes.compiler.lower.trace import Owner
@@ -100,6 +101,14 @@ class Call:
     def views(self) -> list[View]:
         """The views among the inputs."""
         return [x for x in self.inputs if isinstance(x, View)]
+
+    def inner(self, index: tuple[Index, ...], terms: Iterable[Index]) -> tuple[Index, ...]:
+        """Return the index of a reduction's input, from those of its output and of the axes that it goes over."""
+        over = dict(zip(self.axes, terms, strict=True))
+        if self.keep:
+            return tuple([over.get(a, x) for a, x in enumerate(index)])
+        outer = iter(index)
+        return tuple([over[a] if a in over else next(outer) for a in range(len(self.views[0].shape))])
 
 
 @dataclass(eq=False)
@@ -274,6 +283,11 @@ class Program:
             for number in self.before(view, t):
                 self.value_of[number].reads.append((t, view))
         return versions
+
+    def span(self, value: Value) -> tuple[int, int]:
+        """Return the first byte of a value in its block, and the byte after the last."""
+        spans = [self.calls[t].output.span for t in value.calls]
+        return min(begin for begin, _ in spans), max(end for _, end in spans)
 
     def before(self, view: View, t: int) -> Iterator[int]:
         """Yield the calls before call `t` whose results a view may hold, last first."""

@@ -21,6 +21,7 @@ class Arena:
 
     Attributes:
         size: bytes.
+        shared: the bytes from the first block on that shares its memory with others.
     """
 
     def __init__(self, memory: Memory, executor: Executor) -> None:
@@ -29,6 +30,8 @@ class Arena:
         executor.refuse_beyond_memory(self.size)
         self._executor = executor
         self._bytes = executor.memory(self.size)  # page-aligned, so cache-line-aligned
+        begin = min((offset for block, offset in self._offsets.items() if not block.persistent), default=self.size)
+        self.shared = executor.view(self._bytes, (self.size - begin,), np.uint8, begin, (1,))
         for block in self._offsets:
             if block.value is not None:
                 view = self._view(block, 0, block.value.shape, block.value.dtype, block.value.strides)
