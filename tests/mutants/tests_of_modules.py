@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 CERTIFICATE = "unit/training/test_strict.py"
+ON_GPU, STEP_ON_GPU = "unit/cuda/test_card.py", "unit/cuda/test_enqueue.py"
 LAYERS = ["unit/layers/test_layers.py", "unit/models/test_fused_layers.py", "unit/layers/test_not_finite.py"]
 TESTS = {
     "nl_nodes.shapes": ["unit/nodes/test_shapes.py"],
     "nl_nodes.graph": ["unit/nodes/test_graph.py", "unit/nodes/test_random_graphs.py"],
     "nl_nodes.context": ["unit/nodes/test_graph.py", "unit/compiler/test_lower.py"],
     "nl_nodes.node": ["unit/nodes/test_graph.py", "unit/compiler/test_lower.py"],
-    "nl_nodes.compiler.lower.arena": ["unit/compiler/test_memory.py"],
-    "nl_nodes.compiler.lower.memory": ["unit/compiler/test_memory.py"],
-    "nl_nodes.compiler.plan": ["unit/compiler/test_plan.py", "unit/compiler/test_memory.py"],
+    "nl_nodes.compiler.lower.arena": ["unit/compiler/test_memory.py", ON_GPU],
+    "nl_nodes.compiler.lower.memory": ["unit/compiler/test_memory.py", ON_GPU],
+    "nl_nodes.compiler.plan": ["unit/compiler/test_plan.py", "unit/compiler/test_memory.py", ON_GPU, STEP_ON_GPU],
     "nl_nodes.compiler.lower.lower": ["unit/compiler/test_lower.py"],
     "nl_nodes.compiler.rewrite.engine": ["unit/compiler/test_rewrite.py"],
     "nl_nodes.compiler.rewrite.pattern": ["unit/compiler/test_pattern.py", "unit/compiler/test_rewrite.py"],
@@ -24,7 +25,7 @@ TESTS = {
         CERTIFICATE,
     ],
     "nl_nodes.philox": ["unit/nodes/test_device.py"],
-    "nl_nodes.device": ["unit/nodes/test_device.py", "unit/cuda/test_card.py"],
+    "nl_nodes.device": ["unit/nodes/test_device.py", ON_GPU],
     "nl_layers": LAYERS,
     "nl_layers.optimizers": ["unit/layers/test_optimizers.py"],
     "nl_layers.schedules": ["unit/layers/test_optimizers.py"],
@@ -39,7 +40,7 @@ TESTS = {
         "unit/models/test_not_finite.py",
         "unit/models/test_threads.py",
         "unit/models/test_copies.py",
-        "unit/cuda/test_card.py",
+        ON_GPU,
     ],
     "nl_training": ["unit/training/test_step.py", CERTIFICATE],
     "nl_training.data": ["unit/training/test_data_parts.py", CERTIFICATE],

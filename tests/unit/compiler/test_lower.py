@@ -231,3 +231,9 @@ def test_the_memory_of_large_partial_gradients_is_reused(monkeypatch: pytest.Mon
         graph = Graph(Sum(y))
         sizes.append(planned(graph, 2, one_buffer(graph)).size)
     assert sizes[1] < sizes[0] / 2
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_nodes_work_in_chunks_where_asked_for(chunked: bool) -> None:
+    worker = TracedWorker(Tape(Memory()), 0, 2, 4, {}, chunked)
+    assert (worker.chunked, worker.single().chunked) == (chunked, chunked)

@@ -194,6 +194,13 @@ def test_a_plan_is_profiled_call_by_call() -> None:
     assert all(row.seconds > 0 for row in rows)
 
 
+def test_arrays_of_the_host_are_copied_by_a_plan_and_those_of_the_gpu_stay_there() -> None:
+    compiled, reference = Device("fake"), Device("fake", compile=False)
+    assert type(compiled.feed([1.0])) is np.ndarray
+    assert type(reference.feed([1.0])) is type(compiled.feed(compiled.array([1.0]))) is FakeArray
+    assert (compiled.card is None, reference.card is None, Device().card is None) == (False, True, True)
+
+
 def test_debug_is_for_a_gpu() -> None:
     with refused("device.debug=true is for a GPU"):
         Device(debug=True)

@@ -355,3 +355,14 @@ def test_deep_graphs_need_no_recursion_and_little_time() -> None:
     assert graph.backward(np.ones(1))["x"] == 2.0**40
     # Visits grow with nodes, not paths: 2^40 of them would never end.
     assert len(graph.order) == 41
+
+
+def test_arrays_that_do_not_fit_are_refused_when_fed() -> None:
+    graph = Graph(Dot(Input("x"), Input("w")))
+    with pytest.raises(ShapeError, match=r"\(2, 3\).*\(4, 5\)"):
+        graph.forward(x=np.ones((2, 3)), w=np.ones((4, 5)))
+
+
+def test_a_constant_is_not_an_input_of_its_name() -> None:
+    graph = Graph(Mul(Constant(np.ones((2, 1))), Input("constant")))
+    assert list(graph.shapes({"constant": (3,)}).values())[-1] == (2, 3)

@@ -79,13 +79,11 @@ class TracedWorker(WorkerGroup):
         super().__init__(tape.xp)
         self.chunked = chunked
         self.tape, self.number, self.count, self.batch, self.shared = tape, number, count, batch, shared
-        self.owner: Any = None
         self._requests = itertools.count()
 
     def enter(self, node: Node | None, direction: str) -> None:
-        """Begin a node's forward or backward; its shared arrays are matched between workers by their order."""
-        self.tape.owner = self.owner = (node, direction)
-        self._requests = itertools.count()
+        """Begin a node's forward or backward."""
+        self.tape.owner = (node, direction)
 
     def shard(self, count: int) -> slice:
         """Return this worker's slice of `count` items."""
@@ -100,8 +98,8 @@ class TracedWorker(WorkerGroup):
         return self.batch if self.count > 1 else batched
 
     def shared_empty(self, shape: Shape, dtype: Any) -> Traced:
-        """Return uninitialised memory that all workers see."""
-        key = (self.owner, next(self._requests))
+        """Return uninitialised memory that all workers see; they make their requests in the same order."""
+        key = next(self._requests)
         if key not in self.shared:
             self.shared[key] = self.tape.empty(shape, dtype)
         return self.tape.of(np.asarray(self.shared[key]))
