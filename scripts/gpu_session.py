@@ -72,6 +72,7 @@ def parts(data: str | None) -> list[Part]:
         Part("models", 150, _tests(f"not {nodes}"), "pytest"),
         Part("speed", 200, _script("bench_gpu.py", "--seconds", "170")),
         Part("accuracy", 120, _accuracy(data)),
+        Part("20 epochs", 40, _epochs(data)),
         Part("PyTorch", 210, _script("bench_gpu_torch.py", "--seconds", "180"), "torch"),
         Part("nodes and layers", 180, _tests(nodes), "pytest"),
     ]
@@ -94,6 +95,11 @@ def _tests(names: str) -> list[str]:
 def _accuracy(data: str | None) -> list[str]:
     options = ["--device", "gpu", "--single", "--models", MODELS, "--every", "100"]
     return _script("bench_accuracy.py", *options, *(["--data", data] if data else []))
+
+
+def _epochs(data: str | None) -> list[str]:
+    settings = ["model=mlp", "device=gpu", "trainer.epochs=20", "verify=off"]
+    return _script("train.py", *settings, *([f"data.root={data}"] if data else []))
 
 
 def run(part: Part, seconds: float, folder: Path) -> Result:
