@@ -66,7 +66,7 @@ def test_a_frame_and_what_is_inside_it_are_written_by_two_launches() -> None:
 
 @runs
 def test_each_call_alone_is_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nl_nodes.compiler.plan.fuse", partial(fuse, each_call=True))
+    monkeypatch.setattr("nl_nodes.compiler.cuda.fuse.fuse", partial(fuse, each_call=True))
     assert network_error(net("mlp", width=6, batch_norm=True, dropout=0.3), 5) <= ERROR
     assert network_error(net("cnn8", width=8, input_shape=(1, 13, 12)), 3) <= ERROR
 

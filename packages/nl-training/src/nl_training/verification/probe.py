@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nl_models import Network
+from nl_nodes import backend_of
 from nl_nodes.verify import DirectionalCheck, through_all
 from nl_nodes.verify.certify import TOLERANCE
 from nl_training.training.callbacks import Callback, TrainingState
@@ -39,7 +40,7 @@ class Probe(Callback):
         if step % self.every:
             return
         try:
-            images = trainer.net.device.host(x)
+            images = backend_of([x]).host(x)
             residual = self._residual(trainer.net, step, np.asarray(images, dtype=np.float64), np.asarray(t))
         except NotComparable as why:
             if self._refused != str(why):  # warn once, not at every check

@@ -13,6 +13,7 @@ from nl_layers import FlatDict, add_weight_decay
 from nl_layers.optimizers import Optimizer
 from nl_layers.schedules import Schedule
 from nl_models import Network
+from nl_nodes import backend_of
 from nl_nodes.verify.rounding import length, rounding
 from nl_training.data import Dataset, Normalization, Split, batches, epoch_order
 from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport, TrainingState
@@ -155,7 +156,7 @@ class _Beside(Callback):
         self._net, train = trainer.net, self.data.train
         epoch, position = divmod(step - 1, BATCHES)
         index = shuffled(len(train), SEED, epoch + 1)[position * self.size :][: self.size]
-        x = trainer.net.device.host(x)
+        x = backend_of([x]).host(x)
         if not (np.array_equal(x, train.x[index]) and np.array_equal(t, train.t[index])):
             self.worst = ("the batch", FAR)
         self._lr = self.lr * schedule_factor(self.schedule, (step - 1) / BATCHES, EPOCHS)
