@@ -24,6 +24,7 @@ TESTS = {
         "unit/runtime/test_workers.py",
         CERTIFICATE,
     ],
+    "nl_nodes.runtime.executor": ["unit/compiler/test_memory.py", "unit/runtime/test_workers.py", CERTIFICATE],
     "nl_nodes.philox": ["unit/nodes/test_device.py"],
     "nl_nodes.device": ["unit/nodes/test_device.py", ON_GPU],
     "nl_layers": LAYERS,

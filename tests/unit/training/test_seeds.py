@@ -57,3 +57,18 @@ def test_settings_with_equal_names_are_distinguished(runs: list) -> None:
         run.info._run_name = "mlp"
         run.data.params["data.name"] = run.data.params.pop("optimizer.lr")
     assert {one.name for one in settings(runs)} == {"mlp data.name=0.1", "mlp data.name=0.2"}
+
+
+def test_a_single_seed_has_no_spread(runs: list) -> None:
+    shorter = [run for run in runs if (run.data.params["optimizer.lr"], run.data.params["seed"]) != ("0.2", "1")]
+    one, three = lines(settings(shorter))[1:]
+    assert one.split() == ["0.9400", "mlp", "lr=0.2"]
+    assert three.split()[:3] == ["0.9300", "±", "0.0200"]
+    assert three.split()[-3:] == ["paired", "-0.0300", "(1)"]
+
+
+def test_optimizers_with_the_same_numbers_are_two_settings(runs: list) -> None:
+    for run in runs:
+        run.data.params["optimizer.name"] = {"0.1": "momentum", "0.2": "nesterov"}[run.data.params["optimizer.lr"]]
+        run.data.params["optimizer.lr"] = "0.1"
+    assert [len(setting.test) for setting in settings(runs)] == [2, 3]

@@ -101,7 +101,7 @@ def test_logged_model_predicts_like_the_network(uri: str, done, monkeypatch: pyt
 def test_params_are_the_flattened_config(done) -> None:
     run, _ = done
     config = check([*SMALL, "tracking.experiment_name=done"], multirun=False)
-    assert run.data.params == flatten(asdict(config))
+    assert run.data.params == flatten(asdict(config)) | {"optimizer.name": "adam", "schedule.name": "cosine"}
 
 
 def test_error_sets_run_status_failed(uri: str) -> None:

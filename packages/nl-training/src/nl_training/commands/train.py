@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
 from nl_nodes import UserError
 from nl_training.config import build
-from nl_training.config.resolve import resolve
+from nl_training.config.resolve import named, resolve, target_name
 from nl_training.data import EpochBatches
 from nl_training.tracking import resume_command
 from nl_training.tracking.jobs import JOB, job_key
@@ -174,12 +173,11 @@ def _tracker(
         store, name, run_id = resumed.store, resumed.run.info.run_name, resumed.run_id
     else:
         store, run_id = Store.of(config.tracking), ""
-        kind = OmegaConf.select(cfg, "optimizer._target_", default="").rpartition(".")[2].lower()
-        name = f"{config.model.name} {kind} lr={config.optimizer.lr:g}"
+        name = f"{config.model.name} {target_name(cfg.optimizer)} lr={config.optimizer.lr:g}"
     text = OmegaConf.to_yaml(cfg, resolve=True)
     tags = {**tags, JOB: job_key(cfg, data.digest)}
     draw, profile = config.tracking.draw, config.trainer.profile
-    return MLflowTracker(store, asdict(config), name, text, run_id, draw, profile, tags)
+    return MLflowTracker(store, named(config, cfg), name, text, run_id, draw, profile, tags)
 
 
 def _print(result: Result, tracker: MLflowTracker | None) -> None:

@@ -30,6 +30,24 @@ def resolve(cfg: DictConfig) -> Config:
     return config
 
 
+def named(config: Config, cfg: DictConfig) -> dict[str, Any]:
+    """Return a config as nested values, with the names of its optimizer and schedule: two may have the same keys.
+
+    Args:
+        config: the validated config.
+        cfg: the config that it was resolved from.
+    """
+    values, chosen = dataclasses.asdict(config), reduced(cfg)
+    for group in TARGETS:
+        values[group] = {"name": target_name(chosen[group]), **values[group]}
+    return values
+
+
+def target_name(group: DictConfig) -> str:
+    """Return the name of what a group creates, such as "adam"."""
+    return str(group["_target_"]).rpartition(".")[2].lower()
+
+
 def reduced(cfg: DictConfig) -> DictConfig:
     """Return the config with `experiment.small` merged over it if `reduced` is set; unchanged otherwise."""
     if cfg.reduced is not True:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
+from nl_training.config.resolve import named
 from nl_training.experiments.result import Figures
 from nl_training.paths import output_folder
 from nl_training.tracking.jobs import JOB, job_key, previous_run
@@ -64,7 +64,7 @@ def _tracker(config: Config, cfg: DictConfig, experiment: ExperimentConfig) -> M
     store = Store.of(config.tracking)
     text = OmegaConf.to_yaml(cfg, resolve=True)
     tags = {JOB: job_key(cfg, "")}
-    return MLflowTracker(store, asdict(config), f"experiment {experiment.name}", text, tags=tags)
+    return MLflowTracker(store, named(config, cfg), f"experiment {experiment.name}", text, tags=tags)
 
 
 def log(tracker: MLflowTracker, experiment: ExperimentConfig, result: Figures) -> None:

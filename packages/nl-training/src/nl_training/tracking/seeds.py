@@ -92,13 +92,18 @@ def lines(settings: Sequence[Setting]) -> list[str]:
     text = [f"seeds  {len(settings[0].test)} of the best setting; mean ± spread of the test accuracy"]
     for setting in settings:
         mean, error, pairs = setting.difference(settings[0])
-        paired = "" if setting is settings[0] else f"   paired {mean:+.4f} ± {error:.4f} ({pairs})"
-        text.append(f"       {setting.mean:.4f} ± {setting.spread:.4f}  {setting.name}{paired}")
+        paired = "" if setting is settings[0] else f"   paired {_with_spread(mean, error, pairs, '+.4f')} ({pairs})"
+        text.append(f"       {_with_spread(setting.mean, setting.spread, len(setting.test))}  {setting.name}{paired}")
     return text
+
+
+def _with_spread(mean: float, spread: float, count: int, form: str = ".4f") -> str:
+    """Return a mean with its spread, which a single value has none of."""
+    return f"{mean:{form}}{f' ± {spread:.4f}' if count > 1 else '         '}"
 
 
 def _differing(setting: Sequence[tuple[str, str]], known: set[tuple[str, str]]) -> list[str]:
     """Return the `key=value` pairs in which settings differ, without those in the run's name."""
-    in_name = ("model.name", "model._target_", "optimizer.lr", "optimizer._target_")
+    in_name = ("model.name", "optimizer.lr", "optimizer.name")
     others = Counter(key for key, _ in known)
     return [f"{key}={value}" for key, value in setting if others[key] > 1 and key not in in_name]
