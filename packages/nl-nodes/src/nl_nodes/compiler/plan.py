@@ -50,9 +50,10 @@ class Plan:
     def __init__(self, graph: Graph, spec: CompileSpec, executor: Executor) -> None:
         self.executor, self.graph = executor, graph
         lowered = lower(graph, spec, executor.count, executor.chunked)
-        changed = [buffer.value for buffer in lowered.updates]
-        changed += [*spec.update.arrays, spec.update.finite_so_far] if spec.update else []
+        changed = []
         if executor.checks:
+            changed = [buffer.value for buffer in lowered.updates]
+            changed += [*spec.update.arrays, spec.update.finite_so_far] if spec.update else []
             store_where_finite(lowered)
         if executor.fused:
             make_kernels(lowered)
@@ -62,11 +63,11 @@ class Plan:
             raise DeviceError(f"{error}: {_smaller_batch(spec, error)}") from None
         self.size, self.shared = arena.size, arena.shared
         self.finite = arena.relocate(lowered.results.pop()) if executor.checks else None
-        before = [value.copy() for value in changed] if executor.checks else []
+        before = [value.copy() for value in changed]
         try:
             self._relocate(lowered, arena)
         finally:  # loading may run the calls once
-            for value, old in zip(changed, before, strict=False):
+            for value, old in zip(changed, before, strict=True):
                 value[...] = old
 
     def _relocate(self, lowered: Lowering, arena: Arena) -> None:
