@@ -20,7 +20,7 @@ from support.kernels.poison import poison
 from support.kernels.recorded import RecordedSteps
 
 TESTS = Path(__file__).parents[2]
-WORKERS = "it is about the threads and processes of a processor"
+WORKERS = "it is about threads and processes, their chunks, or another device"
 COSTS = "it counts the calls or the memory of NumPy's executors"
 CALLERS = "it is about who calls a network, which is the same for every executor"
 BITS = "it expects a check of bits that needs no reference, in place of which kernels have one up to rounding"
@@ -38,8 +38,12 @@ LEFT_OUT = {
     "unit/models/test_copies.py": CALLERS,
     "unit/models/test_counts.py": COSTS,
     "unit/models/test_interrupts.py": CALLERS,
+    "unit/models/test_models.py::test_a_batch_beyond_all_memory_is_refused_by_the_plan": COSTS,
     "unit/models/test_profile.py": COSTS,
     "unit/models/test_threads.py": CALLERS,
+    "unit/training/test_verification.py::test_gradient_wrong_only_in_float32_is_found": BITS,
+    "unit/training/test_verification.py::test_plan_wrong_at_the_training_batch_size_is_reported": WORKERS,
+    "unit/training/test_verification_links.py::test_links_on_another_device": WORKERS,
     "unit/training/test_verification.py::test_large_batch_runs_through_the_reference_in_slices": BITS,
 }
 """Tests that compile, but are of NumPy's executors by their nature, by file or by file and name; and why."""

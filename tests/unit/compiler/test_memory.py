@@ -232,6 +232,18 @@ def test_more_than_all_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         Arena(memory, Executor())
 
 
+def test_what_blocks_share_is_apart_from_what_lasts() -> None:
+    memory = Memory()
+    lasting = memory.constant(np.ones(3))
+    assert Arena(memory, Executor()).shared.size == 0
+    transient = np.ndarray(5, "float64", used(memory, 40, during(0, 1)).memory)
+    arena = Arena(memory, Executor())
+    assert arena.shared.size == ALIGNMENT
+    arena.shared[...] = 255
+    assert np.isnan(arena.relocate(transient)).all()
+    assert arena.relocate(lasting).tolist() == [1.0, 1.0, 1.0]
+
+
 def test_an_arena_relocates_every_array() -> None:
     memory, executor, whole = Memory(), Executor(), np.arange(20.0)
     constant = memory.constant(np.arange(6.0).reshape(2, 3))
