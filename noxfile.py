@@ -203,7 +203,7 @@ def fuzz(session: nox.Session) -> None:
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the documentation site in outputs/site, warnings as errors, and check that every public name is in it."""
-    session.install("-c", "constraints.txt", "-r", "requirements-docs.txt", "pytest")
+    session.install("-c", "constraints.txt", "-r", "requirements-docs.txt", "pytest", "hypothesis")
     session.env["NO_MKDOCS_2_WARNING"] = "1"
     session.run("mkdocs", "build", "--strict", "--quiet")
     session.run("pytest", "-m", "site", "tests/site", *session.posargs)
