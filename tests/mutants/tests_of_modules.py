@@ -43,6 +43,7 @@ TESTS = {
         "unit/models/test_copies.py",
         ON_GPU,
     ],
+    "nl_models.recent": ["unit/models/test_recent.py"],
     "nl_training": ["unit/training/test_step.py", CERTIFICATE],
     "nl_training.data": ["unit/training/test_data_parts.py", CERTIFICATE],
 }
