@@ -44,7 +44,7 @@ TESTS = {
         ON_GPU,
     ],
     "nl_models.recent": ["unit/models/test_recent.py"],
-    "nl_training": ["unit/training/test_step.py", CERTIFICATE],
+    "nl_training": ["unit/training/test_step.py", CERTIFICATE, "unit/cuda/test_training.py"],
     "nl_training.data": ["unit/training/test_data_parts.py", CERTIFICATE],
 }
 """Test files by prefix of a module's name; the longest matching prefix is used."""

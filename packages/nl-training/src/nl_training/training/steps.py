@@ -40,15 +40,13 @@ class Taken:
     Attributes:
         batch: its images and labels.
         loss: mean loss of the batch, without weight decay.
-        hits: number of images classified correctly.
-        finite: whether loss and gradient are finite; the parameters are as before where not.
+        hits: number of images classified correctly; None where the step was left out.
         seconds: the time that it took.
     """
 
     batch: Batch
     loss: float
-    hits: int
-    finite: bool
+    hits: int | None
     seconds: float
 
 
@@ -65,7 +63,6 @@ class Steps:
 
     def __init__(self, net: Network, optimizer: Optimizer, weight_decay: float) -> None:
         self.net, self.optimizer, self.weight_decay = net, optimizer, weight_decay
-        self._begun = perf_counter()
         self._batches: list[Batch] = []
 
     def __len__(self) -> int:
@@ -83,8 +80,6 @@ class Steps:
 
     def enqueue(self, batch: Batch) -> None:
         """Add a step; the optimizer has the batch's learning rate."""
-        if not self._batches:
-            self._begun = perf_counter()
         self._batches.append(batch)
 
     def results(self) -> Iterator[Taken]:
@@ -95,15 +90,20 @@ class Steps:
 
     def _take(self, batch: Batch) -> Taken:
         """Take one step and wait for it."""
+        begun = perf_counter()
+        loss, hits = self._loss_and_hits(batch)
+        return Taken(batch, loss, hits, perf_counter() - begun)
+
+    def _loss_and_hits(self, batch: Batch) -> tuple[float, int | None]:
         net, x, t = self.net, batch.x, batch.t
         output = net.step(x, t)
         loss = float(output.loss)
         if not (isfinite(loss) and net.device.finite(output.grads.flat)):
-            return Taken(batch, loss, 0, False, perf_counter() - self._begun)
+            return loss, None
         if self.weight_decay:
             add_weight_decay(net.params, output.grads, self.weight_decay)
         self.optimizer.update(net.params, output.grads)
-        return Taken(batch, loss, net.count_correct(output.logits, t), True, perf_counter() - self._begun)
+        return loss, net.count_correct(output.logits, t)
 
 
 class EnqueuedSteps(Steps):
@@ -121,7 +121,7 @@ class EnqueuedSteps(Steps):
 
     def __init__(self, net: Network, optimizer: Optimizer, weight_decay: float, ahead: int = AHEAD) -> None:
         super().__init__(net, optimizer, weight_decay)
-        self.ahead = ahead
+        self.ahead, self._begun = ahead, perf_counter()
         self._before: list[tuple[int, int]] = []  # the optimizer's steps and the network's passes before each step
         self._results = net.device.xp.zeros((ahead, 3), dtype="float64")
 
@@ -131,6 +131,8 @@ class EnqueuedSteps(Steps):
 
     def enqueue(self, batch: Batch) -> None:
         """Enqueue a step and the copies of its results."""
+        if not self._batches:
+            self._begun = perf_counter()
         row = self._results[len(self)]
         super().enqueue(batch)
         self._before.append((self.optimizer.steps, self.net.passes))
@@ -146,7 +148,7 @@ class EnqueuedSteps(Steps):
             seconds = (perf_counter() - self._begun) / len(batches)
             for number, (batch, (loss, hits, finite)) in enumerate(zip(batches, rows, strict=True)):
                 if finite:
-                    yield Taken(batch, loss, int(hits), True, seconds)
+                    yield Taken(batch, loss, int(hits), seconds)
                     continue
                 yield self._take_again(batch, *before[number])
                 for later in batches[number + 1 :]:
@@ -155,7 +157,6 @@ class EnqueuedSteps(Steps):
                 break
 
     def _take_again(self, batch: Batch, steps: int, passes: int) -> Taken:
-        self._begun = perf_counter()
         self.optimizer.lr, self.optimizer.steps, self.net.passes = batch.lr, steps, passes
         self.net.finite_so_far[...] = 0
         return self._take(batch)

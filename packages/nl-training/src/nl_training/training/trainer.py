@@ -152,11 +152,11 @@ class Trainer(TrainingState):
         p = self.progress
         for taken in self._steps.results():
             batch, images = taken.batch, len(taken.batch.t)
-            if not taken.finite and self.options.on_nan == "stop":
+            if taken.hits is None and self.options.on_nan == "stop":
                 raise self._diverged(taken)
             p.step += 1
             p.position += 1
-            if not taken.finite:
+            if taken.hits is None:
                 continue
             p.loss += taken.loss * images
             p.hits += taken.hits
