@@ -20,9 +20,9 @@ def sweep(
 ):
     """Start or run a sweep of a small network by `launch`; `env` is added to this process's environment."""
     environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")}
-    store = [f"tracking.uri=sqlite:///{folder}/runs.db", f"hydra.sweep.dir={folder}/multirun"]
     environment.update({"OPENBLAS_NUM_THREADS": "1", **(env or {})})
-    small = ["-m", "model=mlp", "data=digits", "verify=off", *arguments, *store]
+    store = [] if "MLFLOW_TRACKING_URI" in environment else [f"tracking.uri=sqlite:///{folder}/runs.db"]
+    small = ["-m", "model=mlp", "data=digits", "verify=off", *arguments, *store, f"hydra.sweep.dir={folder}/multirun"]
     return launch("train.py", *small, cwd=folder, env=environment, **options)
 
 

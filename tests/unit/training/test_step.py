@@ -25,7 +25,7 @@ class Notes(Callback):
         self.reports: list[StepReport] = []
 
     def on_batch(self, trainer: Trainer, step: int, x: Any, t: Any) -> None:
-        self.given.append((trainer, step, x, t))
+        self.given.append((trainer, step, x, t, trainer.progress.position))
 
     def on_step(self, report: StepReport) -> None:
         self.reports.append(report)
@@ -67,6 +67,7 @@ def test_steps_match_the_same_operations_written_out() -> None:
         assert given[:2] == (made, number + 1)
         np.testing.assert_array_equal(given[2], X[at])
         np.testing.assert_array_equal(given[3], T[at])
+        assert given[4] == number % 3
         step = net.step(X[at], T[at])
         right = (step.logits.argmax(1) == T[at]).mean()
         rate = RATE / (1 + number / 3)
