@@ -102,7 +102,7 @@ def _called() -> set[tuple[str, str]]:
                     order = epoch_order(len(trainer.data.train), 0, 1)
                     for x, t in batches(trainer.data.train, 8, order):
                         trainer._enqueue(x, t)
-                        trainer._report(1)
+                        trainer._report()
             finally:
                 sys.setprofile(None)
                 threading.setprofile(None)  # type: ignore[arg-type]

@@ -102,6 +102,15 @@ def test_nothing_changes_from_a_pass_on_that_is_not_finite(where: str) -> None:
         assert not np.array_equal(net.state_dict()["W1"], before["W1"])
 
 
+def test_a_step_without_a_gpu_is_refused() -> None:
+    cpu, _ = networks()
+    optimizer = SGD()
+    for net in (cpu, cpu.on(Device("fake", compile=False))):
+        with pytest.raises(UserError, match="enqueue needs compiled graphs on a GPU: take step, then optimizer"):
+            net.enqueue(optimizer, *batch(net))
+    assert optimizer.steps == cpu.passes == 0
+
+
 def test_compiling_a_step_changes_nothing() -> None:
     _, net = networks(batch_norm=True)
     optimizer, before = Momentum(), net.state_dict()

@@ -94,7 +94,7 @@ def test_steps_wait_for_the_gpu_once_and_leave_images_there() -> None:
         index = order[first : first + 50]
         trainer._enqueue(trainer._splits["train"].x[index], trainer.data.train.t[index])
     assert EVENTS[WAIT] == before[WAIT]
-    trainer._report(2)
+    trainer._report()
     assert EVENTS[WAIT] == before[WAIT] + 1
     assert EVENTS[TO_DEVICE] == before[TO_DEVICE] + 4  # the labels and the indices of two batches
 

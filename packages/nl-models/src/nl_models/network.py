@@ -269,8 +269,10 @@ class Network:
         Labels are those of `step`, of the host: others are waited for. See `finite_so_far` for passes not finite.
 
         Raises:
-            UserError: if the optimizer reads `lr` or `steps` instead of `now`.
+            UserError: without a GPU, and if the optimizer reads `lr` or `steps` instead of `now`.
         """
+        if self.device.card is None:
+            raise UserError(f"{self.name}: enqueue needs compiled graphs on a GPU: take step, then optimizer.update")
         x, t = self._batch(x, t)
         with self._lock, DeferSignals(), self.device.limits():
             self._discard_stale()

@@ -26,15 +26,6 @@ class ResidentImages:
         self._device, self._images = device, device.array(images)
         self._indices: dict[int, Any] = {}
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of all images."""
-        return tuple(self._images.shape)
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self._images)
-
     def __getitem__(self, index: Any) -> Any:
         """Return the images of a slice, or of an array of indices on the host, as an array of the GPU."""
         if isinstance(index, slice):

@@ -131,12 +131,12 @@ class Trainer(TrainingState):
         for x, t in islice(batches(self._splits["train"], self.batch_size, order), p.position, end):
             self._enqueue(x, t)
             if self._steps.full:
-                self._report(epoch)
+                self._report()
             step = p.step + len(self._steps)
-            self._save_or_stop(epoch, self.checkpoints is not None and self.checkpoints.due(step))
-        self._report(epoch)
+            self._save_or_stop(self.checkpoints is not None and self.checkpoints.due(step))
+        self._report()
         best = self._evaluate(epoch)
-        self._save_or_stop(epoch, best, best)
+        self._save_or_stop(best, best)
 
     def _enqueue(self, x: Any, t: Any) -> None:
         """Begin the next step, with its learning rate."""
@@ -147,9 +147,10 @@ class Trainer(TrainingState):
             callback.on_batch(self, step + 1, x, t)
         self._steps.enqueue(Batch(x, t, self.optimizer.lr))
 
-    def _report(self, epoch: int) -> None:
+    def _report(self) -> None:
         """Count the steps taken and report them; a step that is not finite ends the training or is left out."""
         p = self.progress
+        epoch = len(p.history) + 1
         for taken in self._steps.results():
             batch, images = taken.batch, len(taken.batch.t)
             if taken.hits is None and self.options.on_nan == "stop":
@@ -177,12 +178,12 @@ class Trainer(TrainingState):
             f"{what} at step {self.step + 1}: lower optimizer.lr (now {self.optimizer.lr:g}); first in {where}{stays}"
         )
 
-    def _save_or_stop(self, epoch: int, due: bool, best: bool = False) -> None:
+    def _save_or_stop(self, due: bool, best: bool = False) -> None:
         """Between two steps: save if a checkpoint is due, stop if a callback requests it."""
         error = next((error for o in self.callbacks if (error := o.stop_request()) is not None), None)
         self._collect()
         if due or error is not None:
-            self._report(epoch)
+            self._report()
             self._save(best, wait=error is not None)
         if error is not None:
             raise error
@@ -209,7 +210,9 @@ class Trainer(TrainingState):
         """Evaluate after an epoch; return whether the weights are the best so far."""
         p = self.progress
         metrics = {"train/epoch_loss": p.loss / p.images, "train/epoch_acc": p.hits / p.images} if p.images else {}
-        for name, split in list(self._splits.items())[1:]:
+        for name, split in self._splits.items():
+            if name == "train":
+                continue
             metrics[f"{name}/loss"], metrics[f"{name}/acc"] = self.net.evaluate(split.x[:], split.t)
         best = "val" not in self._splits or metrics["val/acc"] > p.best[0]
         if best:
