@@ -12,6 +12,7 @@ import numpy as np
 import nl_models
 from nl_layers.optimizers import Adam
 from nl_nodes import Device, UserError
+from nl_training.training.steps import Batch, steps_of
 
 BATCH, STEPS = 8, 2
 
@@ -27,10 +28,12 @@ def main() -> None:
     except UserError as error:
         parser.exit(1, f"{error}\n")
     optimizer, rng = Adam(), np.random.default_rng(0)
+    steps = steps_of(net, optimizer, weight_decay=0.0, ahead=False)
     for _ in range(STEPS):
         x, t = rng.standard_normal((BATCH, *net.input_shape)), rng.integers(0, net.classes, BATCH)
-        done = net.enqueue(optimizer, x, t)
-        print(f"loss {float(done.loss):.4f}")
+        steps.enqueue(Batch(x, t, optimizer.lr))
+        for taken in steps.results():
+            print(f"loss {taken.loss:.4f}")
 
 
 if __name__ == "__main__":
