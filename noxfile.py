@@ -21,6 +21,8 @@ OWN_TESTS = {
     "nl-models": ["tests/unit/models"],
     "nl-training": ["tests/unit/training", "tests/unit/search", "tests/unit/experiments"],
 }
+# Extras that a package's own tests use.
+EXTRAS = {"nl-training": "[search]"}
 # The tests that compile; those of them that are about NumPy's executors are in tests/support/kernels/everywhere.py.
 COMPILED = [
     "tests/unit/compiler/test_plan.py",
@@ -48,8 +50,8 @@ def install(session: nox.Session) -> None:
 def install_up_to(session: nox.Session, package: str) -> None:
     """Install a package, the packages below it and test tools: a tenth of the time and space of everything."""
     needed = PACKAGES[: PACKAGES.index(package) + 1]
-    editable = [part for name in needed for part in ("-e", f"packages/{name}")]
-    session.install("-c", "constraints.txt", "pytest", "pytest-xdist", "hypothesis", *editable)
+    editable = [part for name in needed for part in ("-e", f"packages/{name}{EXTRAS.get(name, '')}")]
+    session.install("-c", "constraints.txt", "pip", "pytest", "pytest-xdist", "hypothesis", *editable)
     session.env.update(ENVIRONMENT)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 from support.contract import of_node
-from support.kernels.comparison import case_error, network_error
+from support.kernels.comparison import case_error
 from support.kernels.executor import CACHE, COMPILER, NO_COMPILER
 from support.kernels.forms import ERROR, FORMS, WIDTHS, model
 from support.kernels.full_width import LIMITS, kernels_of
+from support.kernels.networks import network_error
 from support.kernels.nvrtc import NO_NVRTC, compiled, installed
 from support.node_cases import NODE_CASES
 

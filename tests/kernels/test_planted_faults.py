@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.kernels.comparison import graph_error, network_error
+from support.kernels.comparison import graph_error
 from support.kernels.executor import COMPILER, NO_COMPILER, KernelExecutor
 from support.kernels.forms import ERROR, model
+from support.kernels.networks import network_error
 from support.kernels.planted import BESIDE_READ, BESIDE_WRITTEN, Planted, rewritten, without
 from support.kernels.recorded import run_recorded
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 CERTIFICATE = "unit/training/test_strict.py"
-ON_GPU, STEP_ON_GPU = "unit/cuda/test_card.py", "unit/cuda/test_enqueue.py"
+BARRIERS, ON_GPU, STEP_ON_GPU = "unit/models/test_barriers.py", "unit/cuda/test_card.py", "unit/cuda/test_enqueue.py"
 LAYERS = ["unit/layers/test_layers.py", "unit/models/test_fused_layers.py", "unit/layers/test_not_finite.py"]
 TESTS = {
     "nl_nodes.shapes": ["unit/nodes/test_shapes.py"],
@@ -11,7 +11,7 @@ TESTS = {
     "nl_nodes.context": ["unit/nodes/test_graph.py", "unit/compiler/test_lower.py"],
     "nl_nodes.node": ["unit/nodes/test_graph.py", "unit/compiler/test_lower.py"],
     "nl_nodes.compiler.lower.arena": ["unit/compiler/test_memory.py", ON_GPU],
-    "nl_nodes.compiler.lower.memory": ["unit/compiler/test_memory.py", ON_GPU],
+    "nl_nodes.compiler.lower.memory": ["unit/compiler/test_memory.py", BARRIERS, ON_GPU],
     "nl_nodes.compiler.plan": ["unit/compiler/test_plan.py", "unit/compiler/test_memory.py", ON_GPU, STEP_ON_GPU],
     "nl_nodes.compiler.lower.lower": ["unit/compiler/test_lower.py"],
     "nl_nodes.compiler.rewrite.engine": ["unit/compiler/test_rewrite.py"],

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from nl_models import Network
 from nl_nodes import Graph, Input, Mul
 from nl_nodes.compiler import CompileSpec, Plan, compile_graph
 from nl_nodes.runtime import Executor
@@ -16,17 +15,6 @@ from support.kernels.executor import KernelExecutor
 from support.kernels.poison import poison
 
 Arrays = dict[str, np.ndarray]
-
-
-def network_error(net: Network, batch: int, train: bool = True, kernels: KernelExecutor | None = None) -> float:
-    """Return the largest distance of a network's results, gradients and updates from NumPy's, as `largest_error`."""
-    rng = np.random.default_rng(0)
-    for name in net.params:
-        net.params[name][...] += 0.02 * rng.standard_normal(net.params[name].shape)
-    x = rng.standard_normal((batch, *net.input_shape)).astype(net.device.dtype)
-    feeds = {"x": x, "t": rng.integers(0, net.classes, batch)}
-    feeds = feeds if train else {"x": feeds["x"]}
-    return graph_error(net.wire(batch, train), feeds, dict(net._grads) if train else None, kernels)
 
 
 def graph_error(

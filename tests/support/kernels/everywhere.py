@@ -25,9 +25,11 @@ COSTS = "it counts the calls or the memory of NumPy's executors"
 CALLERS = "it is about who calls a network, which is the same for every executor"
 BITS = "it expects a check of bits that needs no reference, in place of which kernels have one up to rounding"
 BETWEEN = "it expects the memory that blocks share to stay as it is between two passes"
+KERNELS = "it is about kernels beside NumPy already"
 LEFT_OUT = {
     "unit/compiler/test_plan.py::test_workers_share_a_batch_that_is_large_enough": WORKERS,
     "unit/compiler/test_plan.py::test_other_loaded_calls_may_run_in_place_of_the_plans_own": BETWEEN,
+    "unit/models/test_barriers.py": WORKERS,
     "unit/models/test_compiled.py::test_more_workers_than_cores_give_the_same_bits": WORKERS,
     "unit/models/test_compiled.py::test_memory_does_not_grow_with_new_batch_sizes": COSTS,
     "unit/models/test_compiled.py::test_steps_allocate_only_numpys_small_buffers": COSTS,
@@ -38,6 +40,7 @@ LEFT_OUT = {
     "unit/models/test_copies.py": CALLERS,
     "unit/models/test_counts.py": COSTS,
     "unit/models/test_interrupts.py": CALLERS,
+    "unit/models/test_kernels.py": KERNELS,
     "unit/models/test_models.py::test_a_batch_beyond_all_memory_is_refused_by_the_plan": COSTS,
     "unit/models/test_profile.py": COSTS,
     "unit/models/test_threads.py": CALLERS,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import groupby, product
+from itertools import accumulate, groupby, pairwise, product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ import pytest
 from support.fused_contract import TurnExecutor
 from support.lowering_graphs import ON_MAPS, ON_ROWS, N, Tail, held, layers, nothing_to_train, x
 
-from nl_layers import FlatDict
 from nl_nodes import Dot, Exp, Graph, Input, Leaf, Max, Mul, Parameter, Plan, Sum, Tanh
 from nl_nodes.compiler.fused import Conv, ZeroPad
 from nl_nodes.compiler.lower import lower as lowering
@@ -34,8 +34,13 @@ def shapes(graph: Graph, kind: type[Leaf]) -> dict[str, tuple[int, ...]]:
     return {name: leaf.shape for name, leaf in graph.leaves.items() if isinstance(leaf, kind)}
 
 
-def one_buffer(graph: Graph) -> FlatDict:
-    return FlatDict(shapes(graph, Parameter), lambda size: np.full(size, np.nan))
+def one_buffer(graph: Graph, dtype: str = "float64") -> dict[str, np.ndarray]:
+    """Views of one buffer, side by side."""
+    found = shapes(graph, Parameter)
+    ends = list(accumulate(map(prod, found.values()), initial=0))
+    flat = np.full(ends[-1], np.nan, dtype)
+    places = zip(found.items(), pairwise(ends), strict=True)
+    return {name: flat[start:end].reshape(shape) for (name, shape), (start, end) in places}
 
 
 def separate(graph: Graph) -> dict[str, np.ndarray]:
@@ -212,8 +217,7 @@ def test_large_gradients_are_reduced_as_soon_as_they_are_complete(
     """Small ones are reduced in one addition at the end; here are 2 + 8 + 4 + 12 elements."""
     monkeypatch.setattr(lowering, "REDUCE_ALONE_MIN_SIZE", large)
     graph = of_dtype(layers(), dtype)
-    targets = FlatDict(shapes(graph, Parameter), lambda size: np.zeros(size, dtype))
-    plan = planned(graph, 2, targets, dtype)
+    plan = planned(graph, 2, one_buffer(graph, dtype), dtype)
     for calls, owners in zip(plan.calls, plan.owners, strict=True):
         names = [name for (name, _), (_, direction) in zip(calls, owners, strict=True) if direction == "backward"]
         assert names.count("barrier") == barriers

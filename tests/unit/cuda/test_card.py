@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from support.assertions import refused
-from support.copies import Forked
 from support.fake_card import GRAPH, LAUNCH, PRODUCT, FakeCard, FakeCardBackend
 from support.fake_device import ALLOCATION, EVENTS, TO_DEVICE, WAIT, FakeArray
+from support.forked import Forked
 from support.kernels.executor import COMPILER, NO_COMPILER
 from support.small_models import CLASSES, FORMS, WIDTHS
 

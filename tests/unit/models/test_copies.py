@@ -6,7 +6,8 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
-from support.copies import COPIES, Forked, train
+from support.copies import COPIES, train
+from support.forked import Forked
 
 from nl_layers.optimizers import Adam
 from nl_models import Network, mlp

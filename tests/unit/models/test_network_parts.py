@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.assertions import refused
-from support.copies import Forked
+from support.forked import Forked
 
 from nl_layers import Affine, BatchNormalization, Loss, Relu, SigmoidWithLoss, SoftmaxWithLoss
 from nl_models import Network

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support.copies import Forked
 from support.fake_device import FakeArray, FakeBackend, install
+from support.forked import Forked
 from support.forward_oracles import philox as block_of
 
 from nl_nodes import Device, DeviceError
