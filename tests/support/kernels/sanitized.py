@@ -26,9 +26,9 @@ def sanitized(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def main(name: str, *forms: str) -> None:
     """Compare a model in these forms with NumPy."""
-    from support.kernels.comparison import network_error
     from support.kernels.executor import KernelExecutor
     from support.kernels.forms import ERROR, model
+    from support.kernels.networks import network_error
     from support.kernels.planted import BESIDE_READ, BESIDE_WRITTEN, Planted
 
     plants = {"a read": BESIDE_READ, "a write": BESIDE_WRITTEN}
