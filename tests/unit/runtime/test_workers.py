@@ -275,6 +275,27 @@ def test_memory_and_lists_that_nothing_uses_are_given_back_by_all(processes: Pro
         del segments
 
 
+def test_memory_dropped_while_a_signal_comes_is_given_back_too(processes: Processes) -> None:
+    """A signal may come wherever a Python function is entered; in a weak reference's callback its exception is lost."""
+    processes.run(processes.load([[], []]), 0)
+    before = held(processes.children[0].pid)
+    memory, entered = processes.memory(4096), []
+
+    def interrupt(frame: Any, event: str, argument: Any) -> None:
+        if event == "call":
+            entered.append(frame)
+            raise KeyboardInterrupt
+
+    sys.setprofile(interrupt)
+    try:
+        del memory
+    finally:
+        sys.setprofile(None)
+    assert not entered
+    processes.run(processes.load([[], []]), 0)
+    assert held(processes.children[0].pid) == before
+
+
 def held(pid: int) -> tuple[int, int]:
     """Return the numbers of shared memory mappings and open files of a process."""
     process = Path(f"/proc/{pid}")

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import count as count_from
 from typing import Any
-from weakref import finalize
+from weakref import finalize, ref
 
 import numpy as np
 
@@ -36,10 +36,11 @@ class Processes(Executor):
         super().__init__()
         self.count, processes = count, parallel_workers(count)
         self._links: list[socket.socket] = []
-        # Address and size of each memory segment by number, and the segments and call lists that are no longer used.
+        # By number: address and size of each memory segment, all that the workers hold, and what of it is unused.
         self._segments: dict[int, tuple[int, int]] = {}
         self._numbers = count_from(0)
-        self._unused: deque[tuple[str, int]] = deque()
+        self._held: dict[int, _Held] = {}
+        self._unused: deque[_Held] = deque()
         # Where there is exactly one core for each process, pin them during a pass: the scheduler would wake the second
         # on the first one's core, and leave it there for several passes.
         self._cores = cores()
@@ -72,7 +73,7 @@ class Processes(Executor):
                 self._send(link, {"memory": size, "number": number}, descriptor)
             os.close(descriptor)
             self._segments[number] = memory.ctypes.data, max(memory.nbytes, 1)
-            finalize(memory, self._unused.append, ("memory", number))
+            self._hold(memory, "memory", number)
             return memory
 
     def load(self, calls: Sequence[Sequence[Call]]) -> Any:
@@ -87,7 +88,7 @@ class Processes(Executor):
             for link, one in zip(self._links, calls[1:], strict=True):
                 encoded = [[name, [self._encode(a) for a in args]] for name, args in one]
                 self._send(link, {"load": encoded, "number": number})
-            finalize(loaded, self._unused.append, ("load", number))
+            self._hold(loaded, "load", number)
             return loaded
 
     def run(self, loaded: Any, pass_index: int) -> None:
@@ -135,13 +136,23 @@ class Processes(Executor):
             self._check_alive()
             raise
 
+    def _hold(self, owner: Any, kind: str, number: int) -> None:
+        """Note that the workers hold this until it is dropped here.
+
+        The callback is not a Python function: the exception of a signal that comes in one is lost, and with it the rest
+        of the function.
+        """
+        self._held[number] = _Held(owner, self._unused.append)
+        self._held[number].free = {"free": kind, "number": number}
+
     def _release_unused(self) -> None:
-        """Tell the workers to free unused memory and calls; not in finalizers, which may run in mid-message."""
+        """Tell the workers to free unused memory and calls; not in callbacks, which may run in mid-message."""
         while self._unused:
-            kind, number = self._unused.popleft()
-            self._segments.pop(number, None)
+            message = self._unused.popleft().free
+            del self._held[message["number"]]
+            self._segments.pop(message["number"], None)
             for link in self._links:
-                self._send(link, {"free": kind, "number": number})
+                self._send(link, message)
 
     def _encode(self, value: Any) -> Any:
         if not isinstance(value, np.ndarray):
@@ -151,6 +162,12 @@ class Processes(Executor):
             if start <= address < start + size:
                 return {"array": [number, address - start, value.shape, value.strides, value.dtype.str]}
         raise DeviceError("an array of the plan is not in shared memory: create it with Device.zeros")
+
+
+class _Held(ref[Any]):
+    """A weak reference to what the workers hold, with the message that frees it."""
+
+    free: dict[str, Any]
 
 
 class _Loaded:
