@@ -124,6 +124,13 @@ def packages(session: nox.Session, package: str) -> None:
 
 
 @nox.session(default=False)
+def wheels(session: nox.Session) -> None:
+    """Build the wheels, install them in an environment of their own and use them outside the repository."""
+    session.install("-c", "constraints.txt", "uv", "pytest", "hypothesis", "numpy", "pillow")
+    session.run("pytest", "-m", "wheels", "tests/wheels", *session.posargs)
+
+
+@nox.session(default=False)
 def browser(session: nox.Session) -> None:
     """Test the MLflow UI and the graph page in a real Chromium, and a model served by MLflow."""
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
@@ -215,7 +222,7 @@ def docs(session: nox.Session) -> None:
 def ui(session: nox.Session) -> None:
     """Start the MLflow UI on this machine with low memory use and print its address."""
     install(session)
-    session.run("python", "-m", "nl_training.tracking.ui", *session.posargs)
+    session.run("nl", "ui", *session.posargs)
 
 
 @nox.session(default=False)

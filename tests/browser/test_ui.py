@@ -36,7 +36,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, MlflowCl
     subprocess.run([sys.executable, str(ROOT / "scripts" / "train.py"), *small], env=environment, check=True)
     port = free_port()
     server = subprocess.Popen(
-        [sys.executable, "-m", "nl_training.tracking.ui", str(port)], env=environment, start_new_session=True
+        [sys.executable, "-m", "nl_training", "ui", str(port)], env=environment, start_new_session=True
     )
     base = f"http://127.0.0.1:{port}"
     try:

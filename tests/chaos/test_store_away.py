@@ -32,7 +32,7 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
-        self._command = [sys.executable, "-m", "nl_training.tracking.ui", str(self.port)]
+        self._command = [sys.executable, "-m", "nl_training", "ui", str(self.port)]
         self._environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/server.db"}
         self._log = (folder / "server.txt").open("a")
 
@@ -122,7 +122,7 @@ def test_server_down_at_the_end_loses_no_point_after_resume(server: Server, runs
     code, out, err = training.ended()
     assert code == 143
     assert "Traceback" not in err
-    assert f"python scripts/train.py resume={training.run_id}" in out
+    assert f"train resume={training.run_id}" in out
     server.start()
     again = runs.start(f"resume={training.run_id}", "trainer.epochs=60")
     code, _, err = again.ended()

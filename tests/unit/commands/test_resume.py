@@ -52,7 +52,7 @@ def test_interrupted_run_is_saved_and_resumed(runs: TrainingRuns, whole: Outcome
     training.process.send_signal(signal.SIGINT)
     code, out, err = training.ended()
     assert code == 130, err
-    assert f"python scripts/train.py resume={training.run_id}" in out
+    assert f"train resume={training.run_id}" in out
     assert "Traceback" not in err
     stopped = runs.outcome(training.run_id)
     assert stopped.status == "KILLED"
@@ -104,7 +104,7 @@ def test_resume_refuses_fixed_options(runs: TrainingRuns, whole: Outcome, text: 
 def test_run_that_cannot_be_resumed_is_refused(runs: TrainingRuns, whole: Outcome) -> None:
     client = runs.store.client
     other = client.create_run(runs.store.experiment_id).info.run_id
-    with pytest.raises(UserError, match=r"not a training of scripts/train\.py"):
+    with pytest.raises(UserError, match="not a training of nl train"):
         find(runs.store, other, [])
     with pytest.raises(UserError, match=r"resume=latest: .* no unfinished run"):
         find(runs.store, "latest", [])

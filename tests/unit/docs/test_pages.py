@@ -1,5 +1,6 @@
 """The pages are correct: the tutorial and the README's example run, and everything named in the README exists."""
 
+import os
 import pkgutil
 import re
 import subprocess
@@ -8,10 +9,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-import yaml
+from support.scripts import run_script
 
 import nl_nodes
-from nl_training.config.resolve import resolve
 
 ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "README.md").read_text()
@@ -32,16 +32,17 @@ def test_tutorial_runs() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_tutorials_config_option_fits_the_schema() -> None:
-    from hydra import compose, initialize_config_dir
-
-    import nl_training.config.cli  # noqa: F401  (registers the resolver of the output folder)
-
-    (option,) = blocks(TUTORIAL, "yaml")
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("config")
-    cfg.model = yaml.safe_load(option)
-    assert resolve(cfg).model.name == "tiny"
+def test_the_tutorials_model_is_an_option_in_a_folder_of_ones_own(tmp_path: Path) -> None:
+    (option,), (command,) = blocks(TUTORIAL, "yaml"), re.findall(r"^ {4}nl (train .+)$", TUTORIAL, re.MULTILINE)
+    (tmp_path / "myconf/model").mkdir(parents=True)
+    (tmp_path / "myconf/model/tiny.yaml").write_text(option)
+    (tmp_path / "tiny.py").write_text("\n".join(blocks(TUTORIAL, "python")))
+    nl = "from nl_training.__main__ import main; main()"
+    for given, code, text in (("hidden=30", 0, "hidden: 30"), ("hidden=0", 1, "model.hidden=0 must be")):
+        words = [*command.split(), f"model.{given}", "--cfg", "job"]
+        done = run_script("-c", nl, *words, cwd=tmp_path, env={**os.environ, "NL_CONFIG_DIR": ""})
+        assert done.returncode == code, done.stderr
+        assert text in done.stdout + done.stderr
 
 
 def test_readme_example_prints_the_shown_output() -> None:

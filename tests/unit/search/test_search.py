@@ -20,6 +20,7 @@ from support.sweeps import watch
 
 from nl_training.commands.search import search
 from nl_training.config.cli import check
+from nl_training.paths import program
 from nl_training.search.study import AGAIN
 from nl_training.tracking.parent_run import find
 from nl_training.tracking.store import Store
@@ -117,7 +118,7 @@ def test_parent_run_summarizes_the_trials(client: MlflowClient, done, tmp_path: 
 
 def test_best_config_is_printed_as_a_command(done) -> None:
     run, children, _, out = done
-    (command,) = re.findall(r"again +python scripts/train\.py (.*)", out)
+    (command,) = re.findall(rf"again +{program()} train (.*)", out)
     assert run.data.tags["best.command"].endswith(command)
     config = check(shlex.split(command), multirun=False)
     (child,) = [c for c in children if c.info.run_id == run.data.tags["best.run"]]
@@ -166,7 +167,7 @@ def test_killed_search_is_resumed_without_loss(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/runs.db")
     search([f"search.resume={run.info.run_id}", "search.trials=3", name])  # no trials remain
     assert len(trials(folder, run.info.run_id)) == len(tried)
-    assert "again  python scripts/train.py" in capsys.readouterr().out
+    assert f"again  {program()} train" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def ranged(config: Config) -> Iterator[tuple[str, type, Range]]:
         hints = get_type_hints(type(owner), include_extras=True)
         for key, hint in hints.items() if prefix else [(group.name, hints[group.name])]:
             for form in (hint, *get_args(hint)):
-                if get_origin(form) is Annotated:
+                if get_origin(form) is Annotated and isinstance(get_args(form)[1], Range):
                     yield prefix + key, *get_args(form)
 
 

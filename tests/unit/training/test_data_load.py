@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.assertions import refused
 
-from nl_training.data import NAMES, embedded, load
+from nl_training.data import READERS, embedded, load
 from nl_training.data.files import read_file
 
 
@@ -86,7 +86,7 @@ def test_refuses_an_empty_validation_split():
 
 
 def test_refuses_unknown_names_and_roots():
-    with refused("mnst", *NAMES):
+    with refused("mnst", *READERS):
         load("mnst")
     with refused("mnist5k", "data.root", "somewhere"):
         load("mnist5k", root="somewhere")

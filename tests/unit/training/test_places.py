@@ -271,7 +271,7 @@ def test_latest_run_is_that_of_the_given_store_and_experiment(
 @pytest.mark.parametrize("text", ["optimizer.lr=0.1", "model=mlp", "tracking=off"])
 def test_options_that_a_logged_run_ignores_are_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["evaluate.py", "run=latest", "data.validation=0", text])
-    with pytest.raises(SystemExit, match=f"error: {text}: .* data, tracking.uri, tracking.experiment_name may"):
+    with pytest.raises(SystemExit, match=f"error: {text}: .* data, imports, tracking.uri, tracking.experiment_name may"):
         run_command(lambda *_: None, "", takes=("data",))
 
 
@@ -300,9 +300,9 @@ def test_resume_looks_for_the_run_in_the_given_store(
         find(mine, second, named)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     assert find(mine, "latest", []).run_id == first
-    assert resume_command(mine.uri, "ab") == f"python scripts/train.py resume=ab tracking.uri={mine.uri}"
+    assert resume_command(mine.uri, "ab") == f"{paths.program()} train resume=ab tracking.uri={mine.uri}"
     monkeypatch.setenv(paths.OUTPUT, str(tmp_path / "a"))
-    assert resume_command(mine.uri, "ab") == "python scripts/train.py resume=ab"
+    assert resume_command(mine.uri, "ab") == f"{paths.program()} train resume=ab"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from nl_training.paths import ROOT
+from nl_training.paths import ROOT, program
 from nl_training.tracking import compare_link, resolve_uri, run_link, view_hint
 
 HERE = f"sqlite:///{ROOT}/mlflow.db"
@@ -40,9 +40,9 @@ def test_links_open_the_training_view():
 
 
 def test_ui_hint_names_the_runs_store():
-    assert "look   python -m nox -s ui, then open" in view_hint(HERE, "1", "ab").splitlines()
-    assert "MLFLOW_TRACKING_URI=sqlite:////a/b.db python -m nox -s ui" in view_hint("sqlite:////a/b.db", "1", "ab")
-    assert "nox" not in view_hint("http://host:7", "1", "ab")
+    assert f"look   {program()} ui, then open" in view_hint(HERE, "1", "ab").splitlines()
+    assert f"MLFLOW_TRACKING_URI=sqlite:////a/b.db {program()} ui" in view_hint("sqlite:////a/b.db", "1", "ab")
+    assert program() not in view_hint("http://host:7", "1", "ab")
 
 
 def test_slow_imports_are_lazy():

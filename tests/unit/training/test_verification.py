@@ -23,6 +23,7 @@ from nl_nodes import Device, MulConst
 from nl_nodes.compiler.fused.conv.winograd import Winograd
 from nl_nodes.verify import Certificate, fingerprint, load_certificate, mutated_code
 from nl_training.data import Split
+from nl_training.paths import program
 from nl_training.verification import Outcome, Training, batch_of, certify, training_graph, twin, twins, verify
 from nl_training.verification.certify import certificate_path, modules, mutation_score
 from nl_training.viz import plots
@@ -387,7 +388,7 @@ def test_gradcheck_names_the_wrong_node() -> None:
     labels = [line.split()[0] for line in report[start + 1 :]]
     assert labels == ["inputs", "at", "analytic", "numerical", "differ", "reproduce"]
     assert "(8, 100) and (100, 10), float64, seed 0" in report[start + 1]
-    assert report[-1] == f"  reproduce  python scripts/gradcheck.py {' '.join(SMALL)}"
+    assert report[-1] == f"  reproduce  {program()} gradcheck {' '.join(SMALL)}"
     analytic, numerical = (float(report[start + i].split()[1]) for i in (3, 4))
     assert analytic / numerical == pytest.approx(1.001, abs=1e-9)
 

@@ -10,6 +10,8 @@ from nl_layers.module import Layer, LayerCase, Mode
 from nl_layers.normalization import BatchNormalization
 from nl_layers.params import Params
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Affine",
     "BatchNormalization",

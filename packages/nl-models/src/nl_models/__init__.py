@@ -5,6 +5,8 @@ from nl_models.results import Enqueued, TrainOutput
 from nl_models.weights import load_state, save_state
 from nl_models.zoo import MODELS, build, cnn3, cnn8, mlp, simple_convnet, vgg11, vgg16
 
+__version__ = "0.1.0"
+
 __all__ = [
     "MODELS",
     "Enqueued",

@@ -39,6 +39,8 @@ from nl_nodes.nodes import (
     ValueMask,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Add",
     "AddConst",

@@ -1,18 +1,23 @@
-"""Paths: the repository root and the output folder."""
+"""Paths: the repository, the configs and the output folder; the name of the command."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from shutil import which
 from tempfile import TemporaryDirectory, TemporaryFile
 
 from nl_nodes import UserError
 
 ROOT = Path(__file__).resolve().parents[4]
+_PACKAGED = Path(__file__).resolve().with_name("conf")  # the build copies the repository's configs into the wheel
+CONF = _PACKAGED if _PACKAGED.is_dir() else ROOT / "conf"
 OUTPUT = "NL_OUTPUT"  # environment variable: another folder for all output
 
 
@@ -40,6 +45,18 @@ def output_folder(*names: str) -> Path:
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}): set {OUTPUT} to a folder that can") from None
     return folder
+
+
+def program() -> str:
+    """Return the installed command as it is typed into a shell.
+
+    This is `nl`, or `PYTHON -m nl_training` if the shell would find no `nl` or that of another installation: GNU
+    coreutils have one.
+    """
+    schemes = sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user")
+    found = which("nl")
+    ours = found is not None and str(Path(found).parent) in {sysconfig.get_path("scripts", name) for name in schemes}
+    return "nl" if ours else f"{shlex.quote(sys.executable)} -m nl_training"
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nl_models import Network
 from nl_nodes import UserError
-from nl_training.config import build
+from nl_training.config import build, cli
 from nl_training.data import Dataset
 from nl_training.paths import output_folder
 from nl_training.training.progress_bar import CertificateBar
@@ -17,6 +18,30 @@ from nl_training.viz.graph.svg import heading
 
 if TYPE_CHECKING:
     from nl_training.config.schema import Config
+
+HELP = """Draws the node graph next to its compiled form, as an SVG and as an interactive page: pan, zoom, open layers,
+and click a node for its formula, shapes, memory, statistics of its values and gradients, the difference between its
+gradient and a numerical one, its time forward and backward on one CPU thread, and its counterparts in the other graph.
+
+  nl draw layer=Affine                       a single layer or loss
+  nl draw model=vgg16 regularization=all     a model with its initial weights
+  nl draw run=ID                             a logged run's network with its best weights
+
+The files are written to outputs/drawings. With tracking.draw=true a training logs them with its run."""
+
+
+def main() -> None:
+    """Draw the layer, the config's network or the run of the command line."""
+    words = sys.argv[1:]
+    if cli.names_run(words):
+        cli.run_command(lambda run_id, config, _: draw_run(run_id, config), HELP, takes=("device", "verify"))
+    elif any(word.startswith("layer=") for word in words):
+        with cli.script():
+            if len(words) > 1:
+                raise UserError(f"layer=NAME takes no other arguments, got {' '.join(words)}")
+            draw_layer(words[0].removeprefix("layer="))
+    else:
+        cli.main(lambda config, _: draw_config(config))
 
 
 def draw_layer(name: str) -> None:

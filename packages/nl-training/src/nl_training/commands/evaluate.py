@@ -10,6 +10,7 @@ from rich.table import Table
 
 from nl_nodes import UserError
 from nl_training.config import build
+from nl_training.config.cli import run_command
 from nl_training.data import load_test
 from nl_training.paths import optional_output
 from nl_training.tracking.logged_run import open_run
@@ -18,6 +19,23 @@ from nl_training.viz import plots
 
 if TYPE_CHECKING:
     from nl_training.config.schema import Config
+
+HELP = """Evaluates a logged run's best weights on a test set: accuracy in total and per class, confusion matrix and
+worst mistakes.
+
+  nl evaluate run=latest
+  nl evaluate run=ID data=mnist data.root=FOLDER
+
+Without data=... it uses the test set of the run's own data."""
+
+
+def main() -> None:
+    """Evaluate the run of the command line."""
+
+    def task(run_id: str, config: Config, overrides: list[str]) -> None:
+        evaluate(run_id, config, same_data=not any(text.startswith("data") for text in overrides))
+
+    run_command(task, HELP, takes=("data", "seed", "device"))
 
 
 def evaluate(run_id: str, config: Config, same_data: bool) -> float:
@@ -35,7 +53,8 @@ def evaluate(run_id: str, config: Config, same_data: bool) -> float:
 
     run = open_run(run_id, config.tracking, build.device(config))
     data = (resolve(run.config) if same_data else config).data
-    test, classes = load_test(data.name, data.root, getattr(data, "size", None), run.pixels, run.normalization)
+    options = build.data_options(data)
+    test, classes = load_test(data.name, data.root, run.pixels, run.normalization, **options)
     shape = test.x.shape[1:]
     if shape != run.net.input_shape or len(classes) != run.net.classes:
         raise UserError(

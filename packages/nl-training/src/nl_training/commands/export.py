@@ -8,12 +8,33 @@ from typing import TYPE_CHECKING
 
 from nl_models.onnx import save_onnx
 from nl_nodes import UserError
+from nl_training.config.cli import run_command
 from nl_training.paths import output_folder
 from nl_training.tracking.logged_run import open_run
 from nl_training.tracking.store import Store
 
 if TYPE_CHECKING:
     from nl_training.config.schema import Config
+
+HELP = """Writes a logged run's network with its best weights as an ONNX model, for onnxruntime and others.
+
+  nl export run=latest
+
+The model's input is raw pixels in the range of the run's data, which its metadata contains. Batch norm and dropout are
+in inference mode, and the batch size is free. The file is written to outputs/export and logged with the run as
+export/model.onnx.
+Needs the package onnx: python -m pip install -c constraints.txt onnx"""
+
+
+def main() -> None:
+    """Export the run of the command line."""
+
+    def task(run_id: str, config: Config, words: list[str]) -> None:
+        if words:
+            raise UserError(f"{words[0]}: export takes only run=ID, tracking.uri and tracking.experiment_name")
+        export(run_id, config)
+
+    run_command(task, HELP, words=True)
 
 
 def export(run_id: str, config: Config) -> None:

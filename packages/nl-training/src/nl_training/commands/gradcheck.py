@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +15,9 @@ from rich.table import Table
 from nl_models import Network
 from nl_nodes import UserError
 from nl_nodes.verify import Certificate, Verdict, first_wrong
-from nl_training.config import build
+from nl_training.config import build, cli
 from nl_training.data import Dataset
-from nl_training.paths import optional_output
+from nl_training.paths import optional_output, program
 from nl_training.training.progress_bar import CertificateBar
 from nl_training.verification import certify_network, training_graph, twin
 from nl_training.viz import plots
@@ -25,6 +27,26 @@ if TYPE_CHECKING:
 
 IMAGES = 8
 COLORS = {"verified": "green", "failed": "bold red"}
+HELP = """Verifies each parameter's gradient on real images against the complex step; exits with 1 if one is wrong.
+
+  nl gradcheck model=vgg11 regularization=all    a model with its initial weights
+  nl gradcheck run=ID                            a logged run's network with its best weights
+  nl gradcheck run=latest device=gpu             the same, with gradients computed on another device
+
+Prints a table and the node of a wrong gradient, and writes a figure to outputs/gradcheck."""
+
+
+def main() -> None:
+    """Check the config or the run of the command line; exit with code 1 if a gradient is wrong."""
+    holds: list[bool] = []
+    command = f"{program()} gradcheck {shlex.join(sys.argv[1:])}".strip()
+    if cli.names_run(sys.argv[1:]):
+        cli.run_command(
+            lambda run_id, config, _: holds.append(gradcheck_run(run_id, config, command)), HELP, takes=("device",)
+        )
+    else:
+        cli.main(lambda config, _: holds.append(gradcheck(config, command)))
+    sys.exit(0 if all(holds) else 1)
 
 
 def gradcheck(config: Config, command: str) -> bool:

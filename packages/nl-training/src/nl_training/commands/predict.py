@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nl_nodes import UserError
+from nl_training.config.cli import run_command
 from nl_training.data import PixelFormat, read_image
 from nl_training.data.pixels import EIGHT_BITS, Array
 from nl_training.tracking.logged_run import LoggedRun, open_run
@@ -19,6 +20,27 @@ if TYPE_CHECKING:
     from nl_training.config.schema import Config
 
 INVERT = ("auto", "yes", "no")
+HELP = """Prints the classes and probabilities of image files, predicted with a logged run's best weights.
+
+  nl predict run=latest three.png seven.jpg
+  nl predict run=latest invert=no scan.png
+
+An image is turned upright and converted to the channels, size and range of the run's images. With invert=auto, the
+default, an image with a light background is inverted if the run's images are grey with a dark one, or the opposite, and
+a note is printed; invert=yes inverts all, invert=no none."""
+
+
+def main() -> None:
+    """Classify the files of the command line."""
+
+    def task(run_id: str, config: Config, words: list[str]) -> None:
+        files = [word for word in words if not word.startswith("invert=")]
+        invert = [word.removeprefix("invert=") for word in words if word.startswith("invert=")]
+        if not files:
+            raise UserError("which files? nl predict run=ID FILE...")
+        predict(run_id, config, files, *invert[-1:])
+
+    run_command(task, HELP, words=True)
 
 
 def predict(run_id: str, config: Config, files: Sequence[str], invert: str = "auto") -> None:

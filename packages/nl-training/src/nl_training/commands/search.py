@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nl_nodes import UserError
 from nl_training.commands.train import train
-from nl_training.config.cli import composed
+from nl_training.config.cli import asks_for_help, composed, script
 from nl_training.search import search_run
 from nl_training.search.space import Plan, read
 from nl_training.search.study import Reporter, begin, count_finished, repeat_killed, resume
@@ -20,6 +21,27 @@ from nl_training.training.trainer import Diverged
 
 if TYPE_CHECKING:
     from optuna import Study
+
+HELP = """Searches hyperparameters by validation accuracy with Optuna; trials are MLflow runs nested under one parent.
+
+  nl search                                      learning rate and weight decay of CNN3
+  nl search model=mlp optimizer=sgd,adam 'optimizer.lr=tag(log,interval(1e-4,1e-1))'
+  nl search search=random search.trials=100 trainer.epochs=10 'model.width=int(interval(16,64))'
+  nl search search.resume=latest                 resume a search that was stopped or killed
+  nl search search.resume=ID search.trials=40    resume until 40 trials have finished
+
+Keys with several values are searched: interval(LOW,HIGH), tag(log,interval(LOW,HIGH)), int(interval(LOW,HIGH)),
+choice(A,B) or A,B. The other overrides are those of nl train; conf/search documents search.*.
+Needs the package optuna: python -m pip install -c constraints.txt optuna"""
+
+
+def main() -> None:
+    """Run or resume the search of the command line."""
+    if asks_for_help(sys.argv[1:]):
+        print(HELP)
+        return
+    with script():
+        search(sys.argv[1:])
 
 
 def search(overrides: Sequence[str]) -> None:

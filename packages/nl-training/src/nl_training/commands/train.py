@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from nl_nodes import UserError
-from nl_training.config import build
+from nl_training.config import build, cli
 from nl_training.config.resolve import named, resolve, target_name
 from nl_training.data import EpochBatches
 from nl_training.tracking import resume_command
 from nl_training.tracking.jobs import JOB, job_key
+from nl_training.tracking.sweep_run import sweep_run
 from nl_training.training.callbacks import Callback, Result
 from nl_training.training.checkpoint import Checkpoints
 from nl_training.training.progress_bar import CertificateBar, ProgressBar
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     from nl_training.experiments.result import Figures
     from nl_training.tracking.resume import ResumableRun
     from nl_training.tracking.run import MLflowTracker
+
+
+def main() -> None:
+    """Train and log one run, run one experiment, or a sweep of them."""
+    cli.main(experiment, sweep_run)
 
 
 def train(
@@ -155,7 +161,7 @@ def refuse_ignored(config: Config) -> None:
     """Refuse settings that this command would ignore."""
     t = config.trainer
     if config.search is not None:
-        raise UserError("search=... belongs to scripts/search.py: leave it out, or run that script")
+        raise UserError("search=... belongs to nl search: leave it out, or run that command")
     if not config.tracking.enabled:
         given = {"checkpoint_every_steps": t.checkpoint_every_steps is not None, "profile": t.profile}
         for key in (key for key, is_given in given.items() if is_given):

@@ -13,7 +13,8 @@ SHORT = {
     "-sc": "--shell-completion",
 }  # fmt: skip
 COMPLETION = "--shell-completion"
-# Valid values of each flag that takes one; None for any. Hydra's flags for other config files are left out.
+# Valid values of each flag that takes one; None for any. Of Hydra's flags for other config files only `--config-dir` is
+# taken, before the others (folders.py).
 VALUES = {
     "--cfg": ("job", "hydra", "all"),
     "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
@@ -70,7 +71,7 @@ def split(arguments: Sequence[str]) -> Arguments:
         if flag == COMPLETION:
             return Arguments({flag: ""}, [*overrides, *left])
         if flag not in FLAGS:
-            raise UserError(f"{given} is not a flag of this script: {near(given, FLAGS | SHORT.keys())}")
+            raise UserError(f"{given} is not a flag of this command: {near(given, {*FLAGS, *SHORT, '--config-dir'})}")
         flags[flag] = _value(flag, given, value if equals else None, left)
     return _check_combination(flags, overrides)
 

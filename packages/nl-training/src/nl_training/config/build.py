@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nl_layers.schedules import Schedule
     from nl_models import Network
     from nl_nodes import Device
-    from nl_training.config.schema import Config
+    from nl_training.config.schema import Config, DataConfig
     from nl_training.data import Dataset, EpochBatches
     from nl_training.training.callbacks import Callback
     from nl_training.training.checkpoint import Checkpoints
@@ -48,6 +48,14 @@ def dataset(config: Config) -> Dataset:
     return load(**asdict(config.data), seed=config.seed)
 
 
+def data_options(data: DataConfig) -> dict[str, Any]:
+    """Return the keys of a data set that not all have, which its reader takes."""
+    from nl_training.config.schema import DataConfig
+
+    common = {field.name for field in fields(DataConfig)}
+    return {key: value for key, value in asdict(data).items() if key not in common}
+
+
 def network(config: Config, data: Dataset, device: Device) -> Network:
     """Build the network of a config with the input shape and classes of a data set."""
     from nl_models import build
@@ -77,7 +85,7 @@ def trainer(
 
     t, built = config.trainer, optimizer(cfg)
     options = TrainOptions(t.epochs, t.batch_size, t.max_steps, t.target_accuracy, t.on_nan)
-    decay = _weight_decay(config, built)
+    decay = weight_decay(config, built)
     return Trainer(net, built, schedule(cfg), data, options, decay, config.seed, callbacks, checkpoints)
 
 
@@ -88,10 +96,10 @@ def training(config: Config, cfg: Any, data: Dataset, epoch: EpochBatches) -> Tr
     built, t = optimizer(cfg), config.trainer
     evaluated = frozenset(len(split) for split in (data.validation, data.test) if split)
     epochs = min(t.epochs, (t.max_steps or inf) / epoch.count)
-    decay = _weight_decay(config, built)
+    decay = weight_decay(config, built)
     return Training(data.train, frozenset(epoch.sizes), evaluated, epochs, built, schedule(cfg), decay)
 
 
-def _weight_decay(config: Config, optimizer: Optimizer) -> float:
+def weight_decay(config: Config, optimizer: Optimizer) -> float:
     """Return the coefficient of weight decay; 0 for an optimizer with its own (AdamW)."""
     return 0.0 if hasattr(optimizer, "weight_decay") else config.regularization.weight_decay

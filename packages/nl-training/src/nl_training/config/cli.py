@@ -1,4 +1,4 @@
-"""Command line of the scripts: Hydra's, with every mistake reported in one line before anything starts."""
+"""Command line of the commands: Hydra's, with every mistake reported in one line before anything starts."""
 
 from __future__ import annotations
 
@@ -22,22 +22,26 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nl_nodes import UserError
+from nl_training.config import folders
 from nl_training.config.arguments import COMPLETION, split
 from nl_training.config.failures import Failures, permanent_folder, temporary_folder
 from nl_training.config.launchers import launcher, on_other_machines
 from nl_training.config.quoting import quote_text, read_override, shell_override, takes_text
 from nl_training.config.resolve import near, reduced, resolve
 from nl_training.config.schema import Config
-from nl_training.paths import ROOT, output_root
+from nl_training.paths import CONF, output_root
 from nl_training.terminal import replace_unencodable
 
-CONF = ROOT / "conf"
 Task = Callable[[Config, DictConfig], Any]
 Sweep = Callable[[Config, list[str]], AbstractContextManager[Mapping[str, str]]]
 
 STOPPED = 128 + signal.SIGINT  # a shell's exit code for that signal
-# Keys of Hydra's own config that the scripts replace by validated arguments.
-HYDRA_INSTEAD = {"hydra.mode": "-m makes a sweep", "hydra.sweeper.params": "a sweep is KEY=VALUE,VALUE with -m"}
+# Keys of Hydra's own config that the commands replace by validated arguments.
+HYDRA_INSTEAD = {
+    "hydra.mode": "-m makes a sweep",
+    "hydra.searchpath": "--config-dir FOLDER adds a folder of configs",
+    "hydra.sweeper.params": "a sweep is KEY=VALUE,VALUE with -m",
+}
 OmegaConf.register_new_resolver("nl_output", lambda: str(output_root()), replace=True)
 
 
@@ -66,8 +70,8 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
                 sweep_context = sweep(first, overrides)
         with folder as (failures, output_overrides), sweep_context as environment, launcher_context:
             given = dataclasses.replace(given, overrides=[*output_overrides, *overrides] if given.runs else overrides)
-            sys.argv[1:] = given.ordered()
-            run = _collect_failures(task, failures, environment)
+            sys.argv[1:] = [*(f"--config-dir={own}" for own in folders.folders()[1:]), *given.ordered()]
+            run = _collect_failures(task, failures, {**environment, **folders.environment()})
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
             if messages := failures.take():  # inside the context, so that the sweep's parent run fails too
                 raise UserError("\nerror: ".join(messages))
@@ -75,9 +79,13 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
 
 @contextmanager
 def script() -> Iterator[None]:
-    """Run the body of a script: exit with one line and code 1 on a user error, with `STOPPED` on an interrupt."""
+    """Run the body of a command, with `--config-dir` taken from its arguments.
+
+    It exits with one line and code 1 on a user error, with `STOPPED` on an interrupt.
+    """
     replace_unencodable()
     try:
+        sys.argv[1:] = folders.take_own(sys.argv[1:])
         yield
     except (UserError, MemoryError) as error:
         sys.exit(f"error: {_message(error)}")
@@ -91,7 +99,7 @@ def _message(error: Exception) -> str:
 
 def _check_folders() -> None:
     """Reject folders whose names Hydra would read as interpolations."""
-    for folder in (Path.cwd(), ROOT, output_root()):
+    for folder in (Path.cwd(), *folders.folders(), output_root()):
         if "${" in str(folder):
             raise UserError(f"Hydra cannot read the path {folder}: leave ${{ out of it")
 
@@ -178,7 +186,10 @@ def parsed(text: str) -> Override:
     if _is_hydra(override):
         return override
     _check_key(key, text)
-    if override.is_add() or override.is_force_add():
+    if key in folders.own_groups():
+        if not override.is_add():
+            raise UserError(f"{text}: no run has the group {key} of {folders.folders()[1]}: add it with +{text}")
+    elif override.is_add() or override.is_force_add():
         raise UserError(f"{text}: keys cannot be added: {near(key, _keys(key.split('.')[0], []))}")
     return override
 
@@ -244,8 +255,8 @@ def _unreadable(text: str) -> str:
 
 def _check_key(key: str, text: str) -> None:
     """Reject an unknown group or key."""
-    groups = sorted(p.name for p in CONF.iterdir() if p.is_dir())
-    top = ["seed", "reduced", "resume", "sweep.resume"]
+    groups = folders.groups()
+    top = ["seed", "reduced", "resume", "sweep.resume", "imports"]
     if key in groups or key in top:
         return
     head, _, rest = key.partition(".")
@@ -265,12 +276,12 @@ def values_of(override: Override, multirun: bool) -> Iterator[str]:
         text = f", or write it as {shell_override(key, line.partition('=')[2])}" if takes_text(key) else ""
         raise UserError(f"{line}: a list of values is a sweep: add -m{text}")
     if override.is_interval_sweep():
-        raise UserError(f"{line}: a sweep goes over a list of values; an interval is for scripts/search.py")
-    swept = override.value()
+        raise UserError(f"{line}: a sweep goes over a list of values; an interval is for nl search")
+    swept, given = override.value(), line.partition("=")[0]  # with the + of an added group
     if isinstance(swept, Glob):
-        values = [f"{key}={name}" for name in swept.filter(sorted(p.stem for p in (CONF / key).glob("*.yaml")))]
+        values = [f"{given}={name}" for name in swept.filter(sorted(folders.options(key)))]
     elif override.is_sweep_override():
-        values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        values = [f"{given}={value}" for value in override.sweep_string_iterator()]
     else:
         values = [line]
     if not values:
@@ -281,11 +292,9 @@ def values_of(override: Override, multirun: bool) -> Iterator[str]:
 
 
 def _check_option(key: str, value: str) -> None:
-    folder = CONF / key
-    if folder.is_dir() and key != "hydra":
-        options = [p.stem for p in folder.glob("*.yaml")]
-        if value not in options:
-            raise UserError(f"{key}={value} is unknown: {near(value, options)} (options: {', '.join(sorted(options))})")
+    options = folders.options(key)
+    if options and value not in options:
+        raise UserError(f"{key}={value} is unknown: {near(value, options)} (options: {', '.join(sorted(options))})")
 
 
 def _compose(overrides: list[str], hydra: bool = False) -> DictConfig:
@@ -294,7 +303,7 @@ def _compose(overrides: list[str], hydra: bool = False) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            return compose("config", overrides=used, return_hydra_config=hydra)
+            return compose("config", overrides=[*folders.search_path(), *used], return_hydra_config=hydra)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_composition_error(error, used)) from None
 
@@ -314,7 +323,7 @@ def _composition_error(error: Exception, overrides: list[str]) -> str:
             group = key.split(".")[0]
             known = _keys(group, overrides)
             if not known:
-                return f"{key} is unknown: add {group}=NAME"
+                return f"{key} is unknown: add {'+' * (group in folders.own_groups())}{group}=NAME"
             if key in known:
                 return f"{text}: {key} takes no new keys here; add them to the file"
             return f"{key} is unknown: {near(key, known)}"
@@ -334,6 +343,16 @@ def _matches(text: str, keys: Sequence[str]) -> bool:
     return key in keys or key.partition(".")[0] in keys
 
 
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Return whether a command line asks for help."""
+    return bool({"--help", "-h"} & set(arguments))
+
+
+def names_run(arguments: Sequence[str]) -> bool:
+    """Return whether a command line is for `run_command`: it asks for help, or for a logged run."""
+    return asks_for_help(arguments) or any(text.startswith("run=") for text in arguments)
+
+
 def run_command(
     task: Callable[[str, Config, list[str]], None], help_text: str, takes: Sequence[str] = (), words: bool = False
 ) -> None:
@@ -345,15 +364,15 @@ def run_command(
         takes: the config's groups and keys that the task uses, in addition to the store's address.
         words: whether the task has arguments of its own; otherwise all others are overrides of the config.
     """
-    arguments = sys.argv[1:]
-    if {"--help", "-h"} & set(arguments):
+    if asks_for_help(sys.argv[1:]):
         print(help_text)
         return
-    named = [a for a in arguments if a.startswith("run=")]
-    others = [a for a in arguments if not a.startswith("run=")]
-    accepted = (*takes, "tracking.uri", "tracking.experiment_name")
-    accepted_overrides = [a for a in others if _matches(a, accepted)]
     with script():
+        arguments = sys.argv[1:]
+        named = [a for a in arguments if a.startswith("run=")]
+        others = [a for a in arguments if not a.startswith("run=")]
+        accepted = (*takes, "imports", "tracking.uri", "tracking.experiment_name")
+        accepted_overrides = [a for a in others if _matches(a, accepted)]
         if len(named) != 1 or named[0] == "run=":
             raise UserError("which run? add run=ID, from the MLflow UI or the end of a training, or run=latest")
         overrides = accepted_overrides if words else others

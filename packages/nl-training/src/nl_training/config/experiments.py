@@ -17,7 +17,8 @@ class ExperimentConfig:
 
     Attributes:
         name: the file's name without suffix.
-        study: the module in `nl_training.experiments.studies` that runs it; "training" is an ordinary training.
+        study: the module in `nl_training.experiments.studies`, or of a plugin, whose `run` runs it; "training" is an
+            ordinary training.
         title: a short title.
         source: the origin of the figure or number that it reproduces.
         see: what the result shows, and how it differs from the source.

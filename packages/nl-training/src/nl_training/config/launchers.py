@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from nl_nodes import UserError
-from nl_training.paths import ROOT
+from nl_training.paths import CONF
 
 RAY, SUBMITIT = "hydra-ray-launcher", "hydra-submitit-launcher"
 PACKAGES = {"ray": RAY, "submitit_local": SUBMITIT, "submitit_slurm": SUBMITIT}
@@ -82,7 +82,7 @@ def _ray(overrides: Sequence[str]) -> Iterator[None]:
 def _ray_options(overrides: Sequence[str]) -> dict[str, Any]:
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("config", overrides=list(overrides), return_hydra_config=True)
     except HydraException as error:
         raise UserError(" ".join(str(error).split())) from None

@@ -1,9 +1,11 @@
-"""Types of numeric config values with their valid ranges."""
+"""Types of config values with their valid ranges, and of names in a registry."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Annotated
+from pkgutil import resolve_name
+from typing import Annotated, Any
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,29 @@ class Range:
     def contains(self, value: float) -> bool:
         """Return whether the interval contains `value`; false for NaN."""
         return self.at_least <= value <= self.at_most and self.above < value < self.below
+
+
+@dataclass(frozen=True)
+class Registered:
+    """The names in a registry that plugins may add to, given as "module:NAME" and imported when it is needed."""
+
+    registry: str
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names."""
+        found: Collection[str] = resolve_name(self.registry)
+        return found
+
+    def contains(self, value: Any) -> bool:
+        """Return whether the registry has a name."""
+        return value in self.names
+
+    @property
+    def description(self) -> str:
+        """The names, with how others are added."""
+        *names, last = self.names
+        return f"{', '.join(names)} or {last} (imports=[MODULE] adds others)"
 
 
 Positive = Annotated[float, Range("a number above 0", above=0)]

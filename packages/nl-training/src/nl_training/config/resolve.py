@@ -13,20 +13,31 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nl_nodes import UserError
+from nl_training.config import folders
 from nl_training.config.experiments import STUDIES, ExperimentConfig
-from nl_training.config.ranges import Range
-from nl_training.config.schema import TARGETS, Config, DataConfig, ImagesConfig, MlpConfig, ModelConfig
+from nl_training.config.plugins import load_plugins
+from nl_training.config.ranges import Range, Registered
+from nl_training.config.schema import GROUPS, NAMED, TARGETS, Config
 
 
 def resolve(cfg: DictConfig) -> Config:
-    """Return the validated config; raise `UserError` with the key, its value and the valid values."""
+    """Import the config's plugins and return it validated.
+
+    Raises:
+        UserError: with a key, its value and the valid values, or the error of a plugin.
+    """
     try:
         plain = OmegaConf.to_container(reduced(cfg), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(f"the config cannot be resolved: {str(error).splitlines()[0]}") from None
     assert isinstance(plain, dict)
-    plain.pop("hydra", None)
-    config: Config = _object(Config, {str(key): value for key, value in plain.items()}, "")
+    values = {str(key): value for key, value in plain.items() if key != "hydra"}
+    load_plugins(_value(get_type_hints(Config)["imports"], values.get("imports", []), "imports"))
+    own = {name: _object(kind, values.pop(name), name) for name, kind in GROUPS.items() if name in values}
+    for name in folders.own_groups():
+        if name in values:
+            raise UserError(f"{name} has no schema: a plugin adds it to GROUPS of nl_training.config.schema")
+    config: Config = _object(Config, {**values, "own": own}, "")
     return config
 
 
@@ -38,6 +49,7 @@ def named(config: Config, cfg: DictConfig) -> dict[str, Any]:
         cfg: the config that it was resolved from.
     """
     values, chosen = dataclasses.asdict(config), reduced(cfg)
+    values |= values.pop("own")
     for group in TARGETS:
         values[group] = {"name": target_name(chosen[group]), **values[group]}
     return values
@@ -82,10 +94,9 @@ def _object(kind: type, values: Any, path: str) -> Any:
         if study not in STUDIES:
             raise UserError(f"{path}.study={study} is not known: {near(str(study), STUDIES)}")
         kind = STUDIES[study]
-    if kind is ModelConfig and "hidden" in values:
-        kind = MlpConfig
-    if kind is DataConfig and values.get("name") == "images":
-        kind = ImagesConfig
+    if path in NAMED:
+        name = _value(get_type_hints(kind, include_extras=True)["name"], values.get("name"), f"{path}.name")
+        kind = NAMED[path].get(name, kind)
     hints = get_type_hints(kind, include_extras=True)
     fields = dataclasses.fields(kind)
     names = [field.name for field in fields]
@@ -122,7 +133,7 @@ def _fit(hint: Any, value: Any) -> tuple[bool, Any]:
     if origin is Annotated:
         base, interval = get_args(hint)
         fits, found = _fit(base, value)
-        return fits and isinstance(interval, Range) and interval.contains(found), found
+        return fits and isinstance(interval, Range | Registered) and interval.contains(found), found
     if origin is Literal:
         return value in get_args(hint) and not isinstance(value, bool), value
     if origin is tuple:
@@ -148,7 +159,7 @@ def _describe(hint: Any) -> str:
         return " or ".join(_describe(h) for h in get_args(hint))
     if origin is Annotated:
         interval = get_args(hint)[1]
-        assert isinstance(interval, Range)
+        assert isinstance(interval, Range | Registered)
         return interval.description
     if origin is Literal:
         return ", ".join(get_args(hint)[:-1]) + f" or {get_args(hint)[-1]}" if get_args(hint)[1:] else get_args(hint)[0]

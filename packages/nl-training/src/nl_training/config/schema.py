@@ -5,8 +5,9 @@ The files in `conf/` give the same keys with defaults and comments; a test compa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from nl_training.config.experiments import ExperimentConfig
 from nl_training.config.ranges import (
@@ -16,6 +17,7 @@ from nl_training.config.ranges import (
     NotNegative,
     Positive,
     PositiveFraction,
+    Registered,
     Seed,
     Share,
     Width,
@@ -26,9 +28,9 @@ from nl_training.config.ranges import (
 class ModelConfig:
     """Schema of conf/model."""
 
-    name: str
+    name: Annotated[str, Registered("nl_models:MODELS")]
     width: Width
-    activation: Literal["relu", "sigmoid", "tanh"]
+    activation: Annotated[str, Registered("nl_models.builder:ACTIVATIONS")]
     init: Literal["he", "xavier"] | Positive
 
 
@@ -130,7 +132,7 @@ class DeviceConfig:
 class DataConfig:
     """Schema of conf/data."""
 
-    name: str
+    name: Annotated[str, Registered("nl_training.data:READERS")]
     root: str | None
     validation: Share
     normalize: bool
@@ -215,8 +217,15 @@ class Config:
     resume: str | None
     sweep: SweepConfig
     search: SearchConfig | None
+    own: Mapping[str, Any]  # the groups of GROUPS, by name
+    imports: tuple[str, ...] = ()  # has a default because configs of older runs lack this key
 
 
+# Registries that a plugin adds its own dataclasses to (docs/tutorial.md), as to `config.experiments.STUDIES`.
+# Schemas of models and data sets with keys of their own, by `name`; the others have those of the group.
+NAMED: dict[str, dict[str, type]] = {"model": {"mlp": MlpConfig}, "data": {"images": ImagesConfig}}
+# Schemas of groups that this project does not have, by name.
+GROUPS: dict[str, type] = {}
 # Valid values of `_target_` by group, with the schema of each.
 TARGETS: dict[str, dict[str, type]] = {
     "optimizer": {

@@ -10,11 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nl_nodes import UserError
+from nl_training.config import folders
 from nl_training.config.resolve import near, resolve
 from nl_training.config.schema import Config
-from nl_training.paths import ROOT
-
-CONF = ROOT / "conf"
 
 
 def variant(cfg: DictConfig, changes: Mapping[str, Any]) -> tuple[Config, DictConfig]:
@@ -31,7 +29,7 @@ def variant(cfg: DictConfig, changes: Mapping[str, Any]) -> tuple[Config, DictCo
         raise UserError(f"a variant must be a group of keys, such as {{optimizer.lr: 0.1}}, not {changes}")
     changed = copy.deepcopy(cfg)
     for key, value in changes.items():
-        if (CONF / key).is_dir():
+        if key in folders.groups():
             changed[key] = _option(key, str(value))
             continue
         try:
@@ -44,7 +42,7 @@ def variant(cfg: DictConfig, changes: Mapping[str, Any]) -> tuple[Config, DictCo
 
 
 def _option(group: str, name: str) -> Any:
-    options = {path.stem: path for path in (CONF / group).glob("*.yaml")}
+    options = folders.options(group)
     if name not in options:
         raise UserError(f"{group}={name} is unknown: {near(name, options)}")
     return OmegaConf.load(options[name])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +21,11 @@ from nl_training.data.splits import stratified
 
 log = logging.getLogger(__name__)
 
-_EMBEDDED = {"mnist5k": embedded.mnist5k, "digits": embedded.digits}
-_IDX = {MNIST.name: MNIST, FASHION_MNIST.name: FASHION_MNIST}
-NAMES = ("mnist5k", "mnist", "fashion_mnist", "digits", "images")
+Reader = Callable[..., Source]
+"""Reads the raw images of a data set from its `root`, a path or None, with the config's keys beyond the common ones."""
+
+IMAGES = "images"
+EMBEDDED = ("mnist5k", "digits")
 
 
 def load(
@@ -31,7 +35,7 @@ def load(
     normalize: bool = True,
     seed: int = 0,
     dtype: str = "float32",
-    size: tuple[int, int] | None = None,
+    **options: Any,
 ) -> Dataset:
     """Load data set `name` for training.
 
@@ -39,12 +43,12 @@ def load(
     stratified and drawn with `seed`, held out to choose the best weights; 0 for none. A validation split of the data's
     own is used instead for any share above 0. With `normalize` each channel has mean 0 and standard deviation 1 over
     the training split; without, pixels whose range starts at 0 are scaled to 0..1. The test images never depend on
-    `seed`. `size` (H, W) resizes the pictures of `images`. Raises `UserError` on missing or broken data, or arguments
-    out of range.
+    `seed`. `options` are those of the data set's reader: `size` (H, W) resizes the pictures of `images`. Raises
+    `UserError` on missing or broken data, or arguments out of range.
     """
     if not 0 <= validation < 1:
         raise UserError(f"data.validation={validation} must be at least 0 and below 1")
-    source = read_source(name, root, size)
+    source = read_source(name, root, **options)
     _warn_missing_classes(source)
     train, held = source.train, source.validation if validation else None
     if source.validation is None:
@@ -67,21 +71,23 @@ def load(
 
 
 def load_test(
-    name: str, root: str | None, size: tuple[int, int] | None, pixels: PixelFormat | None, scale: Normalization
+    name: str, root: str | None, pixels: PixelFormat | None, scale: Normalization, **options: Any
 ) -> tuple[Split, tuple[str, ...]]:
     """Load the test images of data set `name`, converted to a run's pixel format, and the class names.
 
     Args:
         name: as in `load`.
         root: as in `load`.
-        size: (H, W) to resize pictures to if `pixels` is None.
         pixels: the run's pixel format; images of another format are converted, with a warning. None for no conversion.
         scale: the run's normalisation.
+        options: as in `load`; pictures get the size of `pixels`.
 
     Raises:
         UserError: as in `load`, and if the channels cannot be converted.
     """
-    source = read_source(name, root, pixels.size if pixels else size, pixels.matte if pixels else None)
+    if name == IMAGES and pixels is not None:
+        options = {"size": pixels.size, "matte": pixels.matte}
+    source = read_source(name, root, **options)
     x = source.test.x
     if pixels is not None:
         found = PixelFormat.of(x, source.range)
@@ -94,25 +100,36 @@ def load_test(
     return _normalized(Split(x, source.test.t), scale, "float32"), source.classes
 
 
-def read_source(name: str, root: str | None, size: tuple[int, int] | None = None, matte: int | None = None) -> Source:
-    """Read the raw images of data set `name`, pictures of a folder composited on `matte`; otherwise as `load`."""
-    if name in _EMBEDDED:
-        if root is not None:
-            raise UserError(f"data={name} comes with the installation and takes no data.root; leave {root} out")
-        return _EMBEDDED[name]()
-    if name not in NAMES:
-        raise UserError(f"there is no data set {name}; choose one of {', '.join(NAMES)}")
+def read_source(name: str, root: str | None, **options: Any) -> Source:
+    """Read the raw images of data set `name`; arguments and errors as in `load`."""
+    if name not in READERS:
+        raise UserError(f"there is no data set {name}; choose one of {', '.join(READERS)}")
+    if name in EMBEDDED and root is not None:
+        raise UserError(f"data={name} comes with the installation and takes no data.root; leave {root} out")
     path = None if root is None else Path(root).expanduser()
     if path is not None and not path.exists():
         raise UserError(f"data.root={root} does not exist; give the path of the folder that holds the data")
-    if name in _IDX:
-        return _IDX[name].load(path)
-    if path is None:
+    return READERS[name](path, **options)
+
+
+def _images(root: Path | None, size: tuple[int, int] | None = None, matte: int | None = None) -> Source:
+    """Read the pictures of a folder, composited on `matte`, or an `.npz`; resized to `size` (H, W)."""
+    if root is None:
         raise UserError("data=images needs data.root: a folder with one folder of pictures for each class, or an .npz")
     try:
-        return load_folder(path, size, matte) if path.is_dir() else load_npz(path, size)
+        return load_folder(root, size, matte) if root.is_dir() else load_npz(root, size)
     except OSError as error:
         raise UserError(f"data.root={root} cannot be read ({reason(error)})") from error
+
+
+# A registry, like `nl_models.MODELS`: a plugin adds its own (docs/tutorial.md).
+READERS: dict[str, Reader] = {
+    "mnist5k": lambda root: embedded.mnist5k(),
+    MNIST.name: MNIST.load,
+    FASHION_MNIST.name: FASHION_MNIST.load,
+    "digits": lambda root: embedded.digits(),
+    IMAGES: _images,
+}
 
 
 def _warn_missing_classes(source: Source) -> None:

@@ -6,11 +6,13 @@ import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
 from nl_training.config.resolve import named
+from nl_training.experiments import studies
 from nl_training.experiments.result import Figures
 from nl_training.paths import output_folder
 from nl_training.tracking.jobs import JOB, job_key, previous_run
@@ -28,8 +30,9 @@ Study = Callable[["Config", "DictConfig"], Figures]
 
 
 def study(name: str) -> Study:
-    """Return the function of a study: `run` of its module."""
-    function: Study = import_module(f"nl_training.experiments.studies.{name}").run
+    """Return the function of a study: `run` of its module, which is in `studies` or a plugin's."""
+    ours = name in {found.name for found in iter_modules(studies.__path__)}
+    function: Study = import_module(f"{studies.__name__}.{name}" if ours else name).run
     return function
 
 

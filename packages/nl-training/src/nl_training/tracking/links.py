@@ -11,15 +11,16 @@ from shlex import quote as quote_word
 from urllib.parse import quote
 
 from nl_training.config.quoting import shell_override
+from nl_training.paths import program
 from nl_training.tracking.address import URI, is_server, resolve_uri
 
-LOCAL_UI = "http://127.0.0.1:5000"
+PORT = 5000  # of the UI on this machine, if it is free
 VIEW = "workflowType=machine_learning"
 
 
-def experiment_link(uri: str, experiment_id: str) -> str:
-    """Return the URL of an experiment's list of runs."""
-    return f"{_base(uri)}/#/experiments/{experiment_id}/runs?{VIEW}"
+def experiment_link(uri: str, experiment_id: str, port: int = PORT) -> str:
+    """Return the URL of an experiment's list of runs, on this port of this machine unless the store is a server."""
+    return f"{_base(uri, port)}/#/experiments/{experiment_id}/runs?{VIEW}"
 
 
 def run_link(uri: str, experiment_id: str, run_id: str) -> str:
@@ -43,14 +44,14 @@ def open_hint(uri: str, link: str) -> list[str]:
     if is_server(uri):
         return [f"view   {link}"]
     where = "" if uri == resolve_uri() else f"{URI}={quote_word(uri)} "
-    return [f"look   {where}python -m nox -s ui, then open", f"       {link}"]
+    return [f"look   {where}{program()} ui, then open", f"       {link}"]
 
 
 def resume_command(uri: str, run_id: str) -> str:
     """Return the command that resumes a run."""
     where = "" if uri == resolve_uri() else f" {shell_override('tracking.uri', uri)}"
-    return f"python scripts/train.py resume={run_id}{where}"
+    return f"{program()} train resume={run_id}{where}"
 
 
-def _base(uri: str) -> str:
-    return uri.rstrip("/") if is_server(uri) else LOCAL_UI
+def _base(uri: str, port: int = PORT) -> str:
+    return uri.rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nl_models import Network, build
 from nl_nodes import Device, UserError
+from nl_training.config.plugins import load_plugins
 from nl_training.data import Normalization, PixelFormat
 from nl_training.tracking.address import resolve_experiment_name
 from nl_training.tracking.artifacts import local_path, package_hint
@@ -60,10 +61,11 @@ def open_run(run_id: str, tracking: TrackingConfig, device: Device | None = None
     run = _latest(store, name) if run_id == "latest" else _existing(store, run_id, name)
     with TemporaryDirectory() as folder:
         config = OmegaConf.load(_artifact(store, run, "config.yaml", folder))
+        assert isinstance(config, DictConfig)
+        load_plugins(config.get("imports", ()))  # of older runs none
         spec: dict[str, Any] = json.loads(_artifact(store, run, "weights/network.json", folder).read_text())
         net = build(**spec["network"], device=device)
         net.load(_artifact(store, run, "weights/best.safetensors", folder))
-    assert isinstance(config, DictConfig)
     normalization = Normalization(tuple(spec["mean"]), tuple(spec["std"]))
     pixels = PixelFormat.from_json(spec["pixels"]) if spec.get("pixels") else None
     return LoggedRun(str(run.info.run_id), config, net, tuple(spec["classes"]), normalization, pixels)
@@ -90,7 +92,7 @@ def _latest(store: Store, experiment_name: str) -> Run:
     trained = [run for run in runs if "model" in run.data.tags]
     if not trained:
         place = f"the experiment {experiment_name!r} of {store.uri}"
-        raise UserError(f"run=latest: no run in {place} has finished yet: run scripts/train.py first")
+        raise UserError(f"run=latest: no run in {place} has finished yet: run nl train first")
     return trained[0]
 
 

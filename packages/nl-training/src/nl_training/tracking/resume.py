@@ -142,7 +142,7 @@ def _check(resumed: ResumableRun) -> None:
     """Refuse a run that cannot be resumed on this machine."""
     tags, run_id = resumed.run.data.tags, resumed.run_id
     if CONFIG not in tags:
-        raise UserError(f"resume={run_id}: not a training of scripts/train.py, but a sweep or another kind of run")
+        raise UserError(f"resume={run_id}: not a training of nl train, but a sweep or another kind of run")
     if is_alive(tags[PROCESS]):
         raise UserError(f"resume={run_id}: process {tags[PROCESS].split()[-2]} is training it; stop that first")
     folder = checkpoint_folder(run_id)

@@ -86,7 +86,7 @@ def advice(certificate: Certificate) -> str:
     """Return where to look for the cause of a failure."""
     if all(v.holds for v in certificate.tensors):
         return "docs/verification.md says what each link compares"
-    return "scripts/gradcheck.py locates the wrong node"
+    return "nl gradcheck locates the wrong node"
 
 
 def _count(done: tuple[Any, ...], left: tuple[str, ...], what: str) -> str:
