@@ -1,4 +1,4 @@
-"""The MLflow UI in a real Chromium: a run's page shows its metrics, pictures and model."""
+"""The MLflow UI in a real Chromium: a run's page shows its metrics, pictures and model, a sweep's its charts."""
 
 import os
 import signal
@@ -14,12 +14,14 @@ import pytest
 from mlflow import MlflowClient
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "outputs" / "browser"
+NAME = "mlp adam data=digits trainer.epochs=3"  # of the run of these overrides
 
 
 def free_port() -> int:
@@ -33,7 +35,9 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, MlflowCl
     uri = f"sqlite:///{tmp_path_factory.mktemp('ui')}/runs.db"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
     small = ["model=mlp", "data=digits", "trainer.epochs=3"]
-    subprocess.run([sys.executable, str(ROOT / "scripts" / "train.py"), *small], env=environment, check=True)
+    sweep = ["-m", *small[:2], "verify=off", "trainer.epochs=1", "optimizer=sgd,adam", "seed=0,1"]
+    for arguments in (small, [*sweep, "tracking.experiment_name=sweep"]):
+        subprocess.run([sys.executable, str(ROOT / "scripts" / "train.py"), *arguments], env=environment, check=True)
     port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-m", "nl_training", "ui", str(port)], env=environment, start_new_session=True
@@ -79,7 +83,7 @@ def test_run_page_is_rendered(ui: tuple[str, MlflowClient], browser: Chrome) -> 
         f"{base}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}",
         "?workflowType=machine_learning",
     )
-    overview = ("Finished", "digits", "mlp adam lr=0.001", "final/test_acc", "optimizer.lr", "Logged models")
+    overview = ("Finished", "digits", NAME, "final/test_acc", "optimizer.lr", "Logged models")
     shows(browser, link + view, "overview", *overview)
     shows(browser, f"{link}/model-metrics{view}", "metrics", "(train/loss)", "(val/acc)", "(best/test_acc)")
     files = ("learning_curves.png", "confusion_matrix.png", "worst_mistakes.png", "weights", "config.yaml")
@@ -100,4 +104,16 @@ def test_experiments_page_is_rendered(ui: tuple[str, MlflowClient], browser: Chr
     base, client = ui
     number = client.get_experiment_by_name("node-layer-network").experiment_id
     page = f"{base}/#/experiments/{number}/runs?workflowType=machine_learning"
-    shows(browser, page, "runs", "mlp adam lr=0.001")
+    shows(browser, page, "runs", NAME)
+
+
+def test_page_of_a_sweep_leads_to_charts_of_its_jobs_alone(ui: tuple[str, MlflowClient], browser: Chrome) -> None:
+    base, client = ui
+    number = client.get_experiment_by_name("sweep").experiment_id
+    (parent,) = client.search_runs([number], "tags.sweep LIKE '%'")
+    page = f"{base}/#/experiments/{number}/runs/{parent.info.run_id}?workflowType=machine_learning"
+    shows(browser, page, "sweep", "sweep optimizer=sgd,adam seed=0,1", "Charts of all runs", "optimizer=adam seed=1")
+    browser.find_element(By.LINK_TEXT, "Charts of all runs").click()
+    jobs = [f"optimizer={name} seed={seed}" for name in ("sgd", "adam") for seed in (0, 1)]
+    shows(browser, browser.current_url, "sweep-charts", *jobs, "Parallel Coordinates", "optimizer.name", "seed")
+    assert "sweep optimizer=sgd,adam" not in browser.execute_script("return document.body.innerText")

@@ -14,7 +14,8 @@ import pytest
 import requests
 from support.processes import TrainingRuns
 
-from nl_training.tracking.store import EXPERIMENT, Store
+from nl_training.tracking.address import PROJECT
+from nl_training.tracking.store import Store
 
 pytestmark = pytest.mark.chaos
 ENDLESS = [
@@ -85,7 +86,7 @@ def runs(tmp_path: Path, server: Server) -> Iterator[TrainingRuns]:
 
 def losses(server: Server, run_id: str) -> list[int]:
     """Return the steps for which the server has the loss."""
-    client = Store.open(server.uri, EXPERIMENT).client
+    client = Store.open(server.uri, PROJECT).client
     return [point.step for point in client.get_metric_history(run_id, "train/loss")]
 
 

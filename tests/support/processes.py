@@ -17,7 +17,8 @@ from typing import Any
 
 import psutil
 
-from nl_training.tracking.store import EXPERIMENT, Store
+from nl_training.tracking.address import PROJECT
+from nl_training.tracking.store import Store
 from support.scripts import Started
 from support.stores import empty_store
 
@@ -127,7 +128,7 @@ class TrainingRuns:
         self.rng = random.Random(seed)
         self.started: list[TrainingProcess] = []
         self.startup_seconds = self.training_seconds = 0.0
-        self.store = Store.open(self.uri, EXPERIMENT)
+        self.store = Store.open(self.uri, PROJECT)
 
     def start(self, *arguments: str) -> TrainingProcess:
         """Start or resume a training."""

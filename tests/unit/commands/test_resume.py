@@ -69,7 +69,7 @@ def test_terminated_run_is_resumed_with_other_limits(runs: TrainingRuns, whole: 
     training.until("epoch   3 ")
     with pytest.raises(UserError, match=rf"{training.run_id}: process {training.process.pid} is training it"):
         find(runs.store, training.run_id, [])
-    with pytest.raises(UserError, match=r"resume=latest: .* no unfinished run"):
+    with pytest.raises(UserError, match=r"resume=latest: .* no unfinished training"):
         find(runs.store, "latest", [])
     training.process.terminate()
     code, _, err = training.ended()
@@ -106,18 +106,19 @@ def test_run_that_cannot_be_resumed_is_refused(runs: TrainingRuns, whole: Outcom
     other = client.create_run(runs.store.experiment_id).info.run_id
     with pytest.raises(UserError, match="not a training of nl train"):
         find(runs.store, other, [])
-    with pytest.raises(UserError, match=r"resume=latest: .* no unfinished run"):
+    with pytest.raises(UserError, match=r"resume=latest: .* no unfinished training"):
         find(runs.store, "latest", [])
     # On another machine, whose checkpoints are not available here.
-    text = client.get_run(whole.run_id).data.tags[CONFIG]
-    tags = {CONFIG: text, PROCESS: "elsewhere 1 2.0"}
-    away = client.create_run(runs.store.experiment_id, tags=tags).info.run_id
+    text = runs.store.text(whole.run_id, CONFIG)
+    away = client.create_run(runs.store.experiment_id, tags={PROCESS: "elsewhere 1 2.0"}).info.run_id
+    client.log_text(away, text, CONFIG)
     client.log_metric(away, "train/loss", 1.0, step=1)
     with pytest.raises(UserError, match="machine elsewhere; copy them to"):
         find(runs.store, away, [])
     # A run on this machine whose process has ended: it is the latest.
-    tags = {CONFIG: text, PROCESS: this_process().rpartition(" ")[0] + " 1.0"}
-    left = client.create_run(runs.store.experiment_id, tags=tags).info.run_id
+    gone = this_process().rpartition(" ")[0] + " 1.0"
+    left = client.create_run(runs.store.experiment_id, tags={PROCESS: gone}).info.run_id
+    client.log_text(left, text, CONFIG)
     assert client.get_run(left).info.status == "RUNNING"
     assert find(runs.store, "latest", []).run_id == left
     client.delete_run(left)
@@ -128,7 +129,7 @@ def test_run_that_cannot_be_resumed_is_refused(runs: TrainingRuns, whole: Outcom
 
 def test_resume_accepts_only_the_device_options(runs: TrainingRuns, whole: Outcome) -> None:
     composed = OmegaConf.create({"device": {"name": "cpu", "threads": 2, "dtype": "float64"}, "seed": 5})
-    own = OmegaConf.create(runs.store.client.get_run(whole.run_id).data.tags[CONFIG])
+    own = OmegaConf.create(runs.store.text(whole.run_id, CONFIG))
     found = find(runs.store, whole.run_id, ["device.threads=2"]).config(composed)
     assert found.device.threads == 2
     own.device.threads = 2

@@ -11,11 +11,13 @@ from support.stores import empty_store
 
 from nl_training.config.cli import check
 
+NAMES = ("apples", "weight_init", "two_layer_relu")
+
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
     uri = empty_store(tmp_path_factory.mktemp("store"))
-    asked = ["-m", "experiment=apples,weight_init,two_layer_relu", "reduced=true", "seed=1", "verify=strict"]
+    asked = ["-m", f"experiment={','.join(NAMES)}", "reduced=true", "seed=1", "verify=strict"]
     done = run_script("train.py", *asked, env={**os.environ, "MLFLOW_TRACKING_URI": uri})
     assert done.returncode == 0, done.stderr
     assert "3 jobs, 0 failed" in done.stdout
@@ -26,10 +28,11 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
 def runs(client: MlflowClient) -> dict:
     """Return the runs by kind; all except the parent are its children."""
     found = client.search_runs(["1"], order_by=["attributes.start_time ASC"])
-    assert [run.info.status for run in found] == ["FINISHED"] * 4
-    parent, *children = found
-    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
-    return dict(zip(("apples", "weight_init", "two_layer_relu"), children, strict=True))
+    assert {run.info.status for run in found} == {"FINISHED"}
+    parent = found[0]
+    children = [run for run in found if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert [child.info.run_name for child in children] == [f"experiment={name}" for name in NAMES]
+    return dict(zip(NAMES, children, strict=True))
 
 
 def artifacts(client: MlflowClient, run, folder: str = "") -> set[str]:
@@ -46,14 +49,20 @@ def test_figures_numbers_and_texts_are_logged(client: MlflowClient, runs: dict, 
     assert numbers["with oranges: price"] == pytest.approx(715)
 
 
-def test_each_training_of_an_experiment_leaves_its_curve_and_certificate(client: MlflowClient, runs: dict) -> None:
+def test_each_training_of_an_experiment_is_a_nested_run(client: MlflowClient, runs: dict) -> None:
     run = runs["weight_init"]
     assert "weight_init.png" in artifacts(client, run)
-    assert artifacts(client, run, "verification") == {f"verification/{n}.json" for n in ("std_0_01", "Xavier", "He")}
-    for label in ("std 0.01", "Xavier", "He"):
-        curve = client.get_metric_history(run.info.run_id, f"{label}/test/acc")
+    assert run.data.metrics == {}  # they would be one more curve in the charts of its trainings
+    assert "| He: test accuracy |" in run.data.tags["mlflow.note.content"]
+    own = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    nested = {child.info.run_name: child for child in client.search_runs(["1"], own)}
+    assert nested.keys() == {"std 0.01", "Xavier", "He"}
+    for child in nested.values():
+        curve = client.get_metric_history(child.info.run_id, "test/acc")
         assert [point.step for point in curve] == [32, 64, 96, 128, 150]
-    assert run.data.params["trainer.max_steps"] == "150"
+        assert artifacts(client, child, "verification") == {"verification/certificate.json"}
+        assert child.data.params["trainer.max_steps"] == "150"
+    assert {child.data.params["model.init"] for child in nested.values()} == {"0.01", "xavier", "he"}
 
 
 def test_an_experiment_that_is_a_training_is_an_ordinary_run(client: MlflowClient, runs: dict) -> None:

@@ -107,8 +107,11 @@ def test_parent_run_summarizes_the_trials(client: MlflowClient, done, tmp_path: 
     best = max((t for t in tried if t.state == TrialState.COMPLETE), key=lambda t: t.value)
     (child,) = [c for c in children if c.data.tags["search.trial"] == str(best.number)]
     assert run.data.tags["best.run"] == child.info.run_id
-    for key in ("best/val_acc", "final/test_acc"):
-        assert run.data.metrics[key] == child.data.metrics[key]
+    for tag, key in {"best.val_acc": "best/val_acc", "best.test_acc": "final/test_acc"}.items():
+        assert float(run.data.tags[tag]) == pytest.approx(child.data.metrics[key], abs=5e-5)
+    assert f"/runs/{child.info.run_id}?" in run.data.tags["mlflow.note.content"]
+    assert run.data.metrics == {}  # in the charts of its trials they would be one more
+    assert child.info.run_name == f"optimizer.lr={best.params['optimizer.lr']}"
     complete = sum(t.state == TrialState.COMPLETE for t in tried)
     assert run.data.tags["trials"] == f"{complete} finished, {5 - complete} pruned"
     for name in ("history.png", "slices.png", "importances.png"):
@@ -145,12 +148,12 @@ def test_killed_search_is_resumed_without_loss(
         time.sleep(0.05)
     run, _ = found(client, "killed")
     with refused(run.info.run_id, str(process.pid)):
-        find(store, "search", run.info.run_id)
+        find(store, "search", run.info.run_id, [])
     process.kill()
     process.communicate(timeout=60)
     (cut,) = [trial for trial in trials(folder, run.info.run_id) if trial.state == TrialState.RUNNING]
 
-    out = finish(start(folder, "search.resume=latest", "search.trials=3", name))
+    out = finish(start(folder, "search.resume=latest", "search.trials=3"))  # in whichever experiment it is
     run, children = found(client, "killed")
     tried = trials(folder, run.info.run_id)
     assert run.info.status == "FINISHED"

@@ -15,8 +15,9 @@ from nl_nodes import UserError
 from nl_training.config import build
 from nl_training.config.cli import CONF, _compose, check
 from nl_training.config.ranges import Range
-from nl_training.config.resolve import _shown, near, resolve
+from nl_training.config.resolve import _shown, named, near, resolve
 from nl_training.config.schema import TARGETS, Config
+from nl_training.tracking.provenance import flatten
 
 GROUPS = {
     folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
@@ -40,6 +41,35 @@ def test_every_option_fits_the_schema_and_documents_its_keys(group: str, option:
         key, _, rest = line.partition(":")
         if key in names - {"name", "enabled", "experiment_name"} and "defaults" not in written:
             assert "#" in rest, f"{path.name} does not explain {key}"
+
+
+@pytest.mark.parametrize("group", [group for group in GROUPS if group not in ("tracking", "search")])
+def test_options_of_a_group_are_told_apart_by_what_is_logged(group: str) -> None:
+    """Otherwise two settings of a sweep would be taken for one with more seeds."""
+    composed = [_compose([f"{group}={option}"]) for option in GROUPS[group]]
+    logged = {tuple(flatten(named(resolve(cfg), cfg)).items()) for cfg in composed}
+    assert len(logged) == len(GROUPS[group])
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("tracking.tags={mlflow.user: me}", ["mlflow.user", "reserved"]),
+        ("tracking.tags={best.run: x}", ["best.run", "reserved", "best.*"]),
+        ("tracking.tags={team: [a, b]}", ["tracking.tags=", "must be", "text", "number"]),
+        ("tracking.tags=team", ["tracking.tags=team", "must be a group of keys"]),
+        ("tracking.tags={a/b: x}", ["'a/b'", "letters, digits"]),
+        ("tracking.tags.team=a", ["did you mean tracking.tags?"]),
+    ],
+)
+def test_bad_tag_is_refused(override: str, words: list[str]) -> None:
+    with refused(*words):
+        check([override], multirun=False)
+
+
+def test_a_sweep_has_one_name() -> None:
+    with refused("tracking.name=a,b", "one value for all jobs", 'tracking.name="a,b"'):
+        check(["tracking.name=a,b", "seed=0,1"], multirun=True)
 
 
 def pairs(row: dict[str, str]) -> set[frozenset[tuple[str, str]]]:

@@ -19,13 +19,12 @@ from nl_training.config.cli import check, main, run_command
 from nl_training.config.schema import Config, TrackingConfig
 from nl_training.paths import optional_output, output_folder, output_root
 from nl_training.tracking import MLflowTracker, Store, resume_command
-from nl_training.tracking.address import resolve_uri, sqlite_path, sqlite_uri
+from nl_training.tracking.address import PROJECT, resolve_uri, sqlite_path, sqlite_uri
 from nl_training.tracking.artifacts import check_location, local_path
 from nl_training.tracking.logged_run import open_run
 from nl_training.tracking.process import PROCESS, this_process
 from nl_training.tracking.resume import find
 from nl_training.tracking.run import CONFIG
-from nl_training.tracking.store import EXPERIMENT
 
 NOWHERE = "/proc/nowhere"  # a folder that not even root can create
 CHARACTERS = [
@@ -62,21 +61,22 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def new_store(tables: Path, folder: Path, name: str = EXPERIMENT) -> Store:
+def new_store(tables: Path, folder: Path, name: str = PROJECT) -> Store:
     folder.mkdir(exist_ok=True)
     if not (folder / "mlflow.db").exists():
         shutil.copy(tables, folder / "mlflow.db")
     return Store.open(sqlite_uri(folder / "mlflow.db"), name)
 
 
-def at(folder: Path, name: str = EXPERIMENT) -> TrackingConfig:
+def at(folder: Path, name: str | None = None) -> TrackingConfig:
     return TrackingConfig(enabled=True, uri=sqlite_uri(folder / "mlflow.db"), experiment_name=name, draw=False)
 
 
 def finished_run(store: Store) -> str:
     """Make a run like that of a finished training."""
     client, net = store.client, mlp(input_shape=(1, 2, 2), classes=2, hidden=[2], seed=0)
-    run_id = str(client.create_run(store.experiment_id, tags={"model": repr(net)}).info.run_id)
+    tags = {"model": repr(net), PROCESS: this_process()}
+    run_id = str(client.create_run(store.experiment_id, tags=tags).info.run_id)
     client.log_text(run_id, "seed: 0\n", "config.yaml")
     spec = {"network": net.spec, "classes": ["a", "b"], "mean": [0.0], "std": [1.0]}
     client.log_text(run_id, json.dumps(spec), "weights/network.json")
@@ -254,7 +254,7 @@ def test_latest_run_is_that_of_the_given_store_and_experiment(
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     found.append(open_run("latest", at(a)).run_id)
     assert found == [usual, mine, other, mine]
-    with refused(usual, EXPERIMENT, "'mine'"):
+    with refused(usual, PROJECT, "'mine'"):
         open_run(usual, at(a))
     with refused("tracking.experiment_name=yours", "MLFLOW_EXPERIMENT_NAME=mine"):
         open_run("latest", at(a, "yours"))
@@ -268,10 +268,29 @@ def test_latest_run_is_that_of_the_given_store_and_experiment(
         open_run("latest", at(b))
 
 
+def test_each_experiment_has_an_mlflow_experiment_of_its_own(
+    tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_store(tables, tmp_path)
+    race = check(["experiment=race"], multirun=False).experiment
+    own = Store.of(at(tmp_path), race)
+    assert own.experiment_name == "node-layer-network/race"
+    assert Store.of(at(tmp_path)).experiment_name == "node-layer-network"
+    assert Store.of(at(tmp_path, "mine"), race).experiment_name == "mine"
+    run_id = finished_run(own)
+    assert open_run("latest", at(tmp_path)).run_id == open_run(run_id, at(tmp_path)).run_id == run_id
+    with refused("run=latest", "'mine'"):
+        open_run("latest", at(tmp_path, "mine"))
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "given")
+    assert Store.of(at(tmp_path), race).experiment_name == "given"
+
+
 @pytest.mark.parametrize("text", ["optimizer.lr=0.1", "model=mlp", "tracking=off"])
 def test_options_that_a_logged_run_ignores_are_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["evaluate.py", "run=latest", "data.validation=0", text])
-    with pytest.raises(SystemExit, match=f"error: {text}: .* data, imports, tracking.uri, tracking.experiment_name may"):
+    with pytest.raises(
+        SystemExit, match=f"error: {text}: .* data, imports, tracking.uri, tracking.experiment_name may"
+    ):
         run_command(lambda *_: None, "", takes=("data",))
 
 
@@ -286,20 +305,25 @@ def test_resume_looks_for_the_run_in_the_given_store(
     tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def left(store: Store) -> str:
-        tags = {CONFIG: "seed: 0\n", PROCESS: this_process().rpartition(" ")[0] + " 1.0"}
-        return str(store.client.create_run(store.experiment_id, tags=tags).info.run_id)
+        gone = this_process().rpartition(" ")[0] + " 1.0"
+        run_id = str(store.client.create_run(store.experiment_id, tags={PROCESS: gone}).info.run_id)
+        store.client.log_text(run_id, "seed: 0\n", CONFIG)
+        return run_id
 
     mine, usual = new_store(tables, tmp_path / "a", "mine"), new_store(tables, tmp_path / "a")
     first, second = left(mine), left(usual)
     named = ["tracking.experiment_name=mine", f"tracking.uri={mine.uri}"]
-    assert find(usual, "latest", []).run_id == second
-    assert find(mine, "latest", named).run_id == first
-    assert find(usual, first, []).run_id == first
-    assert find(mine, first, named).given == ()
-    with refused(second, EXPERIMENT):
-        find(mine, second, named)
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
-    assert find(mine, "latest", []).run_id == first
+    assert find(usual, "latest").run_id == second
+    assert find(mine, "latest", named, "mine").run_id == first
+    assert find(usual, first).run_id == first
+    assert find(mine, first, named, "mine").given == ()
+    with refused(second, PROJECT, "'mine'"):
+        find(mine, second, named, "mine")
+    study = left(usual)  # newer, and not a training: its parts cannot be continued
+    usual.client.log_text(study, "experiment: {name: race, study: comparison}\n", CONFIG)
+    assert find(usual, "latest").run_id == second
+    with refused(study, "not a training"):
+        find(usual, study)
     assert resume_command(mine.uri, "ab") == f"{paths.program()} train resume=ab tracking.uri={mine.uri}"
     monkeypatch.setenv(paths.OUTPUT, str(tmp_path / "a"))
     assert resume_command(mine.uri, "ab") == f"{paths.program()} train resume=ab"
@@ -360,7 +384,3 @@ def test_a_database_whose_driver_is_missing_is_refused_with_its_package(
         monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     with refused(uri, f"pip install {package}"):
         Store.open(uri, "x")
-
-
-def test_config_comes_from_the_given_store() -> None:
-    assert check([], multirun=False).tracking.experiment_name == EXPERIMENT

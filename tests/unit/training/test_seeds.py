@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from support.stores import empty_store
 
+from nl_training.tracking.parent_page import axes
 from nl_training.tracking.seeds import lines, settings, table
 
 VALUES = {  # by optimizer.lr, then by seed: validation and test accuracy
@@ -21,7 +22,7 @@ def runs(tmp_path: Path) -> list:
     experiment = client.create_experiment("seeds")
 
     def add(lr: str, seed: str, metrics: list[Metric], status: str = "FINISHED") -> None:
-        run_id = client.create_run(experiment, run_name=f"mlp lr={lr}").info.run_id
+        run_id = client.create_run(experiment, run_name=f"mlp lr={lr} seed={seed}").info.run_id
         params = [Param("optimizer.lr", lr), Param("seed", seed), Param("data.name", "digits")]
         params.append(Param("sweep.resume", "latest" if seed == "1" else "None"))  # the sweep was resumed
         client.log_batch(run_id, metrics=metrics, params=params)
@@ -46,6 +47,16 @@ def test_mean_spread_and_paired_differences(runs: list) -> None:
     assert rows["seeds"] == [2, 3]
     assert rows["paired difference"] == [0.0, pytest.approx(-0.025)]
     assert any("paired -0.0250 ± 0.0050 (2)" in line for line in lines([best, other]))
+
+
+def test_charts_have_axes_for_the_params_in_which_all_runs_differ(runs: list) -> None:
+    finished = [run for run in runs if run.info.status == "FINISHED"]
+    assert axes(["optimizer", "optimizer.lr", "data", "seed"], finished) == ["optimizer.lr", "seed"]
+    for run in finished:
+        run.data.params["optimizer.name"] = "sgd" if run.data.params["seed"] == "0" else "adam"
+    assert axes(["optimizer", "seed"], finished) == ["optimizer.name", "seed"]
+    del finished[0].data.params["optimizer.name"]
+    assert axes(["optimizer", "seed"], finished) == ["optimizer.lr", "seed"]
 
 
 def test_one_seed_per_setting_gives_no_statistics(runs: list) -> None:

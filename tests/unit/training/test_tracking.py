@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,13 @@ from support.sweeps import watch
 
 from nl_models import build
 from nl_training.config.cli import check
+from nl_training.config.schema import RESERVED_TAGS
 from nl_training.data import load
 from nl_training.tracking.model import softmax
 from nl_training.tracking.provenance import flatten
 
 SMALL = ["model=mlp", "data=digits", "trainer.epochs=2"]
+DONE = ["tracking.experiment_name=done", "tracking.tags={team: a, stage: 2}", 'tracking.note="A *note*, no list"']
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ def runs(uri: str, experiment: str) -> list:
 
 @pytest.fixture(scope="module")
 def done(uri: str):
-    code, out, err = finish(start(uri, *SMALL, "tracking.experiment_name=done", how=python))
+    code, out, err = finish(start(uri, *SMALL, *DONE, how=python))
     assert code == 0, err
     assert err == ""
     (run,) = runs(uri, "done")
@@ -79,6 +82,16 @@ def test_finished_run_has_all_records(uri: str, done) -> None:
     assert run.info.run_id in out
 
 
+def test_run_has_a_name_of_its_overrides_and_the_users_tags(done) -> None:
+    run, _ = done
+    assert run.info.run_name == "mlp adam data=digits trainer.epochs=2"
+    tags = run.data.tags
+    assert (tags["team"], tags["stage"], tags["mlflow.note.content"]) == ("a", "2", "A *note*, no list")
+    own = tags.keys() - {"team", "stage"}
+    assert {key.partition(".")[0] for key in own} <= set(RESERVED_TAGS)
+    assert max(len(value) for value in tags.values()) < 200  # longer texts are files
+
+
 def test_logged_model_predicts_like_the_network(uri: str, done, monkeypatch: pytest.MonkeyPatch) -> None:
     run, _ = done
     with warnings.catch_warnings(action="ignore"):  # MLflow warns of its own type hints
@@ -100,7 +113,7 @@ def test_logged_model_predicts_like_the_network(uri: str, done, monkeypatch: pyt
 
 def test_params_are_the_flattened_config(done) -> None:
     run, _ = done
-    config = check([*SMALL, "tracking.experiment_name=done"], multirun=False)
+    config = check([*SMALL, *DONE], multirun=False)
     assert run.data.params == flatten(asdict(config)) | {"optimizer.name": "adam", "schedule.name": "cosine"}
 
 
@@ -113,6 +126,9 @@ def test_error_sets_run_status_failed(uri: str) -> None:
     (run,) = runs(uri, "failed")
     assert run.info.status == "FAILED"
     assert "lower optimizer.lr" in run.data.tags["error"]
+    error = Path(MlflowClient(tracking_uri=uri).download_artifacts(run.info.run_id, "error.txt")).read_text()
+    assert error.startswith("Traceback")
+    assert "lower optimizer.lr" in error
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from nl_training.paths import ROOT, program
-from nl_training.tracking import compare_link, resolve_uri, run_link, view_hint
+from nl_training.tracking import resolve_uri, run_link, view_hint
 
 HERE = f"sqlite:///{ROOT}/mlflow.db"
 
@@ -33,10 +33,6 @@ def test_environment_variable_overrides_the_configured_store(monkeypatch, tmp_pa
 def test_links_open_the_training_view():
     assert run_link(HERE, "1", "ab") == "http://127.0.0.1:5000/#/experiments/1/runs/ab?workflowType=machine_learning"
     assert run_link("http://host:7/", "1", "ab").startswith("http://host:7/#/experiments/1/runs/ab?")
-    assert compare_link(HERE, "1", ["a", "b"]) == (
-        "http://127.0.0.1:5000/#/compare-runs?runs=%5B%22a%22%2C%22b%22%5D&experiments=%5B%221%22%5D"
-        "&workflowType=machine_learning"
-    )
 
 
 def test_ui_hint_names_the_runs_store():

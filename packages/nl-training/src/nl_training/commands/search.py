@@ -12,9 +12,11 @@ from nl_training.commands.train import train
 from nl_training.config.cli import asks_for_help, composed, script
 from nl_training.search import search_run
 from nl_training.search.space import Plan, read
-from nl_training.search.study import Reporter, begin, count_finished, repeat_killed, resume
+from nl_training.search.study import Reporter, begin, count_finished, find, repeat_killed, resume
 from nl_training.tracking import parent_run
+from nl_training.tracking.address import given_experiment_name
 from nl_training.tracking.links import view_hint
+from nl_training.tracking.naming import joined
 from nl_training.tracking.store import Store
 from nl_training.training.callbacks import Pruned
 from nl_training.training.trainer import Diverged
@@ -61,8 +63,12 @@ def search(overrides: Sequence[str]) -> None:
         raise UserError("tracking=off: a search stores its trials in MLflow; leave tracking=off out")
     if not config.data.validation:
         raise UserError("data.validation=0.0: a search maximizes validation accuracy; set it above 0")
-    store = Store.of(config.tracking)
-    start = partial(begin if plan.search.resume is None else resume, store, plan)
+    store = Store.of(config.tracking, config.experiment)
+    start = partial(begin, store, plan, config)
+    if plan.search.resume is not None:
+        found = find(store, plan, given_experiment_name(config.tracking.experiment_name))
+        store = store.of_run(found)
+        start = partial(resume, store, plan, str(found.info.run_id))
     with parent_run.opened(store, "search", start, partial(search_run.sum_up, store)) as opened:
         run_id, plan, study = opened.run_id, opened.plan, opened.study
         repeat_killed(study)
@@ -80,7 +86,8 @@ def _run_trial(study: Study, plan: Plan, store: Store, run_id: str) -> None:
     print(f"\ntrial {trial.number}: {' '.join(chosen)}", flush=True)
     config, cfg = composed([*plan.fixed, *chosen])
     try:
-        result = train(config, cfg, [Reporter(trial)], {"search.trial": str(trial.number)})
+        tags = {"search.trial": str(trial.number)}
+        result = train(config, cfg, [Reporter(trial)], tags, joined(chosen))
         assert result is not None  # a trial is a new run
         value = max(report.metrics["val/acc"] for report in result.history)
         study.tell(trial, value)
@@ -92,7 +99,7 @@ def _run_trial(study: Study, plan: Plan, store: Store, run_id: str) -> None:
     best = ""
     if done:
         best = f"; best {study.best_value:.4f}, trial {study.best_trial.number}"
-        store.client.log_metric(run_id, "search/best_val_acc", study.best_value, step=trial.number)
+        store.client.set_tag(run_id, "best.val_acc", f"{study.best_value:.4f}")
     print(f"trial {trial.number}: {text}{best}; {count_finished(study)} of {plan.search.trials} done", flush=True)
 
 

@@ -10,10 +10,11 @@ from omegaconf import OmegaConf
 
 from nl_nodes import UserError
 from nl_training.config import build, cli
-from nl_training.config.resolve import named, resolve, target_name
+from nl_training.config.resolve import named, resolve
 from nl_training.data import EpochBatches
 from nl_training.tracking import resume_command
 from nl_training.tracking.jobs import JOB, job_key
+from nl_training.tracking.naming import run_name, user_tags
 from nl_training.tracking.sweep_run import sweep_run
 from nl_training.training.callbacks import Callback, Result
 from nl_training.training.checkpoint import Checkpoints
@@ -39,7 +40,11 @@ def main() -> None:
 
 
 def train(
-    config: Config, cfg: DictConfig, extra_callbacks: Sequence[Callback] = (), tags: Mapping[str, str] | None = None
+    config: Config,
+    cfg: DictConfig,
+    extra_callbacks: Sequence[Callback] = (),
+    tags: Mapping[str, str] | None = None,
+    name: str | None = None,
 ) -> Result | None:
     """Train one run, log it and print its result; return None if the run to resume is already finished.
 
@@ -48,6 +53,7 @@ def train(
         cfg: the same config as Hydra composed it.
         extra_callbacks: callbacks besides those of the config.
         tags: additional tags of the run.
+        name: the run's name; by default one made of the config and the overrides.
 
     Raises:
         UserError: when something the config names is missing; no run is left open.
@@ -68,7 +74,7 @@ def train(
     epoch = EpochBatches.of(net, len(data.train), config.trainer.batch_size)
     if epoch.note:
         print(epoch.note)
-    tracker = _tracker(config, cfg, data, tags or {}, resumed)
+    tracker = _tracker(config, cfg, data, tags or {}, name, resumed)
     outcome = _verified(config, net, build.training(config, cfg, data, epoch))
     try:
         result = _run(config, cfg, net, data, tracker, outcome, extra_callbacks)
@@ -126,6 +132,7 @@ def _resumed_run(config: Config, cfg: DictConfig) -> ResumableRun | None:
     from hydra.core.hydra_config import HydraConfig
 
     from nl_training.tracking import Store
+    from nl_training.tracking.address import given_experiment_name
     from nl_training.tracking.resume import find, of_sweep
 
     if config.resume is None and config.sweep.resume is None:
@@ -135,10 +142,11 @@ def _resumed_run(config: Config, cfg: DictConfig) -> ResumableRun | None:
     if config.resume is None:
         if not multirun:
             raise UserError("sweep.resume continues a sweep: give -m and the sweep's command line")
-        return of_sweep(Store.of(config.tracking), job_key(cfg, build.dataset(config).digest))
+        return of_sweep(Store.of(config.tracking, config.experiment), job_key(cfg, build.dataset(config).digest))
     if multirun:
         raise UserError("resume continues a single run: leave -m out")
-    return find(Store.of(config.tracking, write=False), str(config.resume), list(hydra.overrides.task))
+    given = given_experiment_name(config.tracking.experiment_name)
+    return find(Store.of(config.tracking, write=False), str(config.resume), list(hydra.overrides.task), given)
 
 
 def _checkpoints(config: Config, run_id: str) -> Checkpoints:
@@ -169,17 +177,22 @@ def refuse_ignored(config: Config) -> None:
 
 
 def _tracker(
-    config: Config, cfg: DictConfig, data: Dataset, tags: Mapping[str, str], resumed: ResumableRun | None
+    config: Config,
+    cfg: DictConfig,
+    data: Dataset,
+    tags: Mapping[str, str],
+    name: str | None,
+    resumed: ResumableRun | None,
 ) -> MLflowTracker | None:
     if not config.tracking.enabled:
         return None
     from nl_training.tracking import MLflowTracker, Store
 
     if resumed is not None:
-        store, name, run_id = resumed.store, resumed.run.info.run_name, resumed.run_id
+        store, name, run_id = resumed.store, str(resumed.run.info.run_name), resumed.run_id
     else:
-        store, run_id = Store.of(config.tracking), ""
-        name = f"{config.model.name} {target_name(cfg.optimizer)} lr={config.optimizer.lr:g}"
+        store, name, run_id = Store.of(config.tracking, config.experiment), name or run_name(config, cfg), ""
+        tags = {**user_tags(config), **tags}
     text = OmegaConf.to_yaml(cfg, resolve=True)
     tags = {**tags, JOB: job_key(cfg, data.digest)}
     draw, profile = config.tracking.draw, config.trainer.profile

@@ -8,10 +8,16 @@ import sys
 
 from nl_nodes import UserError
 from nl_training.config.cli import asks_for_help, script
-from nl_training.tracking.address import is_server, resolve_experiment_name, resolve_uri, sqlite_folder
+from nl_training.tracking.address import (
+    default_experiment_name,
+    given_experiment_name,
+    is_server,
+    resolve_uri,
+    sqlite_folder,
+)
 from nl_training.tracking.artifacts import FOLDER
 from nl_training.tracking.links import PORT, experiment_link
-from nl_training.tracking.store import EXPERIMENT, Store
+from nl_training.tracking.store import Store
 
 HELP = """Starts the MLflow UI on this machine and prints its address; Ctrl-C stops it.
 
@@ -30,7 +36,7 @@ def main() -> None:
     with script():
         uri = resolve_uri()
         chosen = port(arguments)
-        store = Store.open(uri, resolve_experiment_name(EXPERIMENT))
+        store = Store.open(uri, given_experiment_name(None) or default_experiment_name())
         print(experiment_link(uri, store.experiment_id, chosen), flush=True)
         if not is_server(uri):
             _serve(uri, chosen)

@@ -147,6 +147,8 @@ def check(overrides: list[str], multirun: bool) -> Config:
     """
     read = [parsed(text) for text in overrides]
     _check_hydra([o for o in read if _is_hydra(o)])
+    if multirun:
+        _check_swept_keys(read)
     choices = [list(values_of(o, multirun)) for o in read]
     if any(o.key_or_group == "experiment" and o.is_sweep_override() for o in read):
         _reject_experiment_keys(overrides)
@@ -156,6 +158,15 @@ def check(overrides: list[str], multirun: bool) -> Config:
         for value in values[1:]:
             resolve(_compose([value if k == i else other[0] for k, other in enumerate(choices)]))
     return config
+
+
+def _check_swept_keys(overrides: list[Override]) -> None:
+    """Reject several values of a key that is the same for the whole sweep."""
+    for override in overrides:
+        key, line = override.key_or_group, _line(override)
+        if override.is_sweep_override() and key.partition(".")[0] in ("resume", "sweep", "tracking"):
+            text = f", or write it as {shell_override(key, line.partition('=')[2])}" if takes_text(key) else ""
+            raise UserError(f"{line}: {key} takes one value for all jobs{text}")
 
 
 def _reject_experiment_keys(overrides: list[str]) -> None:

@@ -143,7 +143,8 @@ def _fit(hint: Any, value: Any) -> tuple[bool, Any]:
         items = [_fit(kinds[0], item) for item in value]
         return all(fits for fits, _ in items), tuple(item for _, item in items)
     if origin is Mapping:
-        return isinstance(value, dict), value
+        kind = get_args(hint)[1]
+        return isinstance(value, dict) and (kind is Any or all(_fit(kind, v)[0] for v in value.values())), value
     if hint is types.NoneType:
         return value is None, None
     if hint is float:
@@ -168,8 +169,10 @@ def _describe(hint: Any) -> str:
         count = "" if kinds[-1] is Ellipsis else f"{len(kinds)} numbers, "
         return f"a list of {count}of which each is {_describe(kinds[0])}"
     if origin is Mapping:
-        return "a group of keys"
-    return {types.NoneType: "null", bool: "true or false", str: "text"}.get(hint, str(hint))
+        kind = get_args(hint)[1]
+        return "a group of keys" if kind is Any else f"a group of keys of which each is {_describe(kind)}"
+    words = {types.NoneType: "null", bool: "true or false", str: "text", int: "a whole number", float: "a number"}
+    return words.get(hint, str(hint))
 
 
 def _shown(value: Any) -> str:

@@ -5,10 +5,12 @@ The files in `conf/` give the same keys with defaults and comments; a test compa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from nl_nodes import UserError
 from nl_training.config.experiments import ExperimentConfig
 from nl_training.config.ranges import (
     Count,
@@ -159,14 +161,33 @@ class TrainerConfig:
     profile: bool
 
 
+# The tags of runs up to the first dot.
+RESERVED_TAGS = (
+    "mlflow", "best", "dataset", "device", "error", "experiment", "git", "jobs", "machine", "model", "resume",
+    "resumed", "search", "sweep", "trials", "verify", "version",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class TrackingConfig:
     """Schema of conf/tracking."""
 
     enabled: bool
     uri: str | None
-    experiment_name: str
+    experiment_name: str | None
     draw: bool
+    # These have defaults because configs of older runs lack them.
+    name: str | None = None
+    tags: Mapping[str, str | float | bool] | None = None
+    note: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a tag that MLflow does not take, or that a run already has."""
+        for key in self.tags or {}:
+            if (head := key.partition(".")[0]) in RESERVED_TAGS:
+                raise UserError(f"tracking.tags: {key} is reserved: choose a name that is not {head} or {head}.*")
+            if not re.fullmatch(r"\w[\w\-. :]{0,249}", key):
+                raise UserError(f"tracking.tags: {key!r} must be up to 250 letters, digits and _ - . : or spaces")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from PIL import Image
 
 from nl_nodes import UserError
 from nl_training.paths import ROOT
+from nl_training.tracking.address import default_experiment_name
 from nl_training.tracking.store import Store
 
 CONF = ROOT / "conf" / "experiment"
@@ -82,8 +83,9 @@ def run(name: str) -> Entry:
         command = [sys.executable, str(ROOT / "scripts" / "train.py"), f"experiment={name}"]
         if subprocess.run(command, env={**os.environ, "MLFLOW_TRACKING_URI": uri}).returncode:
             raise UserError(f"{name} failed")
-        store = Store.open(uri, "node-layer-network")
-        (logged,) = store.client.search_runs([store.experiment_id])
+        store = Store.open(uri, default_experiment_name(name))
+        runs = store.client.search_runs([store.experiment_id])
+        (logged,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
         artifacts = Path(store.client.download_artifacts(logged.info.run_id, "", folder))
         numbers = artifacts / "numbers.json"
         if numbers.is_file():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from importlib import import_module
 from pkgutil import iter_modules
@@ -15,7 +16,10 @@ from nl_training.config.resolve import named
 from nl_training.experiments import studies
 from nl_training.experiments.result import Figures
 from nl_training.paths import output_folder
+from nl_training.tracking import parent_page, parent_run, provenance
 from nl_training.tracking.jobs import JOB, job_key, previous_run
+from nl_training.tracking.metrics import BATCH
+from nl_training.tracking.naming import LONGEST, NOTE, paragraphs, run_name, table, user_tags
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 
     from nl_training.config.experiments import ExperimentConfig
     from nl_training.config.schema import Config
+    from nl_training.experiments.train import TrainedNetwork
+    from nl_training.tracking import Store
     from nl_training.tracking.run import MLflowTracker
 
 Study = Callable[["Config", "DictConfig"], Figures]
@@ -51,7 +57,7 @@ def run_experiment(config: Config, cfg: DictConfig) -> Figures | None:
     with tracker or nullcontext():
         result = study(experiment.study)(config, cfg)
         if tracker is not None:
-            log(tracker, experiment, result)
+            log(tracker, result)
     print("\n" + "\n".join(f"{name}: {value:.6g}" for name, value in result.numbers.items()))
     print(f"figures in {save(result, folder)}")
     if tracker is not None:
@@ -64,28 +70,50 @@ def _tracker(config: Config, cfg: DictConfig, experiment: ExperimentConfig) -> M
         return None
     from nl_training.tracking import MLflowTracker, Store
 
-    store = Store.of(config.tracking)
+    store = Store.of(config.tracking, config.experiment)
     text = OmegaConf.to_yaml(cfg, resolve=True)
-    tags = {JOB: job_key(cfg, "")}
-    return MLflowTracker(store, named(config, cfg), f"experiment {experiment.name}", text, tags=tags)
+    tags = {**user_tags(config), "experiment": experiment.name, JOB: job_key(cfg, "")}
+    return MLflowTracker(store, named(config, cfg), run_name(config, cfg), text, tags=tags)
 
 
-def log(tracker: MLflowTracker, experiment: ExperimentConfig, result: Figures) -> None:
-    """Log figures, numbers, a description, and the curves and certificates of the trainings."""
+def log(tracker: MLflowTracker, result: Figures) -> None:
+    """Log figures and numbers, and each training as a run nested under the experiment's.
+
+    A run with nested ones has no metrics, which would be a curve or bar of its own in the charts beside theirs: its
+    numbers are in its description.
+    """
     client, run_id = tracker.store.client, tracker.run_id
-    note = f"**{experiment.title}** ({experiment.source})\n\n{experiment.see}"
-    client.set_tag(run_id, "mlflow.note.content", note)
-    client.set_tag(run_id, "experiment", experiment.name)
     client.log_dict(run_id, result.numbers, "numbers.json")
-    tracker.on_metrics(0, {metric_name(name): value for name, value in result.numbers.items()})
-    for trained in result.trained:
-        label = metric_name(trained.label)
-        for report in trained.result.history:
-            tracker.on_metrics(report.step, {f"{label}/{name}": value for name, value in report.metrics.items()})
-        if trained.outcome.certificate is not None:
-            client.log_text(run_id, trained.outcome.certificate.text(), f"verification/{_file(label)}.json")
+    if result.trained:
+        tags = {**provenance.tags(), "mlflow.parentRunId": run_id}
+        for trained in result.trained:
+            _log_training(tracker.store, tags, trained)
+        numbers = table(["number", "value"], [[name, f"{value:.6g}"] for name, value in result.numbers.items()])
+        note, runs = paragraphs(tracker.tags.get(NOTE), numbers), parent_run.children(tracker.store, run_id)
+        parent_page.log(tracker.store, run_id, list(tracker.config), runs, note)
+    else:
+        tracker.on_metrics(0, {metric_name(name): value for name, value in result.numbers.items()})
     for name, figure in result.figures.items():
         client.log_figure(run_id, figure, f"{name}.png")
+
+
+def _log_training(store: Store, tags: Mapping[str, str], trained: TrainedNetwork) -> None:
+    """Log a finished training's config, curves and certificate as a run with these tags."""
+    from mlflow.entities import Metric
+
+    client, tags = store.client, {**tags, **trained.outcome.tags}
+    run_id = client.create_run(store.experiment_id, tags=tags, run_name=trained.label[:LONGEST]).info.run_id
+    provenance.log_params(client, run_id, trained.config)
+    result, now = trained.result, int(time.time() * 1000)
+    points = [(report.step, report.metrics) for report in result.history]
+    final = {"final/test_acc": result.test_accuracy, "final/test_loss": result.test_loss, "seconds": result.seconds}
+    points.append((result.steps, final))
+    metrics = [Metric(key, value, now, step) for step, values in points for key, value in values.items()]
+    for start in range(0, len(metrics), BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+    if trained.outcome.certificate is not None:
+        client.log_text(run_id, trained.outcome.certificate.text(), "verification/certificate.json")
+    client.set_terminated(run_id)
 
 
 def save(result: Figures, folder: Path) -> Path:
@@ -103,7 +131,3 @@ def metric_name(label: str) -> str:
     '_ _ 0.1'
     """
     return re.sub(r"[^A-Za-z0-9_\-. :/]", "_", label)
-
-
-def _file(label: str) -> str:
-    return re.sub(r"\W+", "_", label)

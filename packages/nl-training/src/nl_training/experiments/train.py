@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nl_training.config import build
+from nl_training.config.resolve import named
 from nl_training.config.variants import variant
 from nl_training.data import Dataset, EpochBatches, Split
 from nl_training.data.splits import stratified
@@ -32,6 +33,7 @@ class TrainedNetwork:
         train_accuracy: accuracy on the whole training part in inference mode, after each epoch.
         result: the trainer's result.
         outcome: the outcome of the gradients' verification.
+        config: its config, nested.
     """
 
     label: str
@@ -41,6 +43,7 @@ class TrainedNetwork:
     train_accuracy: tuple[float, ...]
     result: Result
     outcome: Outcome
+    config: Mapping[str, Any]
 
     @property
     def epochs(self) -> list[int]:
@@ -112,7 +115,8 @@ def train(
     certificate = f", gradients {outcome.status}" if outcome.certificate else ""
     accuracy, took = result.history[-1].metrics["test/acc"], f"{result.steps:,} steps, {result.seconds:.1f} s"
     print(f"{label}: test accuracy {accuracy:.4f} after {took}{certificate}", flush=True)
-    return TrainedNetwork(label, net, data, tuple(curves.losses), tuple(curves.accuracies), result, outcome)
+    losses, accuracies = tuple(curves.losses), tuple(curves.accuracies)
+    return TrainedNetwork(label, net, data, losses, accuracies, result, outcome, named(config, cfg))
 
 
 def train_variants(

@@ -6,25 +6,27 @@ import shlex
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from nl_training.config.cli import composed
 from nl_training.paths import program
 from nl_training.search import plots
 from nl_training.search.space import Plan
-from nl_training.tracking import provenance
-from nl_training.tracking.parent_run import children
+from nl_training.tracking import parent_page, provenance
+from nl_training.tracking.naming import NOTE, joined, user_tags
+from nl_training.tracking.parent_run import children, tag_best
 from nl_training.tracking.process import PROCESS, this_process
 from nl_training.tracking.store import Store
 
 if TYPE_CHECKING:
     from optuna import Study
 
-FIGURES = ("best/val_acc", "best/test_acc", "final/test_acc", "final/test_loss")
+    from nl_training.config.schema import Config
 
 
-def create(store: Store, plan: Plan) -> str:
-    """Create a search's run and return its ID, which is also the study's name."""
-    searched = ", ".join(d.key for d in plan.space)
-    tags = {**provenance.tags(), "search": plan.search.sampler, PROCESS: this_process()}
-    run = store.client.create_run(store.experiment_id, tags=tags, run_name=f"search {searched}")
+def create(store: Store, plan: Plan, config: Config) -> str:
+    """Create a search's run and return its ID, which is also the study's name; `config` is that of its trials."""
+    searched = config.tracking.name or f"search {', '.join(d.key for d in plan.space)}"
+    tags = {**user_tags(config), **provenance.tags(), "search": plan.search.sampler, PROCESS: this_process()}
+    run = store.client.create_run(store.experiment_id, tags=tags, run_name=joined([searched]))
     params = {"search": {**asdict(plan.search), "command": " ".join(plan.overrides)}}
     provenance.log_params(store.client, run.info.run_id, params)
     return str(run.info.run_id)
@@ -56,11 +58,11 @@ def sum_up(store: Store, search: OpenSearch, error: BaseException | None) -> boo
     if not done:
         return True
     best = study.best_trial
-    for child in children(store, run_id):
+    trials, config = children(store, run_id), composed(list(plan.fixed))[0]
+    parent_page.log(store, run_id, [d.key for d in plan.space], trials, user_tags(config).get(NOTE))
+    for child in trials:
         if child.data.tags.get("search.trial") == str(best.number) and child.info.status == "FINISHED":
-            client.set_tag(run_id, "best.run", child.info.run_id)
-            for key in FIGURES:
-                client.log_metric(run_id, key, child.data.metrics[key])
+            tag_best(client, run_id, child)
     client.set_tag(run_id, "best.trial", str(best.number))
     client.set_tag(run_id, "best.command", command(plan, best.params))
     client.log_figure(run_id, plots.history(done, pruned), "history.png")

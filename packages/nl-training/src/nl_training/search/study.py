@@ -15,29 +15,36 @@ from nl_training.tracking.store import Store
 from nl_training.training.callbacks import Callback, EpochReport, Pruned, TrainingState
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from optuna import Study, Trial
+
+    from nl_training.config.schema import Config
 
 STORED = "overrides"  # the attribute of a study with its command line
 AGAIN = "again"  # the attribute of a trial with the number of the killed trial that it repeats
 
 
-def begin(store: Store, plan: Plan) -> search_run.OpenSearch:
-    """Create a search: its run and its study."""
-    run_id = search_run.create(store, plan)
+def begin(store: Store, plan: Plan, config: Config) -> search_run.OpenSearch:
+    """Create a search: its run and its study; `config` is that of its trials."""
+    run_id = search_run.create(store, plan, config)
     study = _study(store, run_id, plan)
     study.set_user_attr(STORED, list(plan.overrides))
     return search_run.OpenSearch(run_id, plan, study)
 
 
-def resume(store: Store, given: Plan) -> search_run.OpenSearch:
-    """Open an existing search with its own command line, except for a given number of trials."""
+def find(store: Store, given: Plan, experiment_name: str | None) -> Run:
+    """Return the run of the search to resume: `latest` is of the given experiment, or of all if none is given."""
+    allowed = ("search.resume=", "search.trials=", "tracking.uri=", "tracking.experiment_name=")
+    if others := [text for text in given.overrides if not text.startswith(allowed)]:
+        raise UserError(f"{others[0]}: a search is resumed with its own config; only search.trials can be changed")
+    return parent_run.find(store, "search", str(given.search.resume), store.experiments(experiment_name))
+
+
+def resume(store: Store, given: Plan, run_id: str) -> search_run.OpenSearch:
+    """Open an existing search, of this run, with its own command line, except for a given number of trials."""
     import optuna
 
     more = [text for text in given.overrides if text.startswith("search.trials=")]
-    allowed = ("search.resume=", "search.trials=", "tracking")  # the last locates the search
-    if others := [text for text in given.overrides if not text.startswith(allowed)]:
-        raise UserError(f"{others[0]}: a search is resumed with its own config; only search.trials can be changed")
-    run_id = str(parent_run.find(store, "search", str(given.search.resume)).info.run_id)
     stored = {s.study_name: s.user_attrs.get(STORED) for s in optuna.get_all_study_summaries(_storage(store))}
     own = stored.get(run_id)
     if own is None:

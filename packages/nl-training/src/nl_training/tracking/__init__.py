@@ -4,8 +4,8 @@ Importing MLflow takes a second, so it is imported only when a store is opened.
 """
 
 from nl_training.tracking.address import resolve_uri
-from nl_training.tracking.links import compare_link, resume_command, run_link, view_hint
+from nl_training.tracking.links import resume_command, run_link, view_hint
 from nl_training.tracking.run import MLflowTracker
 from nl_training.tracking.store import Store
 
-__all__ = ["MLflowTracker", "Store", "compare_link", "resolve_uri", "resume_command", "run_link", "view_hint"]
+__all__ = ["MLflowTracker", "Store", "resolve_uri", "resume_command", "run_link", "view_hint"]

@@ -10,6 +10,7 @@ from nl_nodes import UserError
 from nl_training.paths import output_root
 
 SQLITE = "sqlite:///"
+PROJECT = "node-layer-network"
 URI, EXPERIMENT_NAME = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"  # MLflow's own variables
 
 
@@ -25,16 +26,27 @@ def resolve_uri(configured: str | None = None) -> str:
     return _absolute(configured, output_root()) if configured else sqlite_uri(output_root() / "mlflow.db")
 
 
-def resolve_experiment_name(configured: str) -> str:
-    """Return the experiment's name: `MLFLOW_EXPERIMENT_NAME`, else the configured one."""
+def given_experiment_name(configured: str | None) -> str | None:
+    """Return the name of the MLflow experiment that the user gave, in `MLFLOW_EXPERIMENT_NAME` or the config."""
     return os.environ.get(EXPERIMENT_NAME) or configured
 
 
-def refuse_conflict(uri: str | None, experiment_name: str, default_name: str) -> None:
+def default_experiment_name(experiment: str | None = None) -> str:
+    """Return the name of the MLflow experiment for runs of `experiment=NAME`, or for all others.
+
+    Each has its own, so that the table of runs has only columns that its runs share.
+
+    >>> default_experiment_name(), default_experiment_name("race")
+    ('node-layer-network', 'node-layer-network/race')
+    """
+    return f"{PROJECT}/{experiment}" if experiment else PROJECT
+
+
+def refuse_conflict(uri: str | None, experiment_name: str | None) -> None:
     """Refuse a configured store or experiment that MLflow's environment variable would override with another."""
     if uri is not None and os.environ.get(URI) and _absolute(uri, output_root()) != resolve_uri():
         raise UserError(f"tracking.uri={uri} and {URI}={os.environ[URI]} name two stores: leave one of them out")
-    if experiment_name not in (default_name, resolve_experiment_name(experiment_name)):
+    if experiment_name not in (None, given_experiment_name(experiment_name)):
         other = f"{EXPERIMENT_NAME}={os.environ[EXPERIMENT_NAME]}"
         raise UserError(f"tracking.experiment_name={experiment_name} and {other} name two: leave one of them out")
 

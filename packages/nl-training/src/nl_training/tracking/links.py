@@ -5,10 +5,7 @@ Every URL selects the "model training" view: by default the UI shows its view of
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from shlex import quote as quote_word
-from urllib.parse import quote
 
 from nl_training.config.quoting import shell_override
 from nl_training.paths import program
@@ -25,13 +22,17 @@ def experiment_link(uri: str, experiment_id: str, port: int = PORT) -> str:
 
 def run_link(uri: str, experiment_id: str, run_id: str) -> str:
     """Return the URL of a run's page."""
-    return f"{_base(uri)}/#/experiments/{experiment_id}/runs/{run_id}?{VIEW}"
+    return f"{_base(uri)}/{run_path(experiment_id, run_id)}"
 
 
-def compare_link(uri: str, experiment_id: str, run_ids: Sequence[str]) -> str:
-    """Return the URL of the page that compares runs."""
-    runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (list(run_ids), [experiment_id]))
-    return f"{_base(uri)}/#/compare-runs?runs={runs}&experiments={experiments}&{VIEW}"
+def run_path(experiment_id: str, run_id: str) -> str:
+    """Return the path of a run's page from any page of the UI."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?{VIEW}"
+
+
+def charts_path(experiment_id: str, view: str) -> str:
+    """Return the path of a saved view of an experiment's charts from any page of the UI."""
+    return f"#/experiments/{experiment_id}/runs?compareRunsMode=CHART&viewStateShareKey={view}&{VIEW}"
 
 
 def view_hint(uri: str, experiment_id: str, run_id: str) -> str:

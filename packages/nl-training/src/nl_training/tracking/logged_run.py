@@ -14,9 +14,10 @@ from nl_models import Network, build
 from nl_nodes import Device, UserError
 from nl_training.config.plugins import load_plugins
 from nl_training.data import Normalization, PixelFormat
-from nl_training.tracking.address import resolve_experiment_name
+from nl_training.tracking.address import given_experiment_name
 from nl_training.tracking.artifacts import local_path, package_hint
-from nl_training.tracking.store import EXPERIMENT, Store, missing_experiment
+from nl_training.tracking.process import PROCESS
+from nl_training.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -49,7 +50,8 @@ def open_run(run_id: str, tracking: TrackingConfig, device: Device | None = None
     """Load a run.
 
     Args:
-        run_id: its ID, or `latest` for the experiment's newest finished run.
+        run_id: its ID, or `latest` for the newest finished training: of the experiment that the config or the
+            environment gives, else of all experiments.
         tracking: the config of the store and the experiment.
         device: the device of its network.
 
@@ -57,7 +59,7 @@ def open_run(run_id: str, tracking: TrackingConfig, device: Device | None = None
         UserError: if there is no such run, or it has no weights.
     """
     store = Store.of(tracking, write=False)
-    name = resolve_experiment_name(tracking.experiment_name)
+    name = given_experiment_name(tracking.experiment_name)
     run = _latest(store, name) if run_id == "latest" else _existing(store, run_id, name)
     with TemporaryDirectory() as folder:
         config = OmegaConf.load(_artifact(store, run, "config.yaml", folder))
@@ -71,29 +73,27 @@ def open_run(run_id: str, tracking: TrackingConfig, device: Device | None = None
     return LoggedRun(str(run.info.run_id), config, net, tuple(spec["classes"]), normalization, pixels)
 
 
-def _existing(store: Store, run_id: str, experiment_name: str) -> Run:
+def _existing(store: Store, run_id: str, experiment_name: str | None) -> Run:
     from mlflow.exceptions import MlflowException
 
     try:
         run = store.client.get_run(run_id)
     except MlflowException:
         raise UserError(f"run={run_id} is not in {store.uri}: take an ID from the MLflow UI, or run=latest") from None
-    if experiment_name != EXPERIMENT and run.info.experiment_id != store.experiment_id:
+    if experiment_name is not None and run.info.experiment_id != store.experiment_id:
         own = store.client.get_experiment(run.info.experiment_id).name
         raise UserError(f"run={run_id} is in the experiment {own!r}, not in {experiment_name!r}: leave that out")
     return run
 
 
-def _latest(store: Store, experiment_name: str) -> Run:
-    if not store.experiment_id and experiment_name != EXPERIMENT:
-        raise UserError(f"run=latest: {missing_experiment(store, experiment_name)}")
-    finished, order = "attributes.status = 'FINISHED'", ["attributes.start_time DESC"]
-    runs = store.client.search_runs([store.experiment_id], finished, order_by=order) if store.experiment_id else []
-    trained = [run for run in runs if "model" in run.data.tags]
-    if not trained:
-        place = f"the experiment {experiment_name!r} of {store.uri}"
-        raise UserError(f"run=latest: no run in {place} has finished yet: run nl train first")
-    return trained[0]
+def _latest(store: Store, experiment_name: str | None) -> Run:
+    finished = f"attributes.status = 'FINISHED' AND tags.`{PROCESS}` LIKE '%' AND tags.model LIKE '%'"
+    order = ["attributes.start_time DESC"]
+    runs = store.client.search_runs(store.experiments(experiment_name), finished, max_results=1, order_by=order)
+    if not runs:
+        place = store.uri if experiment_name is None else f"the experiment {experiment_name!r} of {store.uri}"
+        raise UserError(f"run=latest: no training in {place} has finished yet: run nl train first")
+    return runs[0]
 
 
 def _artifact(store: Store, run: Run, name: str, folder: str) -> Path:

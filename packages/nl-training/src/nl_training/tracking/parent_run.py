@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from nl_nodes import UserError
-from nl_training.config.quoting import shell_override
 from nl_training.interrupts import Interrupts, status_of
 from nl_training.paths import OUTPUT, output_root
 from nl_training.tracking.address import EXPERIMENT_NAME, URI
 from nl_training.tracking.process import PROCESS, is_alive, this_process
 
 PARENT = "NL_PARENT_RUN_ID"
+# The tags with the best nested run's results, and the metrics that they are taken from.
+RESULTS = {"best.val_acc": "best/val_acc", "best.test_acc": "final/test_acc", "best.test_loss": "final/test_loss"}
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
 
     from nl_training.tracking.store import Store
@@ -35,12 +37,13 @@ SumUp = Callable[[Opened, BaseException | None], bool]
 """Sums up the children of a parent run that ends, in an error or not; returns whether all of them are fine."""
 
 
-def find(store: Store, kind: str, wanted: str) -> Run:
+def find(store: Store, kind: str, wanted: str, experiments: Sequence[str]) -> Run:
     """Return the run of a sweep or search to resume.
 
     Args:
-        store: the store and experiment to search.
+        store: the store to search.
         kind: "sweep" or "search", the tag of such a run.
+        experiments: the IDs of the experiments in which "latest" looks.
         wanted: its ID, or "latest" for the newest unfinished one that has runs and whose process is gone.
 
     Raises:
@@ -48,9 +51,9 @@ def find(store: Store, kind: str, wanted: str) -> Run:
     """
     option = f"{kind}.resume={wanted}"
     if wanted == "latest":
-        for run in _all(store, kind):
+        for run in _all(store, kind, experiments):
             unfinished = run.info.status != "FINISHED" and not is_alive(_process(run))
-            if unfinished and children(store, run.info.run_id):  # without children there is nothing to resume
+            if unfinished and children(store.of_run(run), run.info.run_id):  # without any there is nothing to resume
                 return run
         raise UserError(f"{option}: {store.uri} has no unfinished {kind}")
     found = store.run(wanted)
@@ -58,11 +61,6 @@ def find(store: Store, kind: str, wanted: str) -> Run:
         raise UserError(f"{option} is not in {store.uri}: take the ID of a {kind}, or latest")
     if kind not in found.data.tags:
         raise UserError(f"{option} is not a {kind}: take the ID of one, or latest")
-    if found.info.experiment_id != store.experiment_id:
-        name = store.client.get_experiment(found.info.experiment_id).name
-        raise UserError(
-            f"{option} is in the experiment {name!r}: add {shell_override('tracking.experiment_name', name)}"
-        )
     if found.info.status == "RUNNING" and is_alive(_process(found)):
         raise UserError(f"{option}: its process {_process(found).split()[-2]} is running it; stop that first")
     return found
@@ -84,7 +82,9 @@ def opened(store: Store, kind: str, begin: Callable[[], Opened], sum_up: SumUp[O
         store.client.set_tag(parent.run_id, PROCESS, this_process())
         store.client.update_run(parent.run_id, status="RUNNING")
         _end_killed(store, parent.run_id)
-        os.environ[PARENT] = parent.run_id
+        outer = os.environ.get(EXPERIMENT_NAME)
+        # MLflow shows nested runs only in their parent's experiment.
+        os.environ.update({PARENT: parent.run_id, EXPERIMENT_NAME: store.experiment_name})
         error: BaseException | None = None
         try:
             interrupts.release()
@@ -96,7 +96,9 @@ def opened(store: Store, kind: str, begin: Callable[[], Opened], sum_up: SumUp[O
             raise error from None  # Ray replaces the exception of a signal by an exit with code 1
         finally:
             interrupts.hold()
-            del os.environ[PARENT]
+            del os.environ[PARENT], os.environ[EXPERIMENT_NAME]
+            if outer is not None:
+                os.environ[EXPERIMENT_NAME] = outer
             _close(store, kind, parent, error, sum_up)
 
 
@@ -124,8 +126,7 @@ def _close(store: Store, kind: str, parent: Opened, error: BaseException | None,
 
 def environment(store: Store, run_id: str) -> dict[str, str]:
     """Return the environment variables with which runs in other processes find their parent run."""
-    named = {EXPERIMENT_NAME: os.environ[EXPERIMENT_NAME]} if EXPERIMENT_NAME in os.environ else {}
-    return {PARENT: run_id, URI: store.uri, OUTPUT: str(output_root()), **named}
+    return {PARENT: run_id, URI: store.uri, EXPERIMENT_NAME: store.experiment_name, OUTPUT: str(output_root())}
 
 
 def children(store: Store, run_id: str, **tags: str) -> list[Run]:
@@ -135,6 +136,17 @@ def children(store: Store, run_id: str, **tags: str) -> list[Run]:
     return list(store.client.search_runs([store.experiment_id], terms, order_by=["attributes.start_time ASC"]))
 
 
+def tag_best(client: MlflowClient, run_id: str, best: Run) -> None:
+    """Set the tags of a parent run that name its best nested run and give its results.
+
+    As metrics, they would be one more run in the charts that compare the nested ones.
+    """
+    client.set_tag(run_id, "best.run", best.info.run_id)
+    for tag, metric in RESULTS.items():
+        if metric in best.data.metrics:
+            client.set_tag(run_id, tag, f"{best.data.metrics[metric]:.4f}")
+
+
 def _end_killed(store: Store, run_id: str) -> None:
     """Set the nested runs of killed processes to KILLED."""
     for child in children(store, run_id):
@@ -142,10 +154,10 @@ def _end_killed(store: Store, run_id: str) -> None:
             store.client.set_terminated(child.info.run_id, "KILLED")
 
 
-def _all(store: Store, kind: str) -> list[Run]:
+def _all(store: Store, kind: str, experiments: Sequence[str]) -> list[Run]:
     """Return all runs of this kind, the newest first."""
     order = ["attributes.start_time DESC"]
-    return list(store.client.search_runs([store.experiment_id], f"tags.{kind} LIKE '%'", order_by=order))
+    return list(store.client.search_runs(list(experiments), f"tags.{kind} LIKE '%'", order_by=order))
 
 
 def _process(run: Run) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from nl_nodes import UserError
 from nl_training.paths import output_root
 from nl_training.tracking import Store, view_hint
-from nl_training.tracking.address import EXPERIMENT_NAME
 from nl_training.tracking.jobs import previous_run
 from nl_training.tracking.process import PROCESS, is_alive, is_here
 from nl_training.tracking.run import CONFIG
@@ -51,12 +50,23 @@ class ResumableRun:
 
     def config(self, composed: DictConfig) -> DictConfig:
         """Return the run's own config, with the values of the given overrides from the composed one."""
-        cfg = OmegaConf.create(self.run.data.tags[CONFIG])
-        assert isinstance(cfg, DictConfig)
+        cfg = self._config.copy()
         for text in self.given:
             key = text.partition("=")[0]
             OmegaConf.update(cfg, key, OmegaConf.select(composed, key), merge=False)
         return cfg
+
+    @cached_property
+    def _config(self) -> DictConfig:
+        """The config with which the run was started or resumed last; empty if it has none."""
+        cfg = OmegaConf.create(self.store.text(self.run_id, CONFIG) or "")
+        assert isinstance(cfg, DictConfig)
+        return cfg
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it is a run of one training, rather than a sweep, a search or an experiment of several parts."""
+        return bool(self._config) and OmegaConf.select(self._config, "experiment.study") in (None, "training")
 
     def result_text(self) -> str:
         """Return the result of a finished run as text."""
@@ -70,13 +80,14 @@ class ResumableRun:
         return "\n".join([*lines, view_hint(self.store.uri, self.store.experiment_id, self.run_id)])
 
 
-def find(store: Store, name: str, overrides: Sequence[str]) -> ResumableRun:
+def find(store: Store, name: str, overrides: Sequence[str] = (), experiment_name: str | None = None) -> ResumableRun:
     """Return the run of `resume=name`.
 
     Args:
-        store: the store to search: the named experiment, or all of them if none is named.
-        name: a run's ID, or "latest" for the newest unfinished run whose process is gone.
+        store: the store to search.
+        name: a run's ID, or "latest" for the newest unfinished training whose process is gone.
         overrides: the whole command line.
+        experiment_name: the experiment that the config or the environment gives; None for all experiments.
 
     Raises:
         UserError: if there is no such run, it cannot be resumed here, or an override cannot be changed.
@@ -87,9 +98,9 @@ def find(store: Store, name: str, overrides: Sequence[str]) -> ResumableRun:
         if key not in CHANGEABLE and not key.startswith("device."):
             changeable = ", ".join(CHANGEABLE)
             raise UserError(f"{text}: resume takes the config from the run; only {changeable} can be changed")
-    named = EXPERIMENT_NAME in os.environ or any(text.startswith(LOCATION[1]) for text in overrides)
-    run = _latest(store, named) if name == "latest" else _by_id(store, name, named)
-    resumed = ResumableRun(run, replace(store, experiment_id=run.info.experiment_id), given)
+    if name == "latest":
+        return _latest(store, experiment_name, given)
+    resumed = _resumable(store, _by_id(store, name, experiment_name), given)
     if not resumed.finished:
         _check(resumed)
     return resumed
@@ -104,7 +115,7 @@ def of_sweep(store: Store, key: str) -> ResumableRun | None:
     run = previous_run(store, key)
     if run is None:
         return None
-    resumed = ResumableRun(run, store, ())
+    resumed = _resumable(store, run, ())
     if not resumed.finished:
         _check(resumed)
     return resumed
@@ -115,33 +126,36 @@ def checkpoint_folder(run_id: str) -> Path:
     return output_root() / "outputs" / "checkpoints" / run_id
 
 
-def _by_id(store: Store, run_id: str, named: bool) -> Run:
+def _resumable(store: Store, run: Run, given: tuple[str, ...]) -> ResumableRun:
+    return ResumableRun(run, store.of_run(run), given)
+
+
+def _by_id(store: Store, run_id: str, experiment_name: str | None) -> Run:
     run = store.run(run_id)
     if run is None:
         raise UserError(f"resume={run_id} is not in {store.uri}: take an ID from the MLflow UI, or resume=latest")
-    if named and run.info.experiment_id != store.experiment_id:
+    if experiment_name is not None and run.info.experiment_id != store.experiment_id:
         own = store.client.get_experiment(run.info.experiment_id).name
-        raise UserError(f"resume={run_id} is in the experiment {own!r}, not in the one named here: leave that out")
+        raise UserError(f"resume={run_id} is in the experiment {own!r}, not in {experiment_name!r}: leave that out")
     return run
 
 
-def _latest(store: Store, named: bool) -> Run:
-    if named:
-        experiments = [store.experiment_id] if store.experiment_id else []
-    else:
-        experiments = [experiment.experiment_id for experiment in store.client.search_experiments()]
-    unfinished, order = "attributes.status != 'FINISHED'", ["attributes.start_time DESC"]
-    for run in store.client.search_runs(experiments, unfinished, order_by=order) if experiments else ():
-        tags = run.data.tags
-        if CONFIG in tags and not is_alive(tags[PROCESS]) and (run.info.status != "RUNNING" or is_here(tags[PROCESS])):
-            return run
-    raise UserError(f"resume=latest: {store.uri} has no unfinished run whose process is gone")
+def _latest(store: Store, experiment_name: str | None, given: tuple[str, ...]) -> ResumableRun:
+    unfinished = f"attributes.status != 'FINISHED' AND tags.`{PROCESS}` LIKE '%'"
+    order = ["attributes.start_time DESC"]
+    for run in store.client.search_runs(store.experiments(experiment_name), unfinished, order_by=order):
+        process, resumed = run.data.tags[PROCESS], _resumable(store, run, given)
+        is_left = not is_alive(process) and (run.info.status != "RUNNING" or is_here(process))
+        if is_left and resumed.is_training:
+            _check(resumed)
+            return resumed
+    raise UserError(f"resume=latest: {store.uri} has no unfinished training whose process is gone")
 
 
 def _check(resumed: ResumableRun) -> None:
     """Refuse a run that cannot be resumed on this machine."""
     tags, run_id = resumed.run.data.tags, resumed.run_id
-    if CONFIG not in tags:
+    if PROCESS not in tags or not resumed.is_training:
         raise UserError(f"resume={run_id}: not a training of nl train, but a sweep or another kind of run")
     if is_alive(tags[PROCESS]):
         raise UserError(f"resume={run_id}: process {tags[PROCESS].split()[-2]} is training it; stop that first")

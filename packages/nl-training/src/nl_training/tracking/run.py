@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from traceback import format_exception
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CONFIG = "resume.config"  # the tag with the run's config: tags exist from the moment a run is created
+CONFIG = "config.yaml"  # the file with the run's config, from which it is resumed
+LONGEST_ERROR = 200  # characters of the tag; the whole error is a file
 FINAL = ("final/test_acc", "final/test_loss", "seconds", "steps_to_target", "seconds_to_target")
 
 
@@ -87,7 +89,7 @@ class MLflowTracker(Callback):
         self._close(error)
 
     def _open(self) -> None:
-        client, tags = self.store.client, {CONFIG: self.text, PROCESS: this_process(), **self.tags}
+        client, tags = self.store.client, {**self.tags, PROCESS: this_process()}
         if self.run_id:
             for key, value in tags.items():
                 client.set_tag(self.run_id, key, value)
@@ -105,7 +107,8 @@ class MLflowTracker(Callback):
         self._system = SystemMetrics()
         provenance.log_params(client, self.run_id, self.config, logged.params)
         try:
-            client.log_text(self.run_id, self.text, "config.yaml")
+            if self.store.text(self.run_id, CONFIG) != self.text:  # a kill while it is rewritten would spoil it
+                client.log_text(self.run_id, self.text, CONFIG)
             client.log_text(self.run_id, provenance.packages(), "packages.txt")
         except Exception as error:  # each kind of artifact store raises its own
             where, reason = client.get_run(self.run_id).info.artifact_uri, str(error).strip().splitlines()[0]
@@ -132,7 +135,9 @@ class MLflowTracker(Callback):
         try:
             self._metrics.flush()
             if error is not None:
-                client.set_tag(self.run_id, "error", f"{type(error).__name__}: {error}"[:500])
+                client.set_tag(self.run_id, "error", f"{type(error).__name__}: {error}"[:LONGEST_ERROR])
+                if status == "FAILED":
+                    client.log_text(self.run_id, "".join(format_exception(error)), "error.txt")
         except Exception:
             # A run without its metrics is not finished.
             status = "FAILED" if error is None else status

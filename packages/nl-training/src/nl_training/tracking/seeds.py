@@ -23,7 +23,7 @@ class Setting:
     """The runs of a sweep that differ only in their seed.
 
     Attributes:
-        name: the run's name and the values that other settings do not share.
+        name: the run's name without its seed, and the values in which others of that name differ.
         validation: validation accuracy by seed, by whose mean settings are ordered.
         test: test accuracy by seed.
     """
@@ -61,14 +61,12 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
             groups.setdefault(setting, {})[run.data.params["seed"]] = run
     if not any(len(seeds) > 1 for seeds in groups.values()):
         return []
-    known = {pair for setting in groups for pair in setting}
-    result = [
-        Setting(
-            " ".join([next(iter(seeds.values())).info.run_name, *_differing(setting, known)]),
-            *({seed: run.data.metrics[key] for seed, run in seeds.items()} for key in (VALIDATION, TEST)),
-        )
-        for setting, seeds in groups.items()
-    ]
+    names = [_name(next(iter(seeds.values()))) for seeds in groups.values()]
+    result = []
+    for name, (setting, seeds) in zip(names, groups.items(), strict=True):
+        namesakes = [pair for other, pairs in zip(names, groups, strict=True) if other == name for pair in pairs]
+        results = ({seed: run.data.metrics[key] for seed, run in seeds.items()} for key in (VALIDATION, TEST))
+        result.append(Setting(" ".join([name, *_differing(setting, set(namesakes))]), *results))
     return sorted(result, key=lambda setting: -fmean(setting.validation.values()))
 
 
@@ -102,8 +100,13 @@ def _with_spread(mean: float, spread: float, count: int, form: str = ".4f") -> s
     return f"{mean:{form}}{f' ± {spread:.4f}' if count > 1 else '         '}"
 
 
+def _name(run: Run) -> str:
+    """Return a run's name without its seed; that of model and optimizer if nothing is left."""
+    words = [word for word in str(run.info.run_name).split(" ") if not word.startswith("seed=")]
+    return " ".join(words) or f"{run.data.params['model.name']} {run.data.params['optimizer.name']}"
+
+
 def _differing(setting: Sequence[tuple[str, str]], known: set[tuple[str, str]]) -> list[str]:
-    """Return the `key=value` pairs in which settings differ, without those in the run's name."""
-    in_name = ("model.name", "optimizer.lr", "optimizer.name")
-    others = Counter(key for key, _ in known)
-    return [f"{key}={value}" for key, value in setting if others[key] > 1 and key not in in_name]
+    """Return the `key=value` pairs of a setting whose key has several values among the known pairs."""
+    values = Counter(key for key, _ in known)
+    return [f"{key}={value}" for key, value in setting if values[key] > 1]

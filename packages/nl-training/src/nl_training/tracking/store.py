@@ -6,7 +6,9 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from nl_nodes import UserError
@@ -14,9 +16,10 @@ from nl_nodes.platform import locked
 from nl_training.config.resolve import near
 from nl_training.paths import OUTPUT, output_root
 from nl_training.tracking.address import (
+    default_experiment_name,
+    given_experiment_name,
     is_server,
     refuse_conflict,
-    resolve_experiment_name,
     resolve_uri,
     sqlite_folder,
     sqlite_path,
@@ -24,14 +27,12 @@ from nl_training.tracking.address import (
 from nl_training.tracking.artifacts import FOLDER, check_location, package_hint, relocate
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+    from nl_training.config.experiments import ExperimentConfig
     from nl_training.config.schema import TrackingConfig
 
-EXPERIMENT = "node-layer-network"  # as in conf/tracking
 DATABASES = ("postgresql", "mysql", "mssql")
 
 SETTINGS = {
@@ -62,10 +63,18 @@ class Store:
     experiment_id: str
 
     @classmethod
-    def of(cls, tracking: TrackingConfig, write: bool = True) -> Store:
-        """Open the store and experiment of a config and the environment; arguments and errors as in `open`."""
-        refuse_conflict(tracking.uri, tracking.experiment_name, EXPERIMENT)
-        return cls.open(resolve_uri(tracking.uri), resolve_experiment_name(tracking.experiment_name), write)
+    def of(cls, tracking: TrackingConfig, experiment: ExperimentConfig | None = None, write: bool = True) -> Store:
+        """Open the store of a config and the environment.
+
+        Args:
+            tracking: the config of the store.
+            experiment: the experiment to run: its runs are in an MLflow experiment of their own, unless one is given.
+            write: as in `open`, which also says the errors.
+        """
+        refuse_conflict(tracking.uri, tracking.experiment_name)
+        given = given_experiment_name(tracking.experiment_name)
+        name = given or default_experiment_name(experiment.name if experiment else None)
+        return cls.open(resolve_uri(tracking.uri), name, write)
 
     @classmethod
     def open(cls, uri: str, experiment_name: str, write: bool = True) -> Store:
@@ -112,6 +121,35 @@ class Store:
             check_location(client.get_experiment(experiment_id).artifact_location, uri)
         return cls(uri, client, experiment_id)
 
+    def of_run(self, run: Run) -> Store:
+        """Return the same store with a run's experiment."""
+        return replace(self, experiment_id=str(run.info.experiment_id))
+
+    @property
+    def experiment_name(self) -> str:
+        """The name of its experiment."""
+        return str(self.client.get_experiment(self.experiment_id).name)
+
+    def experiments(self, given_name: str | None) -> list[str]:
+        """Return the IDs of the experiments in which `latest` looks for a run: the given one, or all of them.
+
+        Raises:
+            UserError: if there is none of the given name.
+        """
+        if given_name is None:
+            return [experiment.experiment_id for experiment in self.client.search_experiments()]
+        if not self.experiment_id:
+            names = [experiment.name for experiment in self.client.search_experiments()]
+            raise UserError(f"{self.uri} has no experiment {given_name!r}: {near(given_name, names)}")
+        return [self.experiment_id]
+
+    def text(self, run_id: str, name: str) -> str | None:
+        """Return a text at the top of a run's artifacts; None if it has none of that name."""
+        if name not in {file.path for file in self.client.list_artifacts(run_id)}:
+            return None
+        with TemporaryDirectory() as folder:
+            return Path(self.client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
+
     def run(self, run_id: str) -> Run | None:
         """Return the run with this ID; None where there is none, or it is deleted."""
         from mlflow.exceptions import MlflowException
@@ -121,12 +159,6 @@ class Store:
         except MlflowException:
             return None
         return None if run.info.lifecycle_stage == "deleted" else run
-
-
-def missing_experiment(store: Store, name: str) -> str:
-    """Return the error message for a missing experiment."""
-    names = [experiment.name for experiment in store.client.search_experiments()]
-    return f"{store.uri} has no experiment {name!r}: {near(name, names)}"
 
 
 def _advice(uri: str) -> str:

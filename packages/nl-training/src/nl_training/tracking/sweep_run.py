@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from nl_nodes import UserError
-from nl_training.tracking import parent_run, provenance, seeds, sweep_plots
-from nl_training.tracking.links import compare_link, open_hint
+from nl_training.tracking import parent_page, parent_run, provenance, seeds, sweep_plots
+from nl_training.tracking.links import open_hint, run_link
+from nl_training.tracking.naming import NOTE, SWEPT, joined, key_of, swept, user_tags
 from nl_training.tracking.process import PROCESS, this_process
 from nl_training.tracking.store import Store
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from nl_training.config.schema import Config
 
 SWEEP = "sweep"  # the tag of a sweep's run
+FAILURES = "failures.txt"
 # The best job is chosen by validation accuracy: chosen by test accuracy, its test accuracy would be biased.
 CHOICE = "best/val_acc"
 FIGURES = {"validation accuracy": CHOICE, "test accuracy": "final/test_acc", "test loss": "final/test_loss"}
@@ -40,27 +43,36 @@ def sweep_run(config: Config, overrides: list[str]) -> Iterator[Mapping[str, str
             raise UserError("sweep.resume needs tracking=mlflow, which knows the finished jobs")
         yield {}
         return
-    store = Store.of(config.tracking)
     given = [text for text in overrides if not text.startswith("sweep.resume=")]
-    name = " ".join(text for text in given if "," in text) or "sweep"
-    begin = partial(_begin, store, config, " ".join(given), name)
-    with parent_run.opened(store, SWEEP, begin, partial(_sum_up, store, name)) as run:
-        yield parent_run.environment(store, run.run_id)
+    keys = [key_of(text) for text in swept(given)]
+    if "experiment" in keys:  # the sweep is of none in particular
+        config = replace(config, experiment=None)
+    store = Store.of(config.tracking, config.experiment)
+    found = None
+    if config.sweep.resume is not None:
+        found = parent_run.find(store, SWEEP, str(config.sweep.resume), [store.experiment_id])
+        store = store.of_run(found)
+    name = config.tracking.name or joined(["sweep", *swept(given)])
+    begin = partial(_begin, store, config, " ".join(given), name, found)
+    with parent_run.opened(store, SWEEP, begin, partial(_sum_up, store, config, name, keys)) as run:
+        yield {**parent_run.environment(store, run.run_id), SWEPT: ",".join(keys)}
 
 
-def _begin(store: Store, config: Config, given: str, name: str) -> RunInfo:
-    """Create a sweep's run, or find that of the sweep to resume."""
-    if config.sweep.resume is None:
-        tags = {**provenance.tags(), SWEEP: given, PROCESS: this_process()}
-        info = store.client.create_run(store.experiment_id, tags=tags, run_name=f"sweep {name}").info
+def _begin(store: Store, config: Config, given: str, name: str, found: Run | None) -> RunInfo:
+    """Create a sweep's run, or return that of the sweep to resume."""
+    if found is None:
+        tags = {**user_tags(config), **provenance.tags(), SWEEP: joined([given]), PROCESS: this_process()}
+        info = store.client.create_run(store.experiment_id, tags=tags, run_name=joined([name])).info
         provenance.log_params(store.client, info.run_id, {"sweep": given})
     else:
-        info = parent_run.find(store, SWEEP, str(config.sweep.resume)).info
+        info = found.info
     print(f"sweep  {info.run_id}", flush=True)
     return info
 
 
-def _sum_up(store: Store, name: str, info: RunInfo, error: BaseException | None) -> bool:
+def _sum_up(
+    store: Store, config: Config, name: str, keys: Sequence[str], info: RunInfo, error: BaseException | None
+) -> bool:
     """Log the comparison of all jobs to the sweep's run; return whether none failed."""
     run_id = info.run_id
     children = parent_run.children(store, run_id)
@@ -68,12 +80,13 @@ def _sum_up(store: Store, name: str, info: RunInfo, error: BaseException | None)
     finished = sum(child.info.status == "FINISHED" for child in children)
     jobs = f"{finished} finished, {len(failures)} failed"
     store.client.set_tag(run_id, "jobs", jobs)
-    store.client.set_tag(run_id, "failures", "\n".join(failures)[:5000])
+    if failures or store.text(run_id, FAILURES):  # a resumed sweep may have some no more
+        store.client.log_text(run_id, "\n".join(failures), FAILURES)
     print(f"\nsweep  {run_id}: {max(len(children), finished + len(failures))} jobs, {len(failures)} failed")
     if children:
         _compare(store, run_id, name, children)
-        link = compare_link(store.uri, store.experiment_id, [child.info.run_id for child in children])
-        print("\n".join(open_hint(store.uri, link)))
+        parent_page.log(store, run_id, keys, children, user_tags(config).get(NOTE))
+        print("\n".join(open_hint(store.uri, run_link(store.uri, store.experiment_id, run_id))))
     return not failures
 
 
@@ -90,7 +103,7 @@ def _compare(store: Store, run_id: str, name: str, children: Sequence[Run]) -> N
     labels = [f"{number}: {child.info.run_name}" for number, child in enumerate(children)]
     columns = {title: [child.data.metrics.get(key) for child in children] for title, key in FIGURES.items()}
     shown = [_child(store, child, label) for child, label in zip(children, labels, strict=True)]
-    client.log_figure(run_id, sweep_plots.comparison(shown, f"sweep {name}"), "comparison.png")
+    client.log_figure(run_id, sweep_plots.comparison(shown, name), "comparison.png")
     table = {
         "job": labels,
         "run": [child.info.run_id for child in children],
@@ -106,14 +119,11 @@ def _compare(store: Store, run_id: str, name: str, children: Sequence[Run]) -> N
     best = max(candidates, key=lambda i: children[i].data.metrics[CHOICE])
     metrics = children[best].data.metrics
     client.set_tag(run_id, "best.job", labels[best])
-    client.set_tag(run_id, "best.run", children[best].info.run_id)
-    for key, value in metrics.items():
-        if key.startswith(("best/", "final/")):
-            client.log_metric(run_id, key, value)
+    parent_run.tag_best(client, run_id, children[best])
     print(f"best   {labels[best]}: {', '.join(f'{title} {metrics[key]:.4f}' for title, key in FIGURES.items())}")
     if settings := seeds.settings(children):
         client.log_table(run_id, seeds.table(settings), "seeds.json")
-        client.log_figure(run_id, sweep_plots.seeds(settings, f"sweep {name}"), "seeds.png")
+        client.log_figure(run_id, sweep_plots.seeds(settings, name), "seeds.png")
         print("\n".join(seeds.lines(settings)))
 
 
