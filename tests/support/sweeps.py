@@ -60,11 +60,11 @@ ONE_FAILS = ["optimizer=sgd", "optimizer.lr=0.1,1e30,0.2", "trainer.epochs=1", "
 def one_failed(ended: subprocess.CompletedProcess, client: MlflowClient) -> None:
     """Assert that only the second job of the sweep of `ONE_FAILS` failed, and that the failure is reported."""
     assert ended.returncode == 1
-    assert "error: job 1: the loss became" in ended.stderr
+    assert "error: job 2: the loss became" in ended.stderr
     assert "Traceback" not in ended.stderr
     (parent,), children = found(client, "failed")
     assert (parent.info.status, parent.data.tags["jobs"]) == ("FAILED", "2 finished, 1 failed")
-    assert failures(client, parent).startswith("job 1: ")
+    assert failures(client, parent).startswith("job 2: ")
     assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
     ended_as = {float(child.data.params["optimizer.lr"]): child.info.status for child in children}
     assert ended_as == {0.1: "FINISHED", 1e30: "FAILED", 0.2: "FINISHED"}

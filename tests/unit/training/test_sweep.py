@@ -17,8 +17,10 @@ from support.sweeps import TRAIN, failures, found, sweep, wait_until_trained, wa
 
 from nl_nodes import UserError
 from nl_training.config.cli import check
+from nl_training.paths import output_root
 from nl_training.tracking.parent_run import find
 from nl_training.tracking.process import PROCESS, this_process
+from nl_training.tracking.remainder import FOLDER
 from nl_training.tracking.store import Store
 from nl_training.tracking.sweep_run import SWEEP, sweep_run
 
@@ -31,6 +33,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client(folder: Path) -> MlflowClient:
     return watch(empty_store(folder))
+
+
+def whole(client: MlflowClient, child) -> None:
+    """Assert that a run has its pictures and its model, and that nothing is left to do for it."""
+    artifacts = {item.path for item in client.list_artifacts(child.info.run_id)}
+    assert {"learning_curves.png", "confusion_matrix.png", "worst_mistakes.png"} <= artifacts
+    (output,) = client.get_run(child.info.run_id).outputs.model_outputs
+    metrics = {metric.key: metric.value for metric in client.get_logged_model(output.model_id).metrics}
+    assert metrics["final/test_acc"] == child.data.metrics["final/test_acc"]
+    assert not output_root().joinpath(*FOLDER, child.info.run_id).exists()
 
 
 def chosen_by_validation(parent, children: list):
@@ -68,11 +80,30 @@ def test_sweep_has_one_parent_run_with_every_job(done) -> None:
     assert f"{parent.info.run_id}: 2 jobs, 0 failed" in out
 
 
+def test_each_job_has_a_header_and_a_line_and_the_best_is_first_in_the_table(done) -> None:
+    _, children, out = done
+    lines = out.splitlines()
+    for number, (name, child) in enumerate(zip(("sgd", "adam"), children, strict=True), 1):
+        header = lines.index(f"job {number} of 2: {name}")
+        assert f"test {child.data.metrics['final/test_acc']:.4f}" in lines[header + 1]
+        assert " s; job " in lines[header + 1]
+    start = next(i for i, line in enumerate(lines) if line.startswith("job  "))
+    accuracies = [f"{child.data.metrics['best/val_acc']:.4f}" for child in children]
+    assert [line.split()[-4] for line in lines[start + 1 : start + 3]] == sorted(accuracies, reverse=True)
+
+
+def test_pictures_and_models_are_made_at_the_end(client: MlflowClient, done) -> None:
+    _, children, out = done
+    assert out.index("pictures and models of 2 runs") > out.index("job 2 of 2")
+    for child in children:
+        whole(client, child)
+
+
 def test_parent_run_compares_the_jobs(client: MlflowClient, done, tmp_path: Path) -> None:
     parent, children, out = done
     reached = [child.data.metrics["final/test_acc"] for child in children]
     best = chosen_by_validation(parent, children)
-    assert parent.data.tags["best.job"].startswith(f"{children.index(best)}: ")
+    assert parent.data.tags["best.job"].startswith(f"{children.index(best) + 1}: ")
     file = client.download_artifacts(parent.info.run_id, "comparison.json", str(tmp_path))
     table = json.loads(Path(file).read_text())
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
@@ -102,14 +133,14 @@ def test_failed_job_stops_no_other_and_is_reported_in_the_parent(folder: Path, c
     options = ["trainer.epochs=1", "optimizer=sgd", "optimizer.lr=0.1,1e30,0.2", "tracking.experiment_name=failed"]
     ended = sweep(folder, *options)
     assert ended.returncode == 1
-    assert "error: job 1: the loss became" in ended.stderr
+    assert "error: job 2: the loss became" in ended.stderr
     assert "Traceback" not in ended.stderr
     (parent,), children = found(client, "failed")
     assert [child.info.status for child in children] == ["FINISHED", "FAILED", "FINISHED"]
     assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
     assert parent.info.status == "FAILED"
     assert parent.data.tags["jobs"] == "2 finished, 1 failed"
-    assert failures(client, parent).startswith("job 1: ")
+    assert failures(client, parent).startswith("job 2: ")
     chosen_by_validation(parent, [child for child in children if child.info.status == "FINISHED"])
     artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert {"comparison.png", "comparison.json"} <= artifacts
@@ -124,8 +155,8 @@ def test_job_that_fails_before_its_run_starts_is_counted(folder: Path, client: M
     assert (parent.info.status, [child.info.status for child in children]) == ("FAILED", ["FINISHED"])
     assert parent.data.tags["jobs"] == "1 finished, 1 failed"
     assert "device=gpu" in failures(client, parent)
-    assert "error: job 1" in ended.stderr
-    assert "best   0: device=cpu" in ended.stdout
+    assert "error: job 2" in ended.stderr
+    assert "1: device=cpu" in ended.stdout
 
 
 def test_interrupted_sweep_ends_all_its_jobs(folder: Path, client: MlflowClient, done) -> None:
@@ -167,6 +198,8 @@ def test_killed_sweep_can_be_resumed(folder: Path, client: MlflowClient, done) -
     assert (same.info.run_id, same.info.status) == (parent.info.run_id, "FINISHED")
     assert [child.info.status for child in children] == ["FINISHED"] * 4
     assert {child.info.run_id for child in left} <= {child.info.run_id for child in children}
+    for child in children:
+        whole(client, child)
     jobs = [(child.data.params["seed"], child.data.params["optimizer.lr"]) for child in children]
     assert len(set(jobs)) == 4
     for child in children:
@@ -192,12 +225,18 @@ def test_jobs_in_separate_processes_report_failures(folder: Path, client: Mlflow
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "tracking.experiment_name=joblib"]
     ended = sweep(folder, *options, *launcher)
     assert ended.returncode == 1
-    assert ended.stderr.count("error: job 1: the loss became") == 2  # when it happens, and at the end
+    assert ended.stderr.count("error: job 2: the loss became") == 2  # when it happens, and at the end
     (parent,), children = found(client, "joblib")
     assert sorted(child.info.status for child in children) == ["FAILED", "FINISHED", "FINISHED"]
     assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
     assert parent.data.tags["jobs"] == "2 finished, 1 failed"
     assert "3 jobs, 1 failed" in ended.stdout
+    for child in children:
+        if child.info.status == "FINISHED":
+            whole(client, child)
+    jobs = {line.split(" of 3: ")[1].split(":")[0] for line in ended.stdout.splitlines() if " of 3: " in line}
+    assert jobs == {"optimizer.lr=0.1", "optimizer.lr=0.2"}  # one line a job, the failed one's among the errors
+    assert "pictures and models" not in ended.stdout  # each job makes its own, while another trains
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,67 @@ def test_signal_during_creation_of_a_sweep_run_ends_that_run(store, number):
         raise AssertionError("the sweep began")
     assert status(store, made[0].run_id) == "KILLED"
     assert PARENT not in os.environ
+
+
+@pytest.fixture
+def later(store, tmp_path, monkeypatch):
+    """Return a function that trains within a parent run, and another that gives the names of a run's artifacts."""
+    monkeypatch.setenv("NL_OUTPUT", str(tmp_path / "out"))
+
+    def train(**when):
+        with MLflowTracker(store, {"a": 1}, "a run", "a: 1\n", **when) as tracker:
+            trainer_for(tracker, max_steps=2).run()
+        return tracker.run_id
+
+    def files(run_id):
+        return {item.path for item in store.client.list_artifacts(run_id)}
+
+    return train, files
+
+
+def sweep_in(store):
+    begin = lambda: store.client.create_run(store.experiment_id).info  # noqa: E731
+    return parent_run.opened(store, "sweep", begin, lambda info, error: True)
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt(), ValueError("the next job fails")], ids=repr)
+def test_postponed_pictures_and_model_are_made_however_the_sweep_ends(store, later, tmp_path, error):
+    train, files = later
+    with pytest.raises(type(error)) if error else nullcontext(), sweep_in(store):
+        run_id = train(pictures="later", model="later")
+        assert not any(name.endswith(".png") for name in files(run_id))
+        assert not store.client.get_run(run_id).outputs.model_outputs
+        if error:
+            raise error
+    assert {"learning_curves.png", "confusion_matrix.png", "worst_mistakes.png"} <= files(run_id)
+    (output,) = store.client.get_run(run_id).outputs.model_outputs
+    model = store.client.get_logged_model(output.model_id)
+    assert {m.key for m in model.metrics} == {"final/test_acc", "final/test_loss", "seconds"}
+    assert not any((tmp_path / "out" / "outputs" / "unfinished").iterdir())
+
+
+def test_pictures_and_model_are_made_at_once_without_a_sweep_or_never(store, later):
+    train, files = later
+    alone, bare = train(pictures="later", model="later"), train(pictures="never", model="never")
+    assert "learning_curves.png" in files(alone)
+    assert files(bare) == {"config.yaml", "packages.txt", "weights"}
+    assert not store.client.get_run(bare).outputs.model_outputs
+
+
+def test_what_cannot_be_made_fails_the_sweep_and_is_made_when_it_is_resumed(store, later, tmp_path, capsys):
+    train, files = later
+    with sweep_in(store) as parent:
+        first, second = (train(pictures="later", model="never") for _ in range(2))
+        results = tmp_path / "out" / "outputs" / "unfinished" / first / "results.safetensors"
+        whole = results.read_bytes()
+        results.write_bytes(whole[:100])
+    assert status(store, parent.run_id) == "FAILED"
+    assert f"run {first} could not be made" in capsys.readouterr().err
+    assert "learning_curves.png" in files(second) - files(first)
+    results.write_bytes(whole)
+    with parent_run.opened(store, "sweep", lambda: parent, lambda info, error: True):
+        pass
+    assert "learning_curves.png" in files(first)
 
 
 @pytest.mark.parametrize(("well", "expected"), [(True, "FINISHED"), (False, "FAILED")])

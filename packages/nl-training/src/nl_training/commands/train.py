@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from nl_nodes import UserError
 from nl_training.config import build, cli
 from nl_training.config.resolve import named, resolve
+from nl_training.config.sweep_jobs import in_sweep
 from nl_training.data import EpochBatches
 from nl_training.tracking import resume_command
 from nl_training.tracking.jobs import JOB, job_key
@@ -18,7 +19,7 @@ from nl_training.tracking.naming import run_name, user_tags
 from nl_training.tracking.sweep_run import sweep_run
 from nl_training.training.callbacks import Callback, Result
 from nl_training.training.checkpoint import Checkpoints
-from nl_training.training.progress_bar import CertificateBar, ProgressBar
+from nl_training.training.progress_bar import CertificateBar, ProgressBar, activity
 from nl_training.training.snapshot import restore
 from nl_training.verification import Outcome, Training, verify
 from nl_training.verification.probe import Probe
@@ -68,13 +69,16 @@ def train(
         config = resolve(cfg)
     refuse_ignored(config)
     device = build.device(config)
-    data = build.dataset(config)
+    with activity("loading the data"):
+        data = build.dataset(config)
     net = build.network(config, data, device)
-    print(f"{net!r} on {device!r}\n{data.name}: {len(data.train):,} images to train, {len(data.test):,} to test")
+    if not in_sweep():
+        print(f"{net!r} on {device!r}\n{data.name}: {len(data.train):,} images to train, {len(data.test):,} to test")
     epoch = EpochBatches.of(net, len(data.train), config.trainer.batch_size)
     if epoch.note:
         print(epoch.note)
-    tracker = _tracker(config, cfg, data, tags or {}, name, resumed)
+    with activity("opening the tracking store"):
+        tracker = _tracker(config, cfg, data, tags or {}, name, resumed)
     outcome = _verified(config, net, build.training(config, cfg, data, epoch))
     try:
         result = _run(config, cfg, net, data, tracker, outcome, extra_callbacks)
@@ -82,7 +86,8 @@ def train(
         if tracker is not None and tracker.run_id:
             print(f"stopped; {resume_command(tracker.store.uri, tracker.run_id)} continues it")
         raise
-    _print(result, tracker)
+    if not in_sweep():
+        _print(result, tracker)
     return result
 
 
@@ -115,7 +120,7 @@ def _run(
             stack.enter_context(tracker)
             checkpoints = checkpoints or stack.enter_context(_checkpoints(config, tracker.run_id))
             tracker.log_verification(outcome)
-        bar = ProgressBar()
+        bar = ProgressBar(lasting=not in_sweep())
         stack.callback(bar.close)
         callbacks: list[Callback] = [c for c in (bar, tracker, probe, *extra_callbacks) if c is not None]
         trainer = build.trainer(config, cfg, net, data, callbacks, checkpoints)
@@ -123,7 +128,8 @@ def _run(
             newest = checkpoints.newest()
             if newest is not None:
                 restore(trainer, newest)
-            print(f"run {tracker.run_id}, step {trainer.step} of {trainer.total_steps}", flush=True)
+            if not in_sweep():
+                print(f"run {tracker.run_id}, step {trainer.step} of {trainer.total_steps}", flush=True)
         return trainer.run()
 
 
@@ -160,8 +166,9 @@ def _verified(config: Config, net: Network, training: Training) -> Outcome:
     """Verify the gradients in the config's mode and print the outcome."""
     with CertificateBar() as bar:
         outcome = verify(net, config.verify.mode, config.verify.max_seconds, bar.advance, training)
-    for line in outcome.lines():
-        print(line)
+    if not (in_sweep() and outcome.status == "verified"):
+        for line in outcome.lines():
+            print(line)
     return outcome
 
 
@@ -195,8 +202,8 @@ def _tracker(
         tags = {**user_tags(config), **tags}
     text = OmegaConf.to_yaml(cfg, resolve=True)
     tags = {**tags, JOB: job_key(cfg, data.digest)}
-    draw, profile = config.tracking.draw, config.trainer.profile
-    return MLflowTracker(store, named(config, cfg), name, text, run_id, draw, profile, tags)
+    t, profile = config.tracking, config.trainer.profile
+    return MLflowTracker(store, named(config, cfg), name, text, run_id, t.draw, profile, tags, t.pictures, t.model)
 
 
 def _print(result: Result, tracker: MLflowTracker | None) -> None:

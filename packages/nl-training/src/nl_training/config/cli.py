@@ -29,10 +29,11 @@ from nl_training.config.launchers import launcher, on_other_machines
 from nl_training.config.quoting import quote_text, read_override, shell_override, takes_text
 from nl_training.config.resolve import near, reduced, resolve
 from nl_training.config.schema import Config
+from nl_training.config.sweep_jobs import Summarized, SweepJobs, job_number
 from nl_training.paths import CONF, output_root
 from nl_training.terminal import replace_unencodable
 
-Task = Callable[[Config, DictConfig], Any]
+Task = Callable[[Config, DictConfig], Summarized | None]
 Sweep = Callable[[Config, list[str]], AbstractContextManager[Mapping[str, str]]]
 
 STOPPED = 128 + signal.SIGINT  # a shell's exit code for that signal
@@ -58,12 +59,13 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
         overrides = [quote_text(text) for text in given.overrides]
         sweep_context: AbstractContextManager[Mapping[str, str]] = nullcontext({})
         launcher_context: AbstractContextManager[None] = nullcontext()
-        folder = temporary_folder()
+        folder, jobs = temporary_folder(), None
         if COMPLETION not in given.flags:
             if given.runs:
                 _check_folders()
                 launcher_context = launcher(overrides)
             first = check(overrides, given.multirun)
+            jobs = _sweep_jobs(overrides) if given.multirun else None
             if given.runs and ((sweep is not None and first.tracking.enabled) or on_other_machines(overrides)):
                 folder = permanent_folder()
             if given.multirun and sweep is not None:
@@ -71,7 +73,7 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
         with folder as (failures, output_overrides), sweep_context as environment, launcher_context:
             given = dataclasses.replace(given, overrides=[*output_overrides, *overrides] if given.runs else overrides)
             sys.argv[1:] = [*(f"--config-dir={own}" for own in folders.folders()[1:]), *given.ordered()]
-            run = _collect_failures(task, failures, {**environment, **folders.environment()})
+            run = _collect_failures(task, failures, {**environment, **folders.environment()}, jobs)
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
             if messages := failures.take():  # inside the context, so that the sweep's parent run fails too
                 raise UserError("\nerror: ".join(messages))
@@ -104,18 +106,24 @@ def _check_folders() -> None:
             raise UserError(f"Hydra cannot read the path {folder}: leave ${{ out of it")
 
 
-def _collect_failures(task: Task, failures: Failures, environment: Mapping[str, str]) -> Callable[[DictConfig], Any]:
+def _collect_failures(
+    task: Task, failures: Failures, environment: Mapping[str, str], jobs: SweepJobs | None
+) -> Callable[[DictConfig], Any]:
     """Wrap a task for Hydra: user errors are recorded, so that the other jobs of a sweep still run."""
 
     def run(cfg: DictConfig) -> Any:
         replace_unencodable()  # a worker process has its own streams
         os.environ.update(environment)  # workers of a running cluster do not inherit it
+        lines = jobs and jobs.begin()
         try:
-            return task(resolve(cfg), reduced(cfg))
+            result = task(resolve(cfg), reduced(cfg))
         except (UserError, MemoryError) as error:
             failures.add(_message(error), job_number())
             _remove_output()
             return None
+        if lines:
+            lines.end(result)
+        return result
 
     return run
 
@@ -131,12 +139,6 @@ def _remove_output() -> None:
         if path not in (here, *here.parents):
             with suppress(OSError):  # fails on a folder with files
                 path.rmdir()
-
-
-def job_number() -> int | None:
-    """Return the number of the current job of a sweep, None in a single run."""
-    job = HydraConfig.get().job
-    return None if OmegaConf.is_missing(job, "num") else int(job.num)
 
 
 def check(overrides: list[str], multirun: bool) -> Config:
@@ -167,6 +169,12 @@ def _check_swept_keys(overrides: list[Override]) -> None:
         if override.is_sweep_override() and key.partition(".")[0] in ("resume", "sweep", "tracking"):
             text = f", or write it as {shell_override(key, line.partition('=')[2])}" if takes_text(key) else ""
             raise UserError(f"{line}: {key} takes one value for all jobs{text}")
+
+
+def _sweep_jobs(overrides: list[str]) -> SweepJobs:
+    """Return the jobs of a sweep of checked overrides."""
+    read = [parsed(text) for text in overrides]
+    return SweepJobs.of(read, [len(list(values_of(o, multirun=True))) for o in read])
 
 
 def _reject_experiment_keys(overrides: list[str]) -> None:

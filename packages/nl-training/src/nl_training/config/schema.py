@@ -180,6 +180,8 @@ class TrackingConfig:
     name: str | None = None
     tags: Mapping[str, str | float | bool] | None = None
     note: str | None = None
+    pictures: Literal["later", "now", "never"] = "later"
+    model: Literal["later", "now", "never"] = "later"
 
     def __post_init__(self) -> None:
         """Refuse a tag that MLflow does not take, or that a run already has."""

@@ -150,4 +150,4 @@ def _hold_out(train: Split, share: float, seed: int) -> tuple[Split, Split | Non
 
 
 def _normalized(split: Split, scale: Normalization, dtype: str) -> Split:
-    return Split(scale.apply(split.x, dtype), np.ascontiguousarray(split.t))
+    return Split(scale.apply(split.x, dtype), np.array(split.t))  # copies: a source may be read once for many runs

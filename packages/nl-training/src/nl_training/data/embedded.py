@@ -6,6 +6,7 @@ The files are read directly: importing the packages would take a second or more.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,7 +37,11 @@ def _source(package: str, file: str, size: int, sha256: str, side: int, largest:
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"the package {package}, which contains this data set, is not installed: install it again")
-    path = Path(spec.submodule_search_locations[0], file)
+    return _read(Path(spec.submodule_search_locations[0], file), package, size, sha256, side, largest)
+
+
+@lru_cache(maxsize=1)  # the jobs of a sweep read the same file
+def _read(path: Path, package: str, size: int, sha256: str, side: int, largest: float) -> Source:
     text = read_file(path, limit=size)
     if hashlib.sha256(text).hexdigest() != sha256:
         raise UserError(f"{path} is not the data set expected (its SHA-256 differs); install {package} again")

@@ -28,6 +28,11 @@ class Figures:
     numbers: dict[str, float]
     trained: tuple[TrainedNetwork, ...] = ()
 
+    @property
+    def summary(self) -> str:
+        """The numbers of figures and values in one line."""
+        return f"{len(self.figures)} figures, {len(self.numbers)} numbers"
+
 
 def panels(
     rows: int, columns: int, width: float = 4.2, height: float = 3.2, **options: Any

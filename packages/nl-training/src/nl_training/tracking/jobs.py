@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from nl_training.paths import ROOT
 from nl_training.tracking import parent_run, provenance
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def job_key(cfg: DictConfig, digest: str) -> str:
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     relevant = {key: value for key, value in config.items() if key not in IGNORED}
-    commit = provenance.git_tags(ROOT).get("mlflow.source.git.commit", "")
+    commit = provenance.own_git_tags().get("mlflow.source.git.commit", "")
     return sha256(f"{OmegaConf.to_yaml(relevant, sort_keys=True)}\n{digest}\n{commit}".encode()).hexdigest()
 
 

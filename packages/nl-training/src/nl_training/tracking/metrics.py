@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +29,6 @@ class Point:
     value: float
     time: int
     step: int
-    model_id: str | None = None
 
 
 class MetricBuffer:
@@ -65,10 +64,6 @@ class MetricBuffer:
     def mark_saved(self, count: int) -> None:
         """Note that a checkpoint on disk contains the first `count` points."""
         self._saved = max(self._saved, count)
-
-    def link_model(self, keys: Collection[str], model_id: str) -> None:
-        """Attach a model to the pending points of these metrics."""
-        self._pending = [replace(p, model_id=model_id) if p.key in keys else p for p in self._pending]
 
     def flush(self) -> None:
         """Send all pending points; errors of the store propagate."""
@@ -112,4 +107,4 @@ class MetricBuffer:
 def _metric(point: Point) -> Metric:
     from mlflow.entities import Metric
 
-    return Metric(point.key, point.value, point.time, point.step, point.model_id)
+    return Metric(point.key, point.value, point.time, point.step)

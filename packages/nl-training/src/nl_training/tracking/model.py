@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import asdict
 from importlib import import_module
@@ -40,7 +41,7 @@ def describe(trainer: TrainingState) -> dict[str, Any]:
     }
 
 
-def log_model(store: Store, run_id: str, trainer: TrainingState, folder: Path) -> str:
+def log_model(store: Store, run_id: str, folder: Path, example: Any, step: int) -> str:
     """Log the network with its best weights, so that `mlflow models serve --env-manager local` can serve it.
 
     Not by `mlflow.pyfunc.log_model`: it uses global state, ends the run and copies the run's first metrics to the model
@@ -49,8 +50,9 @@ def log_model(store: Store, run_id: str, trainer: TrainingState, folder: Path) -
     Args:
         store: the store.
         run_id: the ID of the run.
-        trainer: the finished training.
         folder: the folder with `best.safetensors` and `network.json`.
+        example: an image before normalization, (1, C, H, W) float32.
+        step: the training's last step.
 
     Returns:
         The model's ID, to be logged with metrics.
@@ -58,10 +60,10 @@ def log_model(store: Store, run_id: str, trainer: TrainingState, folder: Path) -
     from mlflow.entities import LoggedModelOutput
 
     client = store.client
-    model_id = _finished_model(store, run_id) or _new_model(store, run_id, trainer, folder)
+    model_id = _finished_model(store, run_id) or _new_model(store, run_id, folder, example)
     outputs = client.get_run(run_id).outputs
     if model_id not in {output.model_id for output in (outputs.model_outputs if outputs else ())}:
-        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=trainer.step)])
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=step)])
     return model_id
 
 
@@ -78,14 +80,14 @@ def _finished_model(store: Store, run_id: str) -> str | None:
     return found
 
 
-def _new_model(store: Store, run_id: str, trainer: TrainingState, folder: Path) -> str:
+def _new_model(store: Store, run_id: str, folder: Path, example: Any) -> str:
     from mlflow.models import Model
 
     client = store.client
     model = client.create_logged_model(store.experiment_id, "model", source_run_id=run_id)
     try:
         identity = Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id)
-        _save(folder, trainer, identity)
+        _save(folder, example, identity)
         client.log_model_artifacts(model.model_id, str(folder / "model"))
         client.finalize_logged_model(model.model_id, "READY")
     except BaseException:
@@ -94,7 +96,7 @@ def _new_model(store: Store, run_id: str, trainer: TrainingState, folder: Path) 
     return str(model.model_id)
 
 
-def _save(folder: Path, trainer: TrainingState, identity: Model) -> None:
+def _save(folder: Path, example: Any, identity: Model) -> None:
     """Write the model with this project's packages as code, so that serving needs no package index for them."""
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
@@ -102,9 +104,9 @@ def _save(folder: Path, trainer: TrainingState, identity: Model) -> None:
     with warnings.catch_warnings(action="ignore"):  # MLflow warns of its own type hints
         from mlflow.pyfunc import save_model
 
-    data = trainer.data
-    pixels = TensorSpec(np.dtype(np.float32), (-1, *data.input_shape), "pixels")
-    probabilities = TensorSpec(np.dtype(np.float32), (-1, len(data.classes)))
+    classes = len(json.loads((folder / "network.json").read_text())["classes"])
+    images = TensorSpec(np.dtype(np.float32), (-1, *example.shape[1:]), "pixels")
+    probabilities = TensorSpec(np.dtype(np.float32), (-1, classes))
     save_model(
         path=str(folder / "model"),
         mlflow_model=identity,
@@ -112,12 +114,12 @@ def _save(folder: Path, trainer: TrainingState, identity: Model) -> None:
         artifacts={"weights": str(folder / "best.safetensors"), "network": str(folder / "network.json")},
         code_paths=[str(Path(str(import_module(name).__file__)).parent) for name in CODE],
         pip_requirements=pinned("numpy", "safetensors", "threadpoolctl", "mlflow"),
-        signature=ModelSignature(inputs=Schema([pixels]), outputs=Schema([probabilities])),
-        input_example={"pixels": _pixels(data)},
+        signature=ModelSignature(inputs=Schema([images]), outputs=Schema([probabilities])),
+        input_example={"pixels": example},
     )
 
 
-def _pixels(data: Dataset) -> Any:
+def pixels(data: Dataset) -> Any:
     """Return the first test image before normalization, (1, C, H, W) float32."""
     mean, std = (np.reshape(value, (1, -1, 1, 1)) for value in (data.normalization.mean, data.normalization.std))
     return (data.test.x[:1] * std + mean).round(3).astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -12,6 +13,7 @@ from nl_training.interrupts import Interrupts, status_of
 from nl_training.paths import OUTPUT, output_root
 from nl_training.tracking.address import EXPERIMENT_NAME, URI
 from nl_training.tracking.process import PROCESS, is_alive, this_process
+from nl_training.tracking.remainder import make_postponed
 
 PARENT = "NL_PARENT_RUN_ID"
 # The tags with the best nested run's results, and the metrics that they are taken from.
@@ -110,8 +112,13 @@ def _close(store: Store, kind: str, parent: Opened, error: BaseException | None,
     status, is_empty = status_of(error), False
     try:
         _end_killed(store, parent.run_id)  # jobs may have been killed
-        is_empty = error is not None and not children(store, parent.run_id)
-        if not is_empty and not sum_up(parent, error) and error is None:
+        nested = children(store, parent.run_id)
+        is_empty = error is not None and not nested
+        note = f" (Ctrl-C leaves the rest to {kind}.resume={parent.run_id})" if status == "KILLED" else ""
+        lost = make_postponed(store, nested, note)
+        for line in lost:
+            print(f"error: {line}; {kind}.resume={parent.run_id} tries again", file=sys.stderr)
+        if not is_empty and (not sum_up(parent, error) or lost) and error is None:
             status = "FAILED"
     except Exception as failure:
         if error is None:
@@ -127,6 +134,12 @@ def _close(store: Store, kind: str, parent: Opened, error: BaseException | None,
 def environment(store: Store, run_id: str) -> dict[str, str]:
     """Return the environment variables with which runs in other processes find their parent run."""
     return {PARENT: run_id, URI: store.uri, EXPERIMENT_NAME: store.experiment_name, OUTPUT: str(output_root())}
+
+
+def runs_in_this_process(store: Store) -> bool:
+    """Return whether new runs nest under a parent run that this process keeps open."""
+    parent = store.run(os.environ.get(PARENT, ""))
+    return parent is not None and _process(parent) == this_process()
 
 
 def children(store: Store, run_id: str, **tags: str) -> list[Run]:

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nl_models import save_state
 from nl_nodes import UserError
 from nl_training.interrupts import Interrupts, status_of
 from nl_training.tracking import provenance
 from nl_training.tracking.links import resume_command, view_hint
 from nl_training.tracking.metrics import MetricBuffer
-from nl_training.tracking.model import describe, log_model, softmax
-from nl_training.tracking.parent_run import PARENT
+from nl_training.tracking.parent_run import PARENT, runs_in_this_process
 from nl_training.tracking.process import PROCESS, this_process
+from nl_training.tracking.remainder import make, postpone, write_results
 from nl_training.tracking.store import Store
 from nl_training.tracking.system import SystemMetrics
 from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport, TrainingState
+from nl_training.training.progress_bar import activity
 from nl_training.viz import plots
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"  # the file with the run's config, from which it is resumed
 LONGEST_ERROR = 200  # characters of the tag; the whole error is a file
-FINAL = ("final/test_acc", "final/test_loss", "seconds", "steps_to_target", "seconds_to_target")
 
 
 class MLflowTracker(Callback):
@@ -51,6 +50,9 @@ class MLflowTracker(Callback):
         draw: whether to log a drawing of the node graph.
         profile: whether to log the cost of each node in a step.
         tags: additional tags of the run.
+        pictures: when to make the pictures: "now" as the run ends, "later" at the end of the sweep if its jobs run one
+            after the other in this process, or "never".
+        model: the same for the MLflow model.
     """
 
     reads_network = False
@@ -65,9 +67,12 @@ class MLflowTracker(Callback):
         draw: bool = False,
         profile: bool = False,
         tags: Mapping[str, str] | None = None,
+        pictures: str = "now",
+        model: str = "now",
     ) -> None:
         self.store, self.config, self.name, self.text = store, config, name, text
         self.run_id, self.draw, self.profile, self.tags = run_id, draw, profile, dict(tags or {})
+        self._when = {"pictures": pictures, "model": model}
         self._interrupts = Interrupts()
         self._steps: list[tuple[int, float, float]] = []
         self._certificate: Certificate | None = None
@@ -91,14 +96,15 @@ class MLflowTracker(Callback):
     def _open(self) -> None:
         client, tags = self.store.client, {**self.tags, PROCESS: this_process()}
         if self.run_id:
-            for key, value in tags.items():
-                client.set_tag(self.run_id, key, value)
+            self._set_tags(tags)
             client.update_run(self.run_id, status="RUNNING")
         else:
             tags |= provenance.tags()
             if parent := os.environ.get(PARENT):
                 tags["mlflow.parentRunId"] = parent
             self.run_id = client.create_run(self.store.experiment_id, tags=tags, run_name=self.name).info.run_id
+        if "later" in self._when.values() and not runs_in_this_process(self.store):
+            self._when = {part: "now" if when == "later" else when for part, when in self._when.items()}
         logged = client.get_run(self.run_id).data
         if "error" in logged.tags:  # of an earlier process
             client.delete_tag(self.run_id, "error")
@@ -145,16 +151,22 @@ class MLflowTracker(Callback):
         finally:
             client.set_terminated(self.run_id, status)
 
+    def _set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags in one request: each costs a write to the disk."""
+        from mlflow.entities import RunTag
+
+        self.store.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
     def log_verification(self, outcome: Outcome) -> None:
         """Log the certificate, a plot of its residuals, and its status as tags."""
         client = self.store.client
-        for key, value in outcome.tags.items():
-            client.set_tag(self.run_id, key, value)
+        self._set_tags(outcome.tags)
         self._certificate = outcome.certificate
         if outcome.certificate is not None:
             client.log_text(self.run_id, outcome.certificate.text(), "verification/certificate.json")
-            picture = plots.residuals(outcome.certificate, self.name)
-            client.log_figure(self.run_id, picture, "verification/residuals.png")
+            if self._when["pictures"] == "now":
+                picture = plots.residuals(outcome.certificate, self.name)
+                client.log_figure(self.run_id, picture, "verification/residuals.png")
 
     def on_start(self, trainer: TrainingState) -> None:
         """Log the data set, the model and the device."""
@@ -165,14 +177,15 @@ class MLflowTracker(Callback):
         dataset = Dataset(data.name, data.digest[:36], "code", source)
         entity = DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])
         self.store.client.log_inputs(self.run_id, datasets=[entity])
-        for key, value in {
-            "dataset.digest": data.digest,
-            "dataset.images": f"{len(data.train)} + {len(data.validation or ())} + {len(data.test)}",
-            "dataset.pixels": str(data.pixels or "unknown"),
-            "device": repr(trainer.net.device),
-            "model": repr(trainer.net),
-        }.items():
-            self.store.client.set_tag(self.run_id, key, value)
+        self._set_tags(
+            {
+                "dataset.digest": data.digest,
+                "dataset.images": f"{len(data.train)} + {len(data.validation or ())} + {len(data.test)}",
+                "dataset.pixels": str(data.pixels or "unknown"),
+                "device": repr(trainer.net.device),
+                "model": repr(trainer.net),
+            }
+        )
         self._interrupts.hold()
 
     def stop_request(self) -> BaseException | None:
@@ -209,20 +222,33 @@ class MLflowTracker(Callback):
         self._metrics.add(result.steps, values | self._system.sample())
 
     def on_end(self, trainer: TrainingState, result: Result) -> None:
-        """Log figures, weights and the model."""
+        """Log the weights, and make or postpone pictures and model."""
         self._interrupts.release()
-        with tempfile.TemporaryDirectory() as name:
+        with tempfile.TemporaryDirectory() as name, activity("saving weights, pictures and model"):
             folder = Path(name)
-            trainer.net.save(folder / "final.safetensors")
-            save_state(trainer.best_state, folder / "best.safetensors")
-            (folder / "network.json").write_text(json.dumps(describe(trainer), indent=1))
-            self.store.client.log_artifacts(self.run_id, name, "weights")
-            self._pictures(trainer, result)
+            write_results(folder, trainer, result, self.name, self._steps)
+            self._log_weights(trainer, folder)
             if self.draw:
                 self._draw(trainer)
             if self.profile:
                 self._profile(trainer)
-            self._metrics.link_model(FINAL, log_model(self.store, self.run_id, trainer, folder))
+            self._metrics.flush()
+            make(self.store, self.run_id, folder, self._parts("now"))
+            if later := self._parts("later"):
+                postpone(self.run_id, folder, later, self._certificate)
+
+    def _parts(self, when: str) -> list[str]:
+        """Return what is made at this time."""
+        return [part for part, chosen in self._when.items() if chosen == when]
+
+    def _log_weights(self, trainer: TrainingState, folder: Path) -> None:
+        """Log the best weights of `folder` and the last ones, with what rebuilds the network."""
+        client = self.store.client
+        with tempfile.TemporaryDirectory() as name:
+            trainer.net.save(Path(name) / "final.safetensors")
+            client.log_artifacts(self.run_id, name, "weights")
+        for file in ("best.safetensors", "network.json"):
+            client.log_artifact(self.run_id, str(folder / file), "weights")
 
     def on_saved(self, facts: Mapping[str, Any]) -> None:
         """Allow the points in the checkpoint to be sent."""
@@ -237,24 +263,6 @@ class MLflowTracker(Callback):
         """Restore the result of `state`."""
         self._metrics.load_state(arrays, facts)
         self._steps = [(int(step), loss, accuracy) for step, loss, accuracy in arrays["curve"].tolist()]
-
-    def _pictures(self, trainer: TrainingState, result: Result) -> None:
-        """Log learning curves, and confusion matrix and worst mistakes of the best weights."""
-        net, data = trainer.net, trainer.data
-        last = net.state_dict()
-        net.load_state_dict(trainer.best_state)
-        try:
-            probabilities = softmax(net.device.host(net.predict(data.test.x)))
-        finally:
-            net.load_state_dict(last)
-        guess = np.argmax(probabilities, axis=1)
-        title = f"{self.name}: test accuracy {result.test_accuracy:.4f} (epoch {result.best_epoch})"
-        for name, figure in {
-            "learning_curves.png": plots.learning_curves(self._steps, result.history, title),
-            "confusion_matrix.png": plots.confusion_matrix(data.test.t, guess, data.classes),
-            "worst_mistakes.png": plots.worst_mistakes(data.test.x, data.test.t, probabilities, data.classes),
-        }.items():
-            self.store.client.log_figure(self.run_id, figure, name)
 
     def _draw(self, trainer: TrainingState) -> None:
         """Log a drawing of the node graph, run on the first training images."""

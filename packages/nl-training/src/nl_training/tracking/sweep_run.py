@@ -14,6 +14,8 @@ from nl_training.tracking.links import open_hint, run_link
 from nl_training.tracking.naming import NOTE, SWEPT, joined, key_of, swept, user_tags
 from nl_training.tracking.process import PROCESS, this_process
 from nl_training.tracking.store import Store
+from nl_training.tracking.sweep_table import print_jobs
+from nl_training.training.progress_bar import activity
 
 if TYPE_CHECKING:
     from mlflow.entities import Run, RunInfo
@@ -47,7 +49,8 @@ def sweep_run(config: Config, overrides: list[str]) -> Iterator[Mapping[str, str
     keys = [key_of(text) for text in swept(given)]
     if "experiment" in keys:  # the sweep is of none in particular
         config = replace(config, experiment=None)
-    store = Store.of(config.tracking, config.experiment)
+    with activity("opening the tracking store"):
+        store = Store.of(config.tracking, config.experiment)
     found = None
     if config.sweep.resume is not None:
         found = parent_run.find(store, SWEEP, str(config.sweep.resume), [store.experiment_id])
@@ -100,7 +103,7 @@ def _failures(children: Sequence[Run], error: BaseException | None) -> list[str]
 def _compare(store: Store, run_id: str, name: str, children: Sequence[Run]) -> None:
     """Log a chart and a table of all jobs, and the best job's metrics as the sweep's."""
     client = store.client
-    labels = [f"{number}: {child.info.run_name}" for number, child in enumerate(children)]
+    labels = [f"{number}: {child.info.run_name}" for number, child in enumerate(children, 1)]
     columns = {title: [child.data.metrics.get(key) for child in children] for title, key in FIGURES.items()}
     shown = [_child(store, child, label) for child, label in zip(children, labels, strict=True)]
     client.log_figure(run_id, sweep_plots.comparison(shown, name), "comparison.png")
@@ -117,10 +120,10 @@ def _compare(store: Store, run_id: str, name: str, children: Sequence[Run]) -> N
     if not candidates:
         return
     best = max(candidates, key=lambda i: children[i].data.metrics[CHOICE])
-    metrics = children[best].data.metrics
     client.set_tag(run_id, "best.job", labels[best])
     parent_run.tag_best(client, run_id, children[best])
-    print(f"best   {labels[best]}: {', '.join(f'{title} {metrics[key]:.4f}' for title, key in FIGURES.items())}")
+    finished = [i for i, child in enumerate(children) if child.info.status == "FINISHED"]
+    print_jobs([labels[i] for i in finished], [children[i] for i in finished], FIGURES, CHOICE)
     if settings := seeds.settings(children):
         client.log_table(run_id, seeds.table(settings), "seeds.json")
         client.log_figure(run_id, sweep_plots.seeds(settings, name), "seeds.png")

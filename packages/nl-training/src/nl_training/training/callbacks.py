@@ -84,6 +84,14 @@ class Result:
     seconds_to_target: float | None = None
     history: tuple[EpochReport, ...] = field(default=(), repr=False)
 
+    @property
+    def summary(self) -> str:
+        """Accuracies of the best weights, steps and training time in one line."""
+        validation = self.history[self.best_epoch - 1].metrics.get("val/acc")
+        parts = [] if validation is None else [f"validation {validation:.4f}"]
+        parts += [f"test {self.test_accuracy:.4f}  loss {self.test_loss:.4f}"]
+        return "  ".join([*parts, f"{self.steps:,} steps in {self.seconds:.1f} s"])
+
 
 @dataclass(eq=False, repr=False)
 class TrainingState:
@@ -150,6 +158,9 @@ class Callback:
 
     def on_step(self, report: StepReport) -> None:
         """Called after a step."""
+
+    def on_evaluate(self, split: str, images: int) -> None:
+        """Called before the evaluation of "validation" or "test" images, as many as `images`."""
 
     def on_epoch(self, report: EpochReport) -> None:
         """Called after the evaluation of an epoch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 
 from rich.console import Console
@@ -15,12 +16,18 @@ LINE_SECONDS = 10.0
 
 
 class ProgressBar(Callback):
-    """A live bar with epoch, loss, accuracy, images per second and time left; plain lines without a terminal."""
+    """A live bar with epoch, loss, accuracy, images per second and time left; plain lines without a terminal.
+
+    Args:
+        console: where to draw, standard output by default.
+        lasting: whether epochs are printed as lines, and the full bar stays; if not, nothing is left of it.
+    """
 
     reads_network = False
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, lasting: bool = True) -> None:
         self.console = console or Console()
+        self.lasting = lasting
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._shown = self._begun = perf_counter()
@@ -31,10 +38,18 @@ class ProgressBar(Callback):
         """Start the bar."""
         self._begun = self._shown = perf_counter()
         self._first, self._total = trainer.step, trainer.total_steps
-        if self.console.is_terminal:
-            columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}")]
-            self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console, auto_refresh=False)
-            self._task = self._bar.add_task("epoch 1", total=self._total, state="")
+        if self.console.is_interactive:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[state]}"),
+                TimeRemainingColumn(),
+                console=self.console,
+                auto_refresh=False,
+                expand=True,
+                transient=not self.lasting,
+            )
+            self._task = self._bar.add_task("epoch 1", total=self._total, completed=self._first, state="compiling")
             self._bar.start()
 
     def on_step(self, report: StepReport) -> None:
@@ -53,6 +68,12 @@ class ProgressBar(Callback):
         left = (now - self._begun) / (report.step - self._first) * (self._total - report.step)
         self._line(f"step {report.step}/{self._total}  epoch {report.epoch}  {state}  {left:,.0f} s left")
 
+    def on_evaluate(self, split: str, images: int) -> None:
+        """Show which images are evaluated."""
+        if self._bar is not None:
+            self._bar.update(self._task, state=f"evaluating {images:,} {split} images")
+            self._bar.refresh()
+
     def on_epoch(self, report: EpochReport) -> None:
         """Print a line for the epoch."""
         parts = [f"epoch {report.epoch:>3}  step {report.step:>6}  {report.seconds:7.1f} s"]
@@ -61,17 +82,64 @@ class ProgressBar(Callback):
         self._line("  ".join(parts) + ("  best" if report.best else ""))
 
     def on_end(self, trainer: TrainingState, result: Result) -> None:
-        """Remove the bar."""
+        """Fill the bar, also where the target accuracy ended the training early, and end it."""
+        if self._bar is not None:
+            steps, state = result.steps, f"{result.steps:,} steps in {result.seconds:.1f} s"
+            last = f"epoch {result.epochs}"
+            self._bar.update(self._task, total=steps, completed=steps, description=last, state=state)
+            self._bar.refresh()
         self.close()
 
     def close(self) -> None:
-        """Remove the bar; may be called repeatedly."""
+        """End the bar; may be called repeatedly."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
     def _line(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+        if self.lasting:
+            self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def activity(text: str) -> AbstractContextManager[object]:
+    """Return a context that shows on a terminal what is being done, where no bar does."""
+    console = Console()
+    return console.status(f"{text} ...", spinner="line") if console.is_interactive else nullcontext()
+
+
+class RunsBar:
+    """A bar over the runs of a sweep or search; without a terminal, a line before and one after.
+
+    Args:
+        what: what is made for each run.
+        total: the number of runs; nothing is shown for none.
+        note: printed with the line before.
+        console: where to draw, standard output by default.
+    """
+
+    def __init__(self, what: str, total: int, note: str = "", console: Console | None = None) -> None:
+        self._console = console or Console()
+        columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} runs")]
+        shown = total > 0 and self._console.is_interactive
+        self._bar = Progress(*columns, console=self._console, transient=True, disable=not shown)
+        self._what, self._total, self._note = what, total, note
+        self._begun = perf_counter()
+
+    def __enter__(self) -> RunsBar:
+        if self._total:
+            self._console.print(f"\n{self._what} of {self._total} runs ...{self._note}", highlight=False)
+        self._task = self._bar.add_task(self._what, total=self._total)
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+        if self._total:
+            self._console.print(f"made in {perf_counter() - self._begun:.1f} s", highlight=False)
+
+    def advance(self) -> None:
+        """Show that one more run is done."""
+        self._bar.advance(self._task)
 
 
 class CertificateBar:
@@ -80,7 +148,7 @@ class CertificateBar:
     def __init__(self, console: Console | None = None) -> None:
         console = console or Console()
         columns = [TextColumn("verifying {task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")]
-        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_interactive)
         self._task: TaskID | None = None
 
     def __enter__(self) -> CertificateBar:

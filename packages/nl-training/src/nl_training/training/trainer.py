@@ -213,6 +213,8 @@ class Trainer(TrainingState):
         for name, split in self._splits.items():
             if name == "train":
                 continue
+            for callback in self.callbacks:
+                callback.on_evaluate({"val": "validation"}.get(name, name), len(split))
             metrics[f"{name}/loss"], metrics[f"{name}/acc"] = self.net.evaluate(split.x[:], split.t)
         best = "val" not in self._splits or metrics["val/acc"] > p.best[0]
         if best:

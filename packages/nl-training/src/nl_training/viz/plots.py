@@ -83,21 +83,31 @@ def confusion_matrix(t: Any, y: Any, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def worst_mistakes(x: Any, t: Any, probabilities: Any, classes: Sequence[str], count: int = 20) -> Figure:
-    """Plot the misclassified images x (N, C, H, W), labels t (N,), with the largest wrong probabilities (N, K)."""
+def confident_mistakes(t: Any, probabilities: Any, count: int = 20) -> Any:
+    """Return the indices of at most `count` mistakes, those with the largest wrong probabilities (N, K) first."""
     guess = np.argmax(probabilities, axis=1)
     wrong = np.flatnonzero(guess != t)
-    worst = wrong[np.argsort(-probabilities[wrong, guess[wrong]], kind="stable")][:count]
+    return wrong[np.argsort(-probabilities[wrong, guess[wrong]], kind="stable")][:count]
+
+
+def worst_mistakes(x: Any, t: Any, probabilities: Any, classes: Sequence[str]) -> Figure:
+    """Plot the images x (N, C, H, W), labels t (N,), misclassified with the largest wrong probabilities (N, K)."""
+    return mistakes(x[confident_mistakes(t, probabilities)], t, probabilities, classes)
+
+
+def mistakes(images: Any, t: Any, probabilities: Any, classes: Sequence[str]) -> Figure:
+    """Plot the images (M, C, H, W) of `confident_mistakes`; otherwise as `worst_mistakes`."""
+    worst, guess = confident_mistakes(t, probabilities), np.argmax(probabilities, axis=1)
     columns = 5
     rows = max(1, -(-len(worst) // columns))
     figure = new_figure(9, 2.1 * rows + 0.7)
-    figure.suptitle(f"{len(wrong)} mistakes on {len(t):,} test images; the most confident first")
+    figure.suptitle(f"{np.count_nonzero(guess != t)} mistakes on {len(t):,} test images; the most confident first")
     for place, axis in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axis.axis("off")
         axis.set(xticks=[], yticks=[])  # Matplotlib would lay out ticks that are not drawn
         if place < len(worst):
             n = worst[place]
-            axis.imshow(_picture(x[n]), cmap="gray")
+            axis.imshow(_picture(images[place]), cmap="gray")
             confidence = probabilities[n, guess[n]]
             axis.set_title(f"{classes[t[n]]} taken for {classes[guess[n]]} ({confidence:.0%})", fontsize=8)
     return figure
