@@ -258,11 +258,11 @@ def unweighted_mean_of_batches() -> None:
         ctx.clear()
         return right(self, epoch)
 
-    def step(right, self, epoch, x, t):
-        report = right(self, epoch, x, t)
-        self.losses.append(report.loss)
-        return report
+    def take(right, self, batch):
+        taken = right(self, batch)
+        Trainer.losses.append(taken.loss)
+        return taken
 
     Trainer.losses = []
     wrap(Trainer, "_evaluate", change)
-    wrap(Trainer, "_step", step)
+    wrap(taking.Steps, "_take", take)

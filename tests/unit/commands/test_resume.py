@@ -64,6 +64,17 @@ def test_interrupted_run_is_saved_and_resumed(runs: TrainingRuns, whole: Outcome
     assert runs.outcome(training.run_id) == whole
 
 
+def test_a_run_at_its_time_limit_is_resumed_with_a_larger_one(runs: TrainingRuns, whole: Outcome) -> None:
+    training = runs.open(*SMALL_TRAINING, "trainer.max_seconds=0.01")
+    code, out, err = training.ended()
+    assert (code, err) == (0, "")
+    assert f"trainer.max_seconds=0.01 is reached in epoch 1; python scripts/train.py resume={training.run_id}" in out
+    assert runs.outcome(training.run_id).status == "KILLED"
+    code, _, err = runs.start(f"resume={training.run_id}", "trainer.max_seconds=1000").ended()
+    assert (code, err) == (0, "")
+    assert runs.outcome(training.run_id) == whole
+
+
 def test_terminated_run_is_resumed_with_other_limits(runs: TrainingRuns, whole: Outcome) -> None:
     training = runs.open(*SMALL_TRAINING, "trainer.epochs=100000")
     training.until("epoch   3 ")
@@ -96,7 +107,9 @@ def test_a_finished_run_prints_its_result(runs: TrainingRuns, whole: Outcome) ->
 
 @pytest.mark.parametrize("text", ["optimizer.lr=0.1", "model=mlp", "tracking=off", "seed=1", "trainer.batch_size=7"])
 def test_resume_refuses_fixed_options(runs: TrainingRuns, whole: Outcome, text: str) -> None:
-    with pytest.raises(UserError, match=rf"{text}: .*trainer\.epochs, trainer\.max_steps, device") as caught:
+    with pytest.raises(
+        UserError, match=rf"{text}: .*trainer\.epochs, trainer\.max_steps, trainer\.max_seconds, device"
+    ) as caught:
         find(runs.store, whole.run_id, [f"resume={whole.run_id}", text])
     assert "\n" not in str(caught.value)
 

@@ -44,9 +44,11 @@ def images(change: Callable[[Any], None] = lambda x: None) -> Dataset:
     return dataclasses.replace(data, train=Split(x, data.train.t[:130]))
 
 
-def training(device: Device, data: Dataset, *callbacks: Callback, on_nan: str = "stop", max_steps: int = 6) -> Trainer:
+def training(
+    device: Device, data: Dataset, *callbacks: Callback, on_nan: str = "stop", max_steps: int = 6, accumulate: int = 1
+) -> Trainer:
     net = build("mlp", input_shape=data.input_shape, width=16, batch_norm=True, dropout=0.2, device=device)
-    options = TrainOptions(epochs=2, batch_size=50, on_nan=on_nan, max_steps=max_steps)
+    options = TrainOptions(2, 50, max_steps, on_nan=on_nan, accumulate=accumulate)
     return Trainer(net, AdamW(0.01), Cosine(), data, options, weight_decay=1e-3, callbacks=callbacks)
 
 
@@ -97,6 +99,13 @@ def test_steps_wait_for_the_gpu_once_and_leave_images_there() -> None:
     trainer._report()
     assert EVENTS[WAIT] == before[WAIT] + 1
     assert EVENTS[TO_DEVICE] == before[TO_DEVICE] + 4  # the labels and the indices of two batches
+
+
+def test_steps_of_several_batches_are_those_of_the_cpu() -> None:
+    cpu, gpu = both(images(), accumulate=2)
+    assert cpu.run().steps == gpu.run().steps == 4  # of 100 and 30 images
+    for name, value in cpu.net.state_dict().items():
+        np.testing.assert_allclose(gpu.net.state_dict()[name], value, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize(("limit", "kind"), [(2**31, FakeArray), (2**17, np.ndarray)])

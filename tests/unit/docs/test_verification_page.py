@@ -63,11 +63,12 @@ def short(number: float) -> str:
         f"batch of {twins.IMAGES} images ({twins.IMAGES_NORMALISED} with batch norm)",
         f"more than {twins.MEMORY / 2**30:g} GiB",
         f"makes {steps.UPDATES} updates",
+        f"each of these steps takes up to {steps.ACCUMULATED} batches",
         "indices {}, {} and 2^40".format(*points.PASSES),
         f"some weights that are {max(chain.FACTORS):g} times too large",
         f"within {short(chain.GPU_TOLERANCE)}, and the training plan's own in float32 within 1e-3",
         f"within {chain.TF32_LIMIT:.0%} with TF32".replace("%", " %"),
-        f"train for {steps.EPOCHS} epochs of {steps.BATCHES} batches",
+        f"train for {steps.EPOCHS} epochs of {steps.STEPS} steps",
     ],
 )
 def test_page_has_the_codes_numbers(told: str) -> None:

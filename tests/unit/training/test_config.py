@@ -22,7 +22,7 @@ from nl_training.tracking.provenance import flatten
 GROUPS = {
     folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
     for folder in sorted(CONF.iterdir())
-    if folder.is_dir() and folder.name != "experiment"
+    if folder.is_dir() and folder.name not in ("experiment", "debug")
 }
 
 

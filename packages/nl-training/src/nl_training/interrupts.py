@@ -9,7 +9,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-from nl_training.training.callbacks import Pruned
+from nl_training.training.callbacks import Pruned, TimeLimit
 
 SHOW_CURSOR = b"\x1b[?25h"  # the progress bar hides it
 
@@ -86,4 +86,4 @@ def status_of(error: BaseException | None) -> str:
     """Return the MLflow status of a run that ended with this error."""
     if error is None or (isinstance(error, SystemExit) and not error.code):
         return "FINISHED"
-    return "KILLED" if isinstance(error, KeyboardInterrupt | Terminated | Pruned) else "FAILED"
+    return "KILLED" if isinstance(error, KeyboardInterrupt | Terminated | Pruned | TimeLimit) else "FAILED"

@@ -15,6 +15,7 @@ from nl_training.data import load_test
 from nl_training.paths import optional_output
 from nl_training.tracking.logged_run import open_run
 from nl_training.tracking.model import softmax
+from nl_training.tracking.scores import COLUMNS, TOP, Scores
 from nl_training.viz import plots
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 def evaluate(run_id: str, config: Config, same_data: bool) -> float:
-    """Evaluate a run's network on a test set: accuracy in total and per class, confusion matrix, worst mistakes.
+    """Evaluate a run's network on a test set: scores in total and per class, confusion matrix, worst mistakes.
 
     Args:
         run_id: the run's ID.
@@ -66,12 +67,15 @@ def evaluate(run_id: str, config: Config, same_data: bool) -> float:
     loss, accuracy = run.net.evaluate(test.x, test.t)
     probabilities = softmax(run.net.device.host(run.net.predict(test.x)))
     guess = np.argmax(probabilities, axis=1)
-    table = Table("class", "images", "right", title=f"{run.net.name} on {data.name}")
-    for label, name in enumerate(classes):
-        members = test.t == label
-        table.add_row(name, str(members.sum()), f"{(guess[members] == label).mean():.4f}" if members.any() else "-")
+    scores = Scores.of(test.t, probabilities, classes)
+    table = Table(*COLUMNS, title=f"{run.net.name} on {data.name}")
+    for name, count, *values in scores.rows:
+        table.add_row(name, str(count), *(f"{value:.4f}" if count else "-" for value in values))
     Console().print(table)
     print(f"test accuracy {accuracy:.4f}, loss {loss:.4f} on {len(test):,} images")
+    print("mean over classes: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.macro.items()))
+    if scores.top is not None:
+        print(f"top-{TOP} accuracy {scores.top:.4f}")
     with optional_output("pictures", "evaluate", run.run_id) as folder:
         plots.confusion_matrix(test.t, guess, classes).savefig(folder / "confusion_matrix.png")
         mistakes = plots.worst_mistakes(test.x, test.t, probabilities, classes)

@@ -14,10 +14,11 @@ from nl_training.config.resolve import named, resolve
 from nl_training.config.sweep_jobs import in_sweep
 from nl_training.data import EpochBatches
 from nl_training.tracking import resume_command
+from nl_training.tracking.files import check_package, file_tracker
 from nl_training.tracking.jobs import JOB, job_key
 from nl_training.tracking.naming import run_name, user_tags
 from nl_training.tracking.sweep_run import sweep_run
-from nl_training.training.callbacks import Callback, Result
+from nl_training.training.callbacks import Callback, Result, TimeLimit
 from nl_training.training.checkpoint import Checkpoints
 from nl_training.training.progress_bar import CertificateBar, ProgressBar, activity
 from nl_training.training.snapshot import restore
@@ -47,7 +48,9 @@ def train(
     tags: Mapping[str, str] | None = None,
     name: str | None = None,
 ) -> Result | None:
-    """Train one run, log it and print its result; return None if the run to resume is already finished.
+    """Train one run, log it and print its result.
+
+    Return None if the run to resume is already finished, or the time limit is reached.
 
     Args:
         config: the checked config.
@@ -74,7 +77,7 @@ def train(
     net = build.network(config, data, device)
     if not in_sweep():
         print(f"{net!r} on {device!r}\n{data.name}: {len(data.train):,} images to train, {len(data.test):,} to test")
-    epoch = EpochBatches.of(net, len(data.train), config.trainer.batch_size)
+    epoch = EpochBatches.of(net, len(data.train), config.trainer.batch_size, config.trainer.accumulate)
     if epoch.note:
         print(epoch.note)
     with activity("opening the tracking store"):
@@ -86,8 +89,13 @@ def train(
         if tracker is not None and tracker.run_id:
             print(f"stopped; {resume_command(tracker.store.uri, tracker.run_id)} continues it")
         raise
+    except TimeLimit as limit:
+        assert tracker is not None  # `refuse_ignored` refuses the limit otherwise
+        continues = resume_command(tracker.store.uri, tracker.run_id)
+        print(f"{limit}; {continues} trainer.max_seconds=SECONDS continues it")
+        return None
     if not in_sweep():
-        _print(result, tracker)
+        _print(config, result, tracker)
     return result
 
 
@@ -120,9 +128,13 @@ def _run(
             stack.enter_context(tracker)
             checkpoints = checkpoints or stack.enter_context(_checkpoints(config, tracker.run_id))
             tracker.log_verification(outcome)
+        run_id = tracker.run_id if tracker is not None else ""
+        files = file_tracker(config.tracking, OmegaConf.to_yaml(cfg, resolve=True), run_id)
+        if files is not None:
+            stack.enter_context(files)
         bar = ProgressBar(lasting=not in_sweep())
         stack.callback(bar.close)
-        callbacks: list[Callback] = [c for c in (bar, tracker, probe, *extra_callbacks) if c is not None]
+        callbacks: list[Callback] = [c for c in (bar, tracker, files, probe, *extra_callbacks) if c is not None]
         trainer = build.trainer(config, cfg, net, data, callbacks, checkpoints)
         if checkpoints is not None and tracker is not None:
             newest = checkpoints.newest()
@@ -130,7 +142,10 @@ def _run(
                 restore(trainer, newest)
             if not in_sweep():
                 print(f"run {tracker.run_id}, step {trainer.step} of {trainer.total_steps}", flush=True)
-        return trainer.run()
+        result = trainer.run()
+        if files is not None and not in_sweep():
+            print(files.hint())
+        return result
 
 
 def _resumed_run(config: Config, cfg: DictConfig) -> ResumableRun | None:
@@ -177,10 +192,14 @@ def refuse_ignored(config: Config) -> None:
     t = config.trainer
     if config.search is not None:
         raise UserError("search=... belongs to nl search: leave it out, or run that command")
+    check_package(config.tracking)
     if not config.tracking.enabled:
         given = {"checkpoint_every_steps": t.checkpoint_every_steps is not None, "profile": t.profile}
+        given["max_seconds"] = t.max_seconds is not None
         for key in (key for key, is_given in given.items() if is_given):
             raise UserError(f"trainer.{key} needs tracking=mlflow: its files belong to a logged run")
+    if t.patience is not None and not config.data.validation:
+        raise UserError("trainer.patience needs a validation split: set data.validation above 0")
 
 
 def _tracker(
@@ -206,10 +225,12 @@ def _tracker(
     return MLflowTracker(store, named(config, cfg), name, text, run_id, t.draw, profile, tags, t.pictures, t.model)
 
 
-def _print(result: Result, tracker: MLflowTracker | None) -> None:
+def _print(config: Config, result: Result, tracker: MLflowTracker | None) -> None:
     weights = f"best weights, of epoch {result.best_epoch}"
     print(f"\ntest accuracy {result.test_accuracy:.4f} ({weights}), loss {result.test_loss:.4f}")
     print(f"{result.steps:,} steps in {result.seconds:.1f} s")
+    if config.trainer.patience is not None and result.epochs - result.best_epoch >= config.trainer.patience:
+        print(f"ended early: no better validation accuracy in {config.trainer.patience} epochs")
     if result.target_accuracy is not None:
         reached = result.steps_to_target is not None
         when = f"after {result.steps_to_target:,} steps, {result.seconds_to_target:.1f} s" if reached else "not reached"

@@ -84,7 +84,9 @@ def trainer(
     from nl_training.training.trainer import Trainer, TrainOptions
 
     t, built = config.trainer, optimizer(cfg)
-    options = TrainOptions(t.epochs, t.batch_size, t.max_steps, t.target_accuracy, t.on_nan)
+    options = TrainOptions(
+        t.epochs, t.batch_size, t.max_steps, t.target_accuracy, t.on_nan, t.patience, t.max_seconds, t.accumulate
+    )
     decay = weight_decay(config, built)
     return Trainer(net, built, schedule(cfg), data, options, decay, config.seed, callbacks, checkpoints)
 
@@ -97,7 +99,8 @@ def training(config: Config, cfg: Any, data: Dataset, epoch: EpochBatches) -> Tr
     evaluated = frozenset(len(split) for split in (data.validation, data.test) if split)
     epochs = min(t.epochs, (t.max_steps or inf) / epoch.count)
     decay = weight_decay(config, built)
-    return Training(data.train, frozenset(epoch.sizes), evaluated, epochs, built, schedule(cfg), decay)
+    sizes = frozenset(epoch.sizes)
+    return Training(data.train, sizes, evaluated, epochs, built, schedule(cfg), decay, epoch.accumulate)
 
 
 def weight_decay(config: Config, optimizer: Optimizer) -> float:

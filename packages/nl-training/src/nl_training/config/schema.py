@@ -138,6 +138,7 @@ class DataConfig:
     root: str | None
     validation: Share
     normalize: bool
+    limit: Count | None = None  # has a default because configs of older runs lack this key
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,10 @@ class TrainerConfig:
     checkpoint_every_seconds: Positive | None
     on_nan: Literal["stop", "skip"]
     profile: bool
+    # These have defaults because configs of older runs lack their keys.
+    accumulate: Count = 1
+    patience: Count | None = None
+    max_seconds: Positive | None = None
 
 
 # The tags of runs up to the first dot.
@@ -182,6 +187,7 @@ class TrackingConfig:
     note: str | None = None
     pictures: Literal["later", "now", "never"] = "later"
     model: Literal["later", "now", "never"] = "later"
+    files: Literal["csv", "tensorboard"] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a tag that MLflow does not take, or that a run already has."""

@@ -25,14 +25,16 @@ class EpochBatches:
         images: number of images used per epoch: all, or all but one.
         batch_size: images per batch; the last may be smaller.
         note: a message for the user about the batches, "" for none.
+        accumulate: batches per step; the last step may have fewer.
     """
 
     images: int
     batch_size: int
     note: str = ""
+    accumulate: int = 1
 
     @classmethod
-    def of(cls, net: Network, images: int, batch_size: int) -> EpochBatches:
+    def of(cls, net: Network, images: int, batch_size: int, accumulate: int = 1) -> EpochBatches:
         """Return the batches of an epoch, without a last batch of one image if batch norm cannot normalise it.
 
         Raises:
@@ -40,22 +42,27 @@ class EpochBatches:
         """
         always = min(images, batch_size) == 1
         if images % batch_size != 1 and not always:
-            return cls(images, batch_size)
+            return cls(images, batch_size, "", accumulate)
         try:
             normalises = bool(net.wire(1, train=True).updates)
         except ShapeError as error:
             if always:
                 raise ShapeError(f"trainer.batch_size={batch_size} on {images} images: {error}") from None
             note = "batch norm needs more than one value per feature: each epoch leaves its last, single image out"
-            return cls(images - 1, batch_size, note)
+            return cls(images - 1, batch_size, note, accumulate)
         which = "each batch" if always else "the last batch of an epoch"
         note = f"batch norm: {which} is a single image, whose pixels alone give its mean and variance"
-        return cls(images, batch_size, note if normalises else "")
+        return cls(images, batch_size, note if normalises else "", accumulate)
+
+    @property
+    def step_size(self) -> int:
+        """Images per step; the last may have fewer."""
+        return self.batch_size * self.accumulate
 
     @property
     def count(self) -> int:
-        """Number of batches."""
-        return -(-self.images // self.batch_size)
+        """Number of steps."""
+        return -(-self.images // self.step_size)
 
     @property
     def sizes(self) -> set[int]:

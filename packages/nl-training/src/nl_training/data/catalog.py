@@ -17,7 +17,7 @@ from nl_training.data.folders import load_folder
 from nl_training.data.mnist import FASHION_MNIST, MNIST
 from nl_training.data.npz import load_npz
 from nl_training.data.pixels import DARK, LIGHT, PixelFormat
-from nl_training.data.splits import stratified
+from nl_training.data.splits import limited, stratified
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ def load(
     normalize: bool = True,
     seed: int = 0,
     dtype: str = "float32",
+    limit: int | None = None,
     **options: Any,
 ) -> Dataset:
     """Load data set `name` for training.
@@ -43,12 +44,15 @@ def load(
     stratified and drawn with `seed`, held out to choose the best weights; 0 for none. A validation split of the data's
     own is used instead for any share above 0. With `normalize` each channel has mean 0 and standard deviation 1 over
     the training split; without, pixels whose range starts at 0 are scaled to 0..1. The test images never depend on
-    `seed`. `options` are those of the data set's reader: `size` (H, W) resizes the pictures of `images`. Raises
-    `UserError` on missing or broken data, or arguments out of range.
+    `seed`. `limit` is the largest number of images for training and validation; the same share of the test images is
+    taken, see `limited`. `options` are those of the data set's reader: `size` (H, W) resizes the pictures of `images`.
+    Raises `UserError` on missing or broken data, or arguments out of range.
     """
     if not 0 <= validation < 1:
         raise UserError(f"data.validation={validation} must be at least 0 and below 1")
     source = read_source(name, root, **options)
+    if limit is not None:
+        source = limited(source, limit)
     _warn_missing_classes(source)
     train, held = source.train, source.validation if validation else None
     if source.validation is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from nl_nodes import UserError
-from nl_training.data.dataset import Labels, Split
+from nl_training.data.dataset import Labels, Source, Split
 from nl_training.data.pixels import Array
 
 Indices = npt.NDArray[np.int64]
@@ -40,3 +42,24 @@ def train_and_test(x: Array, t: Labels) -> tuple[Split, Split]:
     if len(taken) == 0:
         raise UserError(f"{len(t)} images are too few to put some aside for the test; give at least 3 of each class")
     return Split(x[kept], t[kept]), Split(x[taken], t[taken])
+
+
+def limited(source: Source, images: int) -> Source:
+    """Return a part of the data, stratified by class; the same part in every run.
+
+    Args:
+        source: the raw images.
+        images: the most training images, with those for validation; test images are cut to the same share.
+    """
+    of = len(source.train) + len(source.validation or ())
+    if images >= of:
+        return source
+
+    def part(split: Split) -> Split:
+        _, taken = stratified(split.t, max(images / of, 1 / len(split)), seed=0)
+        if len(taken) == 0:
+            raise UserError(f"data.limit={images} takes none of {len(split)} images of one split; leave it out")
+        return Split(split.x[taken], split.t[taken])
+
+    held = source.validation and part(source.validation)
+    return replace(source, train=part(source.train), validation=held, test=part(source.test))

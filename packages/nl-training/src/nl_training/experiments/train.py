@@ -105,7 +105,7 @@ def train(
     net = build.network(config, data, build.device(config))
     if prepare is not None:
         prepare(net)
-    epoch = EpochBatches.of(net, len(data.train), config.trainer.batch_size)
+    epoch = EpochBatches.of(net, len(data.train), config.trainer.batch_size, config.trainer.accumulate)
     if epoch.note:
         print(f"{label}: {epoch.note}")
     mode = "off" if prepare else config.verify.mode

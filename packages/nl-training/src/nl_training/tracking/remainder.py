@@ -18,7 +18,8 @@ import numpy as np
 from nl_models import load_state, save_state
 from nl_nodes.verify import load_certificate
 from nl_training.paths import output_folder, output_root
-from nl_training.tracking.model import describe, log_model, pixels, softmax
+from nl_training.tracking.model import describe, log_model, pixels
+from nl_training.tracking.scores import TOP
 from nl_training.training.callbacks import EpochReport
 from nl_training.training.progress_bar import RunsBar
 from nl_training.viz import plots
@@ -32,11 +33,19 @@ if TYPE_CHECKING:
 
 FOLDER = ("outputs", "unfinished")  # with a folder for each run whose pictures or model are still to be made
 LEFT, FACTS, ARRAYS, CERTIFICATE = "left.json", "results.json", "results.safetensors", "certificate.json"
-FINAL = ("final/test_acc", "final/test_loss", "seconds", "steps_to_target", "seconds_to_target")
+FINAL = (
+    "final/test_acc", "final/test_loss", "final/precision", "final/recall", "final/f1", f"final/top{TOP}_acc",
+    "seconds", "steps_to_target", "seconds_to_target",
+)  # fmt: skip
 
 
 def write_results(
-    folder: Path, trainer: TrainingState, result: Result, name: str, steps: Sequence[tuple[int, float, float]]
+    folder: Path,
+    trainer: TrainingState,
+    result: Result,
+    probabilities: Any,
+    name: str,
+    steps: Sequence[tuple[int, float, float]],
 ) -> None:
     """Write what pictures and model are made from.
 
@@ -44,13 +53,13 @@ def write_results(
         folder: where to.
         trainer: the finished training.
         result: its result.
+        probabilities: those of the test images (N, classes) by the best weights.
         name: the run's name.
         steps: (step, loss, accuracy) of each training step.
     """
     data = trainer.data
     save_state(trainer.best_state, folder / "best.safetensors")
     (folder / "network.json").write_text(json.dumps(describe(trainer), indent=1))
-    probabilities = _probabilities(trainer)
     worst = plots.confident_mistakes(data.test.t, probabilities)
     arrays = {
         "steps": np.array(steps, np.float64).reshape(-1, 3),
@@ -102,17 +111,6 @@ def make_postponed(store: Store, runs: Sequence[Run], note: str = "") -> list[st
                 failures.append(f"the pictures and the model of run {run_id} could not be made: {reason}")
             bar.advance()
     return failures
-
-
-def _probabilities(trainer: TrainingState) -> Any:
-    """Return the probabilities (N, K) of the test images by the best weights."""
-    net = trainer.net
-    last = net.state_dict()
-    net.load_state_dict(trainer.best_state)
-    try:
-        return softmax(net.device.host(net.predict(trainer.data.test.x)))
-    finally:
-        net.load_state_dict(last)
 
 
 def _log_pictures(store: Store, run_id: str, folder: Path, facts: dict[str, Any], arrays: dict[str, Any]) -> None:

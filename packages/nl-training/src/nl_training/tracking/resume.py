@@ -20,7 +20,7 @@ from nl_training.tracking.run import CONFIG
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-CHANGEABLE = ("trainer.epochs", "trainer.max_steps", "device")
+CHANGEABLE = ("trainer.epochs", "trainer.max_steps", "trainer.max_seconds", "device")
 LOCATION = ("tracking.uri=", "tracking.experiment_name=")  # overrides that locate the run without changing it
 
 

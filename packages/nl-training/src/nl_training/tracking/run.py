@@ -22,9 +22,11 @@ from nl_training.tracking.metrics import MetricBuffer
 from nl_training.tracking.parent_run import PARENT, runs_in_this_process
 from nl_training.tracking.process import PROCESS, this_process
 from nl_training.tracking.remainder import make, postpone, write_results
+from nl_training.tracking.scores import Scores, best_probabilities
 from nl_training.tracking.store import Store
 from nl_training.tracking.system import SystemMetrics
-from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport, TrainingState
+from nl_training.tracking.tracker import Tracker
+from nl_training.training.callbacks import Result, StepReport, TrainingState
 from nl_training.training.progress_bar import activity
 from nl_training.viz import plots
 
@@ -38,7 +40,7 @@ CONFIG = "config.yaml"  # the file with the run's config, from which it is resum
 LONGEST_ERROR = 200  # characters of the tag; the whole error is a file
 
 
-class MLflowTracker(Callback):
+class MLflowTracker(Tracker):
     """Logs a training; as a context, closes its run as FINISHED, FAILED or KILLED.
 
     Args:
@@ -54,8 +56,6 @@ class MLflowTracker(Callback):
             after the other in this process, or "never".
         model: the same for the MLflow model.
     """
-
-    reads_network = False
 
     def __init__(
         self,
@@ -192,41 +192,34 @@ class MLflowTracker(Callback):
         """Return the exception of a signal received during the last step."""
         return self._interrupts.take_pending()
 
-    def on_step(self, report: StepReport) -> None:
-        """Record the step's metrics."""
-        self._steps.append((report.step, report.loss, report.accuracy))
-        values = {"train/loss": report.loss, "train/acc": report.accuracy, "lr": report.lr}
-        self._metrics.add(report.step, values)
-        if self._system.due():
-            self._metrics.add(report.step, self._system.sample())
-
-    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record metrics of another callback."""
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record metrics; they are sent with a checkpoint that has them."""
         self._metrics.add(step, metrics)
 
-    def on_epoch(self, report: EpochReport) -> None:
-        """Record the epoch's metrics and the best so far."""
-        values = {**report.metrics, "epoch": float(report.epoch)}
-        if report.best:
-            best = {key: report.metrics[key] for key in ("val/acc", "test/acc") if key in report.metrics}
-            values |= {f"best/{key.replace('/', '_')}": value for key, value in best.items()}
-            values["best/epoch"] = float(report.epoch)
-        self._metrics.add(report.step, values)
+    def write(self, name: str, text: str) -> None:
+        """Log a text file."""
+        self.store.client.log_text(self.run_id, text, name)
+
+    def on_step(self, report: StepReport) -> None:
+        """Record the step's metrics and the system's."""
+        self._steps.append((report.step, report.loss, report.accuracy))
+        super().on_step(report)
+        if self._system.due():
+            self.add(report.step, self._system.sample())
 
     def on_result(self, result: Result) -> None:
         """Record the final metrics."""
-        values = {"final/test_acc": result.test_accuracy, "final/test_loss": result.test_loss}
-        values["seconds"] = result.seconds
-        if result.steps_to_target is not None and result.seconds_to_target is not None:
-            values |= {"steps_to_target": result.steps_to_target, "seconds_to_target": result.seconds_to_target}
-        self._metrics.add(result.steps, values | self._system.sample())
+        super().on_result(result)
+        self.add(result.steps, self._system.sample())
 
     def on_end(self, trainer: TrainingState, result: Result) -> None:
         """Log the weights, and make or postpone pictures and model."""
         self._interrupts.release()
         with tempfile.TemporaryDirectory() as name, activity("saving weights, pictures and model"):
             folder = Path(name)
-            write_results(folder, trainer, result, self.name, self._steps)
+            probabilities = best_probabilities(trainer)
+            self.log_scores(result.steps, Scores.of(trainer.data.test.t, probabilities, trainer.data.classes))
+            write_results(folder, trainer, result, probabilities, self.name, self._steps)
             self._log_weights(trainer, folder)
             if self.draw:
                 self._draw(trainer)

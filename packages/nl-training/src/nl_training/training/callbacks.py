@@ -9,12 +9,13 @@ from typing import Any
 
 from nl_layers.optimizers import Optimizer
 from nl_models import Network
+from nl_nodes import UserError
 from nl_training.data import Dataset
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """Report of a training step: `step` counts from 1, `loss` is the batch's mean loss without weight decay."""
+    """Report of a training step: `step` counts from 1, `loss` is its images' mean loss without weight decay."""
 
     step: int
     epoch: int
@@ -46,8 +47,8 @@ class Progress:
 
     Attributes:
         step: number of steps done.
-        position: number of batches done in the current epoch; 0 after its evaluation.
-        images: number of images in these batches, without skipped batches.
+        position: number of steps done in the current epoch; 0 after its evaluation.
+        images: number of images in these steps, without skipped ones.
         loss: sum of these images' losses.
         hits: number of these images classified correctly.
         history: reports of the evaluated epochs.
@@ -101,10 +102,11 @@ class TrainingState:
         net: the network, with the weights of the last step.
         optimizer: the optimizer of its parameters.
         data: training, validation and test splits.
-        batch_size: images per step.
-        total_steps: the step at which the training ends, unless it reaches its target accuracy before.
+        batch_size: images per batch.
+        total_steps: the step at which the training ends, unless it ends early.
         seed: seed of the batch order.
         callbacks: called on steps, epochs and the end.
+        accumulate: batches per step.
         progress: the state between two steps.
         best_state: host copies of the best weights so far by validation accuracy (the latest weights without a
             validation split).
@@ -118,6 +120,7 @@ class TrainingState:
     total_steps: int
     seed: int
     callbacks: Sequence[Callback]
+    accumulate: int = 1
     progress: Progress = field(default_factory=Progress)
     best_state: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=perf_counter)
@@ -135,6 +138,10 @@ class TrainingState:
 
 class Pruned(Exception):
     """Raised by a callback to end an unpromising training."""
+
+
+class TimeLimit(UserError):
+    """Raised when the time limit of a training is reached; its last checkpoint is of that step."""
 
 
 class Callback:

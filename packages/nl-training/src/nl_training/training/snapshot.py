@@ -80,7 +80,8 @@ def identity(trainer: TrainingState) -> dict[str, Any]:
         "optimizer": type(trainer.optimizer).__name__,
         "data digest": trainer.data.digest,
         "number of images": len(trainer.data.train),
-        "batch size": trainer.batch_size,
+        # One number for one batch per step, as in checkpoints from before there were more.
+        "batch size": trainer.batch_size if trainer.accumulate == 1 else [trainer.accumulate, trainer.batch_size],
         "seed": trainer.seed,
     }
     plain: dict[str, Any] = json.loads(json.dumps(properties))

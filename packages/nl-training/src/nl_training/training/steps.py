@@ -8,7 +8,8 @@ from math import isfinite
 from time import perf_counter
 from typing import Any
 
-from nl_layers import add_weight_decay
+from nl_layers import FlatDict, add_weight_decay
+from nl_layers.flat import blocks
 from nl_layers.optimizers import Optimizer
 from nl_models import Network
 from nl_training.data import Split
@@ -20,7 +21,7 @@ AHEAD = 32
 
 @dataclass(frozen=True)
 class Batch:
-    """A training batch.
+    """The images of a step, or some of them.
 
     Attributes:
         x: images (N, C, H, W), of the host or of the GPU.
@@ -38,7 +39,7 @@ class Taken:
     """A step that was taken, or left out because its loss or gradient is not finite.
 
     Attributes:
-        batch: its images and labels.
+        batch: its images and labels; where the step was left out, those of the pass that is not finite.
         loss: mean loss of the batch, without weight decay.
         hits: number of images classified correctly; None where the step was left out.
         seconds: the time that it took.
@@ -91,19 +92,54 @@ class Steps:
     def _take(self, batch: Batch) -> Taken:
         """Take one step and wait for it."""
         begun = perf_counter()
-        loss, hits = self._loss_and_hits(batch)
+        batch, loss, hits, grads = self._pass(batch)
+        if hits is not None:
+            if self.weight_decay:
+                add_weight_decay(self.net.params, grads, self.weight_decay)
+            self.optimizer.update(self.net.params, grads)
         return Taken(batch, loss, hits, perf_counter() - begun)
 
-    def _loss_and_hits(self, batch: Batch) -> tuple[float, int | None]:
-        net, x, t = self.net, batch.x, batch.t
-        output = net.step(x, t)
+    def _pass(self, batch: Batch) -> tuple[Batch, float, int | None, FlatDict]:
+        """Return a batch, its mean loss, hits (None where loss or gradient is not finite), and mean gradient."""
+        output = self.net.step(batch.x, batch.t)
         loss = float(output.loss)
-        if not (isfinite(loss) and net.device.finite(output.grads.flat)):
-            return loss, None
-        if self.weight_decay:
-            add_weight_decay(net.params, output.grads, self.weight_decay)
-        self.optimizer.update(net.params, output.grads)
-        return loss, net.count_correct(output.logits, t)
+        finite = isfinite(loss) and self.net.device.finite(output.grads.flat)
+        return batch, loss, self.net.count_correct(output.logits, batch.t) if finite else None, output.grads
+
+
+class AccumulatedSteps(Steps):
+    """Takes each step at once, in small batches whose gradients are averaged by their numbers of images.
+
+    Where a small batch is not finite, the whole step is left out, with the changes of the running statistics.
+
+    Args:
+        net: the network to train.
+        optimizer: the optimizer of its parameters.
+        weight_decay: coefficient of weight decay.
+        size: images per small batch.
+    """
+
+    def __init__(self, net: Network, optimizer: Optimizer, weight_decay: float, size: int) -> None:
+        super().__init__(net, optimizer, weight_decay)
+        self.size = size
+        self._mean = FlatDict(net.params.shapes(), net.device.zeros)
+
+    def _pass(self, batch: Batch) -> tuple[Batch, float, int | None, FlatDict]:
+        count, loss, hits = len(batch.t), 0.0, 0
+        before = [(leaf, leaf.value.copy()) for layer in self.net.layers for leaf in layer.buffers.values()]
+        self._mean.flat[...] = 0
+        for start in range(0, count, self.size):
+            span = slice(start, start + self.size)
+            small, small_loss, small_hits, grads = super()._pass(Batch(batch.x[span], batch.t[span], batch.lr))
+            if small_hits is None:
+                for leaf, value in before:
+                    leaf.value[...] = value
+                return small, small_loss, None, grads
+            share = len(small.t) / count
+            loss, hits = loss + share * small_loss, hits + small_hits
+            for mean, grad in blocks(self._mean.flat, grads.flat):
+                mean += share * grad
+        return batch, loss, hits, self._mean
 
 
 class EnqueuedSteps(Steps):
@@ -162,7 +198,9 @@ class EnqueuedSteps(Steps):
         return self._take(batch)
 
 
-def steps_of(net: Network, optimizer: Optimizer, weight_decay: float, ahead: bool) -> Steps:
+def steps_of(
+    net: Network, optimizer: Optimizer, weight_decay: float, ahead: bool, accumulated: int | None = None
+) -> Steps:
     """Return the steps of a training on the network's device.
 
     Args:
@@ -170,7 +208,10 @@ def steps_of(net: Network, optimizer: Optimizer, weight_decay: float, ahead: boo
         optimizer: the optimizer of its parameters.
         weight_decay: coefficient of weight decay.
         ahead: whether a GPU may work ahead.
+        accumulated: images per small batch; None where each step is one batch. A GPU takes accumulated steps at once.
     """
+    if accumulated is not None:
+        return AccumulatedSteps(net, optimizer, weight_decay, accumulated)
     if net.device.card is None:
         return Steps(net, optimizer, weight_decay)
     return EnqueuedSteps(net, optimizer, weight_decay, AHEAD if ahead else 1)

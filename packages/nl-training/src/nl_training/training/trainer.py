@@ -15,7 +15,7 @@ from nl_layers.schedules import Schedule
 from nl_models import Network
 from nl_nodes import UserError
 from nl_training.data import Dataset, EpochBatches, batches, epoch_order
-from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport, TrainingState
+from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport, TimeLimit, TrainingState
 from nl_training.training.checkpoint import Checkpoints
 from nl_training.training.divergence import first_not_finite
 from nl_training.training.snapshot import snapshot
@@ -32,12 +32,15 @@ class TrainOptions:
 
     Attributes:
         epochs: passes over the training data, 1 or more.
-        batch_size: images per step; the last batch of an epoch may be smaller, and is left out if it is a single image
+        batch_size: images per batch; the last batch of an epoch may be smaller, and is left out if it is a single image
             that batch norm cannot normalise.
         max_steps: maximum number of steps, None for no limit.
         target_accuracy: stop at the first evaluation whose accuracy on the whole test set reaches this, None for no
             target. The best weights are still chosen by validation accuracy.
         on_nan: "stop" ends the training if the loss or a gradient is not finite, "skip" leaves that batch out.
+        patience: stop after this many epochs without a better validation accuracy, None to train all epochs.
+        max_seconds: stop after this training time, unfinished, with a checkpoint; None for no limit.
+        accumulate: batches per step, whose gradients are averaged by their numbers of images.
     """
 
     epochs: int = 10
@@ -45,6 +48,9 @@ class TrainOptions:
     max_steps: int | None = None
     target_accuracy: float | None = None
     on_nan: str = "stop"
+    patience: int | None = None
+    max_seconds: float | None = None
+    accumulate: int = 1
 
 
 class Trainer(TrainingState):
@@ -62,7 +68,7 @@ class Trainer(TrainingState):
         checkpoints: where to save the training, None to save nothing.
 
     Attributes:
-        epoch_batches: number and size of an epoch's batches.
+        epoch_batches: number and size of an epoch's batches and steps.
 
     Raises:
         ShapeError: if batch norm cannot normalise any batch.
@@ -83,13 +89,14 @@ class Trainer(TrainingState):
         self.options = options = options or TrainOptions()
         self.schedule, self.base_lr = schedule, optimizer.lr
         self.checkpoints = checkpoints
-        self.epoch_batches = EpochBatches.of(net, len(data.train), options.batch_size)
+        self.epoch_batches = EpochBatches.of(net, len(data.train), options.batch_size, options.accumulate)
         self.steps_per_epoch = self.epoch_batches.count
         steps = options.epochs * self.steps_per_epoch
         total_steps = min(steps, options.max_steps or steps)
-        super().__init__(net, optimizer, data, options.batch_size, total_steps, seed, callbacks)
+        super().__init__(net, optimizer, data, options.batch_size, total_steps, seed, callbacks, options.accumulate)
         ahead = not any(c.reads_network for c in callbacks if type(c).on_step is not Callback.on_step)
-        self._steps = steps_of(net, optimizer, weight_decay, ahead)
+        size = options.batch_size if options.accumulate > 1 else None
+        self._steps = steps_of(net, optimizer, weight_decay, ahead, size)
         splits = {"train": data.train, "val": data.validation, "test": data.test}
         self._splits = {name: self._steps.split(split) for name, split in splits.items() if split is not None}
 
@@ -98,6 +105,7 @@ class Trainer(TrainingState):
 
         Raises:
             Diverged: if the loss or a gradient is not finite and `on_nan` is "stop".
+            TimeLimit: if `max_seconds` is reached before the last step.
         """
         self.started = perf_counter() - self.progress.seconds
         for callback in self.callbacks:
@@ -116,7 +124,8 @@ class Trainer(TrainingState):
 
     def _train(self) -> None:
         p = self.progress
-        while (p.step < self.total_steps or p.position) and p.target is None:
+        while not self._ended:
+            self._save_or_stop(due=False)  # the time may be over before a resumed training's first step
             self._epoch(len(p.history) + 1)
         p.seconds, p.ended = self.seconds, True
         result = self._result()
@@ -124,11 +133,21 @@ class Trainer(TrainingState):
             callback.on_result(result)
         self._save(wait=True)
 
+    @property
+    def _ended(self) -> bool:
+        """Whether the steps are done, the target is reached, or the patience has run out."""
+        p, patience = self.progress, self.options.patience
+        if p.position:
+            return False
+        tired = patience is not None and len(p.history) - p.best[1] >= patience
+        return p.step >= self.total_steps or p.target is not None or tired
+
     def _epoch(self, epoch: int) -> None:
         p = self.progress
         order = epoch_order(len(self.data.train), self.seed, epoch)[: self.epoch_batches.images]
         end = p.position + max(self.total_steps - p.step, 0)
-        for x, t in islice(batches(self._splits["train"], self.batch_size, order), p.position, end):
+        steps = batches(self._splits["train"], self.epoch_batches.step_size, order)
+        for x, t in islice(steps, p.position, end):
             self._enqueue(x, t)
             if self._steps.full:
                 self._report()
@@ -180,13 +199,19 @@ class Trainer(TrainingState):
 
     def _save_or_stop(self, due: bool, best: bool = False) -> None:
         """Between two steps: save if a checkpoint is due, stop if a callback requests it."""
-        error = next((error for o in self.callbacks if (error := o.stop_request()) is not None), None)
+        error = next((error for o in self.callbacks if (error := o.stop_request()) is not None), self._time_limit())
         self._collect()
         if due or error is not None:
             self._report()
             self._save(best, wait=error is not None)
         if error is not None:
             raise error
+
+    def _time_limit(self) -> TimeLimit | None:
+        limit = self.options.max_seconds
+        if limit is None or self.seconds < limit or self._ended:
+            return None
+        return TimeLimit(f"trainer.max_seconds={limit:g} is reached in epoch {len(self.progress.history) + 1}")
 
     def _save(self, best: bool = False, wait: bool = False) -> None:
         """Save a checkpoint; without `wait`, skip it while the last one is still being written.

@@ -49,6 +49,7 @@ from nl_training.verification.points import (
     make_point,
 )
 from nl_training.verification.steps import (
+    STEPS,
     Training,
     batches_beside_textbook,
     training_beside_textbook,
@@ -150,7 +151,7 @@ class Chain:
         for count in sorted(self.training.evaluated):
             pieces = EVAL_BATCH + count % EVAL_BATCH if count > EVAL_BATCH else count
             add(self.inference, "inference", pieces, how, RANDOM)
-        few = 2 * self.small + 1
+        few = STEPS * self.training.accumulated * (self.small + 1) - 1
         add(self.step, "step", few, f"{self.training.step}, {self.training.epochs:g} epochs", RANDOM)
         add(self.trainer, "trainer", few, f"{self.training.step}, {how}", RANDOM)
         return found

@@ -22,8 +22,8 @@ class Probe(Callback):
     """Check all parameters along one random direction every `every` steps, and report the metric `verify/residual`.
 
     The gradient is computed in float64 by a copy of the network, compiled for the same number of workers (on a GPU:
-    node by node on the CPU); the complex step runs node by node. Both use the next training batch and its dropout
-    masks. The probe changes neither weights, running statistics nor random state of the training.
+    node by node on the CPU); the complex step runs node by node. Both use the first batch of the next step and its
+    dropout masks. The probe changes neither weights, running statistics nor random state of the training.
 
     Args:
         every: number of steps from one check to the next.
@@ -40,8 +40,8 @@ class Probe(Callback):
         if step % self.every:
             return
         try:
-            images = backend_of([x]).host(x)
-            residual = self._residual(trainer.net, step, np.asarray(images, dtype=np.float64), np.asarray(t))
+            images, labels = backend_of([x]).host(x[: trainer.batch_size]), t[: trainer.batch_size]
+            residual = self._residual(trainer.net, step, np.asarray(images, dtype=np.float64), np.asarray(labels))
         except NotComparable as why:
             if self._refused != str(why):  # warn once, not at every check
                 self._refused = str(why)

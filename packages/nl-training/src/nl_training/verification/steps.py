@@ -22,7 +22,9 @@ from nl_training.verification.distance import FAR, LOGITS, LOSS, Arrays, furthes
 from nl_training.verification.points import NotComparable, Point
 from nl_training.verification.textbook import Textbook, Updates, accuracy, schedule_factor, shuffled
 
-EPOCHS, BATCHES, SEED = 2, 2, 1
+EPOCHS, STEPS, SEED = 2, 2, 1
+ACCUMULATED = 3
+"""The most batches per step of a short training."""
 EVALUATED = 2
 UPDATES = 300
 # Arrays smaller than this share of the largest one are compared relative to that share of it.
@@ -44,6 +46,7 @@ class Training:
         optimizer: the optimizer, before its first step.
         schedule: the learning rate schedule.
         weight_decay: the L2 penalty's rate.
+        accumulate: batches per step.
     """
 
     train: Split
@@ -53,13 +56,20 @@ class Training:
     optimizer: Optimizer
     schedule: Schedule
     weight_decay: float
+    accumulate: int = 1
+
+    @property
+    def accumulated(self) -> int:
+        """Batches per step of a short training."""
+        return min(self.accumulate, ACCUMULATED)
 
     @property
     def step(self) -> str:
-        """The optimizer, schedule and weight decay as text."""
+        """The optimizer, schedule, weight decay and batches per step as text."""
         o = self.optimizer
         settings = ", ".join(f"{k}={v:g}" for k, v in sorted(vars(o).items()) if isinstance(v, float))
-        return f"{type(o).__name__}({settings}), {self.schedule}, weight decay {self.weight_decay:g}"
+        text = f"{type(o).__name__}({settings}), {self.schedule}, weight decay {self.weight_decay:g}"
+        return text if self.accumulate == 1 else f"{text}, {self.accumulate} batches per step"
 
 
 def training_beside_textbook(
@@ -80,7 +90,7 @@ def training_beside_textbook(
         book: the textbook training, with the same initial parameters.
         optimizer: the optimizer; its state is changed.
         training: its schedule and weight decay are used.
-        point: an odd number of images, so that the second of two batches is smaller.
+        point: of its two steps' batches, only the very last is smaller.
         limit: the largest distance that passes; it is larger than two roundings of a parameter.
         noise: estimates the rounding errors of a step's arrays.
 
@@ -92,7 +102,7 @@ def training_beside_textbook(
     ends = Split(point.x[:EVALUATED], point.t[:EVALUATED]), Split(point.x[-EVALUATED:], point.t[-EVALUATED:])
     data = Dataset("chain", Split(point.x, point.t), *ends, classes, scale, "")
     watch = _Beside(book, optimizer.lr, training, data, limit, noise)
-    limits = TrainOptions(EPOCHS, watch.size)
+    limits = TrainOptions(EPOCHS, watch.size, accumulate=training.accumulated)
     try:
         Trainer(net, optimizer, training.schedule, data, limits, training.weight_decay, SEED, [watch]).run()
     except Diverged as error:
@@ -121,7 +131,7 @@ def updates_beside_textbook(training: Training, limit: float) -> tuple[str, floa
 
 def batches_beside_textbook(training: Training) -> tuple[str, float]:
     """Compare the order of images in an epoch with the textbook's, by their indices."""
-    numbers, size = np.arange(len(training.train)), max(training.sizes)
+    numbers, size = np.arange(len(training.train)), max(training.sizes) * training.accumulate
     found = [x for x, _ in batches(Split(numbers, numbers), size, epoch_order(len(numbers), SEED, 1))]
     whole = all(len(x) == size for x in found[:-1])
     right = whole and np.array_equal(np.concatenate(found), shuffled(len(numbers), SEED, 1))
@@ -146,7 +156,8 @@ class _Beside(Callback):
         self.book, self.lr, self.schedule, self.data = book, lr, training.schedule, data
         self.limit, self.noise = limit, noise
         self.eps = float(np.finfo(book.trains.device.dtype).eps)
-        self.size = len(data.train) // BATCHES + 1
+        self.size = len(data.train) // (STEPS * training.accumulated) + 1
+        self.step_size = self.size * training.accumulated
         self.worst = ("", 0.0)
         self._sums: dict[str, float] = {}
         self._best: dict[str, Any] = {"val/acc": -1.0}
@@ -154,20 +165,22 @@ class _Beside(Callback):
     def on_batch(self, trainer: TrainingState, step: int, x: Any, t: Any) -> None:
         """Run the textbook's step, before the trainer's."""
         self._net, train = trainer.net, self.data.train
-        epoch, position = divmod(step - 1, BATCHES)
-        index = shuffled(len(train), SEED, epoch + 1)[position * self.size :][: self.size]
+        epoch, position = divmod(step - 1, STEPS)
+        index = shuffled(len(train), SEED, epoch + 1)[position * self.step_size :][: self.step_size]
         x = backend_of([x]).host(x)
         if not (np.array_equal(x, train.x[index]) and np.array_equal(t, train.t[index])):
             self.worst = ("the batch", FAR)
-        self._lr = self.lr * schedule_factor(self.schedule, (step - 1) / BATCHES, EPOCHS)
+        self._lr = self.lr * schedule_factor(self.schedule, (step - 1) / STEPS, EPOCHS)
         self._x, self._t = train.x[index], train.t[index]
-        self.book.step(self._x, self._t, self._lr)
+        self.book.step(self._x, self._t, self._lr, self.size)
         if self.book.trains.device.dtype == "float64":
-            expected = self.book.gradient(self._x, self._t)
-            self._keep(furthest(expected, self.book.found, self.limit, self._noise(step)))
+            expected = self.book.gradient()
+            self._keep(furthest(expected, self.book.found, self.limit, self._noise()))
 
-    def _noise(self, step: int) -> Callable[[str], float]:
-        return self.noise(self._x, self._t, step - 1, self.book.before)
+    def _noise(self) -> Callable[[str], float]:
+        """Return an estimate of the rounding error of the step's arrays: at most the sum of its batches' errors."""
+        each = [self.noise(x, t, number, self.book.before) for x, t, number in self.book.batches]
+        return lambda name: sum(noise(name) for noise in each)
 
     def on_step(self, report: StepReport) -> None:
         """Compare the step's parameters, statistics, loss, accuracy and learning rate."""
@@ -179,7 +192,7 @@ class _Beside(Callback):
             lambda name: 2 * self.eps * length(book.before[name]),
         )
         told = {"loss": book.found[LOSS], "acc": accuracy(book.found[LOGITS], self._t)}
-        noise = self._noise(report.step)
+        noise = self._noise()
         self._rounding: Callable[[str], float] = lambda name: noise(name) if name in book.statistics else 0.0
         self._compare(
             {**book.statistics, LOSS: told["loss"], "the accuracy": told["acc"], "the learning rate": self._lr},

@@ -159,35 +159,53 @@ class Textbook(Updates):
     Attributes:
         statistics: the running statistics.
         before: parameters and running statistics before the last step.
+        batches: images, labels and index of the pass of each batch of the last step.
         found: gradients, loss and logits of the trained network's last step.
     """
 
     def __init__(self, trains: Network, net: Network, optimizer: Optimizer, weight_decay: float) -> None:
         super().__init__(net.params, optimizer, weight_decay)
-        self.trains, self.net = trains, net
+        self.trains, self.net, self.passes = trains, net, 0
 
-    def step(self, x: Any, t: Any, lr: float) -> None:
-        """Compute one step on a batch; the trained network's state is left unchanged."""
+    def step(self, x: Any, t: Any, lr: float, size: int) -> None:
+        """Compute one step on batches of `size` images; the trained network's state is left unchanged."""
         net, state, passes = self.trains, self.trains.state_dict(), self.trains.passes
-        done = net.step(x, t)
-        grads = {name: np.array(net.device.host(grad), np.float64) for name, grad in done.grads.items()}
-        self.found = {**grads, LOSS: float(done.loss), LOGITS: net.device.host(done.logits)}
+        starts = range(0, len(x), size)
+        self.batches = [(x[i : i + size], t[i : i + size], self.passes + n) for n, i in enumerate(starts)]
+        self.passes += len(starts)
+        self.found = self._mean(self._found)
         net.load_state_dict(state)
         net.passes = passes
         self.before = {name: np.asarray(value, np.float64) for name, value in state.items()}
         self.params = {name: self.before[name] for name in self.params}
         self.statistics = {name: value for name, value in self.before.items() if name not in self.params}
         self._load()
-        self._follow_statistics(np.asarray(x, np.float64))
-        self.update(grads, lr)
+        for images, _, number in self.batches:
+            self._follow_statistics(np.asarray(images, np.float64), number)
+        self.update(self.found, lr)
 
-    def gradient(self, x: Any, t: Any) -> Arrays:
-        """Return gradients, loss and logits of the last step's batch, computed node by node."""
+    def gradient(self) -> Arrays:
+        """Return gradients, loss and logits of the last step, computed node by node."""
         self.net.load_state_dict(self.before)
+        return self._mean(self._computed)
+
+    def _mean(self, arrays: Callable[[Any, Any, int], Arrays]) -> Arrays:
+        """Return the mean of the gradients and losses of the step's images, and all logits."""
+        count, each = sum(len(t) for _, t, _ in self.batches), [(len(b[1]), arrays(*b)) for b in self.batches]
+        mean = {n: sum(images / count * found[n] for images, found in each) for n in (*self.params, LOSS)}
+        return {**mean, LOGITS: np.concatenate([found[LOGITS] for _, found in each])}
+
+    def _found(self, x: Any, t: Any, number: int) -> Arrays:
+        """Return gradients, loss and logits of the trained network's next pass."""
+        done, host = self.trains.step(x, t), self.trains.device.host
+        grads = {name: np.array(host(grad), np.float64) for name, grad in done.grads.items()}
+        return {**grads, LOSS: float(done.loss), LOGITS: host(done.logits)}
+
+    def _computed(self, x: Any, t: Any, number: int) -> Arrays:
+        """Return gradients, loss and logits of a batch, computed node by node."""
         graph = self.net.wire(len(x), train=True)
-        graph.passes = self.made - 1
-        arrays = arrays_of(graph.run(x=np.asarray(x, np.float64), t=t))
-        return {name: arrays[name] for name in self.found}
+        graph.passes = number
+        return arrays_of(graph.run(x=np.asarray(x, np.float64), t=t))
 
     def evaluate(self, x: Any, t: Any) -> tuple[float, float, list[float]]:
         """Return mean loss and accuracy of images `x` with labels `t`, and the losses of rough passes."""
@@ -205,11 +223,11 @@ class Textbook(Updates):
     def _load(self) -> None:
         self.net.load_state_dict({**self.params, **self.statistics})
 
-    def _follow_statistics(self, x: Any) -> None:
-        """Update the running mean and variance of each batch norm from its input."""
-        for number, layer in enumerate(self.net.layers):
+    def _follow_statistics(self, x: Any, number: int) -> None:
+        """Update the running mean and variance of each batch norm from its input in a pass."""
+        for layer_number, layer in enumerate(self.net.layers):
             if isinstance(layer, BatchNormalization):
-                before = self._before(number, x)
+                before = self._before(layer_number, x, number)
                 if before.ndim == 4 and before.shape[1] != layer.gamma.value.size:
                     before = before.reshape(len(before), -1)
                 axes = (0, 2, 3) if before.ndim == 4 else (0,)
@@ -217,12 +235,12 @@ class Textbook(Updates):
                     old = self.statistics[leaf.name]
                     self.statistics[leaf.name] = layer.momentum * old + (1 - layer.momentum) * batch
 
-    def _before(self, number: int, x: Any) -> Any:
-        """Return the input of the layer with this index in training."""
+    def _before(self, layer_number: int, x: Any, number: int) -> Any:
+        """Return the input of the layer with this index in a pass of the training."""
         node, mode = Input("x", x.shape), Mode(train=True)
         last: Any = node
-        for layer in self.net.layers[:number]:
+        for layer in self.net.layers[:layer_number]:
             last = layer.wire(last, mode=mode)
         graph = Graph(last)
-        graph.passes = self.made
+        graph.passes = number
         return graph.run(x=x).results[0]
