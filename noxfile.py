@@ -211,9 +211,10 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
-    """Build the documentation site in outputs/site, warnings as errors, and check that every public name is in it."""
+    """Run the notebooks, build the documentation site in outputs/site, and check that every public name is in it."""
     session.install("-c", "constraints.txt", "-r", "requirements-docs.txt", "pytest", "hypothesis")
-    session.env["NO_MKDOCS_2_WARNING"] = "1"
+    session.env.update({**ENVIRONMENT, "NO_MKDOCS_2_WARNING": "1"})
+    session.run("python", "docs/notebooks/execute.py")
     session.run("mkdocs", "build", "--strict", "--quiet")
     session.run("pytest", "-m", "site", "tests/site", *session.posargs)
 

@@ -1,4 +1,4 @@
-"""Hooks of the documentation site: pages from READMEs and docstrings, and links between them.
+"""Hooks of the documentation site: pages from READMEs, notebooks and docstrings, and links between them.
 
 The pages in docs/ link to files of the repository, as they do where the repository itself is browsed. Here a link to a
 README or a module becomes one to its page; a link to any other file of the repository becomes plain text.
@@ -13,6 +13,7 @@ from posixpath import dirname, join, normpath, relpath
 from typing import Any
 
 from mkdocs.structure.files import File
+from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ["nl-nodes", "nl-layers", "nl-models", "nl-training"]
@@ -24,6 +25,8 @@ def pages() -> dict[str, str]:
     found = {"README.md": "index.md", "README.ko.md": "ko.md", "CONTRIBUTING.md": "contributing.md"}
     found["CHANGELOG.md"] = "changelog.md"
     found["packages/nl-nodes/src/nl_nodes/compiler/README.md"] = "compiler.md"
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        found[path.relative_to(ROOT).as_posix()] = f"notebooks/{path.stem}.md"
     for name in PACKAGES:
         found[f"packages/{name}/README.md"] = found[f"packages/{name}"] = f"packages/{name}.md"
         source = ROOT / "packages" / name / "src"
@@ -45,6 +48,7 @@ def on_config(config: Any) -> Any:
     decisions = sorted(path.name for path in (ROOT / "docs" / "decisions").glob("*.md"))
     config.nav = [
         {"Start": ["index.md", {"한국어": "ko.md"}, "tutorial.md", "architecture.md", "compiler.md"]},
+        {"Notebooks": [page for page in PAGES.values() if page.startswith("notebooks/")]},
         {"Packages": [f"packages/{name}.md" for name in PACKAGES]},
         {"Results": ["gallery.md", "results.md", "performance.md", "gpu.md", "verification.md", "robustness.md"]},
         {"Project": ["contributing.md", "changelog.md", {"Decisions": [f"decisions/{name}" for name in decisions]}]},
@@ -58,15 +62,28 @@ def on_files(files: Any, config: Any) -> Any:
     for path, page in PAGES.items():
         if page.startswith("api/"):
             files.append(File.generated(config, page, content=f"::: {page[4:-3]}\n"))
+        elif path.endswith(".ipynb"):
+            text, outputs = notebook(path)
+            files.append(File.generated(config, page, content=text))
+            for name, data in outputs.items():
+                files.append(File.generated(config, f"notebooks/{name}", content=data))
         elif path.endswith(".md"):
             files.append(File.generated(config, page, content=(ROOT / path).read_text()))
     return files
 
 
+def notebook(path: str) -> tuple[str, dict[str, bytes]]:
+    """Return a notebook as Markdown, and its pictures by name."""
+    stem = Path(path).stem
+    resources = {"output_files_dir": f"{stem}_files", "unique_key": "output"}
+    text, resources = MarkdownExporter().from_filename(str(ROOT / path), resources)
+    return text, resources["outputs"]
+
+
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Point links at the site's pages."""
     uri = page.file.src_uri
-    origin = next((path for path, made in PAGES.items() if made == uri and path.endswith(".md")), f"docs/{uri}")
+    origin = next((path for path, made in PAGES.items() if made == uri and not path.endswith(".py")), f"docs/{uri}")
 
     def target(match: re.Match[str]) -> str:
         image, text, link, anchor = match.groups()

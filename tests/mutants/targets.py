@@ -166,7 +166,8 @@ def resolve(name: str) -> object:
         return found.fget
     if isinstance(found, Rule):
         return found.replacement
-    return found.__func__ if isinstance(found, staticmethod | classmethod) else found
+    found = found.__func__ if isinstance(found, staticmethod | classmethod) else found
+    return inspect.unwrap(found) if callable(found) else found
 
 
 def owner_of(name: str) -> tuple[type | ModuleType, str]:

@@ -25,6 +25,8 @@ TESTS = {
         CERTIFICATE,
     ],
     "nl_nodes.runtime.executor": ["unit/compiler/test_memory.py", "unit/runtime/test_workers.py", CERTIFICATE],
+    "nl_nodes.arguments": ["unit/layers/test_optimizers.py"],
+    "nl_nodes.operators": ["unit/nodes/test_operators.py"],
     "nl_nodes.philox": ["unit/nodes/test_device.py"],
     "nl_nodes.device": ["unit/nodes/test_device.py", ON_GPU],
     "nl_layers": LAYERS,

@@ -77,7 +77,7 @@ def less_than_rounding() -> None:
     def change(right, self, param, grad):
         right(self, param, grad * np.float32(1.00001) if param.dtype == np.float32 else grad)
 
-    wrap(optimizers.SGD, "step", change)
+    wrap(optimizers.SGD, "update_array", change)
 
 
 @plant("", ROWS)

@@ -55,13 +55,13 @@ def decoupled_decay_on_biases() -> None:
 def eps_inside_the_root() -> None:
     """Adam adds eps before it takes the root."""
 
-    def step(self, param, grad, mean, square_mean):
+    def update_array(self, param, grad, mean, square_mean):
         mean += (1 - self.beta1) * (grad - mean)
         square_mean += (1 - self.beta2) * (grad * grad - square_mean)
         root = np.sqrt(square_mean / (1 - self.beta2**self.steps) + self.eps)
         param -= self.lr / (1 - self.beta1**self.steps) * mean / root
 
-    optimizers.Adam.step = step
+    optimizers.Adam.update_array = update_array
 
 
 def steps_counted(count: Callable[[int], int]) -> None:
@@ -96,13 +96,13 @@ def velocity_forgotten() -> None:
         velocity[...] = 0
         right(self, param, grad, velocity=velocity)
 
-    wrap(optimizers.Momentum, "step", change)
+    wrap(optimizers.Momentum, "update_array", change)
 
 
 @plant("step", ROWS, optimizer="Nesterov")
 def nesterov_without_looking_ahead() -> None:
     """Nesterov's step is that of momentum."""
-    optimizers.Nesterov.step = optimizers.Momentum.step
+    optimizers.Nesterov.update_array = optimizers.Momentum.update_array
 
 
 @plant("step", ROWS, optimizer="AdaGrad")
@@ -113,7 +113,7 @@ def squares_not_summed() -> None:
         square_sum *= 0.999
         right(self, param, grad, square_sum=square_sum)
 
-    wrap(optimizers.AdaGrad, "step", change)
+    wrap(optimizers.AdaGrad, "update_array", change)
 
 
 @plant("step", ROWS, optimizer="RMSprop")
@@ -125,7 +125,7 @@ def rmsprop_decay_inverted() -> None:
         right(self, param, grad, square_mean=square_mean)
         self.decay = 1 - self.decay
 
-    wrap(optimizers.RMSprop, "step", change)
+    wrap(optimizers.RMSprop, "update_array", change)
 
 
 @plant("step", ROWS, optimizer="SGD")
@@ -147,7 +147,7 @@ def optimizer_off_in_float32() -> None:
     def change(right, self, param, grad):
         right(self, param, grad * np.float32(1.01) if param.dtype == np.float32 else grad)
 
-    wrap(optimizers.SGD, "step", change)
+    wrap(optimizers.SGD, "update_array", change)
 
 
 @plant("trainer", ROWS)

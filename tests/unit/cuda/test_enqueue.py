@@ -125,14 +125,14 @@ def test_compiling_a_step_changes_nothing() -> None:
 class ReadsLr(SGD):
     """An optimizer whose learning rate a recording would keep as it is at the first step."""
 
-    def step(self, param, grad, **state):
+    def update_array(self, param, grad, **state):
         param -= self.lr * grad
 
 
 def test_an_optimizer_that_reads_a_changing_number_is_refused() -> None:
     _, net = networks()
     optimizer = ReadsLr()
-    with pytest.raises(UserError, match=r"ReadsLr\.step reads self\.lr: on a GPU take it from self\.now"):
+    with pytest.raises(UserError, match=r"ReadsLr\.update_array reads self\.lr: on a GPU take it from self\.now"):
         net.enqueue(optimizer, *batch(net))
     assert optimizer.lr == 0.01
 

@@ -19,6 +19,7 @@ FIRST = [
 # Commands stand indented; `run=ID` and files are not overrides of a training.
 COMMANDS = sorted(set(re.findall(r"^ {4}python scripts/train\.py (.+)$", README + KOREAN, re.MULTILINE)))
 PAGES = sorted(page for page in ROOT.glob("packages/*/README.md") if "```python" in page.read_text())
+PAGES.append(ROOT / "README.md")
 
 
 @pytest.mark.parametrize("text", [README, KOREAN], ids=["english", "korean"])
@@ -45,7 +46,7 @@ def test_extras_exist() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
-def test_a_packages_example_runs(page: Path) -> None:
+def test_examples_run(page: Path) -> None:
     code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

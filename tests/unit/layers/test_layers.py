@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.assertions import refused
 from support.layer_cases import LAYER_CASES
 
 from nl_layers import (
@@ -331,3 +332,20 @@ def test_wrong_calls_are_refused() -> None:
     }.items():
         with pytest.raises(UserError, match=told):
             call()
+
+
+def test_wrong_numbers_and_arguments_of_layers_are_refused() -> None:
+    weight = np.ones((2, 1, 3, 3))
+    for make, told in {
+        lambda: Convolution(weight, stride=0): "Convolution: stride must be a whole number, 1 or more, got 0",
+        lambda: Convolution(weight, pad=-1): "Convolution: pad must be a whole number, 0 or more, got -1",
+        lambda: Convolution(weight, padding=1): "Convolution has no argument 'padding': did you mean pad?",
+        lambda: Pooling(2.0, 2): "Pooling: height must be a whole number, 1 or more, got 2.0",
+        lambda: BatchNormalization(np.ones(2), np.ones(2), momentum=2): "momentum must be a number from 0 to 1, got 2",
+        lambda: BatchNormalization(np.ones(2), np.ones(2), eps=-1): "eps must be a number, 0 or more, got -1",
+        lambda: CrossEntropy(eta=-1): "CrossEntropy: eta must be a number, 0 or more, got -1",
+        lambda: SoftmaxWithLoss(eta=-1): "SoftmaxWithLoss: eta must be a number, 0 or more, got -1",
+        lambda: Relu(inplace=True): "Relu has no argument 'inplace': it takes no arguments",
+    }.items():
+        with refused(told):
+            make()

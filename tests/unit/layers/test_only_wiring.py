@@ -13,7 +13,8 @@ from nl_layers.module import Module
 
 # Allowed imports of a layer's module, besides nodes and errors.
 PLAIN = {"__future__", "collections.abc", "functools", "math", "typing"}
-DECLARATIONS = {"nl_nodes.cases", "nl_nodes.typing", "nl_layers.module", "nl_layers.activations", "nl_layers.labels"}
+DECLARATIONS = {"nl_nodes.arguments", "nl_nodes.cases", "nl_nodes.typing"}
+DECLARATIONS |= {"nl_layers.module", "nl_layers.activations", "nl_layers.labels"}
 # Functions that return no array, and arguments that contain none.
 NUMBERS = {"int", "len", "max", "min", "prod", "range", "sorted", "tuple", "isinstance", "super"}
 HARMLESS = {"self", "cls", "mode", "draw"}
@@ -39,8 +40,9 @@ def more_than_wiring(source: str) -> list[str]:
         if isinstance(part, ast.ClassDef):
             methods = [m for m in part.body if isinstance(m, ast.FunctionDef)]
             found += [fault for statement in part.body for fault in bound(statement)]
-            fields = {name for m in methods for name in Arrays(m).fields()}
-            found += [fault for m in methods for fault in (*defined(m, part.name), *Arrays(m, fields).faults())]
+            fields = set[str]().union(*(Arrays(m).fields() for m in methods))
+            arrays = set[str]().union(*(Arrays(m).array_fields() for m in methods))
+            found += [fault for m in methods for fault in (*defined(m, part.name), *Arrays(m, fields, arrays).faults())]
         elif isinstance(part, ast.FunctionDef):
             found += Arrays(part).faults()
     return [f"{line}: {what}" for line, what in sorted(set(found))]
@@ -86,14 +88,20 @@ def defined(method: ast.FunctionDef, owner: str) -> Iterator[tuple[int, str]]:
 
 
 class Arrays:
-    """Tracks which expressions of a function are arrays or nodes, and finds computations on them."""
+    """Tracks which expressions of a function are arrays or nodes, and finds computations on them.
 
-    def __init__(self, function: ast.FunctionDef, fields: set[str] = frozenset()) -> None:
+    Operators on nodes wire nodes; those on arrays compute.
+    """
+
+    def __init__(
+        self, function: ast.FunctionDef, fields: set[str] = frozenset(), arrays: set[str] = frozenset()
+    ) -> None:
         self.function = function
-        self.known = set(fields)
+        self.known, self.arrays = set(fields), set(arrays)
         for part in ast.walk(function):
             if isinstance(part, ast.FunctionDef | ast.Lambda):
                 self.known |= set(self.given(part.args))
+                self.arrays |= {arg for arg, kind in self.annotated(part.args) if "Node" not in kind} & self.known
         # A name stays marked once it may be an array, so that names bound on several paths are marked.
         for part in ast.walk(function):
             for target, value in bindings(part):
@@ -103,17 +111,40 @@ class Arrays:
                         for t in ast.walk(target)
                         if isinstance(t, ast.Name | ast.Attribute) and ast.unparse(t) not in HARMLESS
                     }
+                if self.is_array(value):
+                    self.arrays |= {ast.unparse(t) for t in ast.walk(target)} - HARMLESS
 
     def given(self, args: ast.arguments) -> Iterator[str]:
         """Yield the arguments that are arrays or nodes by their annotation, or have no annotation."""
+        for arg, kind in self.annotated(args):
+            if arg not in HARMLESS and any(word in kind for word in ("Array", "Node", "Any")):
+                yield arg
+
+    def annotated(self, args: ast.arguments) -> Iterator[tuple[str, str]]:
+        """Yield each argument with its annotation, "Array" where there is none."""
         for arg in (*args.posonlyargs, *args.args, *args.kwonlyargs, *filter(None, (args.vararg, args.kwarg))):
-            kind = ast.unparse(arg.annotation) if arg.annotation else "Array"
-            if arg.arg not in HARMLESS and any(word in kind for word in ("Array", "Node", "Any")):
-                yield arg.arg
+            yield arg.arg, ast.unparse(arg.annotation) if arg.annotation else "Array"
 
     def fields(self) -> set[str]:
-        """Yield the attributes of self that are arrays or nodes."""
+        """Return the attributes of self that are arrays or nodes."""
         return {name for name in self.known if name.startswith("self.")}
+
+    def array_fields(self) -> set[str]:
+        """Return the attributes of self that are arrays."""
+        return {name for name in self.arrays if name.startswith("self.")}
+
+    def is_array(self, part: ast.AST | None) -> bool:
+        """Return whether an expression may be an array; calls give nodes, unless they are methods of arrays."""
+        if isinstance(part, ast.Name):
+            return part.id in self.arrays
+        if isinstance(part, ast.Attribute):
+            inner = part.attr in {"value", "grads", "params"} or self.is_array(part.value)
+            return part.attr != "shape" and (inner or ast.unparse(part) in self.arrays)
+        if isinstance(part, ast.Call):
+            return isinstance(part.func, ast.Attribute) and self.is_array(part.func)
+        if isinstance(part, ast.IfExp):
+            return self.is_array(part.body) or self.is_array(part.orelse)
+        return isinstance(part, ast.expr) and any(self.is_array(p) for p in ast.iter_child_nodes(part))
 
     def holds(self, part: ast.AST | None) -> bool:
         """Return whether an expression may be an array or a node."""
@@ -140,7 +171,8 @@ class Arrays:
             if isinstance(node, ast.Compare) and all(isinstance(op, ast.Is | ast.IsNot | ast.In) for op in node.ops):
                 continue
             if isinstance(node, ast.BinOp | ast.UnaryOp | ast.Compare):
-                if any(self.holds(p) for p in ast.iter_child_nodes(node)) or isinstance(node, ast.MatMult):
+                computes = self.holds if isinstance(node, ast.Compare) else self.is_array
+                if any(computes(p) for p in ast.iter_child_nodes(node)):
                     yield node.lineno, f"computes {ast.unparse(node)}"
             elif isinstance(node, ast.AugAssign) and self.holds(node.target):
                 yield node.lineno, f"changes {ast.unparse(node.target)} in place"
@@ -183,18 +215,18 @@ BAD = {
     "defines backward": f"{LAYER}    def backward(self, dy):\n        return dy",
     "defines _backward": f"{LAYER}    def _backward(self, dy):\n        return dy",
     "backward does more": "class Loss(Wired):\n    def backward(self, dy):\n        return self._backward(dy).copy()",
-    "computes x * 2": f"{WIRE}return x * 2",
-    "computes inputs[0] + 1": f"{WIRE}return inputs[0] + 1",
-    "computes -Exp(x)": f"{WIRE}return -Exp(x)",
-    "computes x @ self.w": f"{WIRE}return x @ self.w",
+    "computes self.w.value * 2": f"{WIRE}return Constant(self.w.value * 2)",
+    "computes x.value + 1": f"{WIRE}return Constant(x.value + 1)",
+    "computes -self.w.value": f"{WIRE}return Exp(Constant(-self.w.value))",
+    "computes x @ self.v": f"{LAYER}        self.v = w\n    def wire(self, x: Node):\n        return x @ self.v",
     "computes y > 0": f"{WIRE}y = Exp(x)\n        return y > 0",
     "computes z / 2": f"{WIRE}y = self.w.value\n        z = y[0]\n        return z / 2",
     "changes self.w.value in place": f"{WIRE}self.w.value += 1",
     "uses array functions": f"{WIRE}return self.backend.xp",
     "calls x.sum": f"{WIRE}return x.sum()",
     "computes a * b": "def helper(a, b: Node):\n    return a * b",
-    "computes b * 2": f"{WIRE}for b in inputs:\n            return Exp(b * 2)",
-    "computes c * 2": f"{WIRE}return [c * 2 for c in inputs][0]",
+    "computes b * 2": f"{WIRE}for b in self.params.values():\n            return Exp(b * 2)",
+    "computes c * 2": f"{WIRE}return [c * 2 for c in self.params.values()][0]",
     "computes d * 2": f"{WIRE}return (lambda d: d * 2)(x)",
     "computes e * 2": f"{WIRE}def double(e):\n            return e * 2\n        return double(x)",
     "changes x[0] in place": f"{WIRE}x[0] = 0\n        return x",
@@ -221,3 +253,11 @@ def test_computing_numbers_and_shapes_is_allowed() -> None:
             raise ShapeError(f"{n}, got {x.shape}")
         return Add(x, MulConst(x, 1 / (1 - self.rate)))"""
     assert more_than_wiring(f"from nl_nodes import Add, MulConst, ShapeError\n{WIRE}{body}") == []
+
+
+def test_operators_on_nodes_are_allowed() -> None:
+    body = """y = Exp(x) @ self.w - x / 2
+        for z in inputs:
+            y = y * z
+        return (1 - y) ** 2 + -self.w"""
+    assert more_than_wiring(f"from nl_nodes import Exp\n{WIRE}{body}") == []

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from support.assertions import refused
 
-from nl_layers import FlatDict, add_weight_decay
+from nl_layers import Convolution, FlatDict, add_weight_decay
 from nl_layers.initializers import normal, std
 from nl_layers.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
 from nl_layers.schedules import Constant, Cosine, Step
@@ -261,3 +262,23 @@ def test_state_has_the_dtype_of_the_parameters() -> None:
     optimizer = Momentum()
     optimizer.update({"W": np.ones(2, "float32")}, {"W": np.ones(2, "float64")})
     assert optimizer.state["W"]["velocity"].dtype == "float32"
+
+
+def test_wrong_numbers_and_arguments_are_refused() -> None:
+    for make, told in {
+        lambda: Adam(lr=-1): "Adam: lr must be a number above 0, got -1",
+        lambda: SGD(lr="0.1"): "SGD: lr must be a number above 0, got '0.1'",
+        lambda: AdamW(beta1=1.0): "AdamW: beta1 must be a number from 0 to below 1, got 1.0",
+        lambda: RMSprop(eps=float("nan")): "RMSprop: eps must be a number above 0, got nan",
+        lambda: Momentum(momentun=0.5): "Momentum has no argument 'momentun': did you mean momentum?",
+        lambda: Step(every=0): "Step: every must be a number above 0, got 0",
+        lambda: Cosine(warmap=1): "Cosine has no argument 'warmap': did you mean warmup?",
+    }.items():
+        with refused(told):
+            make()
+
+
+def test_reprs_say_settings_and_shapes() -> None:
+    assert repr(AdamW(lr=0.1)) == "AdamW(lr=0.1, beta1=0.9, beta2=0.999, eps=1e-08, weight_decay=0.01)"
+    layer = Convolution(np.ones((2, 1, 3, 3)), np.ones(2), pad=1)
+    assert repr(layer) == "Convolution(weight (2, 1, 3, 3), bias (2,), stride=1, pad=1)"

@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 from support.assertions import refused
 
 from nl_nodes import UserError
+from nl_nodes.arguments import Range, near
 from nl_training.config import build
 from nl_training.config.cli import CONF, _compose, check
-from nl_training.config.ranges import Range
-from nl_training.config.resolve import _shown, named, near, resolve
+from nl_training.config.resolve import _shown, named, resolve
 from nl_training.config.schema import TARGETS, Config
 from nl_training.tracking.provenance import flatten
 

@@ -8,7 +8,8 @@ import pytest
 
 from nl_layers.optimizers import Adam, AdamW, Nesterov, Optimizer
 from nl_layers.schedules import Cosine, Schedule, Step
-from nl_models.builder import Architecture, ConvSpec, DenseSpec, Options, PoolSpec, assemble
+from nl_models import ConvSpec, DenseSpec
+from nl_models.builder import Architecture, Options, PoolSpec, assemble
 from nl_nodes import Device
 from nl_training.data import Split
 from nl_training.verification import Training, verify

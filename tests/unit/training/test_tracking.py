@@ -76,6 +76,9 @@ def test_finished_run_has_all_records(uri: str, done) -> None:
     assert [m.step for m in steps] == list(range(1, len(steps) + 1))
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"config.yaml", "packages.txt", "learning_curves.png", "confusion_matrix.png", "worst_mistakes.png"} <= names
+    summary = Path(client.download_artifacts(run.info.run_id, "summary.txt")).read_text()
+    assert summary.startswith(tags["model"])
+    assert "Affine 5" in summary
     weights = {item.path for item in client.list_artifacts(run.info.run_id, "weights")}
     assert {"weights/final.safetensors", "weights/best.safetensors"} <= weights
     assert f"test accuracy {metrics['final/test_acc']:.4f}" in out

@@ -275,7 +275,7 @@ def test_plan_wrong_at_the_training_batch_size_is_reported(monkeypatch: pytest.M
 class Signed(SGD):
     """A user-defined optimizer: steps of constant length."""
 
-    def step(self, param, grad, **state):
+    def update_array(self, param, grad, **state):
         param -= self.lr * np.sign(grad)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nl_layers.module import Layer, LayerCase, Mode
-from nl_nodes import Add, Exp, Max, Mul, MulConst, Node, Reciprocal, Sum, ValueMask, nodes
+from nl_nodes import Exp, Max, Node, Sum, ValueMask, nodes
 from nl_nodes.cases import away, real
 
 
@@ -69,7 +69,7 @@ class Softmax(Layer):
     def wire(self, *inputs: Node, mode: Mode) -> Node:
         """x -> Max -> Add -> Exp -> Sum -> Reciprocal -> Mul."""
         e = Exp(shifted(inputs[0]))
-        return Mul(e, Reciprocal(Sum(e, axis=-1, keepdims=True)))
+        return e / Sum(e, axis=-1, keepdims=True)
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
@@ -80,4 +80,4 @@ class Softmax(Layer):
 
 def shifted(x: Node) -> Node:
     """Return `x - max(x)` over the last axis."""
-    return Add(x, MulConst(Max(x, axis=-1, keepdims=True), -1))
+    return x - Max(x, axis=-1, keepdims=True)

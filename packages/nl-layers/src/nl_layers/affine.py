@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nl_layers.module import Layer, LayerCase, Mode
-from nl_nodes import Add, Dot, Node, Parameter, Reshape, ShapeError
+from nl_nodes import Node, Parameter, Reshape, ShapeError
 from nl_nodes.cases import real
 from nl_nodes.typing import Array
 
@@ -36,8 +36,8 @@ class Affine(Layer):
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
         """x -> Reshape -> Dot -> Add."""
-        y = Dot(Reshape(inputs[0], (0, -1)), self.weight)
-        return y if self.bias is None else Add(y, self.bias)
+        y = Reshape(inputs[0], (0, -1)) @ self.weight
+        return y if self.bias is None else y + self.bias
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from nl_layers.module import Drawing, Layer, LayerCase, Mode
-from nl_nodes import Add, Dot, Img2Matrix, Max, Node, Parameter, Reshape, ShapeError, Transpose, UserError
+from nl_nodes import Img2Matrix, Max, Node, Parameter, Reshape, ShapeError, Transpose, UserError
+from nl_nodes.arguments import COUNT, NATURAL
 from nl_nodes.cases import distinct, real
 from nl_nodes.typing import Array
 
@@ -24,12 +25,15 @@ class Convolution(Layer):
 
     Raises:
         ShapeError: where x, weight and bias do not fit.
+        UserError: for a stride or padding that is no whole number in its range.
 
     Source: Deep Learning from Scratch, 7.2 and 7.4.3.
     """
 
     def __init__(self, weight: Array, bias: Array | None = None, stride: int = 1, pad: int = 0) -> None:
         super().__init__()
+        COUNT.check("Convolution", stride=stride)
+        NATURAL.check("Convolution", pad=pad)
         self.weight = Parameter(weight, "weight")
         self.bias = None if bias is None else Parameter(bias, "bias")
         self.stride, self.pad = stride, pad
@@ -45,9 +49,9 @@ class Convolution(Layer):
         if x.shape is None or len(x.shape) != 4 or x.shape[1] != c:
             raise ShapeError(f"Convolution: weight {(fn, c, fh, fw)} needs images (N, {c}, H, W), got {x.shape}")
         windows = Img2Matrix(x, fh, fw, self.stride, self.pad)
-        y: Node = Dot(Reshape(self.weight, (fn, c * fh * fw)), windows)
+        y = Reshape(self.weight, (fn, c * fh * fw)) @ windows
         if self.bias is not None:
-            y = Add(y, Reshape(self.bias, (fn, 1, 1, 1)))
+            y = y + Reshape(self.bias, (fn, 1, 1, 1))
         return Transpose(y, (3, 0, 1, 2))
 
     @classmethod
@@ -77,13 +81,15 @@ class Pooling(Layer):
     x is (N, C, H, W); y is (N, C, OH, OW) with OH = floor((H + 2 pad - height) / stride) + 1, OW likewise.
 
     Raises:
-        UserError: where a window could be wholly in the padding.
+        UserError: for an argument out of its range, and where a window could be wholly in the padding.
 
     Source: Deep Learning from Scratch, 7.3 and 7.4.4.
     """
 
     def __init__(self, height: int, width: int, stride: int = 2, pad: int = 0) -> None:
         super().__init__()
+        COUNT.check("Pooling", height=height, width=width, stride=stride)
+        NATURAL.check("Pooling", pad=pad)
         if pad >= min(height, width):
             raise UserError(f"Pooling: pad {pad} must be smaller than the window {height}x{width}")
         self.height, self.width, self.stride, self.pad = height, width, stride, pad

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from nl_layers.module import Drawing, Layer, LayerCase, Mode
-from nl_nodes import IndexMask, MulConst, Node, UserError
+from nl_nodes import IndexMask, Node
+from nl_nodes.arguments import SHARE
 from nl_nodes.cases import real
 
 
@@ -28,17 +29,16 @@ class Dropout(Layer):
 
     def __init__(self, ratio: float = 0.5, inverted: bool = True, seed: int = 0, stream: int = 0) -> None:
         super().__init__()
-        if not 0 <= ratio < 1:
-            raise UserError(f"Dropout: ratio must be at least 0 and below 1, got {ratio}")
+        SHARE.check("Dropout", ratio=ratio)
         self.ratio, self.inverted, self.seed, self.stream = ratio, inverted, seed, stream
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
         """x -> IndexMask -> MulConst."""
         x = inputs[0]
         if not mode.train:
-            return x if self.inverted else MulConst(x, 1 - self.ratio)
+            return x if self.inverted else x * (1 - self.ratio)
         masked = IndexMask(x, self.ratio, self.seed, self.stream)
-        return MulConst(masked, 1 / (1 - self.ratio)) if self.inverted else masked
+        return masked / (1 - self.ratio) if self.inverted else masked
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:

@@ -10,23 +10,19 @@ from nl_layers.activations import shifted
 from nl_layers.labels import checked_labels, shape_of
 from nl_layers.module import Drawing, LayerCase, Mode, Module
 from nl_nodes import (
-    Add,
-    AddConst,
     Exp,
     Log,
     MaskedMul,
     Mean,
-    Mul,
-    MulConst,
     Node,
     OneHot,
-    Reciprocal,
     Reshape,
     Softplus,
     StopGradient,
     Sum,
     UserError,
 )
+from nl_nodes.arguments import NOT_NEGATIVE
 from nl_nodes.cases import labels, real, unit
 from nl_nodes.typing import Array
 
@@ -67,11 +63,12 @@ class CrossEntropy(Loss):
 
     def __init__(self, eta: float = 1e-7) -> None:
         super().__init__()
+        NOT_NEGATIVE.check("CrossEntropy", eta=eta)
         self.eta = eta
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
         """(y, t) -> AddConst -> Log -> MaskedMul by OneHot -> Sum -> Mean."""
-        return cross_entropy(Log(AddConst(inputs[0], self.eta)), inputs[1])
+        return cross_entropy(Log(inputs[0] + self.eta), inputs[1])
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
@@ -90,7 +87,7 @@ class SoftmaxWithLoss(Loss):
         eta: added inside the logarithm by "exact" and "textbook".
 
     Raises:
-        UserError: for another value of `gradient`.
+        UserError: for another value of `gradient`, or a negative `eta`.
 
     Source: Deep Learning from Scratch, 5.6.3 and appendix A.
     """
@@ -99,6 +96,7 @@ class SoftmaxWithLoss(Loss):
         super().__init__()
         if gradient not in GRADIENTS:
             raise UserError(f"SoftmaxWithLoss: gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
+        NOT_NEGATIVE.check("SoftmaxWithLoss", eta=eta)
         self.gradient, self.eta = gradient, eta
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
@@ -107,14 +105,14 @@ class SoftmaxWithLoss(Loss):
         u = shifted(x)
         e = Exp(u)
         total = Sum(e, axis=-1, keepdims=True)
-        stable = cross_entropy(Add(u, MulConst(Log(total), -1)), t)
+        stable = cross_entropy(u - Log(total), t)
         if self.gradient == "stable":
             return stable
-        exact = cross_entropy(Log(AddConst(Mul(e, Reciprocal(total)), self.eta)), t)
+        exact = cross_entropy(Log(e / total + self.eta), t)
         if self.gradient == "exact":
             return exact
         # The exact value with the stable form's gradient: the added term is exactly 0.
-        return Add(StopGradient(exact), Add(stable, MulConst(StopGradient(stable), -1)))
+        return StopGradient(exact) + (stable - StopGradient(stable))
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
@@ -145,9 +143,9 @@ class SigmoidWithLoss(Loss):
         x = Reshape(inputs[0], (0, -1))
         t = OneHot(inputs[1], x)
         # Not Softplus(x) - t x: its terms cancel where x is large and correct.
-        ones = MaskedMul(t, Softplus(MulConst(x, -1)))
-        zeros = MaskedMul(AddConst(MulConst(t, -1), 1), Softplus(x))
-        return Mean(Sum(Add(ones, zeros), axis=-1))
+        ones = MaskedMul(t, Softplus(-x))
+        zeros = MaskedMul(1 - t, Softplus(x))
+        return Mean(Sum(ones + zeros, axis=-1))
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
@@ -160,4 +158,4 @@ class SigmoidWithLoss(Loss):
 
 def cross_entropy(logs: Node, t: Node) -> Node:
     """Return `-mean(sum(t * logs, axis=1))`."""
-    return MulConst(Mean(Sum(MaskedMul(OneHot(t, logs), logs), axis=1)), -1)
+    return -Mean(Sum(MaskedMul(OneHot(t, logs), logs), axis=1))

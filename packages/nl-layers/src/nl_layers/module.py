@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from nl_layers.params import Params
 from nl_nodes import Buffer, Graph, Input, Leaf, Node, Parameter, UserError, backend_of
+from nl_nodes.arguments import check_init, checked
 from nl_nodes.cases import Draw
 from nl_nodes.typing import Array, Shape
 
@@ -64,10 +65,12 @@ class Module:
     feeds: ClassVar[tuple[str, ...]] = ("x",)
 
     def __init_subclass__(cls, *, abstract: bool = False) -> None:
-        """Register the subclass for verification."""
+        """Register the subclass for verification, and refuse unknown keywords in one line."""
+        check_init(cls)
         if not abstract:
             Module.registry[cls.__name__] = cls
 
+    @checked
     def __init__(self) -> None:
         self.grads: dict[str, Array] = {}
         self._graph: tuple[Any, Graph] | None = None
@@ -114,6 +117,14 @@ class Module:
             self.changes += 1
         super().__setattr__(name, value)
 
+    def __repr__(self) -> str:
+        shapes = {name: tuple(leaf.value.shape) for name, leaf in self.parameters.items()}
+        hidden = (*self.parameters, *self.buffers, "grads", "changes")
+        settings = {name: value for name, value in vars(self).items() if name not in hidden and name[0] != "_"}
+        listed = [f"{name} {shape}" for name, shape in shapes.items()]
+        listed += [f"{name}={value!r}" for name, value in settings.items() if value is not None]
+        return f"{type(self).__name__}({', '.join(listed)})"
+
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_graph": None}  # it holds the last pass
 
@@ -131,6 +142,11 @@ class Module:
         mode = Mode(train)
         inputs = [Input(name, shape, gradient=name != "t") for name, shape in zip(self.feeds, shapes, strict=True)]
         return Graph(self.wire(*inputs, mode=mode), updates=mode.updates)
+
+    @property
+    def last_graph(self) -> Graph | None:
+        """The graph of the last forward, None before one."""
+        return None if self._graph is None else self._graph[1]
 
     def _forward(self, arrays: tuple[Any, ...], train: bool) -> Array:
         backend = backend_of(arrays)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from math import prod
 
 from nl_layers.module import Layer, LayerCase, Mode
-from nl_nodes import Add, AddConst, Buffer, Mean, Mul, MulConst, Node, Parameter, Power, Reshape, ShapeError
+from nl_nodes import Buffer, Mean, Node, Parameter, Reshape, ShapeError
+from nl_nodes.arguments import FRACTION, NOT_NEGATIVE
 from nl_nodes.cases import positive, real
 from nl_nodes.typing import Array
 
@@ -29,12 +30,15 @@ class BatchNormalization(Layer):
     Raises:
         ShapeError: where x, gamma and beta do not fit, and in training on one value per feature: its variance is 0, so
             no gradient reaches x, and running_var would decay to 0.
+        UserError: for a momentum outside [0, 1], or a negative eps.
 
     Source: Ioffe and Szegedy, Batch Normalization (2015), algorithms 1 and 2; Deep Learning from Scratch, 6.3.
     """
 
     def __init__(self, gamma: Array, beta: Array, momentum: float = 0.9, eps: float = 1e-5) -> None:
         super().__init__()
+        FRACTION.check("BatchNormalization", momentum=momentum)
+        NOT_NEGATIVE.check("BatchNormalization", eps=eps)
         self.gamma = Parameter(gamma, "gamma")
         self.beta = Parameter(beta, "beta")
         self.running_mean = Buffer.filled(0.0, self.gamma.value, "running_mean")
@@ -62,18 +66,18 @@ class BatchNormalization(Layer):
                     "give batches of 2 or more, or leave batch norm out"
                 )
             mean = Mean(x, axes, keepdims=True)
-            centred = Add(x, MulConst(mean, -1))
-            var = Mean(Mul(centred, centred), axes, keepdims=True)
+            centred = x - mean
+            var = Mean(centred * centred, axes, keepdims=True)
             mode.updates[self.running_mean] = self._moving_average(self.running_mean, mean)
             mode.updates[self.running_var] = self._moving_average(self.running_var, var)
         else:
-            centred = Add(x, MulConst(Reshape(self.running_mean, form), -1))
+            centred = x - Reshape(self.running_mean, form)
             var = Reshape(self.running_var, form)
-        normal = Mul(centred, Power(AddConst(var, self.eps), -0.5))
-        return Add(Mul(normal, Reshape(self.gamma, form)), Reshape(self.beta, form))
+        normal = centred * (var + self.eps) ** -0.5
+        return normal * Reshape(self.gamma, form) + Reshape(self.beta, form)
 
     def _moving_average(self, running: Node, batch: Node) -> Node:
-        return Add(MulConst(running, self.momentum), MulConst(Reshape(batch, (-1,)), 1 - self.momentum))
+        return running * self.momentum + Reshape(batch, (-1,)) * (1 - self.momentum)
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:

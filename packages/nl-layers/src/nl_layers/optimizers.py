@@ -15,13 +15,14 @@ from typing import Any
 
 from nl_layers.flat import blocks, decayed, paired
 from nl_nodes import UserError, backend_of
+from nl_nodes.arguments import NOT_NEGATIVE, POSITIVE, SHARE, check_init, checked
 from nl_nodes.typing import Array
 
 Arrays = Mapping[str, Array]
 
 
 class Optimizer:
-    """Base of optimizers: calls `step` on each parameter, or on blocks of it, with its gradient and state.
+    """Base of optimizers: calls `update_array` on each parameter, or on blocks of it, with its gradient and state.
 
     Args:
         lr: the learning rate, above 0.
@@ -30,11 +31,20 @@ class Optimizer:
         state: the arrays named by `slots`, by parameter.
         steps: number of updates so far.
         now: the numbers of the current step by name, see `numbers`.
+
+    Raises:
+        UserError: for an unknown argument, or a number out of its range.
     """
 
     slots: tuple[str, ...] = ()
 
+    def __init_subclass__(cls) -> None:
+        """Refuse unknown keywords in one line."""
+        check_init(cls)
+
+    @checked
     def __init__(self, lr: float = 0.01) -> None:
+        POSITIVE.check(type(self).__name__, lr=lr)
         self.lr = lr
         self.state: dict[str, dict[str, Array]] = {}
         self.steps = 0
@@ -55,7 +65,11 @@ class Optimizer:
         for name, (param, grad) in paired(params, grads).items():
             slots = (self.state[name][slot] for slot in self.slots)  # by name: a loaded state may have any order
             for block, block_grad, *state in blocks(param, grad, *slots):
-                self.step(block, block_grad, **dict(zip(self.slots, state, strict=True)))
+                self.update_array(block, block_grad, **dict(zip(self.slots, state, strict=True)))
+
+    def step(self, params: Arrays, grads: Arrays) -> None:
+        """Call `update`, by PyTorch's name."""
+        self.update(params, grads)
 
     def begin(self, params: Arrays, grads: Arrays) -> None:
         """Begin a step: count it, set `now`, and create the state of parameters that have none yet."""
@@ -72,9 +86,14 @@ class Optimizer:
         changing = ("lr", "state", "steps", "now")
         return {"class": type(self), **{name: value for name, value in vars(self).items() if name not in changing}}
 
-    def step(self, param: Array, grad: Array, **state: Array) -> None:
+    def update_array(self, param: Array, grad: Array, **state: Array) -> None:
         """Update a parameter and its state in place, elementwise."""
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        numbers = {name: value for name, value in self.settings.items() if name != "class"}
+        listed = ", ".join(f"{name}={value!r}" for name, value in {"lr": self.lr, **numbers}.items())
+        return f"{type(self).__name__}({listed})"
 
     def __copy__(self) -> Optimizer:
         return deepcopy(self)
@@ -120,7 +139,7 @@ class SGD(Optimizer):
     [0.8]
     """
 
-    def step(self, param: Array, grad: Array, **state: Array) -> None:
+    def update_array(self, param: Array, grad: Array, **state: Array) -> None:
         param -= self.now["lr"] * grad
 
 
@@ -134,9 +153,10 @@ class Momentum(Optimizer):
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
         super().__init__(lr)
+        SHARE.check(type(self).__name__, momentum=momentum)
         self.momentum = momentum
 
-    def step(self, param: Array, grad: Array, **state: Array) -> None:
+    def update_array(self, param: Array, grad: Array, **state: Array) -> None:
         v = state["velocity"]
         v *= self.momentum
         v -= self.now["lr"] * grad
@@ -154,7 +174,7 @@ class Nesterov(Momentum):
         """Return the numbers that change from step to step, by name."""
         return {"lr": self.lr, "ahead": (1 + self.momentum) * self.lr}
 
-    def step(self, param: Array, grad: Array, **state: Array) -> None:
+    def update_array(self, param: Array, grad: Array, **state: Array) -> None:
         v, m = state["velocity"], self.momentum
         param += m * m * v - self.now["ahead"] * grad
         v *= m
@@ -171,9 +191,10 @@ class AdaGrad(Optimizer):
 
     def __init__(self, lr: float = 0.01, eps: float = 1e-8) -> None:
         super().__init__(lr)
+        POSITIVE.check(type(self).__name__, eps=eps)
         self.eps = eps
 
-    def step(self, param: Array, grad: Array, **state: Array) -> None:
+    def update_array(self, param: Array, grad: Array, **state: Array) -> None:
         h = state["square_sum"]
         h += grad * grad
         param -= self.now["lr"] * grad / (backend_of([param]).xp.sqrt(h) + self.eps)
@@ -189,9 +210,11 @@ class RMSprop(Optimizer):
 
     def __init__(self, lr: float = 0.01, decay: float = 0.99, eps: float = 1e-8) -> None:
         super().__init__(lr)
+        SHARE.check(type(self).__name__, decay=decay)
+        POSITIVE.check(type(self).__name__, eps=eps)
         self.decay, self.eps = decay, eps
 
-    def step(self, param: Array, grad: Array, **state: Array) -> None:
+    def update_array(self, param: Array, grad: Array, **state: Array) -> None:
         h = state["square_mean"]
         h *= self.decay
         h += (1 - self.decay) * grad * grad
@@ -210,13 +233,15 @@ class Adam(Optimizer):
 
     def __init__(self, lr: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> None:
         super().__init__(lr)
+        SHARE.check(type(self).__name__, beta1=beta1, beta2=beta2)
+        POSITIVE.check(type(self).__name__, eps=eps)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
     def numbers(self) -> dict[str, float]:
         """Return the numbers that change from step to step, by name."""
         return {"rate": self.lr / (1 - self.beta1**self.steps), "correction": 1 - self.beta2**self.steps}
 
-    def step(self, param: Array, grad: Array, **state: Array) -> None:
+    def update_array(self, param: Array, grad: Array, **state: Array) -> None:
         m, v = state["mean"], state["square_mean"]
         m *= self.beta1
         m += (1 - self.beta1) * grad
@@ -238,6 +263,7 @@ class AdamW(Adam):
         self, lr: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01
     ) -> None:
         super().__init__(lr, beta1, beta2, eps)
+        NOT_NEGATIVE.check(type(self).__name__, weight_decay=weight_decay)
         self.weight_decay = weight_decay
 
     def numbers(self) -> dict[str, float]:

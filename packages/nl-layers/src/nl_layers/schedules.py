@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from math import cos, pi
 from typing import Protocol
 
+from nl_nodes.arguments import FRACTION, NOT_NEGATIVE, POSITIVE, POSITIVE_FRACTION, check_init
+
 
 class Schedule(Protocol):
     """A factor of the learning rate as a function of the epoch, which may be fractional."""
@@ -14,6 +16,7 @@ class Schedule(Protocol):
         """Return the factor after `epoch` of `epochs` epochs."""
 
 
+@check_init
 @dataclass(frozen=True)
 class Constant:
     """A constant learning rate."""
@@ -23,6 +26,7 @@ class Constant:
         return 1.0
 
 
+@check_init
 @dataclass(frozen=True)
 class Step:
     """Decay by `gamma` every `every` epochs.
@@ -34,11 +38,17 @@ class Step:
     every: float = 10.0
     gamma: float = 0.1
 
+    def __post_init__(self) -> None:
+        """Validate the numbers."""
+        POSITIVE.check("Step", every=self.every)
+        POSITIVE_FRACTION.check("Step", gamma=self.gamma)
+
     def factor(self, epoch: float, epochs: float) -> float:
         """Return `gamma ** (epoch // every)`."""
         return self.gamma ** int(epoch / self.every)
 
 
+@check_init
 @dataclass(frozen=True)
 class Cosine:
     """Linear warm-up, then half a cosine from 1 down to `final`.
@@ -51,6 +61,11 @@ class Cosine:
 
     warmup: float = 0.5
     final: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Validate the numbers."""
+        NOT_NEGATIVE.check("Cosine", warmup=self.warmup)
+        FRACTION.check("Cosine", final=self.final)
 
     def factor(self, epoch: float, epochs: float) -> float:
         """Return the factor; the warm-up starts above 0, so that the first step has an effect."""

@@ -2,6 +2,8 @@
 
 from nl_models.network import Network
 from nl_models.results import Enqueued, TrainOutput
+from nl_models.sequential import Sequential
+from nl_models.specs import BatchNormSpec, ConvSpec, DenseSpec
 from nl_models.weights import load_state, save_state
 from nl_models.zoo import MODELS, build, cnn3, cnn8, mlp, simple_convnet, vgg11, vgg16
 
@@ -9,8 +11,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MODELS",
+    "BatchNormSpec",
+    "ConvSpec",
+    "DenseSpec",
     "Enqueued",
     "Network",
+    "Sequential",
     "TrainOutput",
     "build",
     "cnn3",

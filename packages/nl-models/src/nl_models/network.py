@@ -1,4 +1,4 @@
-"""`Network`: layers wired into one graph, with the parameters in one buffer."""
+"""`Network`: passes of layers wired into one graph, with the parameters in one buffer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import RLock, Thread, current_thread
 from typing import Any
 
-from nl_layers import FlatDict, Layer, Loss, Mode, SigmoidWithLoss, SoftmaxWithLoss
+from nl_layers import FlatDict, Layer, Loss, SigmoidWithLoss, SoftmaxWithLoss
 from nl_layers.labels import checked_labels
 from nl_layers.optimizers import Optimizer
 from nl_models.fork import prepare_for_forks
@@ -17,10 +17,11 @@ from nl_models.names import name_leaves
 from nl_models.recent import RecentlyUsed
 from nl_models.recorded_update import recorded_update, update_key
 from nl_models.results import Enqueued, TrainOutput
+from nl_models.summary import Summary, summarise
 from nl_models.weights import check_state, load_state, save_state
-from nl_nodes import Device, Graph, Input, Node, Pass, ShapeError, UserError, backend_of
+from nl_models.wiring import Wiring
+from nl_nodes import Device, Graph, Pass, ShapeError, UserError, backend_of
 from nl_nodes.compiler import CompileSpec, Plan, Update, compile_graph
-from nl_nodes.node import assign_scope
 from nl_nodes.signals import DeferSignals
 from nl_nodes.typing import Array, Shape
 
@@ -35,13 +36,15 @@ NOT_COPIED = {"_params", "_grads", "_graphs", "_plans", "_forked", "_wired", "_l
 NOT_COPIED |= {"_grads_owner", "_copy_grads", "finite_so_far"}
 
 
-class Network:
+class Network(Wiring):
     """A sequence of layers that ends in logits and a loss.
 
-    Created by `mlp`, `cnn3`, `cnn8`, `vgg11`, `vgg16` or `build`. Thread-safe: passes run one at a time, and a signal
-    such as Ctrl-C is handled before or after a pass. Copies (`copy`, `deepcopy`, `pickle`) have the weights, settings,
-    running statistics and number of passes, and share no memory with the original. Nor does a network in a forked
-    process; arrays taken from it before the fork are stale there.
+    Created by `Sequential`, or by `build` and the functions of `nl_models.zoo`. Calling it predicts.
+
+    Thread-safe: passes run one at a time, and a signal such as Ctrl-C is handled before or after a pass. Copies
+    (`copy`, `deepcopy`, `pickle`) have the weights, settings, running statistics and number of passes, and share no
+    memory with the original. Nor does a network in a forked process; arrays taken from it before the fork are stale
+    there.
 
     Args:
         layers: pairs of a layer and the number in its parameters' names.
@@ -57,14 +60,8 @@ class Network:
     def __init__(
         self, layers: Sequence[tuple[Layer, int]], spec: Mapping[str, Any], device: Device, loss: Loss | None = None
     ) -> None:
-        self.spec = dict(spec)
-        self.name: str = self.spec["name"]
-        self.input_shape: Shape = tuple(self.spec["input_shape"])
-        self.classes: int = self.spec["classes"]
+        super().__init__(layers, spec, loss or SoftmaxWithLoss())
         self.device = device
-        self.layers = [layer for layer, _ in layers]
-        self._paths = [f"{type(layer).__name__} {number}" for layer, number in layers]
-        self.loss_layer = loss or SoftmaxWithLoss()
         self.passes = 0
         self._parameters, self._buffers = name_leaves(layers)
         self._prepare()
@@ -124,9 +121,6 @@ class Network:
             self._forked = False
             self._set_arrays([self._shared_copy(array) for array in self._arrays()])
 
-    def _wiring(self) -> tuple[Any, ...]:
-        return (*self.layers, self.loss_layer, sum(layer.changes for layer in (*self.layers, self.loss_layer)))
-
     def _discard_stale(self) -> None:
         """Discard graphs and plans if the loss, a layer or a setting has changed since they were created.
 
@@ -161,39 +155,6 @@ class Network:
         copy.__setstate__({**deepcopy({**self.__getstate__(), "device": None}), "device": device})
         return copy
 
-    def wire(self, batch: int, train: bool, *, rows: bool = False) -> Graph:
-        """Return the graph for a batch: (loss, logits) in training, (logits,) in inference.
-
-        Args:
-            batch: number of images.
-            train: use the training wiring, else that of inference.
-            rows: whether the labels are rows (N, classes) instead of class indices (N,).
-
-        Raises:
-            ShapeError: where the input shape does not fit a layer; the message names the layer.
-        """
-        mode = Mode(train)
-        logits = self._logits(Input("x", (batch, *self.input_shape), gradient=False), mode)
-        if not train:
-            return Graph(logits)
-        t = Input("t", self._label_shape(batch, rows), gradient=False)
-        loss = self.loss_layer.wire(logits, t, mode=mode)
-        assign_scope([loss], type(self.loss_layer).__name__)
-        return Graph(loss, logits, updates=mode.updates)
-
-    def _label_shape(self, batch: int, rows: bool) -> Shape:
-        return (batch, self.classes) if rows else (batch,)
-
-    def _logits(self, x: Node, mode: Mode) -> Node:
-        for number, (layer, path) in enumerate(zip(self.layers, self._paths, strict=True), 1):
-            try:
-                x = layer.wire(x, mode=mode)
-                assign_scope([x, *mode.updates.values()], path)
-            except ShapeError as error:
-                where = f"{self.name}: layer {number} ({type(layer).__name__}) on input shape {self.input_shape}"
-                raise ShapeError(f"{where}: {error}") from None
-        return x
-
     @property
     def params(self) -> FlatDict:
         """The parameters by name, as live views of one buffer."""
@@ -203,6 +164,10 @@ class Network:
     @params.setter
     def params(self, values: Mapping[str, Any]) -> None:
         self.params.assign(values)
+
+    def __call__(self, x: Any) -> Array:
+        """Return the logits of images, see `predict`."""
+        return self.predict(x)
 
     def predict(self, x: Any) -> Array:
         """Return the logits (N, classes) of images x (N, C, H, W), in inference mode."""
@@ -380,6 +345,13 @@ class Network:
 
     def _checked(self, t: Any, count: int) -> Array:
         return checked_labels(self.name, t, (count, self.classes), self.loss_layer.largest)
+
+    def summary(self, batch: int = 1) -> Summary:
+        """Return each layer's output shape, parameters, operations and bytes in a training step on `batch` images.
+
+        Both graphs are counted, the reference and the compiled one; the result prints as a table.
+        """
+        return summarise(self, batch)
 
     def state_dict(self) -> dict[str, Any]:
         """Return host copies of all parameters and running statistics by name."""

@@ -62,11 +62,11 @@ def _record(
             delattr(optimizer, name)
         optimizer.now = numbers
         optimizer.shrink(params.decayed)
-        optimizer.step(params.flat, gradient, **state)
+        optimizer.update_array(params.flat, gradient, **state)
     except AttributeError as error:
         if error.name not in CHANGING:
             raise
         kind = type(optimizer).__name__
-        raise UserError(f"{kind}.step reads self.{error.name}: on a GPU take it from self.now") from None
+        raise UserError(f"{kind}.update_array reads self.{error.name}: on a GPU take it from self.now") from None
     finally:
         vars(optimizer).update(attributes)

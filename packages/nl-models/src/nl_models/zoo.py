@@ -11,69 +11,114 @@ Common arguments:
     dropout: dropout ratio after the activation of each hidden affine layer.
     seed: seed of weights and dropout masks.
     device: device of the network; None is `Device("cpu")`.
+
+Unknown arguments and values are refused with `UserError`.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nl_models.builder import Architecture, ConvSpec, DenseSpec, Options, PoolSpec, assemble
+from nl_models.builder import Architecture, Options, PoolSpec, assemble
 from nl_models.network import Network
+from nl_models.sequential import Sequential
+from nl_models.specs import ConvSpec, DenseSpec
 from nl_nodes import Device, UserError
+from nl_nodes.arguments import Range, checked
 from nl_nodes.typing import Shape
+
+WIDTH = Range("a whole number, 4 or more", at_least=4, whole=True)
 
 ModelFunction = Callable[..., Network]
 """A function that builds a network from the common arguments and its own."""
 
 
+@checked
 def mlp(
     input_shape: Shape = (1, 28, 28),
     classes: int = 10,
     width: int = 100,
     hidden: Sequence[int] | None = None,
+    activation: str = "relu",
+    init: str | float = "he",
+    batch_norm: bool | str = False,
+    dropout: float = 0.0,
+    seed: int = 0,
     device: Device | None = None,
-    **options: Any,
 ) -> Network:
     """A multilayer perceptron: input - 4 x `width` - classes, or the `hidden` widths given.
 
     Source: Node_Layer_Network, MLP; Deep Learning from Scratch, 6.2.4.
     """
+    WIDTH.check("mlp", width=width)
     widths = list(hidden) if hidden is not None else [width] * 4
     architecture: Architecture = [DenseSpec(n) for n in widths]
-    return _network("mlp", architecture, {"width": width, "hidden": widths}, input_shape, classes, device, options)
+    options = Options(tuple(input_shape), classes, activation, init, batch_norm, dropout, seed)
+    return assemble("mlp", architecture, options, device, {"width": width, "hidden": widths})
 
 
+@checked
 def cnn3(
-    input_shape: Shape = (1, 28, 28), classes: int = 10, width: int = 64, device: Device | None = None, **options: Any
+    input_shape: Shape = (1, 28, 28),
+    classes: int = 10,
+    width: int = 64,
+    activation: str = "relu",
+    init: str | float = "he",
+    batch_norm: bool | str = False,
+    dropout: float = 0.0,
+    seed: int = 0,
+    device: Device | None = None,
 ) -> Network:
     """conv(w/2, 5x5, pad 0) - pool - affine 100 - affine.
 
     Source: Node_Layer_Network, CNN; Deep Learning from Scratch, 7.5.
     """
+    WIDTH.check("cnn3", width=width)
     architecture: Architecture = [ConvSpec(width // 2, 5, 0), PoolSpec(), DenseSpec(100)]
-    return _network("cnn3", architecture, {"width": width}, input_shape, classes, device, options)
+    options = Options(tuple(input_shape), classes, activation, init, batch_norm, dropout, seed)
+    return assemble("cnn3", architecture, options, device, {"width": width})
 
 
+@checked
 def simple_convnet(
-    input_shape: Shape = (1, 28, 28), classes: int = 10, width: int = 30, device: Device | None = None, **options: Any
+    input_shape: Shape = (1, 28, 28),
+    classes: int = 10,
+    width: int = 30,
+    activation: str = "relu",
+    init: str | float = "he",
+    batch_norm: bool | str = False,
+    dropout: float = 0.0,
+    seed: int = 0,
+    device: Device | None = None,
 ) -> Network:
     """conv(w, 5x5, pad 0) - pool - affine 100 - affine: the textbook's SimpleConvNet.
 
     Source: Deep Learning from Scratch, 7.5.
     """
+    WIDTH.check("simple_convnet", width=width)
     architecture: Architecture = [ConvSpec(width, 5, 0), PoolSpec(), DenseSpec(100)]
-    return _network("simple_convnet", architecture, {"width": width}, input_shape, classes, device, options)
+    options = Options(tuple(input_shape), classes, activation, init, batch_norm, dropout, seed)
+    return assemble("simple_convnet", architecture, options, device, {"width": width})
 
 
+@checked
 def cnn8(
-    input_shape: Shape = (1, 28, 28), classes: int = 10, width: int = 64, device: Device | None = None, **options: Any
+    input_shape: Shape = (1, 28, 28),
+    classes: int = 10,
+    width: int = 64,
+    activation: str = "relu",
+    init: str | float = "he",
+    batch_norm: bool | str = False,
+    dropout: float = 0.0,
+    seed: int = 0,
+    device: Device | None = None,
 ) -> Network:
     """conv(w/4) x2 - pool - conv(w/2) x2 - pool - conv(w) x2 - pool - affine 50 - affine: the textbook's DeepConvNet.
 
     Source: Node_Layer_Network, CNN; Deep Learning from Scratch, 8.1.1.
     """
+    WIDTH.check("cnn8", width=width)
     a, b, c = width // 4, width // 2, width
     architecture: Architecture = [
         ConvSpec(a), ConvSpec(a), PoolSpec(),
@@ -81,16 +126,27 @@ def cnn8(
         ConvSpec(c), ConvSpec(c), PoolSpec(),
         DenseSpec(50),
     ]  # fmt: skip
-    return _network("cnn8", architecture, {"width": width}, input_shape, classes, device, options)
+    options = Options(tuple(input_shape), classes, activation, init, batch_norm, dropout, seed)
+    return assemble("cnn8", architecture, options, device, {"width": width})
 
 
+@checked
 def vgg11(
-    input_shape: Shape = (1, 28, 28), classes: int = 10, width: int = 64, device: Device | None = None, **options: Any
+    input_shape: Shape = (1, 28, 28),
+    classes: int = 10,
+    width: int = 64,
+    activation: str = "relu",
+    init: str | float = "he",
+    batch_norm: bool | str = False,
+    dropout: float = 0.0,
+    seed: int = 0,
+    device: Device | None = None,
 ) -> Network:
     """VGG-11: 8 convolutions of w to 8w filters, 5 poolings, affine w*w - affine 4w - affine.
 
     Source: Simonyan and Zisserman, VGG (2015), table 1 A; the second convolution's padding is Node_Layer_Network's.
     """
+    WIDTH.check("vgg11", width=width)
     w = width
     architecture: Architecture = [
         ConvSpec(w), PoolSpec(),
@@ -100,16 +156,27 @@ def vgg11(
         *[ConvSpec(8 * w)] * 2, PoolSpec(),
         DenseSpec(w * w), DenseSpec(4 * w),
     ]  # fmt: skip
-    return _network("vgg11", architecture, {"width": width}, input_shape, classes, device, options)
+    options = Options(tuple(input_shape), classes, activation, init, batch_norm, dropout, seed)
+    return assemble("vgg11", architecture, options, device, {"width": width})
 
 
+@checked
 def vgg16(
-    input_shape: Shape = (1, 28, 28), classes: int = 10, width: int = 64, device: Device | None = None, **options: Any
+    input_shape: Shape = (1, 28, 28),
+    classes: int = 10,
+    width: int = 64,
+    activation: str = "relu",
+    init: str | float = "he",
+    batch_norm: bool | str = False,
+    dropout: float = 0.0,
+    seed: int = 0,
+    device: Device | None = None,
 ) -> Network:
     """VGG-16: 13 convolutions of w to 8w filters, 5 poolings, affine w*w - affine 4w - affine.
 
     Source: Simonyan and Zisserman, VGG (2015), table 1 D; the fourth convolution's padding is Node_Layer_Network's.
     """
+    WIDTH.check("vgg16", width=width)
     w = width
     architecture: Architecture = [
         *[ConvSpec(w)] * 2, PoolSpec(),
@@ -119,7 +186,8 @@ def vgg16(
         *[ConvSpec(8 * w)] * 3, PoolSpec(),
         DenseSpec(w * w), DenseSpec(4 * w),
     ]  # fmt: skip
-    return _network("vgg16", architecture, {"width": width}, input_shape, classes, device, options)
+    options = Options(tuple(input_shape), classes, activation, init, batch_norm, dropout, seed)
+    return assemble("vgg16", architecture, options, device, {"width": width})
 
 
 MODELS: dict[str, ModelFunction] = {f.__name__: f for f in (mlp, cnn3, simple_convnet, cnn8, vgg11, vgg16)}
@@ -128,26 +196,20 @@ MODELS: dict[str, ModelFunction] = {f.__name__: f for f in (mlp, cnn3, simple_co
 def build(name: str, device: Device | None = None, **options: Any) -> Network:
     """Return the network of this name; `build(**net.spec)` creates the same again.
 
+    Args:
+        name: a name in `MODELS`.
+        device: device of the network.
+        options: arguments of the model's function.
+
+    Raises:
+        UserError: for an unknown name.
+
     >>> build("mlp", hidden=(5,), input_shape=(1, 2, 2), classes=3)
     mlp(input (1, 2, 2), 3 classes, 43 parameters)
     """
     if name not in MODELS:
         raise UserError(f"model {name!r} is unknown: use one of {', '.join(MODELS)}")
-    known = {*inspect.signature(MODELS[name]).parameters, *inspect.signature(Options).parameters}
-    if unknown := sorted(options.keys() - known):
-        raise UserError(f"{name} takes no {unknown[0]!r}: it takes {', '.join(sorted(known - {'options'}))}")
-    return MODELS[name](device=device, **options)
-
-
-def _network(
-    name: str,
-    architecture: Architecture,
-    extra: dict[str, Any],
-    input_shape: Shape,
-    classes: int,
-    device: Device | None,
-    options: dict[str, Any],
-) -> Network:
-    if extra["width"] < 4:
-        raise UserError(f"width={extra['width']}: must be 4 or more")
-    return assemble(name, architecture, Options(tuple(input_shape), classes, **options), device, extra)
+    net = checked(MODELS[name])(device=device, **options)
+    if isinstance(net, Sequential):
+        net.spec = {"name": name, **options}
+    return net

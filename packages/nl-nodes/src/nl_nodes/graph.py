@@ -83,6 +83,20 @@ class Graph:
                 shapes[node] = node.infer(*[shapes[n] for n in node.inputs])
         return shapes
 
+    def known_shapes(self) -> dict[Node, Shape] | None:
+        """Return every node's shape, in the last pass or else as wired; None where an input's is unknown."""
+        if self._last is not None:
+            feeds = {leaf.name: self._last.shapes[leaf] for leaf in self.leaves.values()}
+        else:
+            feeds = {leaf.name: leaf.shape for leaf in self.leaves.values() if leaf.shape is not None}
+        return self.shapes(feeds) if feeds.keys() == self.leaves.keys() else None
+
+    def __repr__(self) -> str:
+        shapes = self.known_shapes() or {}
+        inputs = [f"{name} {shapes.get(leaf, leaf.shape or '(?)')}" for name, leaf in self.leaves.items()]
+        outputs = [str(shapes.get(node, "(?)")) for node in self.outputs]
+        return f"Graph({', '.join(inputs)} -> {', '.join(outputs)}; {len(self.order)} nodes)"
+
     def backward_order(self) -> Iterator[Node]:
         """Yield the nodes that need a gradient, leaves included, each after all its consumers."""
         return (node for node in reversed(self.order) if node in self.needs)
@@ -118,6 +132,7 @@ class Pass:
     Attributes:
         results: copies of the outputs' arrays.
         updates: the new values of the buffers.
+        shapes: the shape of each leaf.
     """
 
     def __init__(self, graph: Graph, feeds: Mapping[str, Any]) -> None:
@@ -129,7 +144,7 @@ class Pass:
         self.backend = backend_of([*feeds.values(), *(n.value for n in graph.order if isinstance(n, Leaf))])
         self._group = WorkerGroup(self.backend.xp)
         self._contexts: dict[Node, Context] = {}
-        self._shapes: dict[Node, Shape] = {}
+        self.shapes: dict[Node, Shape] = {}
         values = self._run(feeds)
         # Copies: results must alias neither inputs nor arrays saved for backward.
         self.results = tuple(values[node].copy() for node in graph.outputs)
@@ -141,7 +156,7 @@ class Pass:
         for node in self.graph.order:
             if isinstance(node, Leaf):
                 values[node] = self._leaf(node, feeds)
-                self._shapes[node] = values[node].shape
+                self.shapes[node] = values[node].shape
                 continue
             inputs = tuple(values[n] for n in node.inputs)
             node.infer(*[x.shape for x in inputs])  # raises where the shapes do not fit
@@ -220,7 +235,7 @@ class Pass:
         # A copy: a gradient must alias neither the upstream gradient nor another leaf's.
         if leaf in grads:
             return grads[leaf].copy()
-        return self.backend.xp.zeros(self._shapes[leaf], dtype=self.results[0].dtype)
+        return self.backend.xp.zeros(self.shapes[leaf], dtype=self.results[0].dtype)
 
 
 def topological_order(outputs: Iterable[Node]) -> tuple[Node, ...]:

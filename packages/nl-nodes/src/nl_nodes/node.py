@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from nl_nodes.context import Context, NotShardable
 from nl_nodes.errors import ShapeError
+from nl_nodes.operators import Operators
 from nl_nodes.typing import Array, Shape
 
 if TYPE_CHECKING:
     from nl_nodes.cases import Case
 
 
-class Node:
+class Node(Operators):
     """One operation of a graph, with its gradient.
 
     A subclass defines `infer` (the output's shape), `forward` and `backward`, in array maths alone, and `cases`, the

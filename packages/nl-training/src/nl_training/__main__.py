@@ -13,6 +13,7 @@ COMMANDS = {
     "predict": "classify image files with a logged run",
     "gradcheck": "verify the gradients of a model or a logged run",
     "draw": "draw the node graph of a layer, a model or a logged run",
+    "summary": "print the layers of a model with their costs",
     "search": "search hyperparameters",
     "export": "write a logged run's network as ONNX",
     "bench": "measure a model's training step, node by node",
@@ -33,7 +34,7 @@ def main() -> None:
     elif name in COMPLETION:
         _complete(arguments)
     elif name not in COMMANDS:
-        from nl_training.config.resolve import near
+        from nl_nodes.arguments import near
 
         sys.exit(f"error: {name} is not a command: {near(name, COMMANDS)}")
     elif arguments[:1] and arguments[0] in COMPLETION:

@@ -2,7 +2,7 @@
 
 from nl_nodes.compiler.lower.lower import CompileSpec, Update
 from nl_nodes.compiler.plan import Plan, compile_graph
-from nl_nodes.compiler.profiler import Row, profile, profile_reference
+from nl_nodes.compiler.profiler import Row, count_costs, profile, profile_reference
 from nl_nodes.compiler.rewrite.engine import rewrite
 from nl_nodes.compiler.rewrite.pattern import Rule
 from nl_nodes.compiler.rewrite.provenance import Provenance
@@ -21,6 +21,7 @@ __all__ = [
     "Threads",
     "Update",
     "compile_graph",
+    "count_costs",
     "executor",
     "profile",
     "profile_reference",

@@ -93,10 +93,17 @@ def profile_reference(graph: Graph, feeds: Mapping[str, Any], repeats: int = 5) 
         timed = _TimedPass(graph, feeds)
         timed.backward(timed.backend.xp.ones(timed.results[0].shape, dtype=timed.results[0].dtype))
         times.append(timed.seconds)
-    shapes = {name: (array.shape, array.dtype) for name, array in feeds.items()}
-    tape = Lowering(graph, CompileSpec(shapes, gradients={}), 1).tapes[0]
-    costs = _costs([tape.calls], [tape.owners])
+    costs = _traced_costs(graph, CompileSpec({name: (x.shape, x.dtype) for name, x in feeds.items()}, gradients={}))
     return _rows(graph, {owner: median(run[owner] for run in times[1:]) for owner in times[0]}, costs)
+
+
+def count_costs(graph: Graph, spec: CompileSpec) -> list[Row]:
+    """Return the operations and bytes of each node of a graph, rewritten or not, on one worker; nothing is run.
+
+    The seconds of all rows are 0.
+    """
+    costs = _traced_costs(graph, spec)
+    return _rows(graph, dict.fromkeys(costs, 0.0), costs)
 
 
 def cost(call: Call) -> tuple[int, int]:
@@ -137,6 +144,11 @@ def _clocked(calls: Sequence[Call], segments: Sequence[tuple[Owner, int]], stamp
         clocked += [("clock", (stamps[number : number + 1],)), *calls[start : start + count]]
         start += count
     return [*clocked, ("clock", (stamps[len(segments) :],))]
+
+
+def _traced_costs(graph: Graph, spec: CompileSpec) -> Sums:
+    tape = Lowering(graph, spec, 1).tapes[0]
+    return _costs([tape.calls], [tape.owners])
 
 
 def _costs(calls: Sequence[Sequence[Call]], owners: Sequence[Sequence[Owner]]) -> Sums:

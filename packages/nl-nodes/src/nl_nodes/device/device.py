@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nl_nodes.arguments import check_init
 from nl_nodes.device.backend import backend
 from nl_nodes.device.blas import BlasThreads
 from nl_nodes.device.cpu import NumpyBackend
@@ -23,6 +24,7 @@ DTYPES = ("float32", "float64")
 WORKERS = ("auto", "threads", "processes")
 
 
+@check_init
 class Device:
     """The backend, precision and workers of a network.
 
@@ -38,6 +40,7 @@ class Device:
 
     Raises:
         DeviceError: where the device is unavailable or lacks TF32.
+        UserError: for an unknown argument or value.
 
     >>> Device("cpu").array([1, 2]).dtype
     dtype('float32')

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nl_nodes import UserError
-from nl_training.config.resolve import near
+from nl_nodes.arguments import near
 
 SHORT = {
     "-m": "--multirun", "-r": "--run", "-c": "--cfg", "-i": "--info", "-h": "--help", "-p": "--package",

@@ -22,12 +22,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nl_nodes import UserError
+from nl_nodes.arguments import near
 from nl_training.config import folders
 from nl_training.config.arguments import COMPLETION, split
 from nl_training.config.failures import Failures, permanent_folder, temporary_folder
 from nl_training.config.launchers import launcher, on_other_machines
 from nl_training.config.quoting import quote_text, read_override, shell_override, takes_text
-from nl_training.config.resolve import near, reduced, resolve
+from nl_training.config.resolve import reduced, resolve
 from nl_training.config.schema import Config
 from nl_training.config.sweep_jobs import Summarized, SweepJobs, job_number
 from nl_training.paths import CONF, output_root

@@ -7,20 +7,16 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Annotated, Any
 
-
-@dataclass(frozen=True)
-class Range:
-    """An interval of valid values, with the description that error messages use."""
-
-    description: str
-    above: float = float("-inf")
-    at_least: float = float("-inf")
-    below: float = float("inf")
-    at_most: float = float("inf")
-
-    def contains(self, value: float) -> bool:
-        """Return whether the interval contains `value`; false for NaN."""
-        return self.at_least <= value <= self.at_most and self.above < value < self.below
+from nl_nodes.arguments import (
+    COUNT,
+    FRACTION,
+    NATURAL,
+    NOT_NEGATIVE,
+    POSITIVE,
+    POSITIVE_FRACTION,
+    SHARE,
+    Range,
+)
 
 
 @dataclass(frozen=True)
@@ -46,12 +42,12 @@ class Registered:
         return f"{', '.join(names)} or {last} (imports=[MODULE] adds others)"
 
 
-Positive = Annotated[float, Range("a number above 0", above=0)]
-NotNegative = Annotated[float, Range("a number, 0 or more", at_least=0)]
-Share = Annotated[float, Range("a number from 0 to below 1", at_least=0, below=1)]
-Fraction = Annotated[float, Range("a number from 0 to 1", at_least=0, at_most=1)]
-PositiveFraction = Annotated[float, Range("a number above 0, up to 1", above=0, at_most=1)]
-Count = Annotated[int, Range("a whole number, 1 or more", at_least=1)]
-Natural = Annotated[int, Range("a whole number, 0 or more", at_least=0)]
-Seed = Annotated[int, Range("a whole number from 0 to 4294967295", at_least=0, at_most=2**32 - 1)]
-Width = Annotated[int, Range("a whole number, 4 or more", at_least=4)]
+Positive = Annotated[float, POSITIVE]
+NotNegative = Annotated[float, NOT_NEGATIVE]
+Share = Annotated[float, SHARE]
+Fraction = Annotated[float, FRACTION]
+PositiveFraction = Annotated[float, POSITIVE_FRACTION]
+Count = Annotated[int, COUNT]
+Natural = Annotated[int, NATURAL]
+Seed = Annotated[int, Range("a whole number from 0 to 4294967295", at_least=0, at_most=2**32 - 1, whole=True)]
+Width = Annotated[int, Range("a whole number, 4 or more", at_least=4, whole=True)]

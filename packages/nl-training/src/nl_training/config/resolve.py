@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nl_nodes import UserError
+from nl_nodes.arguments import Range, near
 from nl_training.config import folders
 from nl_training.config.experiments import STUDIES, ExperimentConfig
 from nl_training.config.plugins import load_plugins
-from nl_training.config.ranges import Range, Registered
+from nl_training.config.ranges import Registered
 from nl_training.config.schema import GROUPS, NAMED, TARGETS, Config
 
 
@@ -71,13 +71,6 @@ def reduced(cfg: DictConfig) -> DictConfig:
     merged = OmegaConf.merge(extensible, cfg.experiment.small)
     assert isinstance(merged, DictConfig)
     return merged
-
-
-def near(word: str, known: Iterable[str]) -> str:
-    """Return a hint that names the closest known word, or all of them if none is close."""
-    known = sorted(known)
-    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {match[0]}?" if match else f"it may be {', '.join(known)}"
 
 
 def _object(kind: type, values: Any, path: str) -> Any:

@@ -10,8 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nl_nodes import UserError
+from nl_nodes.arguments import near
 from nl_training.config import folders
-from nl_training.config.resolve import near, resolve
+from nl_training.config.resolve import resolve
 from nl_training.config.schema import Config
 
 

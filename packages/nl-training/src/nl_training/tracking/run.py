@@ -169,7 +169,7 @@ class MLflowTracker(Tracker):
                 client.log_figure(self.run_id, picture, "verification/residuals.png")
 
     def on_start(self, trainer: TrainingState) -> None:
-        """Log the data set, the model and the device."""
+        """Log the data set, the model with its summary, and the device."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         data = trainer.data
@@ -186,6 +186,7 @@ class MLflowTracker(Tracker):
                 "model": repr(trainer.net),
             }
         )
+        self.write("summary.txt", str(trainer.net.summary(trainer.batch_size)))
         self._interrupts.hold()
 
     def stop_request(self) -> BaseException | None:

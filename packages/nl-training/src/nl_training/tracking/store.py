@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from nl_nodes import UserError
+from nl_nodes.arguments import near
 from nl_nodes.platform import locked
-from nl_training.config.resolve import near
 from nl_training.paths import OUTPUT, output_root
 from nl_training.tracking.address import (
     default_experiment_name,

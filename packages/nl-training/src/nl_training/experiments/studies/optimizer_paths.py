@@ -8,8 +8,8 @@ import numpy as np
 
 from nl_layers import optimizers
 from nl_nodes import Add, Graph, Input, Mul, MulConst, UserError
+from nl_nodes.arguments import near
 from nl_training.config.experiments import OptimizerPathsConfig
-from nl_training.config.resolve import near
 from nl_training.config.schema import TARGETS
 from nl_training.experiments.result import PALETTE, Figures, dress, panels
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from nl_layers import Dropout
 from nl_nodes import UserError
+from nl_nodes.arguments import near
 from nl_training.config import build
 from nl_training.config.experiments import OverfittingConfig
-from nl_training.config.resolve import near
 from nl_training.config.variants import variant
 from nl_training.experiments.result import PALETTE, Figures, dress, panels
 from nl_training.experiments.train import TrainedNetwork, subset, train, train_variants

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from nl_layers.module import Module
-from nl_models import Network, build
-from nl_nodes import Device, UserError
+from nl_models import Network
+from nl_nodes import Device, Graph, UserError
+from nl_nodes.arguments import near
 from nl_nodes.compiler import RULES, CompileSpec, Executor, Plan, Provenance, profile, profile_reference, rewrite
 from nl_nodes.verify import Certificate, certify, draw, upstream
-from nl_training.config.resolve import near
 from nl_training.data import Dataset
-from nl_training.viz.graph.diagram import Diagram
+from nl_training.viz.graph.diagram import Diagram, NodeView
 from nl_training.viz.graph.node_info import summary
 from nl_training.viz.graph.view import CapturedGraph, related_nodes
 
@@ -64,8 +64,7 @@ def capture_network(
     """
     # One thread: on a busy machine, most of the time of several would be spent in barriers.
     device = Device("cpu", dtype=net.device.dtype, threads=1)
-    own = build(**net.spec, device=device)
-    own.load_state_dict(net.state_dict())
+    own = net.on(device)
     feeds = {"x": np.asarray(x, device.dtype), "t": np.asarray(t)}
     graph = own.wire(len(x), train=True)
     provenance = Provenance(graph)
@@ -92,6 +91,21 @@ def capture_training(net: Network, data: Dataset, certificate: Certificate | Non
     """Return the diagram of a network, run on the first training images of its data."""
     part = data.train
     return capture_network(net, part.x[:IMAGES], part.t[:IMAGES], certificate, f"images of {data.name}")
+
+
+def outline(title: str, line: str, graphs: Mapping[str, Graph]) -> Diagram | None:
+    """Return a diagram of graphs that are not run, by name; None where a shape is unknown."""
+    views, groups = [], []
+    nodes: list[NodeView] = []
+    for name, graph in graphs.items():
+        shapes = graph.known_shapes()
+        if shapes is None:
+            return None
+        captured = CapturedGraph(name, title, graph, (), None, "", first=len(nodes))
+        nodes += captured.outline(shapes).values()
+        groups += captured.groups()
+        views.append(captured.view)
+    return Diagram(title, (line,), tuple(views), tuple(nodes), tuple(groups))
 
 
 def _diagram(

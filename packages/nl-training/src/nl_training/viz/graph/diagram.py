@@ -94,10 +94,10 @@ class Diagram:
 
     @cached_property
     def shares(self) -> dict[int, float]:
-        """Time of each node relative to the slowest node of its graph."""
+        """Time of each node relative to the slowest node of its graph; 0 where no time was measured."""
         found = {}
         for graph in self.graphs:
             own = [n for number in self.groups_of(graph) for n in self.groups[number].nodes]
             slowest = max(self.nodes[n].seconds for n in own)
-            found.update({n: self.nodes[n].seconds / slowest for n in own})
+            found.update({n: self.nodes[n].seconds / slowest if slowest else 0.0 for n in own})
         return found

@@ -79,7 +79,8 @@ def svg(diagram: Diagram) -> str:
 
 def heading(graph: GraphView) -> str:
     """Return the heading of a graph."""
-    return f"{graph.name}: {graph.node_count} nodes, {duration(graph.seconds)} a step"
+    time = f", {duration(graph.seconds)} a step" if graph.seconds else ""
+    return f"{graph.name}: {graph.node_count} nodes{time}"
 
 
 def duration(seconds: float) -> str:

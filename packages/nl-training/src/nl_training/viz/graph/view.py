@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from nl_nodes import Graph, Leaf, Node, Parameter
 from nl_nodes.compiler import Provenance, Row
 from nl_nodes.compiler.profiler import names
 from nl_nodes.shapes import size
+from nl_nodes.typing import Shape
 from nl_nodes.verify import Certificate
 from nl_training.viz.graph.diagram import GraphView, Group, NodeView
 from nl_training.viz.graph.node_info import formula, included_gradients, observe, statistics, summary
@@ -101,31 +102,50 @@ class CapturedGraph:
             related: numbers of the nodes of the other graph that each node was made from or became.
         """
         values, gradients = observe(self.graph, feeds, dy)
-        included, costs = included_gradients(self.graph), self._costs()
-        stored = {node: buffer.name for buffer, node in self.graph.updates.items()}
-        residuals = self._residuals()
+        included = included_gradients(self.graph)
         found = []
+        for node, view in self.outline({node: tuple(value.shape) for node, value in values.items()}).items():
+            no_gradient = "" if node in gradients else _no_gradient(view.needs_grad, node in included)
+            measured = replace(
+                view,
+                bytes=int(values[node].nbytes),
+                related=tuple(related[node]),
+                value=statistics(values[node]),
+                gradient=statistics(gradients[node]) if node in gradients else None,
+                no_gradient=no_gradient,
+            )
+            found.append(measured)
+        return found
+
+    def outline(self, shapes: Mapping[Node, Shape]) -> dict[Node, NodeView]:
+        """Return a view of each node without running the graph.
+
+        Args:
+            shapes: the shape of each node.
+        """
+        costs, residuals = self._costs(), self._residuals()
+        stored = {node: buffer.name for buffer, node in self.graph.updates.items()}
+        found = {}
         for node in self.numbers:
-            kind, attributes, needs_grad = type(node), _attributes(node), node in self.graph.needs
-            view = NodeView(
+            kind, attributes = type(node), _attributes(node)
+            found[node] = NodeView(
                 kind=kind.__name__,
                 label=_label(node, attributes),
                 family=family(kind),
-                shape=tuple(values[node].shape),
-                bytes=int(values[node].nbytes),
+                shape=shapes[node],
+                bytes=0,
                 inputs=tuple(self.numbers[n] for n in node.inputs),
-                related=tuple(related[node]),
+                related=(),
                 attributes=attributes,
                 formula=formula(kind),
                 stored=stored.get(node, ""),
-                needs_grad=needs_grad,
-                value=statistics(values[node]),
-                gradient=statistics(gradients[node]) if node in gradients else None,
-                no_gradient="" if node in gradients else _no_gradient(needs_grad, node in included),
+                needs_grad=node in self.graph.needs,
+                value=None,
+                gradient=None,
+                no_gradient="",
                 residual=residuals.get(node.name, "") if isinstance(node, Leaf) else "",
                 costs=tuple(costs[node]),
             )
-            found.append(view)
         return found
 
     def _costs(self) -> dict[Node, list[Row]]:

@@ -1,0 +1,66 @@
+"""`Wiring`: layers and a loss, wired into one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nl_layers import Layer, Loss, Mode
+from nl_nodes import Graph, Input, Node, ShapeError
+from nl_nodes.node import assign_scope
+from nl_nodes.typing import Shape
+
+
+class Wiring:
+    """A sequence of layers that ends in logits, and a loss on them.
+
+    Args:
+        layers: pairs of a layer and the number in its parameters' names.
+        spec: name, input_shape and classes, with the other arguments of `build` that create the network again.
+        loss: loss on the logits.
+    """
+
+    def __init__(self, layers: Sequence[tuple[Layer, int]], spec: Mapping[str, Any], loss: Loss) -> None:
+        self.spec = dict(spec)
+        self.name: str = self.spec["name"]
+        self.input_shape: Shape = tuple(self.spec["input_shape"])
+        self.classes: int = self.spec["classes"]
+        self.layers = [layer for layer, _ in layers]
+        self._paths = [f"{type(layer).__name__} {number}" for layer, number in layers]
+        self.loss_layer = loss
+
+    def wire(self, batch: int, train: bool, *, rows: bool = False) -> Graph:
+        """Return the graph for a batch: (loss, logits) in training, (logits,) in inference.
+
+        Args:
+            batch: number of images.
+            train: use the training wiring, else that of inference.
+            rows: whether the labels are rows (N, classes) instead of class indices (N,).
+
+        Raises:
+            ShapeError: where the input shape does not fit a layer; the message names the layer.
+        """
+        mode = Mode(train)
+        logits = self._logits(Input("x", (batch, *self.input_shape), gradient=False), mode)
+        if not train:
+            return Graph(logits)
+        t = Input("t", self._label_shape(batch, rows), gradient=False)
+        loss = self.loss_layer.wire(logits, t, mode=mode)
+        assign_scope([loss], type(self.loss_layer).__name__)
+        return Graph(loss, logits, updates=mode.updates)
+
+    def _label_shape(self, batch: int, rows: bool) -> Shape:
+        return (batch, self.classes) if rows else (batch,)
+
+    def _logits(self, x: Node, mode: Mode) -> Node:
+        for number, (layer, path) in enumerate(zip(self.layers, self._paths, strict=True), 1):
+            try:
+                x = layer.wire(x, mode=mode)
+                assign_scope([x, *mode.updates.values()], path)
+            except ShapeError as error:
+                where = f"{self.name}: layer {number} ({type(layer).__name__}) on input shape {self.input_shape}"
+                raise ShapeError(f"{where}: {error}") from None
+        return x
+
+    def _wiring(self) -> tuple[Any, ...]:
+        return (*self.layers, self.loss_layer, sum(layer.changes for layer in (*self.layers, self.loss_layer)))

@@ -1,0 +1,78 @@
+"""`nl_training.fit` trains as the trainer does, and notebooks show drawings."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from base64 import b64decode
+
+import numpy as np
+import pytest
+from support.assertions import refused
+
+from nl_layers import Affine
+from nl_layers.optimizers import SGD
+from nl_layers.schedules import Constant
+from nl_models import cnn3, mlp
+from nl_nodes import Device, Graph, Input
+from nl_training import fit
+from nl_training.data import load
+from nl_training.notebook import graph_html, layer_html, network_html
+from nl_training.training.trainer import Trainer, TrainOptions
+
+SMALL = {"input_shape": (1, 8, 8), "hidden": [8], "device": Device(threads=1)}
+
+
+def test_fit_is_the_trainer_and_leaves_the_best_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    data, net, expected = load("digits"), mlp(**SMALL), mlp(**SMALL)
+    result = fit(net, data, SGD(0.1), epochs=2, batch_size=100)
+    trainer = Trainer(expected, SGD(0.1), Constant(), data, TrainOptions(2, 100))
+    assert [r.metrics for r in result.history] == [r.metrics for r in trainer.run().history]
+    for name, value in trainer.best_state.items():
+        np.testing.assert_array_equal(net.params[name], value)
+    assert net.accuracy(data.test.x, data.test.t) == result.test_accuracy
+    assert capsys.readouterr().out.count("epoch") == 2
+
+
+def test_fit_refuses_wrong_arguments() -> None:
+    data, net = load("digits"), mlp(**SMALL)
+    for options, told in (({"epoch": 1}, "did you mean epochs?"), ({"epochs": 0}, "epochs must be a whole number")):
+        with refused("fit", told):
+            fit(net, data, **options)  # type: ignore[arg-type]
+
+
+def drawing(html: str | None) -> str:
+    found = re.search('src="data:image/svg\\+xml;base64,([^"]+)"', html or "")
+    assert found is not None
+    return b64decode(found[1]).decode()
+
+
+def test_drawings_show_layers_and_shapes() -> None:
+    picture = drawing(network_html(cnn3(width=8)))
+    for told in ("Convolution 1", "2 × 4 × 24 × 24", "reference: ", "compiled: ", "58,814 parameters"):
+        assert told in picture
+    assert " a step" not in picture  # nothing was run
+    layer = Affine(np.ones((3, 4)))
+    assert layer_html(layer) is None
+    layer.forward(np.ones((2, 3)))
+    assert "Affine(weight (3, 4))" in drawing(layer_html(layer))
+    graph = Graph(Input("x") * 2)
+    assert graph_html(graph) is None
+    graph.forward(x=np.ones((2, 3)))
+    assert "2 × 3" in drawing(graph_html(graph))
+
+
+NOTEBOOK = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+import nl_training
+from nl_models import Sequential, DenseSpec
+data, _ = shell.display_formatter.format(Sequential([DenseSpec(2)], (3,)))
+print(data["text/plain"], data["text/html"][:4])
+"""
+
+
+def test_importing_the_package_registers_drawings_with_ipython() -> None:
+    done = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split("\n")[-2:] == ["sequential(input (3,), 2 classes, 8 parameters) <img", ""], done.stderr
