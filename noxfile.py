@@ -14,6 +14,12 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["tests", "gradient", "mutants", "lint", "types"]
 
 ROOT = Path(__file__).parent
+# The sessions that install exactly requirements-dev.txt; they share one environment, since each would take 0.9 GB.
+SHARED = {"tests", "mutants", "types", "false_alarms", "sabotage", "browser", "chaos", "ui", "gallery"}
+_own_folder = nox.sessions.SessionRunner.envdir
+nox.sessions.SessionRunner.envdir = property(
+    lambda runner: str(ROOT / ".nox" / "dev") if runner.name in SHARED else _own_folder.fget(runner)
+)
 PACKAGES = ["nl-nodes", "nl-layers", "nl-models", "nl-training"]
 OWN_TESTS = {
     "nl-nodes": ["tests/unit/nodes", "tests/unit/compiler", "tests/unit/runtime", "tests/unit/verify"],

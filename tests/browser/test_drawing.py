@@ -129,6 +129,25 @@ def test_both_graphs_and_the_panel_are_visible(browser: Chrome, show) -> None:
         assert 0 < edges[0] < edges[1] < edges[2] < edges[3] < wall
 
 
+def test_page_works_at_a_phones_width(browser: Chrome, show) -> None:
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    show("cnn3")
+    shot(browser, "drawing-phone")
+    under = browser.find_element(By.ID, "panel").rect["y"]
+    boxes = browser.execute_script("return groups.map((g) => g.getBoundingClientRect().toJSON())")
+    assert all(0 < b["left"] < b["right"] < 390 and 0 < b["top"] < b["bottom"] < under for b in boxes)
+    browser.find_element(By.ID, "open").click()
+    node(browser, "Dot").click()
+    assert "y = x @ w" in panel(browser)
+    before = scale(browser)
+    for kind, reach in (("touchStart", 20), ("touchMove", 40), ("touchEnd", 0)):
+        points = [{"x": 195 + side * reach, "y": 300, "id": id} for id, side in enumerate((-1, 1))] if reach else []
+        browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    assert scale(browser) == pytest.approx(2 * before, rel=0.01)
+    assert "y = x @ w" in panel(browser)
+
+
 def test_convolution_algorithm_is_shown(browser: Chrome, show) -> None:
     show("vgg16")
     group(browser, "Convolution 5", 1).find_element(By.CSS_SELECTOR, ".shut").click()

@@ -146,6 +146,19 @@ def test_help_lists_all_options(tmp_path: Path) -> None:
         assert word in done.stdout
 
 
+def test_help_explains_every_key_of_the_chosen_options(tmp_path: Path) -> None:
+    done = run("train.py", "--help", "model=two_layer", "optimizer=adamw", "experiment=overfit_dropout", cwd=tmp_path)
+    lines = done.stdout.splitlines()
+    assert "  lr: 0.01 # learning rate, above 0; the schedule scales it" in lines
+    assert (
+        "  weight_decay: ${regularization.weight_decay} # decoupled weight decay instead of a penalty, 0 or more"
+        in lines
+    )
+    assert "  activation: sigmoid # relu, sigmoid or tanh" in lines  # from mlp.yaml, which two_layer.yaml builds on
+    assert any(line.startswith("  resume: null # with -m: a sweep's ID") for line in lines)
+    assert any(line.startswith("  ancestral: dropout 0.2 # trained again") for line in lines)
+
+
 def test_tf32_is_refused_without_a_gpu(tmp_path: Path) -> None:
     refused(
         run("train.py", "model=mlp", "data=digits", "device.tf32=true", cwd=tmp_path),
@@ -164,7 +177,7 @@ def test_options_of_logged_runs_are_refused_without_tracking(option: str) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["resume=latest"], ["resume=latest", "no unfinished run"]),
+        (["resume=latest"], ["resume=latest", "no unfinished training"]),
         (["resume=nothing", "seed=1"], ["seed=1", "trainer.max_steps"]),
     ],
     ids=lambda value: " ".join(value),

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from support.processes import SMALL_TRAINING, Outcome, TrainingRuns
 
 from nl_nodes import UserError
+from nl_training.paths import program
 from nl_training.tracking.process import this_process
 from nl_training.tracking.resume import find
 from nl_training.tracking.run import CONFIG, PROCESS
@@ -68,7 +69,7 @@ def test_a_run_at_its_time_limit_is_resumed_with_a_larger_one(runs: TrainingRuns
     training = runs.open(*SMALL_TRAINING, "trainer.max_seconds=0.01")
     code, out, err = training.ended()
     assert (code, err) == (0, "")
-    assert f"trainer.max_seconds=0.01 is reached in epoch 1; python scripts/train.py resume={training.run_id}" in out
+    assert f"trainer.max_seconds=0.01 is reached in epoch 1; {program()} train resume={training.run_id}" in out
     assert runs.outcome(training.run_id).status == "KILLED"
     code, _, err = runs.start(f"resume={training.run_id}", "trainer.max_seconds=1000").ended()
     assert (code, err) == (0, "")

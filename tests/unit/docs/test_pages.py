@@ -1,5 +1,6 @@
 """The pages are correct: the tutorial and the README's example run, and everything named in the README exists."""
 
+import ast
 import os
 import pkgutil
 import re
@@ -82,3 +83,11 @@ def test_scripts_sessions_and_options_in_readme_exist() -> None:
         assert named == {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}, group
     for link in re.findall(r"\]\((?!https:)([^)]+)\)", README + (ROOT / "README.ko.md").read_text()):
         assert (ROOT / link).exists(), link
+
+
+def test_nox_sessions_share_an_environment_if_they_install_the_same() -> None:
+    source = (ROOT / "noxfile.py").read_text()
+    shared = ast.literal_eval(re.search(r"^SHARED = (\{.*\})$", source, re.MULTILINE)[1])
+    found = re.findall(r"^@nox\.session.*\n(?:@nox.*\n)*def (\w+)((?:.*\n)+?)(?=\n\n|\Z)", source, re.MULTILINE)
+    assert shared < {name for name, _ in found}
+    assert shared == {name for name, body in found if " install(session)" in body and "session.install(" not in body}

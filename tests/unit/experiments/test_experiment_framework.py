@@ -148,6 +148,7 @@ def test_gallery_figures_exist_and_are_small() -> None:
     results = json.loads(gallery.NUMBERS.read_text())
     shown = {figure for result in results.values() for figure in result["figures"]}
     assert shown == {path.name for path in gallery.FOLDER.glob("*.png")}
+    assert all(result["figures"] == sorted(result["figures"]) for result in results.values())  # as their names count
     for figure in shown:
         assert 1000 < (gallery.FOLDER / figure).stat().st_size <= gallery.MAX_BYTES, figure
     assert all(math.isfinite(value) for result in results.values() for value in result["numbers"].values())

@@ -4,6 +4,7 @@ import pytest
 from support.experiments import small
 
 from nl_nodes import UserError
+from nl_training.experiments.result import LINES, PALETTE
 from nl_training.experiments.studies.optimizer_paths import optimizer
 
 
@@ -15,6 +16,18 @@ def test_apple_prices_match_the_textbook() -> None:
     both = [numbers[f"with oranges: d price / d {n}"] for n in ("apples", "apple price", "oranges", "orange price")]
     assert both == pytest.approx([110, 2.2, 165, 3.3])
     assert [numbers["with oranges: price"], numbers["with oranges: d price / d tax"]] == pytest.approx([715, 650])
+
+
+def test_the_drawing_of_apples_has_a_derivative_at_every_node() -> None:
+    left, right = small("apples").figures["apples"].axes
+    red = [sorted(text.get_text() for text in axis.texts if text.get_color() == PALETTE[3]) for axis in (left, right)]
+    assert red[0] == ["1", "1.1", "110", "2.2", "200"]
+    assert red[1] == ["1", "1.1", "1.1", "1.1", "110", "165", "2.2", "3.3", "650"]
+
+
+def test_lines_of_a_panel_differ_without_colour() -> None:
+    for option in ("linestyle", "marker"):
+        assert len({look[option] for look in LINES}) == len(LINES) == len(PALETTE)
 
 
 def test_gradient_descent_contracts_by_four_fifths() -> None:

@@ -53,6 +53,12 @@ def test_numbers_keep_the_dtype() -> None:
     assert graph.forward(x=X.astype("float32")).dtype == "float32"
 
 
+def test_operands_keep_their_order_and_numbers_their_type() -> None:
+    x, y = Input("x"), Input("y")
+    assert (x + y).inputs == (x * y).inputs == (x, y)
+    assert repr((x * np.int64(2)).attributes) == "{'c': 2}"
+
+
 def test_other_operands_are_refused() -> None:
     x: Node = Input("x")
     with refused("cannot be combined with str", "array"):

@@ -23,9 +23,9 @@ def test_single_run_is_named_by_its_main_parts_or_by_the_user(overrides: list[st
 
 
 def test_note_precedes_the_experiments_description() -> None:
-    config = resolve(_compose(["experiment=race", "tracking.note=Mine.", "tracking.tags={team: a, draft: true}"]))
+    config = resolve(_compose(["experiment=race", "tracking.note=Mine.", "tracking.tags={project: a, draft: true}"]))
     tags = user_tags(config)
-    assert (tags["team"], tags["draft"]) == ("a", "True")
+    assert (tags["project"], tags["draft"]) == ("a", "True")
     assert tags[NOTE].startswith(f"Mine.\n\n**{config.experiment.title}**")
     assert user_tags(resolve(_compose([]))) == {}
 

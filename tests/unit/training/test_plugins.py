@@ -130,7 +130,8 @@ def test_own_options_are_composed_validated_and_built(own: str) -> None:
 
 def test_a_sweep_goes_over_own_options(own: str) -> None:
     (Path("myconf") / "augment/none.yaml").write_text("p: 0\n")
-    check([f"imports=[{own}]", "model=mine,mlp", "+augment=flip,none"], multirun=True)
+    check([f"imports=[{own}]", "model=mine,mlp", "+augment=flip,none", "hydra/launcher=joblib"], multirun=True)
+    assert folders.flags() == [f"--config-dir={Path.cwd()}/myconf"]
     with refused("augment=nope", "none?"):
         check([f"imports=[{own}]", "+augment=flip,nope"], multirun=True)
 

@@ -24,7 +24,7 @@ from nl_training.tracking.model import softmax
 from nl_training.tracking.provenance import flatten
 
 SMALL = ["model=mlp", "data=digits", "trainer.epochs=2"]
-DONE = ["tracking.experiment_name=done", "tracking.tags={team: a, stage: 2}", 'tracking.note="A *note*, no list"']
+DONE = ["tracking.experiment_name=done", "tracking.tags={project: a, stage: 2}", 'tracking.note="A *note*, no list"']
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +89,8 @@ def test_run_has_a_name_of_its_overrides_and_the_users_tags(done) -> None:
     run, _ = done
     assert run.info.run_name == "mlp adam data=digits trainer.epochs=2"
     tags = run.data.tags
-    assert (tags["team"], tags["stage"], tags["mlflow.note.content"]) == ("a", "2", "A *note*, no list")
-    own = tags.keys() - {"team", "stage"}
+    assert (tags["project"], tags["stage"], tags["mlflow.note.content"]) == ("a", "2", "A *note*, no list")
+    own = tags.keys() - {"project", "stage"}
     assert {key.partition(".")[0] for key in own} <= set(RESERVED_TAGS)
     assert max(len(value) for value in tags.values()) < 200  # longer texts are files
 
@@ -116,8 +116,9 @@ def test_logged_model_predicts_like_the_network(uri: str, done, monkeypatch: pyt
 
 def test_params_are_the_flattened_config(done) -> None:
     run, _ = done
-    config = check([*SMALL, *DONE], multirun=False)
-    assert run.data.params == flatten(asdict(config)) | {"optimizer.name": "adam", "schedule.name": "cosine"}
+    config = asdict(check([*SMALL, *DONE], multirun=False))
+    config |= config.pop("own")
+    assert run.data.params == flatten(config) | {"optimizer.name": "adam", "schedule.name": "cosine"}
 
 
 def test_error_sets_run_status_failed(uri: str) -> None:

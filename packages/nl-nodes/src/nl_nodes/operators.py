@@ -27,12 +27,14 @@ class Operators:
     def __add__(self, other: Any) -> Node:
         from nl_nodes.nodes import Add, AddConst
 
-        return AddConst(_node(self), _number(other)) if isinstance(other, Real) else Add(_node(self), _node(other))
+        operand = _operand(other)
+        return AddConst(_node(self), operand) if isinstance(operand, int | float) else Add(_node(self), operand)
 
     def __mul__(self, other: Any) -> Node:
         from nl_nodes.nodes import Mul, MulConst
 
-        return MulConst(_node(self), _number(other)) if isinstance(other, Real) else Mul(_node(self), _node(other))
+        operand = _operand(other)
+        return MulConst(_node(self), operand) if isinstance(operand, int | float) else Mul(_node(self), operand)
 
     def __radd__(self, other: Any) -> Node:
         return self + other if isinstance(other, Real) else _node(other) + self
@@ -44,15 +46,13 @@ class Operators:
         return self * -1
 
     def __sub__(self, other: Any) -> Node:
-        return self + -(other if isinstance(other, Real) else _node(other))
+        return self + -_operand(other)
 
     def __rsub__(self, other: Any) -> Node:
         return -self + other if isinstance(other, Real) else _node(other) - self
 
     def __truediv__(self, other: Any) -> Node:
-        from nl_nodes.nodes import Reciprocal
-
-        return self * (1 / _number(other) if isinstance(other, Real) else Reciprocal(_node(other)))
+        return self * (1 / _operand(other))
 
     def __rtruediv__(self, other: Any) -> Node:
         from nl_nodes.nodes import Reciprocal
@@ -81,6 +81,11 @@ class Operators:
         from nl_nodes.nodes import T
 
         return T(_node(self))
+
+
+def _operand(value: Any) -> float | Node:
+    """Return a node for an operand, or Python's number for a number."""
+    return _number(value) if isinstance(value, Real) else _node(value)
 
 
 def _number(value: Real) -> float:

@@ -26,6 +26,7 @@ from nl_nodes.arguments import near
 from nl_training.config import folders
 from nl_training.config.arguments import COMPLETION, split
 from nl_training.config.failures import Failures, permanent_folder, temporary_folder
+from nl_training.config.help import explained
 from nl_training.config.launchers import launcher, on_other_machines
 from nl_training.config.quoting import quote_text, read_override, shell_override, takes_text
 from nl_training.config.resolve import reduced, resolve
@@ -45,6 +46,7 @@ HYDRA_INSTEAD = {
     "hydra.sweeper.params": "a sweep is KEY=VALUE,VALUE with -m",
 }
 OmegaConf.register_new_resolver("nl_output", lambda: str(output_root()), replace=True)
+OmegaConf.register_new_resolver("nl_explained", lambda *, _root_: explained(_root_), replace=True)
 
 
 def main(task: Task, sweep: Sweep | None = None) -> None:
@@ -73,7 +75,7 @@ def main(task: Task, sweep: Sweep | None = None) -> None:
                 sweep_context = sweep(first, overrides)
         with folder as (failures, output_overrides), sweep_context as environment, launcher_context:
             given = dataclasses.replace(given, overrides=[*output_overrides, *overrides] if given.runs else overrides)
-            sys.argv[1:] = [*(f"--config-dir={own}" for own in folders.folders()[1:]), *given.ordered()]
+            sys.argv[1:] = [*folders.flags(), *given.ordered()]
             run = _collect_failures(task, failures, {**environment, **folders.environment()}, jobs)
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
             if messages := failures.take():  # inside the context, so that the sweep's parent run fails too
@@ -312,7 +314,7 @@ def values_of(override: Override, multirun: bool) -> Iterator[str]:
 
 
 def _check_option(key: str, value: str) -> None:
-    options = folders.options(key)
+    options = {} if key.startswith("hydra/") else folders.options(key)
     if options and value not in options:
         raise UserError(f"{key}={value} is unknown: {near(value, options)} (options: {', '.join(sorted(options))})")
 

@@ -46,6 +46,11 @@ def environment() -> dict[str, str]:
     return {OWN: str(own)} if (own := _own()) else {}
 
 
+def flags() -> list[str]:
+    """Return the flag that gives the user's own folder, if any."""
+    return [f"{FLAGS[0]}={own}"] if (own := _own()) else []
+
+
 def search_path() -> list[str]:
     """Return the override by which Hydra's compose searches the user's own folder, if any."""
     return [f"hydra.searchpath=[{quoted(f'file://{own}')}]"] if (own := _own()) else []

@@ -1,11 +1,14 @@
-"""Types of config values with their valid ranges, and of names in a registry."""
+"""Types of config values with their valid values: ranges, and names in a registry."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from nl_nodes.arguments import (
     COUNT,
@@ -17,6 +20,17 @@ from nl_nodes.arguments import (
     SHARE,
     Range,
 )
+
+
+class Values(Protocol):
+    """Valid values, with the description that error messages use."""
+
+    @property
+    def description(self) -> str:
+        """The values in words."""
+
+    def contains(self, value: Any) -> bool:
+        """Return whether a value is valid."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +56,28 @@ class Registered:
         return f"{', '.join(names)} or {last} (imports=[MODULE] adds others)"
 
 
-Positive = Annotated[float, POSITIVE]
-NotNegative = Annotated[float, NOT_NEGATIVE]
-Share = Annotated[float, SHARE]
-Fraction = Annotated[float, FRACTION]
-PositiveFraction = Annotated[float, POSITIVE_FRACTION]
-Count = Annotated[int, COUNT]
-Natural = Annotated[int, NATURAL]
-Seed = Annotated[int, Range("a whole number from 0 to 4294967295", at_least=0, at_most=2**32 - 1, whole=True)]
-Width = Annotated[int, Range("a whole number, 4 or more", at_least=4, whole=True)]
+@dataclass(frozen=True)
+class In:
+    """Annotation of a type for Pydantic: only these values of it are valid."""
+
+    values: Values
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the schema of the type, followed by the check."""
+        return core_schema.no_info_after_validator_function(self._checked, handler(kind))
+
+    def _checked(self, value: Any) -> Any:
+        if not self.values.contains(value):
+            raise ValueError(self.values.description)
+        return value
+
+
+Positive = Annotated[float, In(POSITIVE)]
+NotNegative = Annotated[float, In(NOT_NEGATIVE)]
+Share = Annotated[float, In(SHARE)]
+Fraction = Annotated[float, In(FRACTION)]
+PositiveFraction = Annotated[float, In(POSITIVE_FRACTION)]
+Count = Annotated[int, In(COUNT)]
+Natural = Annotated[int, In(NATURAL)]
+Seed = Annotated[int, In(Range("a whole number from 0 to 4294967295", at_least=0, at_most=2**32 - 1, whole=True))]
+Width = Annotated[int, In(Range("a whole number, 4 or more", at_least=4, whole=True))]

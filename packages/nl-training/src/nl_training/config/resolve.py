@@ -10,14 +10,16 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from nl_nodes import UserError
-from nl_nodes.arguments import Range, near
+from nl_nodes.arguments import near
 from nl_training.config import folders
 from nl_training.config.experiments import STUDIES, ExperimentConfig
 from nl_training.config.plugins import load_plugins
-from nl_training.config.ranges import Registered
 from nl_training.config.schema import GROUPS, NAMED, TARGETS, Config
+
+STRICT = ConfigDict(strict=True)  # true is no number, and text is none
 
 
 def resolve(cfg: DictConfig) -> Config:
@@ -112,38 +114,10 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         return _object(hint, value, path)
     if path == "experiment":
         return None if value is None else _object(ExperimentConfig, value, path)
-    fits, found = _fit(hint, value)
-    if not fits:
-        raise UserError(f"{path}={_shown(value)} must be {_describe(hint)}")
-    return found
-
-
-def _fit(hint: Any, value: Any) -> tuple[bool, Any]:
-    """Return whether a value has the type `hint`, and the value converted to it."""
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return next((fit for fit in (_fit(h, value) for h in get_args(hint)) if fit[0]), (False, None))
-    if origin is Annotated:
-        base, interval = get_args(hint)
-        fits, found = _fit(base, value)
-        return fits and isinstance(interval, Range | Registered) and interval.contains(found), found
-    if origin is Literal:
-        return value in get_args(hint) and not isinstance(value, bool), value
-    if origin is tuple:
-        kinds = get_args(hint)
-        if not isinstance(value, list) or (kinds[-1] is not Ellipsis and len(value) != len(kinds)):
-            return False, None
-        items = [_fit(kinds[0], item) for item in value]
-        return all(fits for fits, _ in items), tuple(item for _, item in items)
-    if origin is Mapping:
-        kind = get_args(hint)[1]
-        return isinstance(value, dict) and (kind is Any or all(_fit(kind, v)[0] for v in value.values())), value
-    if hint is types.NoneType:
-        return value is None, None
-    if hint is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number, float(value) if number else None
-    return type(value) is hint, value
+    try:
+        return TypeAdapter(hint, config=STRICT).validate_python(tuple(value) if isinstance(value, list) else value)
+    except ValidationError:
+        raise UserError(f"{path}={_shown(value)} must be {_describe(hint)}") from None
 
 
 def _describe(hint: Any) -> str:
@@ -152,9 +126,7 @@ def _describe(hint: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(_describe(h) for h in get_args(hint))
     if origin is Annotated:
-        interval = get_args(hint)[1]
-        assert isinstance(interval, Range | Registered)
-        return interval.description
+        return str(get_args(hint)[1].values.description)
     if origin is Literal:
         return ", ".join(get_args(hint)[:-1]) + f" or {get_args(hint)[-1]}" if get_args(hint)[1:] else get_args(hint)[0]
     if origin is tuple:

@@ -15,6 +15,7 @@ from nl_training.config.experiments import ExperimentConfig
 from nl_training.config.ranges import (
     Count,
     Fraction,
+    In,
     Natural,
     NotNegative,
     Positive,
@@ -30,9 +31,9 @@ from nl_training.config.ranges import (
 class ModelConfig:
     """Schema of conf/model."""
 
-    name: Annotated[str, Registered("nl_models:MODELS")]
+    name: Annotated[str, In(Registered("nl_models:MODELS"))]
     width: Width
-    activation: Annotated[str, Registered("nl_models.builder:ACTIVATIONS")]
+    activation: Annotated[str, In(Registered("nl_models.builder:ACTIVATIONS"))]
     init: Literal["he", "xavier"] | Positive
 
 
@@ -134,7 +135,7 @@ class DeviceConfig:
 class DataConfig:
     """Schema of conf/data."""
 
-    name: Annotated[str, Registered("nl_training.data:READERS")]
+    name: Annotated[str, In(Registered("nl_training.data:READERS"))]
     root: str | None
     validation: Share
     normalize: bool

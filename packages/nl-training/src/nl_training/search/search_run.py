@@ -6,6 +6,7 @@ import shlex
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from nl_training.config import folders
 from nl_training.config.cli import composed
 from nl_training.paths import program
 from nl_training.search import plots
@@ -76,7 +77,7 @@ def sum_up(store: Store, search: OpenSearch, error: BaseException | None) -> boo
 def command(plan: Plan, params: dict[str, Any]) -> str:
     """Return the command that trains the config of a trial's parameters."""
     chosen = [d.override(params[d.key]) for d in plan.space]
-    return f"{program()} train {shlex.join([*plan.fixed, *chosen])}"
+    return f"{program()} train {shlex.join([*folders.flags(), *plan.fixed, *chosen])}"
 
 
 def importances(study: Study) -> dict[str, float]:

@@ -37,7 +37,8 @@ def find(store: Store, given: Plan, experiment_name: str | None) -> Run:
     allowed = ("search.resume=", "search.trials=", "tracking.uri=", "tracking.experiment_name=")
     if others := [text for text in given.overrides if not text.startswith(allowed)]:
         raise UserError(f"{others[0]}: a search is resumed with its own config; only search.trials can be changed")
-    return parent_run.find(store, "search", str(given.search.resume), store.experiments(experiment_name))
+    wanted = str(given.search.resume)
+    return parent_run.find(store, "search", wanted, store.experiments(experiment_name, f"search.resume={wanted}"))
 
 
 def resume(store: Store, given: Plan, run_id: str) -> search_run.OpenSearch:

@@ -30,6 +30,11 @@ def run_path(experiment_id: str, run_id: str) -> str:
     return f"#/experiments/{experiment_id}/runs/{run_id}?{VIEW}"
 
 
+def charts_link(uri: str, experiment_id: str, view: str) -> str:
+    """Return the URL of a saved view of an experiment's charts."""
+    return f"{_base(uri)}/{charts_path(experiment_id, view)}"
+
+
 def charts_path(experiment_id: str, view: str) -> str:
     """Return the path of a saved view of an experiment's charts from any page of the UI."""
     return f"#/experiments/{experiment_id}/runs?compareRunsMode=CHART&viewStateShareKey={view}&{VIEW}"

@@ -89,7 +89,8 @@ def _existing(store: Store, run_id: str, experiment_name: str | None) -> Run:
 def _latest(store: Store, experiment_name: str | None) -> Run:
     finished = f"attributes.status = 'FINISHED' AND tags.`{PROCESS}` LIKE '%' AND tags.model LIKE '%'"
     order = ["attributes.start_time DESC"]
-    runs = store.client.search_runs(store.experiments(experiment_name), finished, max_results=1, order_by=order)
+    experiments = store.experiments(experiment_name, "run=latest")
+    runs = store.client.search_runs(experiments, finished, max_results=1, order_by=order)
     if not runs:
         place = store.uri if experiment_name is None else f"the experiment {experiment_name!r} of {store.uri}"
         raise UserError(f"run=latest: no training in {place} has finished yet: run nl train first")

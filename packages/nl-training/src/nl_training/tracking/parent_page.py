@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nl_training.tracking.links import charts_path, run_path
+from nl_training.tracking.links import charts_link, charts_path, run_path
 from nl_training.tracking.naming import NOTE, paragraphs, table
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ RESULT = "final/test_acc"
 CURVES = ("test/acc", "val/acc", "train/loss")
 
 
-def log(store: Store, run_id: str, keys: Sequence[str], runs: Sequence[Run], note: str | None) -> None:
-    """Describe a parent run by its results, and save the view of its charts.
+def log(store: Store, run_id: str, keys: Sequence[str], runs: Sequence[Run], note: str | None) -> str:
+    """Describe a parent run by its results, save the view of its charts, and return the URL of that.
 
     Args:
         store: its store.
@@ -36,8 +36,9 @@ def log(store: Store, run_id: str, keys: Sequence[str], runs: Sequence[Run], not
         note: the rest of its description.
     """
     state = json.dumps(view(run_id, axes(keys, runs)), separators=(",", ":"))
-    store.client.set_experiment_tag(store.experiment_id, f"{VIEW}{run_id}", state)
+    store.client.set_experiment_tag(store.experiment_id, f"{VIEW}{_key(run_id)}", state)
     store.client.set_tag(run_id, NOTE, description(store.experiment_id, run_id, runs, note))
+    return charts_link(store.uri, store.experiment_id, _key(run_id))
 
 
 def description(experiment_id: str, run_id: str, runs: Sequence[Run], note: str | None) -> str:
@@ -52,7 +53,7 @@ def description(experiment_id: str, run_id: str, runs: Sequence[Run], note: str 
         for run in done[:SHOWN]
     ]
     more = f"and {len(done) - SHOWN} more" if len(done) > SHOWN else None
-    link = f"[Charts of all runs]({charts_path(experiment_id, run_id)})"
+    link = f"[Charts of all runs]({charts_path(experiment_id, _key(run_id))})"
     return paragraphs(link, note, table(["run", "test accuracy"], rows), more)
 
 
@@ -64,6 +65,11 @@ def axes(keys: Sequence[str], runs: Sequence[Run]) -> list[str]:
     common = set.intersection(*(set(run.data.params) for run in runs))
     differing = sorted(name for name in common if len({run.data.params[name] for run in runs}) > 1)
     return list(dict.fromkeys(name for key in keys for name in _params(key, differing)))
+
+
+def _key(run_id: str) -> str:
+    """Return the key of a run's view, short enough for an address of one line."""
+    return run_id[:8]
 
 
 def _params(key: str, differing: Sequence[str]) -> Iterator[str]:

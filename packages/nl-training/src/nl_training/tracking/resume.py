@@ -143,7 +143,8 @@ def _by_id(store: Store, run_id: str, experiment_name: str | None) -> Run:
 def _latest(store: Store, experiment_name: str | None, given: tuple[str, ...]) -> ResumableRun:
     unfinished = f"attributes.status != 'FINISHED' AND tags.`{PROCESS}` LIKE '%'"
     order = ["attributes.start_time DESC"]
-    for run in store.client.search_runs(store.experiments(experiment_name), unfinished, order_by=order):
+    experiments = store.experiments(experiment_name, "resume=latest")
+    for run in store.client.search_runs(experiments, unfinished, order_by=order):
         process, resumed = run.data.tags[PROCESS], _resumable(store, run, given)
         is_left = not is_alive(process) and (run.info.status != "RUNNING" or is_here(process))
         if is_left and resumed.is_training:

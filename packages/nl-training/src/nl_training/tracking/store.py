@@ -130,8 +130,12 @@ class Store:
         """The name of its experiment."""
         return str(self.client.get_experiment(self.experiment_id).name)
 
-    def experiments(self, given_name: str | None) -> list[str]:
+    def experiments(self, given_name: str | None, option: str) -> list[str]:
         """Return the IDs of the experiments in which `latest` looks for a run: the given one, or all of them.
+
+        Args:
+            given_name: the name of the given experiment; None for all.
+            option: the option with `latest`, for the error message.
 
         Raises:
             UserError: if there is none of the given name.
@@ -140,7 +144,7 @@ class Store:
             return [experiment.experiment_id for experiment in self.client.search_experiments()]
         if not self.experiment_id:
             names = [experiment.name for experiment in self.client.search_experiments()]
-            raise UserError(f"{self.uri} has no experiment {given_name!r}: {near(given_name, names)}")
+            raise UserError(f"{option}: {self.uri} has no experiment {given_name!r}: {near(given_name, names)}")
         return [self.experiment_id]
 
     def text(self, run_id: str, name: str) -> str | None:

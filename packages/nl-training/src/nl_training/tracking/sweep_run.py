@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from nl_nodes import UserError
 from nl_training.tracking import parent_page, parent_run, provenance, seeds, sweep_plots
-from nl_training.tracking.links import open_hint, run_link
+from nl_training.tracking.links import open_hint
 from nl_training.tracking.naming import NOTE, SWEPT, joined, key_of, swept, user_tags
 from nl_training.tracking.process import PROCESS, this_process
 from nl_training.tracking.store import Store
@@ -88,8 +88,8 @@ def _sum_up(
     print(f"\nsweep  {run_id}: {max(len(children), finished + len(failures))} jobs, {len(failures)} failed")
     if children:
         _compare(store, run_id, name, children)
-        parent_page.log(store, run_id, keys, children, user_tags(config).get(NOTE))
-        print("\n".join(open_hint(store.uri, run_link(store.uri, store.experiment_id, run_id))))
+        charts = parent_page.log(store, run_id, keys, children, user_tags(config).get(NOTE))
+        print("\n".join(open_hint(store.uri, charts)))
     return not failures
 
 

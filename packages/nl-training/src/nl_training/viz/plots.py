@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 COLORS = {"train": "#4c72b0", "val": "#dd8452", "test": "#55a868"}
 FAILED = "#c44e52"
-VERDICTS = {"verified": "#55a868", "zero": "#8c8c8c", "cancelled": "#4c72b0", "failed": FAILED}
+VERDICTS = {
+    "verified": ("#55a868", "o"),
+    "zero": ("#8c8c8c", "s"),
+    "cancelled": ("#4c72b0", "^"),
+    "failed": (FAILED, "X"),
+}
 ZERO_RESIDUAL = 1e-18  # where a residual of 0 is drawn
 MAX_LABELLED = 25  # with more classes a confusion matrix shows colours only
 
@@ -36,10 +41,10 @@ def learning_curves(steps: Sequence[tuple[int, float, float]], history: Sequence
             numbers, values = [s[0] for s in steps], [s[column] for s in steps]
             axis.plot(numbers, values, color=COLORS["train"], alpha=0.25, linewidth=0.8)
             axis.plot(numbers, smooth(values), color=COLORS["train"], label="training batches")
-        for part, label in (("val", "validation"), ("test", "test")):
+        for part, label, look in (("val", "validation", "o-"), ("test", "test", "s--")):
             points = [(e.step, e.metrics[f"{part}/{name}"]) for e in history if f"{part}/{name}" in e.metrics]
             if points:
-                axis.plot(*zip(*points, strict=True), "o-", color=COLORS[part], label=label, markersize=4)
+                axis.plot(*zip(*points, strict=True), look, color=COLORS[part], label=label, markersize=4)
         axis.set(xlabel="step", ylabel="accuracy" if name == "acc" else name)
         axis.grid(alpha=0.3)
         if axis.lines:
@@ -62,9 +67,10 @@ def smooth(values: Sequence[float], span: int | None = None) -> list[float]:
 
 def confusion_matrix(t: Any, y: Any, classes: Sequence[str]) -> Figure:
     """Plot the confusion matrix of labels t (N,) and predicted classes y (N,)."""
+    from sklearn import metrics  # imported late, as Matplotlib is
+
     count = len(classes)
-    table = np.zeros((count, count), dtype=int)
-    np.add.at(table, (np.asarray(t), np.asarray(y)), 1)
+    table = metrics.confusion_matrix(t, y, labels=range(count))
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.55 * count + 2, 4.5, 14))
     figure = new_figure(side, side)
@@ -124,16 +130,16 @@ def residuals(certificate: Certificate, title: str) -> Figure:
     """Plot the residual of each tensor and the tolerance on a logarithmic scale."""
     verdicts = certificate.tensors
     shown = np.clip([v.residual for v in verdicts], ZERO_RESIDUAL, 1.0)
-    colors = [VERDICTS[v.verdict] for v in verdicts]
     figure = new_figure(9, float(np.clip(0.2 * len(verdicts) + 1.8, 3, 40)))
     axis = figure.subplots()
     places = np.arange(len(verdicts))
-    axis.hlines(places, ZERO_RESIDUAL, shown, color=colors, linewidth=2)
-    axis.scatter(shown, places, color=colors, s=22, zorder=3)
     axis.axvline(certificate.tolerance, color=FAILED, linestyle="--")
     axis.text(certificate.tolerance, -0.7, f" limit {certificate.tolerance:g}", color=FAILED, va="center", fontsize=9)
     for verdict in dict.fromkeys(v.verdict for v in verdicts):
-        axis.scatter([], [], color=VERDICTS[verdict], label=verdict)
+        color, marker = VERDICTS[verdict]
+        rows = np.array([v.verdict == verdict for v in verdicts])
+        axis.hlines(places[rows], ZERO_RESIDUAL, shown[rows], color=color, linewidth=2)
+        axis.scatter(shown[rows], places[rows], color=color, marker=marker, s=22, zorder=3, label=verdict)
     axis.set_yticks(places, [v.name for v in verdicts], fontsize=8)
     axis.set(xscale="log", xlim=(ZERO_RESIDUAL, 2.0), ylim=(len(verdicts) - 0.4, -1.3))
     missing = f"; {len(certificate.missing)} not reached" if certificate.missing else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nl_layers import Layer, Relu, Sigmoid, Tanh
-from nl_training.experiments.result import PALETTE, Figures, dress, panels
+from nl_training.experiments.result import LINES, PALETTE, Figures, dress, panels
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -23,12 +23,12 @@ def run(config: Config, cfg: DictConfig) -> Figures:
     figure, (left, right) = panels(1, 2)
     left.plot(x, np.where(x > 0, 1.0, 0.0), color=PALETTE[-1], linestyle="--", label="step")
     numbers: dict[str, float] = {}
-    for color, (name, kind) in zip(PALETTE, LAYERS.items(), strict=False):
+    for look, (name, kind) in zip(LINES, LAYERS.items(), strict=False):
         layer = kind()
         y = layer.forward(x)
         slope = layer.backward(np.ones_like(x))
-        left.plot(x, y, color=color, label=name)
-        right.plot(x, slope, color=color, label=name)
+        left.plot(x, y, label=name, **look)
+        right.plot(x, slope, label=name, **look)
         numbers |= {f"{name} at 0": float(y[200]), f"{name} steepest slope": float(slope.max())}
     left.set_ylim(-1.2, 2.5)
     dress(left, "x", "f(x)", "activation functions")

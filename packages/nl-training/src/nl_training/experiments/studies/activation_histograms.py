@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from nl_training.config.schema import Config
 
-RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, 2.0)}
+# ReLU's positive activations span twelve orders of magnitude, and its zeros would hide them.
+BINS = {"sigmoid": np.linspace(0, 1, 31), "tanh": np.linspace(-1, 1, 31), "relu": np.logspace(-7, 5, 49)}
 
 
 def activations(o: ActivationsConfig, function: str, init: str | float, seed: int) -> list[Any]:
@@ -45,11 +46,14 @@ def run(config: Config, cfg: DictConfig) -> Figures:
             layers = activations(o, function, init, config.seed)
             for column, values in enumerate(layers):
                 axis = axes[row * o.layers + column]
-                axis.hist(values.ravel(), 30, range=RANGES[function], histtype="stepfilled", color=PALETTE[row])
+                axis.hist(values.ravel(), BINS[function], histtype="stepfilled", color=PALETTE[row])
                 last = row == len(o.inits) - 1
                 dress(axis, f"layer {column + 1}" if last else "", "" if column else name)
-                axis.set_title(f"std {values.std():.2g}", fontsize=7)
+                zeros = f", {np.mean(values == 0):.0%} zero" if function == "relu" else ""
+                axis.set_title(f"std {values.std():.2g}{zeros}", fontsize=7)
                 axis.tick_params(labelsize=6, labelleft=False)
             numbers[f"{function}, {name}: std of the last layer"] = float(layers[-1].std())
+        if function == "relu":
+            axes[0].set_xscale("log")
         figures[f"activation_histograms_{function}"] = figure
     return Figures(figures, numbers)

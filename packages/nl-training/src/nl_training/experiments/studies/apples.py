@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nl_nodes import Add, Graph, Input, Leaf, Mul, Node
+from nl_nodes import Add, Constant, Graph, Input, Leaf, Mul, Node
 from nl_training.config.experiments import ApplesConfig
 from nl_training.experiments.result import PALETTE, Figures, panels
 
@@ -40,30 +40,40 @@ def run(config: Config, cfg: DictConfig) -> Figures:
         arrays = {name: np.asarray(value, dtype=float) for name, value in feeds.items()}
         graph = Graph(output)
         values = dict(zip(graph.order, Graph(*graph.order).run(**arrays).results, strict=True))
-        graph.forward(**arrays)
-        grads = graph.backward(np.ones(()))
+        grads = {node: derivative(graph, node, values) for node in graph.order}
         kind = "with oranges" if "oranges" in feeds else "apples alone"
         numbers[f"{kind}: price"] = float(values[output])
-        numbers |= {f"{kind}: d price / d {name}": float(grad) for name, grad in grads.items()}
+        numbers |= {f"{kind}: d price / d {name}": grads[leaf] for name, leaf in graph.leaves.items()}
         _draw(axis, graph, values, grads)
         axis.set_title(f"{kind}: {float(values[output]):g}", fontsize=10)
     return Figures({"apples": figure}, numbers)
 
 
-def _draw(axis: Any, graph: Graph, values: dict[Node, Any], grads: dict[str, Any]) -> None:
-    """Draw nodes from left to right, their values in black and the price's gradients in red."""
+def derivative(graph: Graph, node: Node, values: dict[Node, Any]) -> float:
+    """Return the derivative of the output with respect to a node: the gradient of an input in its place."""
+    changed: dict[Node, Node] = {node: Input("node")}
+    for later in graph.order:
+        if any(n in changed for n in later.inputs):
+            changed[later] = later.replace([changed.get(n, Constant(values[n])) for n in later.inputs])
+    rest = Graph(changed[graph.outputs[0]])
+    rest.forward(node=values[node])
+    return float(rest.backward(np.ones(()))["node"])
+
+
+def _draw(axis: Any, graph: Graph, values: dict[Node, Any], grads: dict[Node, float]) -> None:
+    """Draw nodes from left to right, their values in black and the price's derivatives in red."""
     places = _places(graph)
     for node in graph.order:
         for n in node.inputs:
-            axis.annotate("", places[node], places[n], arrowprops={"arrowstyle": "->", "shrinkA": 15, "shrinkB": 15})
+            arrow = {"arrowstyle": "->", "shrinkA": 15, "shrinkB": 15}
+            axis.annotate("", places[node], places[n], arrowprops=arrow, zorder=1)
         leaf = isinstance(node, Leaf)
         name = node.name if isinstance(node, Leaf) else {"Mul": "×", "Add": "+"}[type(node).__name__]
         x, y = places[node]
         box = {"boxstyle": "round" if leaf else "circle", "facecolor": "white", "edgecolor": PALETTE[0]}
         axis.text(x, y, name, ha="center", va="center", fontsize=9, bbox=box)
         axis.text(x, y + 0.3, f"{float(values[node]):g}", ha="center", va="bottom", fontsize=9)
-        if isinstance(node, Leaf):
-            axis.text(x, y - 0.3, f"{float(grads[node.name]):g}", ha="center", va="top", fontsize=9, color=PALETTE[3])
+        axis.text(x, y - 0.3, f"{grads[node]:g}", ha="center", va="top", fontsize=9, color=PALETTE[3])
     xs, ys = zip(*places.values(), strict=True)
     axis.set(xlim=(min(xs) - 0.5, max(xs) + 0.4), ylim=(min(ys) - 0.9, max(ys) + 0.9))
     axis.axis("off")

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from nl_training.data import Dataset
 
 # Stable and textbook coincide unless values overflow: the wide line stays visible behind the thin one.
-WIDTHS = {"stable": 3.5, "exact": 1.2, "textbook": 1.2}
-COLORS = dict(zip(GRADIENTS, PALETTE[2::-1], strict=True))
+LOOKS: dict[str, dict[str, Any]] = {
+    gradient: {"color": color, "marker": marker, "lw": width, "markersize": 4}
+    for gradient, color, marker, width in zip(GRADIENTS, PALETTE[2::-1], ("", "s", "^"), (3.5, 1.2, 1.2), strict=True)
+}
 NORMS = {True: ("with", "-"), False: ("without", "--")}
 Grid = dict[tuple[bool, str], list[TrainedNetwork]]
 
@@ -115,9 +117,9 @@ def _start(scales: tuple[float, ...], start: list[dict[str, float]]) -> Figure:
 def _final(scales: tuple[float, ...], grid: Grid) -> Figure:
     figure, axes = panels(1, 2, sharey=True)
     for axis, (norm, (name, style)) in zip(axes, NORMS.items(), strict=True):
-        for gradient, color in COLORS.items():
+        for gradient, look in LOOKS.items():
             last = [run.train_accuracy[-1] for run in grid[norm, gradient]]
-            axis.plot(scales, last, "o", ls=style, color=color, label=gradient, markersize=4, lw=WIDTHS[gradient])
+            axis.plot(scales, last, ls=style, label=gradient, **look)
         axis.set(xscale="log", ylim=(0, 1.03))
         dress(axis, "std of the initial weights", "training accuracy at the end", f"{name} batch norm")
     return figure
@@ -131,7 +133,7 @@ def _grid(scales: tuple[float, ...], grid: Grid) -> Figure:
             label = f"{gradient}, {NORMS[norm][0]} batch norm"
             accuracies: Any = runs[place].train_accuracy
             epochs = range(1, len(accuracies) + 1)
-            axis.plot(epochs, accuracies, ls=NORMS[norm][1], color=COLORS[gradient], label=label, lw=WIDTHS[gradient])
+            axis.plot(epochs, accuracies, ls=NORMS[norm][1], label=label, markevery=5, **LOOKS[gradient])
         dress(axis, "", "", f"std {scale:.2g}", legend=False)
     axes[0].set_ylim(0, 1.03)
     figure.supxlabel("epoch", fontsize=10)

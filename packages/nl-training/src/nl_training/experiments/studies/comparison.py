@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nl_training.config.experiments import ComparisonConfig
-from nl_training.experiments.result import PALETTE, Figures, dress, panels
+from nl_training.experiments.result import LINES, Figures, dress, panels
 from nl_training.experiments.train import TrainedNetwork, train_variants
 from nl_training.viz.plots import smooth
 
@@ -34,9 +34,9 @@ def run(config: Config, cfg: DictConfig) -> Figures:
 def draw(trained: tuple[TrainedNetwork, ...], target: float | None = None) -> Figure:
     """Plot smoothed training loss and test accuracy over the steps."""
     figure, (left, right) = panels(1, 2, width=5.0, height=3.6)
-    for color, run in zip(PALETTE, trained, strict=False):
-        left.plot(range(1, len(run.losses) + 1), smooth(run.losses), color=color, label=run.label, linewidth=1.2)
-        right.plot(run.steps, run.metric("test/acc"), "o-", color=color, label=run.label, markersize=3, linewidth=1.2)
+    for look, run in zip(LINES, trained, strict=False):
+        left.plot(range(1, len(run.losses) + 1), smooth(run.losses), label=run.label, **look)
+        right.plot(run.steps, run.metric("test/acc"), **{**look, "markevery": 1})
     if target is not None:
         right.axhline(target, color="black", linestyle=":", linewidth=1, label=f"target {target:g}")
     left.set_yscale("log")

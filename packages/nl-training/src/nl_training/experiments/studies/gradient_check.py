@@ -29,9 +29,9 @@ def run(config: Config, cfg: DictConfig) -> Figures:
         numbers[f"worst residual, {method}"] = max(r.value for r in checked)
     numbers["smallest gradient size"] = min(r.size for r in results["complex step"])
     figure, (axis,) = panels(1, 1, width=6.4, height=3.6)
-    for color, (method, checked) in zip(PALETTE[1::-1], results.items(), strict=True):
+    for color, marker, (method, checked) in zip(PALETTE[1::-1], "so", results.items(), strict=True):
         values = [max(r.value, 1e-18) for r in checked]
-        axis.plot([r.name for r in checked], values, "o", color=color, label=f"against {method}")
+        axis.plot([r.name for r in checked], values, marker, color=color, label=f"against {method}")
     axis.axhline(1e-10, color=PALETTE[3], linestyle="--", label="limit for the complex step")
     axis.set(yscale="log", ylim=(1e-18, 1e-3))
     dress(axis, "parameter", "largest error / largest gradient", f"{config.model.name}, {o.images} images, float64")

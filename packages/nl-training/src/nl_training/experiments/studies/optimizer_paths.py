@@ -11,7 +11,7 @@ from nl_nodes import Add, Graph, Input, Mul, MulConst, UserError
 from nl_nodes.arguments import near
 from nl_training.config.experiments import OptimizerPathsConfig
 from nl_training.config.schema import TARGETS
-from nl_training.experiments.result import PALETTE, Figures, dress, panels
+from nl_training.experiments.result import LINES, Figures, dress, panels
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -55,17 +55,17 @@ def run(config: Config, cfg: DictConfig) -> Figures:
     figure, axes = panels(2, 4, width=2.9, height=2.6)
     x, y = np.meshgrid(np.linspace(-10, 10, 101), np.linspace(-4, 4, 81))
     heights, numbers = valley().forward(x=x, y=y), {}
-    for axis, color, (name, lr) in zip(axes, PALETTE, o.learning_rates.items(), strict=False):
+    for axis, look, (name, lr) in zip(axes, LINES, o.learning_rates.items(), strict=False):
         points = path(optimizer(name, lr), (o.start_x, o.start_y), o.steps)
         height = valley().forward(x=points[:, 0], y=points[:, 1])
         numbers[f"{name}: f at the end"] = float(height[-1])
         axis.contour(x, y, heights, levels=[0.1, 0.5, 1, 2, 4, 6, 9], colors="gray", linewidths=0.5)
-        axis.plot(points[:, 0], points[:, 1], "o-", color=color, markersize=3, linewidth=1)
+        axis.plot(points[:, 0], points[:, 1], "o-", color=look["color"], markersize=3, linewidth=1)
         axis.plot([0], [0], "+", color="black")
-        axis.set(xlim=(-10, 10), ylim=(-4, 4))
+        axis.set(xlim=(-8, 3), ylim=(-2.5, 2.5))
         dress(axis, "x", "y", f"{name}, lr {lr:g}")
-        axes[-1].plot(np.maximum(height, 1e-7), color=color, label=name, linewidth=1.2)
-    axes[-1].set_yscale("log")
+        axes[-1].plot(height, label=name, **look)
+    axes[-1].set(yscale="log", ylim=(1e-13, 20))
     dress(axes[-1], "step", "x²/20 + y²", "height", legend=False)
-    axes[-1].legend(fontsize=6, ncol=2)
+    axes[-1].legend(fontsize=6, loc="lower left")
     return Figures({"optimizer_paths": figure}, numbers)

@@ -58,7 +58,7 @@ def draw(trained: tuple[TrainedNetwork, ...]) -> Figure:
     figure, axes = panels(1, len(trained), width=3.7 if len(trained) > 1 else 5.0, sharey=True)
     for axis, run in zip(axes, trained, strict=True):
         axis.plot(run.epochs, run.train_accuracy, color=PALETTE[0], label="training images")
-        axis.plot(run.epochs, run.metric("test/acc"), color=PALETTE[2], label="test set")
+        axis.plot(run.epochs, run.metric("test/acc"), "--", color=PALETTE[2], label="test set")
         axis.fill_between(run.epochs, run.metric("test/acc"), run.train_accuracy, color=PALETTE[1], alpha=0.2)
         axis.set_ylim(0, 1.03)
         dress(axis, "epoch", "accuracy", f"{run.label}: gap {gap(run):.3f}")

@@ -73,7 +73,9 @@ def run(config: Config, cfg: DictConfig) -> Figures:
     figure, (axis,) = panels(1, 1, width=6.4, height=3.4)
     places = np.arange(len(results))
     for k, label in enumerate(("forward", "backward")):
-        axis.barh(places + 0.2 - 0.4 * k, [pair[k] for pair in results.values()], 0.38, color=PALETTE[k], label=label)
+        sizes = [pair[k] for pair in results.values()]
+        bars = axis.barh(places + 0.2 - 0.4 * k, sizes, 0.38, color=PALETTE[k], label=label)
+        axis.bar_label(bars, fmt="%g", padding=3, fontsize=8)
     axis.set_yticks(places, list(results))
     dress(axis, "largest difference in ulp of the largest value (float32)", "", "graph of nodes against closed form")
     return Figures({"rounding": figure}, numbers)

@@ -6,7 +6,7 @@ const groups = [...document.querySelectorAll(".group")], titles = [...document.q
 const nodes = new Map([...document.querySelectorAll("[data-node]")].map((g) => [Number(g.dataset.node), g]));
 const groupOf = new Map(facts.groups.flatMap((group, i) => group.nodes.map((node) => [node, i])));
 const graphs = facts.graphs.map((_, graph) => facts.groups.flatMap((group, i) => (group.graph === graph ? [i] : [])));
-const open = facts.groups.map(() => facts.open);
+const open = facts.groups.map(() => facts.open && !panelRoom().under); /* closed on a phone: nodes would be too small */
 const camera = { x: 0, y: 0, scale: 1 };
 let corners = [], whole = { width: 1, height: 1 };
 
@@ -94,10 +94,17 @@ function zoom(factor, x = innerWidth / 2, y = innerHeight / 2) {
 
 /* Return the free area of the window, and the scale at which the drawing fits into it. */
 function room() {
-  const [above, below] = ["header", "#legend"].map((name) => document.querySelector(name).offsetHeight);
-  const top = above + 56, bottom = below + 28, side = 30;
-  const width = innerWidth - 2 * side - panel.offsetWidth, height = innerHeight - top - bottom;
+  const [above, below, tools] = ["header", "#legend", "nav"].map((name) => document.querySelector(name).offsetHeight);
+  const { beside, under } = panelRoom();
+  const top = above + 56, bottom = below + 28 + under + (under ? tools : 0), side = beside ? 30 : 12;
+  const width = innerWidth - 2 * side - beside, height = innerHeight - top - bottom;
   return { top, side, width, height, scale: Math.min(1, width / whole.width, height / whole.height) };
+}
+
+/* The panel is beside the drawing, or under it in a narrow window. */
+function panelRoom() {
+  const narrow = panel.offsetWidth === innerWidth;
+  return { beside: narrow ? 0 : panel.offsetWidth, under: narrow ? panel.offsetHeight : 0 };
 }
 
 function fit() {
@@ -153,9 +160,10 @@ function goTo(number) {
   if (!open[i]) toggle(i);
   select(number);
   const seen = nodes.get(number).getBoundingClientRect(), { top, side, width, height } = room();
+  const { beside, under } = panelRoom();
   if (seen.left > side && seen.right < side + width && seen.top > top && seen.bottom < top + height) return;
-  camera.x += (innerWidth - panel.offsetWidth) / 2 - seen.x - seen.width / 2;
-  camera.y += innerHeight / 2 - seen.y - seen.height / 2;
+  camera.x += (innerWidth - beside) / 2 - seen.x - seen.width / 2;
+  camera.y += (innerHeight - under) / 2 - seen.y - seen.height / 2;
   applyCamera();
 }
 
@@ -254,24 +262,31 @@ function nodeButton(i, words) {
   return element("button", { className: "node-button", onclick: () => goTo(i) }, label, layer, element("span", {}, words));
 }
 
-/* Pointer: a press that moves drags the drawing, otherwise it is a click. */
-let press = null;
+/* Pointers: a press that moves drags the drawing, otherwise it is a click; two fingers zoom it. */
+const pressed = new Map();
+let moved = false;
 view.addEventListener("pointerdown", (event) => {
-  press = { x: event.clientX, y: event.clientY, moved: false };
+  moved = pressed.size > 0;
+  pressed.set(event.pointerId, { x: event.clientX, y: event.clientY });
 });
 addEventListener("pointermove", (event) => {
-  if (!press) return;
-  const dx = event.clientX - press.x, dy = event.clientY - press.y;
-  if (!press.moved && Math.hypot(dx, dy) < 4) return;
-  press = { x: event.clientX, y: event.clientY, moved: true };
+  const last = pressed.get(event.pointerId), { clientX: x, clientY: y } = event;
+  if (!last || (!moved && Math.hypot(x - last.x, y - last.y) < 4)) return;
+  moved = true;
   view.classList.add("held");
-  camera.x += dx;
-  camera.y += dy;
+  const other = [...pressed].find(([id]) => id !== event.pointerId)?.[1];
+  pressed.set(event.pointerId, { x, y });
+  if (other) {
+    zoom(Math.hypot(x - other.x, y - other.y) / Math.hypot(last.x - other.x, last.y - other.y), other.x, other.y);
+    return;
+  }
+  camera.x += x - last.x;
+  camera.y += y - last.y;
   applyCamera();
 });
+addEventListener("pointercancel", (event) => pressed.delete(event.pointerId));
 addEventListener("pointerup", (event) => {
-  const clicked = press && !press.moved;
-  press = null;
+  const clicked = pressed.delete(event.pointerId) && !moved;
   view.classList.remove("held");
   if (!clicked) return;
   const node = event.target.closest("[data-node]"), header = event.target.closest(".header");
