@@ -42,7 +42,7 @@ class Installed:
     def environment(self) -> dict[str, str]:
         passed = {key: value for key, value in os.environ.items() if not key.startswith(("NL_", "MLFLOW_", "PYTHON"))}
         home = {"HOME": str(self.folder.parent / "home"), "XDG_CACHE_HOME": str(self.folder.parent / "home/.cache")}
-        return {**passed, **home, "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1"}
+        return {**passed, **home, "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}"}
 
     def run(self, command: str) -> str:
         done = subprocess.run(
@@ -133,7 +133,7 @@ def test_ui(server: str) -> None:
     health = server.partition("/#")[0] + "/health"
     for _ in range(240):
         try:
-            with urllib.request.urlopen(health, timeout=1) as answer:
+            with urllib.request.urlopen(health, timeout=10) as answer:
                 assert answer.status == 200
                 return
         except OSError:

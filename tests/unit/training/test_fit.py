@@ -75,4 +75,4 @@ print(data["text/plain"], data["text/html"][:4])
 
 def test_importing_the_package_registers_drawings_with_ipython() -> None:
     done = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True, timeout=120)
-    assert done.stdout.split("\n")[-2:] == ["sequential(input (3,), 2 classes, 8 parameters) <img", ""], done.stderr
+    assert done.stdout.split("\n")[-2:] == ["sequential(input (3,), 2 classes, 8 parameters) <div", ""], done.stderr

@@ -112,7 +112,7 @@ def test_parent_run_compares_the_jobs(client: MlflowClient, done, tmp_path: Path
     picture = Path(client.download_artifacts(parent.info.run_id, "comparison.png", str(tmp_path)))
     assert imread(picture).std() > 0
     (link,) = [line for line in out.splitlines() if f"viewStateShareKey={parent.info.run_id[:8]}&" in line]
-    assert len(link) < 120
+    assert len(link) < 130  # however many jobs there are
 
 
 def test_parent_run_is_described_by_its_results(client: MlflowClient, done) -> None:

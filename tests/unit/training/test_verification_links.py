@@ -43,8 +43,8 @@ def test_links_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = {link.kind for link in certificate.links}
     assert kinds == {"nodes", "reference", "plan", "device", "bits", "inference", "step", "trainer"}
     assert certificate.gpu == "not run"  # no plan has run on a GPU
-    right = SGD.step
+    right = SGD.update_array
     wrong = lambda s, p, g: right(s, p, g * (1.2 if p.dtype == np.float32 else 1))  # noqa: E731
-    monkeypatch.setattr(SGD, "step", wrong)
+    monkeypatch.setattr(SGD, "update_array", wrong)
     with refused("verify=strict", "trainer, 17 images", "fake"):
         verify(net(device=Device("fake"), dropout=0.1, batch_norm=True), "strict", 1e6, training=training(6))

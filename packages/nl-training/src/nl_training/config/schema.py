@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from nl_nodes import UserError
@@ -139,7 +139,8 @@ class DataConfig:
     root: str | None
     validation: Share
     normalize: bool
-    limit: Count | None = None  # has a default because configs of older runs lack this key
+    # It has a default because configs of older runs lack this key.
+    limit: Count | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class TrackingConfig:
     draw: bool
     # These have defaults because configs of older runs lack them.
     name: str | None = None
-    tags: Mapping[str, str | float | bool] | None = None
+    tags: Mapping[str, str | int | float | bool] | None = None
     note: str | None = None
     pictures: Literal["later", "now", "never"] = "later"
     model: Literal["later", "now", "never"] = "later"
