@@ -42,13 +42,13 @@ def interrupt(net: Network, count: int, seed: int = 0) -> int:
     cut = 0
     for _ in range(count):
         begun = net.passes
-        with alarm(rng.uniform(1e-4, 8e-3)):
-            try:
+        try:
+            with alarm(rng.uniform(1e-4, 8e-3)):
                 while True:
                     net.predict(x)
                     net.step(x, t)
-            except KeyboardInterrupt:
-                cut += 1
+        except KeyboardInterrupt:
+            cut += 1
         for _ in range(net.passes - begun):
             twin.step(x, t)
         expected, found = twin.state_dict(), net.state_dict()
@@ -70,8 +70,8 @@ def alarm(seconds: float) -> Iterator[None]:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)  # the signal may come before the next line
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -43,6 +43,7 @@ LEFT_OUT = {
     "unit/models/test_kernels.py": KERNELS,
     "unit/models/test_models.py::test_a_batch_beyond_all_memory_is_refused_by_the_plan": COSTS,
     "unit/models/test_profile.py": COSTS,
+    "unit/models/test_summary.py::test_totals_are_those_of_profiled_steps": COSTS,
     "unit/models/test_threads.py": CALLERS,
     "unit/training/test_verification.py::test_gradient_wrong_only_in_float32_is_found": BITS,
     "unit/training/test_verification.py::test_plan_wrong_at_the_training_batch_size_is_reported": WORKERS,

@@ -17,7 +17,7 @@ from support.plants.registry import NORMALISED, ROWS, plant, scaled, wrap
 @plant("", NORMALISED)
 def another_definition() -> None:
     """Dropout scales by another factor, forward and backward."""
-    wrap(dropout, "MulConst", lambda right, x, factor: right(x, factor * 1.1))
+    wrap(dropout.Dropout, "wire", lambda right, self, x, mode: right(self, x, mode=mode) * (1.1 if mode.train else 1))
 
 
 @plant("", ROWS, images=lambda x: x[::-1])
@@ -95,13 +95,12 @@ def large_evaluations() -> None:
 def trainings_cut_short() -> None:
     """The schedule ignores `max_steps`."""
 
-    def change(right, self, epoch, x, t):
+    def change(right, self, x, t):
         total, self.total_steps = self.total_steps, self.options.epochs * self.steps_per_epoch
-        report = right(self, epoch, x, t)
+        right(self, x, t)
         self.total_steps = total
-        return report
 
-    wrap(Trainer, "_step", change)
+    wrap(Trainer, "_enqueue", change)
 
 
 @plant("", ROWS)

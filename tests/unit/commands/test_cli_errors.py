@@ -32,6 +32,7 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
         (["model=null"], ["model=null", "vgg16"]),
         (["experiment="], ["experiment=", "race"]),
         (["optimiser=adam"], ["optimiser", "optimizer?"]),
+        (["epochs=3"], ["epochs=3", "did you mean trainer.epochs?"]),
         (["optimizer.lrr=0.1"], ["optimizer.lrr", "optimizer.lr?"]),
         (["+optimizer.lrr=0.1"], ["optimizer.lrr", "optimizer.lr?"]),
         (["optimizer.lr=fast"], ["optimizer.lr=fast", "above 0"]),

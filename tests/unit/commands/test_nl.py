@@ -116,6 +116,16 @@ def test_bench_measures_steps_and_nodes(
     assert written == {"profile.txt", "profile.json", "profile.png"}
 
 
+def test_bench_measures_accumulated_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(paths.OUTPUT, str(tmp_path))
+    monkeypatch.setattr(bench, "SECONDS", 0.05)
+    overrides = ["model=mlp", "data=digits", "trainer.batch_size=8", "trainer.accumulate=3", "device.threads=1"]
+    bench.bench(*composed(overrides))
+    assert " ms a step of 24 images " in capsys.readouterr().out
+
+
 def test_the_packages_have_one_version_and_the_licence() -> None:
     versions = set()
     for name in ("nl-nodes", "nl-layers", "nl-models", "nl-training"):

@@ -44,6 +44,10 @@ def test_the_tutorials_model_is_an_option_in_a_folder_of_ones_own(tmp_path: Path
         done = run_script("-c", nl, *words, cwd=tmp_path, env={**os.environ, "NL_CONFIG_DIR": ""})
         assert done.returncode == code, done.stderr
         assert text in done.stdout + done.stderr
+    short = ["verify=strict", "data.limit=50", "trainer.max_steps=1", "tracking=off"]
+    done = run_script("-c", nl, *command.split(), *short, cwd=tmp_path, env={**os.environ, "NL_CONFIG_DIR": ""})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "links to training steps hold" in done.stdout
 
 
 def test_readme_example_prints_the_shown_output() -> None:

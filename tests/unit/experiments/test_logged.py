@@ -2,14 +2,20 @@
 
 import json
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from support.scripts import run_script
 from support.stores import empty_store
 
-from nl_training.config.cli import check
+from nl_training.config.cli import check, composed
+from nl_training.experiments.runner import _log_training
+from nl_training.experiments.train import train
+from nl_training.tracking.store import Store
 
 NAMES = ("apples", "weight_init", "two_layer_relu")
 
@@ -60,9 +66,31 @@ def test_each_training_of_an_experiment_is_a_nested_run(client: MlflowClient, ru
     for child in nested.values():
         curve = client.get_metric_history(child.info.run_id, "test/acc")
         assert [point.step for point in curve] == [32, 64, 96, 128, 150]
+        losses = client.get_metric_history(child.info.run_id, "train/loss")
+        assert [point.step for point in losses] == list(range(1, 151))
+        assert child.data.metrics["best/test_acc"] == max(point.value for point in curve)
         assert artifacts(client, child, "verification") == {"verification/certificate.json"}
         assert child.data.params["trainer.max_steps"] == "150"
     assert {child.data.params["model.init"] for child in nested.values()} == {"0.01", "xavier", "he"}
+
+
+def test_a_nested_run_whose_logging_fails_is_closed(tmp_path: Path) -> None:
+    overrides = ["model=mlp", "data=digits", "trainer.max_steps=1", "verify=off", "device.threads=1"]
+    trained = train("small", *composed(overrides))
+    store = Store.open(empty_store(tmp_path), "nested")
+    (report,) = trained.result.history
+    wrong = replace(trained.result, history=(replace(report, metrics={"not/a name?": 1.0}),))
+    with pytest.raises(MlflowException, match="name"):
+        _log_training(store, {}, replace(trained, result=wrong))
+    with pytest.raises(KeyboardInterrupt):
+        _log_training(store, {}, replace(trained, losses=interrupted()))
+    runs = store.client.search_runs([store.experiment_id], order_by=["attributes.start_time ASC"])
+    assert [run.info.status for run in runs] == ["FAILED", "KILLED"]
+
+
+def interrupted() -> Iterator[float]:
+    yield 1.0
+    raise KeyboardInterrupt
 
 
 def test_an_experiment_that_is_a_training_is_an_ordinary_run(client: MlflowClient, runs: dict) -> None:

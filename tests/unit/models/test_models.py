@@ -240,6 +240,8 @@ def test_wrong_calls_are_refused() -> None:
         (lambda: build("mlp", colour=3), "colour"),
         (lambda: mlp(batch_norm="behind"), "before_affine"),
         (lambda: mlp(activation="gelu"), "relu"),
+        (lambda: mlp(hidden=50), r"hidden must be a list of widths, such as \[50\]"),
+        (lambda: net.predict(X[..., :-1]), r"needs images \(N, 1, 28, 28\)"),
         (lambda: mlp(dropout=1.0), "below 1"),
         (lambda: mlp(init="hee"), "he, xavier"),
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from support.assertions import refused
 
+from nl_layers import Dropout, Relu
 from nl_models import DenseSpec, Network, Sequential, cnn3
 from nl_nodes import Device
 from nl_nodes.compiler import Row, profile, profile_reference
@@ -40,6 +41,19 @@ def test_a_matrix_product_counts_two_operations_a_weight_and_sample() -> None:
     for costs in (only.reference, only.compiled):
         assert costs["forward"].flops == 2 * 7 * 5 * BATCH
         assert costs["backward"].flops == 2 * 7 * 5 * BATCH  # the input needs no gradient
+
+
+def test_layers_of_one_class_and_number_have_rows_of_their_own() -> None:
+    layers = Sequential([DenseSpec(5), Relu(), Dropout(0.5), Relu(), DenseSpec(3)], (4,)).summary(BATCH).layers
+    assert [row.name for row in layers] == [
+        "Affine 1",
+        "Relu 1",
+        "Dropout 1",
+        "Relu 1.2",
+        "Affine 2",
+        "SoftmaxWithLoss",
+    ]
+    assert layers[1].reference == layers[3].reference
 
 
 def test_totals_are_those_of_profiled_steps() -> None:

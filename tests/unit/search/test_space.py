@@ -87,6 +87,12 @@ def test_search_needs_tracking_and_validation(option: str) -> None:
         search([option])
 
 
+@pytest.mark.parametrize("option", ["resume=abc", "sweep.resume=latest"])
+def test_search_refuses_to_resume_a_run_or_a_sweep(option: str) -> None:
+    with refused(option, "search.resume=ID"):
+        search([option])
+
+
 def test_train_script_refuses_a_search_option() -> None:
     with pytest.raises(UserError, match="nl search"):
         refuse_ignored(check(["search=tpe"], multirun=False))

@@ -10,8 +10,8 @@ from nl_layers.optimizers import Adam
 from nl_layers.schedules import Cosine
 from nl_models import build
 from nl_nodes import Device
-from nl_training.commands.train import refuse_ignored
-from nl_training.config.cli import check
+from nl_training.commands.train import experiment, refuse_ignored
+from nl_training.config.cli import check, composed
 from nl_training.data import Split, load
 from nl_training.interrupts import status_of
 from nl_training.training.callbacks import Callback, TimeLimit
@@ -87,6 +87,22 @@ def test_time_limit_and_patience_resume_to_the_same_bits_and_metrics(tmp_path: P
 
 def test_a_run_at_its_time_limit_is_not_finished() -> None:
     assert status_of(TimeLimit("trainer.max_seconds=1 is reached")) == "KILLED"
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "trainer.max_seconds=3",
+        "trainer.checkpoint_every_steps=5",
+        "trainer.profile=true",
+        "tracking.files=csv",
+        "tracking.draw=true",
+        "verify.probe_every=4",
+    ],
+)
+def test_a_study_of_several_trainings_refuses_settings_of_a_single_one(option: str) -> None:
+    with refused(option.partition("=")[0], "experiment=overfit"):
+        experiment(*composed(["experiment=overfit", option]))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from support.assertions import refused
 
 from nl_layers import Affine
-from nl_layers.optimizers import SGD
+from nl_layers.optimizers import SGD, Adam
 from nl_layers.schedules import Constant
 from nl_models import cnn3, mlp
 from nl_nodes import Device, Graph, Input
@@ -37,8 +37,8 @@ def test_fit_is_the_trainer_and_leaves_the_best_weights(capsys: pytest.CaptureFi
 
 def test_fit_refuses_wrong_arguments() -> None:
     data, net = load("digits"), mlp(**SMALL)
-    for options, told in (({"epoch": 1}, "did you mean epochs?"), ({"epochs": 0}, "epochs must be a whole number")):
-        with refused("fit", told):
+    for options, message in (({"epoch": 1}, "did you mean epochs?"), ({"epochs": 0}, "epochs must be a whole number")):
+        with refused("fit", message):
             fit(net, data, **options)  # type: ignore[arg-type]
 
 
@@ -50,8 +50,8 @@ def drawing(html: str | None) -> str:
 
 def test_drawings_show_layers_and_shapes() -> None:
     picture = drawing(network_html(cnn3(width=8)))
-    for told in ("Convolution 1", "2 × 4 × 24 × 24", "reference: ", "compiled: ", "58,814 parameters"):
-        assert told in picture
+    for text in ("Convolution 1", "2 × 4 × 24 × 24", "reference: ", "compiled: ", "58,814 parameters"):
+        assert text in picture
     assert " a step" not in picture  # nothing was run
     layer = Affine(np.ones((3, 4)))
     assert layer_html(layer) is None
@@ -76,3 +76,17 @@ print(data["text/plain"], data["text/html"][:4])
 def test_importing_the_package_registers_drawings_with_ipython() -> None:
     done = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True, timeout=120)
     assert done.stdout.split("\n")[-2:] == ["sequential(input (3,), 2 classes, 8 parameters) <div", ""], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (lambda net, data: (net, data.train.x), ["data is no Dataset", "load("]),
+        (lambda net, data: (net, data, Adam), ["optimizer is no Optimizer", "Adam()"]),
+        (lambda net, data: (data, data), ["net is no Network"]),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, words: list[str]) -> None:
+    net, data = mlp(**SMALL), load("digits")
+    with refused("fit: ", *words):
+        fit(*arguments(net, data))

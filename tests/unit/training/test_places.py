@@ -15,7 +15,8 @@ from support.assertions import refused
 from nl_models import mlp
 from nl_nodes import UserError
 from nl_training import paths
-from nl_training.config.cli import check, main, run_command
+from nl_training.config.cli import check, main
+from nl_training.config.run_command import run_command
 from nl_training.config.schema import Config, TrackingConfig
 from nl_training.paths import optional_output, output_folder, output_root
 from nl_training.tracking import MLflowTracker, Store, resume_command

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from support.assertions import refused
 from support.scripts import run_script
 
@@ -19,6 +20,7 @@ from nl_training.config.schema import GROUPS, NAMED, TARGETS
 from nl_training.data import READERS
 from nl_training.experiments.runner import study
 from nl_training.paths import CONF
+from nl_training.tracking.parent_page import VIEW
 
 MODULE = '''
 from dataclasses import dataclass
@@ -134,6 +136,20 @@ def test_a_sweep_goes_over_own_options(own: str) -> None:
     assert folders.flags() == [f"--config-dir={Path.cwd()}/myconf"]
     with refused("augment=nope", "none?"):
         check([f"imports=[{own}]", "+augment=flip,nope"], multirun=True)
+
+
+def test_the_jobs_of_an_added_group_are_named_by_its_options(own: str, tmp_path: Path) -> None:
+    (Path("myconf") / "augment/none.yaml").write_text("p: 0\n")
+    environment = {**os.environ, "NL_OUTPUT": str(tmp_path / "out"), folders.OWN: ""}
+    given = ["--config-dir", "myconf", "model=mine", f"imports=[{own}]", "data=digits", "trainer.max_steps=1"]
+    swept = ["-m", "+augment=flip,none", "verify=off", "tracking.model=never", "tracking.pictures=never"]
+    done = run_script("train.py", *given, *swept, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "job 1 of 2: flip\n" in done.stdout
+    assert "job 2 of 2: none\n" in done.stdout
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/out/mlflow.db")
+    views = [text for e in client.search_experiments() for name, text in e.tags.items() if name.startswith(VIEW)]
+    assert ['"selectedParams":["augment.p"]' in view for view in views] == [True]
 
 
 @pytest.mark.parametrize(

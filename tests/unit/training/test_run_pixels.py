@@ -140,6 +140,14 @@ def test_evaluate_converts_arrays_to_the_runs_format(
     assert ("inverted" in caplog.text) == invert
 
 
+def test_evaluate_takes_the_runs_own_data_unless_another_is_named(script: Script, folder: Path) -> None:
+    arrays = parts(1 / 16)
+    np.savez(folder / "moved.npz", **{**arrays, "x_test": arrays["x_test"][:200], "t_test": arrays["t_test"][:200]})
+    assert "on 200 images" in script("evaluate.py", f"data.root={folder}/moved.npz")
+    with pytest.raises(SystemExit, match=r"data.limit=50: the whole test set is taken, .* leave data.limit out"):
+        script("evaluate.py", "data.limit=50")
+
+
 def test_the_served_model_refuses_pixels_of_another_range(run_id: str) -> None:
     with warnings.catch_warnings(action="ignore"):  # MLflow warns of its own type hints
         import mlflow.pyfunc

@@ -220,6 +220,21 @@ def test_killed_sweep_can_be_resumed(folder: Path, client: MlflowClient, done) -
     assert "is not a sweep" in other.stderr
 
 
+def test_sweep_at_its_time_limit_goes_on_with_a_larger_one(folder: Path, client: MlflowClient, done) -> None:
+    options = ["seed=0,1", "trainer.epochs=1", "tracking.experiment_name=limit"]
+    ended = sweep(folder, *options, "trainer.max_seconds=1e-6")
+    assert ended.returncode == 0, ended.stderr
+    (parent,), stopped = found(client, "limit")
+    assert (parent.info.status, parent.data.tags["jobs"]) == ("KILLED", "0 finished, 0 failed, 2 unfinished")
+    assert "2 jobs, 0 failed, 2 unfinished" in ended.stdout
+
+    again = sweep(folder, *options, "trainer.max_seconds=1000", "sweep.resume=latest")
+    assert again.returncode == 0, again.stderr
+    (same,), children = found(client, "limit")
+    assert (same.info.status, same.data.tags["jobs"]) == ("FINISHED", "2 finished, 0 failed")
+    assert [child.info.run_id for child in children] == [child.info.run_id for child in stopped]
+
+
 def test_jobs_in_separate_processes_report_failures(folder: Path, client: MlflowClient, done) -> None:
     options = ["optimizer=sgd", "optimizer.lr=0.1,1e30,0.2", "trainer.epochs=1", "device.threads=1"]
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "tracking.experiment_name=joblib"]
@@ -275,3 +290,12 @@ def test_sweep_without_started_jobs_leaves_no_run(folder: Path, client: MlflowCl
     with refused("no GPU here"), sweep_run(check(overrides, multirun=True), overrides):
         raise UserError("no GPU here")
     assert found(client, "refused") == ([], [])
+
+
+def test_sweep_is_not_resumed_in_another_experiment(folder: Path, done, monkeypatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    resumed = f"sweep.resume={done[0].info.run_id}"
+    where = [f"tracking.uri=sqlite:///{folder}/runs.db", "tracking.experiment_name=other"]
+    overrides = ["optimizer=sgd,adam", resumed, *where]
+    with refused(resumed, "'done'", "'other'"), sweep_run(check(overrides, multirun=True), overrides):
+        raise AssertionError("the sweep began")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.assertions import refused
 from support.stores import empty_store
 
 from nl_layers.optimizers import Adam
@@ -153,7 +154,7 @@ def test_signal_during_creation_of_a_sweep_run_ends_that_run(store, number):
 
     with (
         pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit),
-        parent_run.opened(store, "sweep", begin, lambda info, error: True),
+        parent_run.opened(store, "sweep", begin, lambda info, error: "FINISHED"),
     ):
         raise AssertionError("the sweep began")
     assert status(store, made[0].run_id) == "KILLED"
@@ -178,7 +179,7 @@ def later(store, tmp_path, monkeypatch):
 
 def sweep_in(store):
     begin = lambda: store.client.create_run(store.experiment_id).info  # noqa: E731
-    return parent_run.opened(store, "sweep", begin, lambda info, error: True)
+    return parent_run.opened(store, "sweep", begin, lambda info, error: "FINISHED")
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt(), ValueError("the next job fails")], ids=repr)
@@ -205,28 +206,27 @@ def test_pictures_and_model_are_made_at_once_without_a_sweep_or_never(store, lat
     assert not store.client.get_run(bare).outputs.model_outputs
 
 
-def test_what_cannot_be_made_fails_the_sweep_and_is_made_when_it_is_resumed(store, later, tmp_path, capsys):
+def test_what_cannot_be_made_fails_the_sweep_and_is_made_when_it_is_resumed(store, later, tmp_path):
     train, files = later
-    with sweep_in(store) as parent:
+    with refused("could not be made", "sweep.resume=", "tries again"), sweep_in(store) as parent:
         first, second = (train(pictures="later", model="never") for _ in range(2))
         results = tmp_path / "out" / "outputs" / "unfinished" / first / "results.safetensors"
         whole = results.read_bytes()
         results.write_bytes(whole[:100])
     assert status(store, parent.run_id) == "FAILED"
-    assert f"run {first} could not be made" in capsys.readouterr().err
     assert "learning_curves.png" in files(second) - files(first)
     results.write_bytes(whole)
-    with parent_run.opened(store, "sweep", lambda: parent, lambda info, error: True):
+    with parent_run.opened(store, "sweep", lambda: parent, lambda info, error: "FINISHED"):
         pass
     assert "learning_curves.png" in files(first)
 
 
-@pytest.mark.parametrize(("well", "expected"), [(True, "FINISHED"), (False, "FAILED")])
-def test_sweep_run_has_the_status_of_its_jobs(store, well, expected):
+@pytest.mark.parametrize("expected", ["FINISHED", "FAILED", "KILLED"])
+def test_sweep_run_has_the_status_of_its_jobs(store, expected):
     def begin():
         return store.client.create_run(store.experiment_id).info
 
-    with parent_run.opened(store, "sweep", begin, lambda info, error: well) as info:
+    with parent_run.opened(store, "sweep", begin, lambda info, error: expected) as info:
         assert status(store, info.run_id) == "RUNNING"
     assert status(store, info.run_id) == expected
 

@@ -10,7 +10,7 @@ from support.fake_device import install
 from nl_layers.optimizers import SGD
 from nl_layers.schedules import Step
 from nl_models import Network, build
-from nl_nodes import Device
+from nl_nodes import Device, Tanh
 from nl_training.data import Split
 from nl_training.verification import Chain, Training, verify
 
@@ -28,6 +28,13 @@ def training(*evaluated: int) -> Training:
     rng = np.random.default_rng(1)
     train = Split(rng.standard_normal((9, 1, 4, 4)), rng.integers(0, 3, 9))
     return Training(train, frozenset({7}), frozenset(evaluated), 7.5, SGD(0.01), Step(2), 0.0)
+
+
+def test_a_node_that_gives_more_precision_than_its_input_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Tanh.forward
+    monkeypatch.setattr(Tanh, "forward", lambda self, ctx, *inputs: right(self, ctx, *inputs) * np.float64(1))
+    with refused("verify=strict", "precision", "Tanh(", "forward gives float64 from float32"):
+        verify(net(activation="tanh"), "strict", 1e6, training=training(6))
 
 
 def test_evaluation_is_checked_with_a_full_and_a_partial_batch() -> None:

@@ -335,7 +335,8 @@ class Network(Wiring):
     def _images(self, x: Any) -> Array:
         x = self.device.feed(x, self.device.dtype)
         if tuple(x.shape[1:]) != self.input_shape:
-            raise ShapeError(f"{self.name}: needs images (N, *{self.input_shape}), got {tuple(x.shape)}")
+            shape = ", ".join(map(str, ("N", *self.input_shape)))
+            raise ShapeError(f"{self.name}: needs images ({shape}), got {tuple(x.shape)}")
         return x
 
     def _labels(self, t: Any, count: int) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ class Wiring:
         self.input_shape: Shape = tuple(self.spec["input_shape"])
         self.classes: int = self.spec["classes"]
         self.layers = [layer for layer, _ in layers]
-        self._paths = [f"{type(layer).__name__} {number}" for layer, number in layers]
+        self._paths = _paths(layers)
         self.loss_layer = loss
 
     def wire(self, batch: int, train: bool, *, rows: bool = False) -> Graph:
@@ -64,3 +65,13 @@ class Wiring:
 
     def _wiring(self) -> tuple[Any, ...]:
         return (*self.layers, self.loss_layer, sum(layer.changes for layer in (*self.layers, self.loss_layer)))
+
+
+def _paths(layers: Sequence[tuple[Layer, int]]) -> list[str]:
+    """Return the layers' paths, such as "Relu 1"; a second one of that class and number is "Relu 1.2"."""
+    paths, counts = [], Counter[str]()
+    for layer, number in layers:
+        name = f"{type(layer).__name__} {number}"
+        counts[name] += 1
+        paths.append(name if counts[name] == 1 else f"{name}.{counts[name]}")
+    return paths

@@ -52,6 +52,8 @@ def mlp(
     Source: Node_Layer_Network, MLP; Deep Learning from Scratch, 6.2.4.
     """
     WIDTH.check("mlp", width=width)
+    if isinstance(hidden, int):
+        raise UserError(f"mlp: hidden must be a list of widths, such as [{hidden}], got {hidden}")
     widths = list(hidden) if hidden is not None else [width] * 4
     architecture: Architecture = [DenseSpec(n) for n in widths]
     options = Options(tuple(input_shape), classes, activation, init, batch_norm, dropout, seed)

@@ -33,7 +33,7 @@ def check_keywords(owner: str, function: Callable[..., Any], keywords: Iterable[
     for name in keywords:
         if name not in known:
             hint = near(name, known) if known else "it takes no arguments"
-            raise UserError(f"{owner} has no argument {name!r}: {hint}")
+            raise UserError(f"{owner} has no argument {name!r}: {hint}") from None
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:

@@ -24,10 +24,25 @@ def first_difference(one: Lowering, two: Lowering) -> str:
     for worker, (a, b) in enumerate(zip(*listings, strict=True)):
         for number, (call, other) in enumerate(zip_longest(a, b)):
             if call != other:
+                if cause := _promotion(one):
+                    return cause
                 owner = one.tapes[worker].owners[number:] or two.tapes[worker].owners[number:]
                 return f"call {number} of worker {worker}, for {owner[0][0]!r} {owner[0][1]}"
     ends, others = (listing.ends() for listing in listings)
     return next((f"the place of {name}" for name in ends if ends[name] != others[name]), "")
+
+
+def _promotion(lowered: Lowering) -> str:
+    """Return the first call that gives more precision than its inputs have, or "".
+
+    It is the usual cause of a difference: a node of the user's own that computes with whole numbers or float64.
+    """
+    for tape in lowered.tapes:
+        for (_, args), (node, direction) in zip(tape.calls, tape.owners, strict=True):
+            *inputs, result = [a.dtype for a in args if isinstance(a, np.ndarray) and a.dtype.kind == "f"] or [None]
+            if inputs and result.itemsize > max(dtype.itemsize for dtype in inputs):
+                return f"{node!r} {direction} gives {result} from {inputs[0]}: compute in the dtype of its input"
+    return ""
 
 
 class _Listing:

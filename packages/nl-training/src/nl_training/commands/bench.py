@@ -34,16 +34,18 @@ def bench(config: Config, cfg: DictConfig) -> None:
     """
     device, data = build.device(config), build.dataset(config)
     net, optimizer = build.network(config, data, device), build.optimizer(cfg)
-    count = min(config.trainer.batch_size, len(data.train))
+    size, accumulate = config.trainer.batch_size, config.trainer.accumulate
+    count = min(size * accumulate, len(data.train))
     x, t = data.train.x[:count], data.train.t[:count]
-    steps = steps_of(net, optimizer, build.weight_decay(config, optimizer), ahead=True)
+    accumulated = size if accumulate > 1 else None
+    steps = steps_of(net, optimizer, build.weight_decay(config, optimizer), ahead=True, accumulated=accumulated)
     times = 1e3 * np.array(step_seconds(steps, Batch(x, t, config.optimizer.lr)))
     low, middle, high = np.percentile(times, (25, 50, 75))
     print(f"{net!r} on {device!r}")
     print(f"{middle:.2f} ms a step of {count} images (quartiles {low:.2f} and {high:.2f}), {len(times)} steps")
     print(f"{count / middle * 1e3:,.0f} images/s")
     if config.device.name == "cpu":
-        found = artifacts(net, x, t)
+        found = artifacts(net, x[:size], t[:size])
         print(found["profile/profile.txt"])
         with optional_output("table and figure", "bench", net.name) as folder:
             for name, content in found.items():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nl_models import Network
 from nl_nodes import UserError
 from nl_training.config import build, cli
+from nl_training.config.run_command import names_run, run_command
 from nl_training.data import Dataset
 from nl_training.paths import output_folder
 from nl_training.training.progress_bar import CertificateBar
@@ -33,8 +34,8 @@ The files are written to outputs/drawings. With tracking.draw=true a training lo
 def main() -> None:
     """Draw the layer, the config's network or the run of the command line."""
     words = sys.argv[1:]
-    if cli.names_run(words):
-        cli.run_command(lambda run_id, config, _: draw_run(run_id, config), HELP, takes=("device", "verify"))
+    if names_run(words):
+        run_command(lambda run_id, config, _: draw_run(run_id, config), HELP, takes=("device", "verify"))
     elif any(word.startswith("layer=") for word in words):
         with cli.script():
             if len(words) > 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +12,8 @@ from rich.table import Table
 
 from nl_nodes import UserError
 from nl_training.config import build
-from nl_training.config.cli import run_command
+from nl_training.config.run_command import run_command
+from nl_training.config.sweep_jobs import key_of
 from nl_training.data import load_test
 from nl_training.paths import optional_output
 from nl_training.tracking.logged_run import open_run
@@ -27,25 +30,28 @@ worst mistakes.
   nl evaluate run=latest
   nl evaluate run=ID data=mnist data.root=FOLDER
 
-Without data=... it uses the test set of the run's own data."""
+Without data=NAME it uses the test set of the run's own data; data.root=FOLDER says where that is now."""
 
 
 def main() -> None:
     """Evaluate the run of the command line."""
 
     def task(run_id: str, config: Config, overrides: list[str]) -> None:
-        evaluate(run_id, config, same_data=not any(text.startswith("data") for text in overrides))
+        given = {key_of(text): text for text in overrides}
+        for key in given.keys() & {"data.limit", "data.validation", "data.normalize"}:
+            raise UserError(f"{given[key]}: the whole test set is taken, normalized as in training: leave {key} out")
+        evaluate(run_id, config, given)
 
     run_command(task, HELP, takes=("data", "seed", "device"))
 
 
-def evaluate(run_id: str, config: Config, same_data: bool) -> float:
+def evaluate(run_id: str, config: Config, given: Collection[str]) -> float:
     """Evaluate a run's network on a test set: scores in total and per class, confusion matrix, worst mistakes.
 
     Args:
         run_id: the run's ID.
-        config: the config with the device and, unless `same_data`, the data set.
-        same_data: whether to use the run's own data set.
+        config: the config with the device and the data set or its folder.
+        given: the keys and groups given for it; without `data` it is the run's own data set.
 
     Returns:
         The accuracy.
@@ -53,7 +59,10 @@ def evaluate(run_id: str, config: Config, same_data: bool) -> float:
     from nl_training.config.resolve import resolve
 
     run = open_run(run_id, config.tracking, build.device(config))
-    data = (resolve(run.config) if same_data else config).data
+    data = config.data
+    if "data" not in given:
+        own = resolve(run.config).data
+        data = replace(own, root=data.root) if "data.root" in given else own
     options = build.data_options(data)
     test, classes = load_test(data.name, data.root, run.pixels, run.normalization, **options)
     shape = test.x.shape[1:]

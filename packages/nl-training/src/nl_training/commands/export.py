@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nl_models.onnx import save_onnx
 from nl_nodes import UserError
-from nl_training.config.cli import run_command
+from nl_training.config.run_command import run_command
 from nl_training.paths import output_folder
 from nl_training.tracking.logged_run import open_run
 from nl_training.tracking.store import Store

@@ -16,6 +16,7 @@ from nl_models import Network
 from nl_nodes import UserError
 from nl_nodes.verify import Certificate, Verdict, first_wrong
 from nl_training.config import build, cli
+from nl_training.config.run_command import names_run, run_command
 from nl_training.data import Dataset
 from nl_training.paths import optional_output, program
 from nl_training.training.progress_bar import CertificateBar
@@ -40,8 +41,8 @@ def main() -> None:
     """Check the config or the run of the command line; exit with code 1 if a gradient is wrong."""
     holds: list[bool] = []
     command = f"{program()} gradcheck {shlex.join(sys.argv[1:])}".strip()
-    if cli.names_run(sys.argv[1:]):
-        cli.run_command(
+    if names_run(sys.argv[1:]):
+        run_command(
             lambda run_id, config, _: holds.append(gradcheck_run(run_id, config, command)), HELP, takes=("device",)
         )
     else:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nl_nodes import UserError
-from nl_training.config.cli import run_command
+from nl_training.config.run_command import run_command
 from nl_training.data import PixelFormat, read_image
 from nl_training.data.pixels import EIGHT_BITS, Array
 from nl_training.tracking.logged_run import LoggedRun, open_run

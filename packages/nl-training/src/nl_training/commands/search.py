@@ -16,7 +16,7 @@ from nl_training.search.study import Reporter, begin, count_finished, find, repe
 from nl_training.tracking import parent_run
 from nl_training.tracking.address import given_experiment_name
 from nl_training.tracking.links import view_hint
-from nl_training.tracking.naming import joined
+from nl_training.tracking.naming import joined, key_of
 from nl_training.tracking.store import Store
 from nl_training.training.callbacks import Pruned
 from nl_training.training.trainer import Diverged
@@ -57,6 +57,9 @@ def search(overrides: Sequence[str]) -> None:
     except ImportError:
         raise UserError("searching needs the package optuna: python -m pip install -c constraints.txt optuna") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for text in overrides:
+        if key_of(text) in ("resume", "sweep.resume"):
+            raise UserError(f"{text}: a search is resumed by search.resume=ID")
     plan = read(overrides)
     config, _ = composed(list(plan.fixed))
     if not config.tracking.enabled:

@@ -106,6 +106,7 @@ def experiment(config: Config, cfg: DictConfig) -> Result | Figures | None:
     from nl_training.experiments.runner import run_experiment
 
     refuse_ignored(config)
+    _refuse_ignored_by_study(config, config.experiment.name)
     return run_experiment(config, cfg)
 
 
@@ -200,6 +201,21 @@ def refuse_ignored(config: Config) -> None:
             raise UserError(f"trainer.{key} needs tracking=mlflow: its files belong to a logged run")
     if t.patience is not None and not config.data.validation:
         raise UserError("trainer.patience needs a validation split: set data.validation above 0")
+
+
+def _refuse_ignored_by_study(config: Config, name: str) -> None:
+    """Refuse settings of a single training, which a study of several ones would ignore."""
+    t = config.trainer
+    given = {
+        "trainer.max_seconds": t.max_seconds,
+        "trainer.checkpoint_every_steps": t.checkpoint_every_steps,
+        "trainer.profile": t.profile,
+        "tracking.files": config.tracking.files,
+        "tracking.draw": config.tracking.draw,
+        "verify.probe_every": config.verify.probe_every,
+    }
+    for key in (key for key, value in given.items() if value):
+        raise UserError(f"{key} is of a single training, which experiment={name} is not: leave it out")
 
 
 def _tracker(

@@ -176,8 +176,7 @@ def _check_swept_keys(overrides: list[Override]) -> None:
 
 def _sweep_jobs(overrides: list[str]) -> SweepJobs:
     """Return the jobs of a sweep of checked overrides."""
-    read = [parsed(text) for text in overrides]
-    return SweepJobs.of(read, [len(list(values_of(o, multirun=True))) for o in read])
+    return SweepJobs.of(overrides, [len(list(values_of(parsed(text), multirun=True))) for text in overrides])
 
 
 def _reject_experiment_keys(overrides: list[str]) -> None:
@@ -283,7 +282,10 @@ def _check_key(key: str, text: str) -> None:
         return
     head, _, rest = key.partition(".")
     if head not in groups or not rest:
-        raise UserError(f"{text}: {key} is not a config group or key: {near(key, [*groups, *top])}")
+        parts = ((name, part) for name, part in _compose([]).items() if isinstance(part, DictConfig))
+        inner = [f"{name}.{key}" for name, part in parts if key in part]
+        hint = f"did you mean {' or '.join(inner)}?" if inner else near(key, [*groups, *top])
+        raise UserError(f"{text}: {key} is not a config group or key: {hint}")
 
 
 def _line(override: Override) -> str:
@@ -316,7 +318,8 @@ def values_of(override: Override, multirun: bool) -> Iterator[str]:
 def _check_option(key: str, value: str) -> None:
     options = {} if key.startswith("hydra/") else folders.options(key)
     if options and value not in options:
-        raise UserError(f"{key}={value} is unknown: {near(value, options)} (options: {', '.join(sorted(options))})")
+        hint, names = near(value, options), ", ".join(sorted(options))
+        raise UserError(f"{key}={value} is unknown: {hint}{'' if names in hint else f' (options: {names})'}")
 
 
 def _compose(overrides: list[str], hydra: bool = False) -> DictConfig:
@@ -359,47 +362,6 @@ def _keys(group: str, overrides: list[str]) -> list[str]:
     return [f"{group}.{key}" for key in cfg.get(group) or {} if key != "_target_"]
 
 
-def _matches(text: str, keys: Sequence[str]) -> bool:
-    """Return whether an override is of one of these groups or keys."""
-    key = text.partition("=")[0]
-    return key in keys or key.partition(".")[0] in keys
-
-
 def asks_for_help(arguments: Sequence[str]) -> bool:
     """Return whether a command line asks for help."""
     return bool({"--help", "-h"} & set(arguments))
-
-
-def names_run(arguments: Sequence[str]) -> bool:
-    """Return whether a command line is for `run_command`: it asks for help, or for a logged run."""
-    return asks_for_help(arguments) or any(text.startswith("run=") for text in arguments)
-
-
-def run_command(
-    task: Callable[[str, Config, list[str]], None], help_text: str, takes: Sequence[str] = (), words: bool = False
-) -> None:
-    """Run a task on a logged run, given as `run=ID` on the command line; exit with code 1 on a user error.
-
-    Args:
-        task: called with the run's ID, the config that the overrides compose, and the other arguments.
-        help_text: text for `--help`.
-        takes: the config's groups and keys that the task uses, in addition to the store's address.
-        words: whether the task has arguments of its own; otherwise all others are overrides of the config.
-    """
-    if asks_for_help(sys.argv[1:]):
-        print(help_text)
-        return
-    with script():
-        arguments = sys.argv[1:]
-        named = [a for a in arguments if a.startswith("run=")]
-        others = [a for a in arguments if not a.startswith("run=")]
-        accepted = (*takes, "imports", "tracking.uri", "tracking.experiment_name")
-        accepted_overrides = [a for a in others if _matches(a, accepted)]
-        if len(named) != 1 or named[0] == "run=":
-            raise UserError("which run? add run=ID, from the MLflow UI or the end of a training, or run=latest")
-        overrides = accepted_overrides if words else others
-        config = check([quote_text(text) for text in overrides], multirun=False)
-        for text in overrides:
-            if text not in accepted_overrides:
-                raise UserError(f"{text}: the run has its own config; only {', '.join(accepted)} may be changed")
-        task(named[0].removeprefix("run="), config, [a for a in others if not words or a not in accepted_overrides])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from time import perf_counter
 from typing import Protocol
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
+
+from nl_training.config.quoting import read_override
 
 
 class Summarized(Protocol):
@@ -19,6 +21,20 @@ class Summarized(Protocol):
     @property
     def summary(self) -> str:
         """The summary."""
+
+
+def swept(overrides: Iterable[str]) -> list[str]:
+    """Return the overrides with several values.
+
+    >>> swept(["model=mlp,cnn3", "data=digits", "seed=range(3)", "tracking.tags={a: 1, b: 2}"])
+    ['model=mlp,cnn3', 'seed=range(3)']
+    """
+    return [text for text in overrides if (read := read_override(text)) is not None and read.is_sweep_override()]
+
+
+def key_of(override: str) -> str:
+    """Return the key or group that an override sets, without the + of an added group."""
+    return override.partition("=")[0].lstrip("+")
 
 
 def job_number() -> int | None:
@@ -50,18 +66,14 @@ class SweepJobs:
     keys: tuple[str, ...]
 
     @classmethod
-    def of(cls, overrides: Sequence[Override], counts: Sequence[int]) -> SweepJobs:
+    def of(cls, overrides: Sequence[str], counts: Sequence[int]) -> SweepJobs:
         """Return the jobs of overrides with these numbers of values."""
-        total = 1
-        for count in counts:
-            total *= count
-        swept = (o.key_or_group for o, count in zip(overrides, counts, strict=True) if count > 1)
-        return cls(total, tuple(swept))
+        return cls(prod(counts), tuple(key_of(text) for text in swept(overrides)))
 
     def begin(self) -> JobLines:
         """Print the current job's header, unless jobs run side by side; their progress bars are turned off."""
-        chosen = (text.partition("=") for text in HydraConfig.get().overrides.task)
-        words = [value if _is_group(key) else f"{key}={value}" for key, _, value in chosen if key in self.keys]
+        chosen = ((key_of(text), text.partition("=")[2]) for text in HydraConfig.get().overrides.task)
+        words = [value if _is_group(key) else f"{key}={value}" for key, value in chosen if key in self.keys]
         title = " ".join([f"job {job_number()} of {self.total}:", *words])
         if side_by_side():
             os.environ["TTY_INTERACTIVE"] = "0"  # of Rich, which draws the bars

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
@@ -15,15 +15,18 @@ from omegaconf import OmegaConf
 from nl_training.config.resolve import named
 from nl_training.experiments import studies
 from nl_training.experiments.result import Figures
+from nl_training.interrupts import status_of
 from nl_training.paths import output_folder
 from nl_training.tracking import parent_page, parent_run, provenance
 from nl_training.tracking.jobs import JOB, job_key, previous_run
 from nl_training.tracking.metrics import BATCH
 from nl_training.tracking.naming import LONGEST, NOTE, paragraphs, run_name, table, user_tags
+from nl_training.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mlflow.entities import Metric
     from omegaconf import DictConfig
 
     from nl_training.config.experiments import ExperimentConfig
@@ -99,21 +102,44 @@ def log(tracker: MLflowTracker, result: Figures) -> None:
 
 def _log_training(store: Store, tags: Mapping[str, str], trained: TrainedNetwork) -> None:
     """Log a finished training's config, curves and certificate as a run with these tags."""
-    from mlflow.entities import Metric
-
     client, tags = store.client, {**tags, **trained.outcome.tags}
     run_id = client.create_run(store.experiment_id, tags=tags, run_name=trained.label[:LONGEST]).info.run_id
-    provenance.log_params(client, run_id, trained.config)
-    result, now = trained.result, int(time.time() * 1000)
-    points = [(report.step, report.metrics) for report in result.history]
-    final = {"final/test_acc": result.test_accuracy, "final/test_loss": result.test_loss, "seconds": result.seconds}
-    points.append((result.steps, final))
-    metrics = [Metric(key, value, now, step) for step, values in points for key, value in values.items()]
-    for start in range(0, len(metrics), BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + BATCH])
-    if trained.outcome.certificate is not None:
-        client.log_text(run_id, trained.outcome.certificate.text(), "verification/certificate.json")
-    client.set_terminated(run_id)
+    try:
+        provenance.log_params(client, run_id, trained.config)
+        metrics = _metrics(trained)
+        for start in range(0, len(metrics), BATCH):
+            client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+        if trained.outcome.certificate is not None:
+            client.log_text(run_id, trained.outcome.certificate.text(), "verification/certificate.json")
+        client.set_terminated(run_id)
+    except BaseException as error:
+        with suppress(Exception):  # an error of the store must not hide this one
+            client.set_terminated(run_id, status_of(error))
+        raise
+
+
+def _metrics(trained: TrainedNetwork) -> list[Metric]:
+    """Return the metrics of a finished training: the loss of each step, those of the epochs, the best and the final."""
+    from mlflow.entities import Metric
+
+    points = _Points()
+    for step, loss in enumerate(trained.losses, 1):
+        points.add(step, {"train/loss": loss})
+    for report in trained.result.history:
+        points.on_epoch(report)
+    points.on_result(trained.result)
+    now = int(time.time() * 1000)
+    return [Metric(key, value, now, step) for step, values in points.found for key, value in values.items()]
+
+
+class _Points(Tracker):
+    """Collects metrics with their steps."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[int, Mapping[str, float]]] = []
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.found.append((step, metrics))
 
 
 def save(result: Figures, folder: Path) -> Path:

@@ -48,8 +48,8 @@ class OpenSearch:
     study: Study
 
 
-def sum_up(store: Store, search: OpenSearch, error: BaseException | None) -> bool:
-    """Log the best trial's metrics and command, and figures; always return True, as a failed trial ends the search."""
+def sum_up(store: Store, search: OpenSearch, error: BaseException | None) -> str:
+    """Log the best trial's metrics and command, and figures; return FINISHED, as a failed trial ends the search."""
     from optuna.trial import TrialState
 
     client, run_id, plan, study = store.client, search.run_id, search.plan, search.study
@@ -57,7 +57,7 @@ def sum_up(store: Store, search: OpenSearch, error: BaseException | None) -> boo
     pruned = study.get_trials(deepcopy=False, states=[TrialState.PRUNED])
     client.set_tag(run_id, "trials", f"{len(done)} finished, {len(pruned)} pruned")
     if not done:
-        return True
+        return "FINISHED"
     best = study.best_trial
     trials, config = children(store, run_id), composed(list(plan.fixed))[0]
     parent_page.log(store, run_id, [d.key for d in plan.space], trials, user_tags(config).get(NOTE))
@@ -71,7 +71,7 @@ def sum_up(store: Store, search: OpenSearch, error: BaseException | None) -> boo
     if shares := importances(study):
         client.log_figure(run_id, plots.importances(shares, len(done)), "importances.png")
         client.log_dict(run_id, shares, "importances.json")
-    return True
+    return "FINISHED"
 
 
 def command(plan: Plan, params: dict[str, Any]) -> str:

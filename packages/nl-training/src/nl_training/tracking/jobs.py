@@ -23,6 +23,7 @@ def job_key(cfg: DictConfig, digest: str) -> str:
     """Return a hash of everything that a job's result depends on: its config, data digest and commit."""
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
+    config["trainer"].pop("max_seconds", None)  # a resumed sweep may have another limit
     relevant = {key: value for key, value in config.items() if key not in IGNORED}
     commit = provenance.own_git_tags().get("mlflow.source.git.commit", "")
     return sha256(f"{OmegaConf.to_yaml(relevant, sort_keys=True)}\n{digest}\n{commit}".encode()).hexdigest()

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from nl_training.config.quoting import read_override
 from nl_training.config.resolve import target_name
+from nl_training.config.sweep_jobs import key_of
 from nl_training.tracking.jobs import IGNORED
 
 if TYPE_CHECKING:
@@ -19,20 +19,6 @@ SWEPT = "NL_SWEPT_KEYS"  # the environment variable of a sweep's jobs with the k
 NOTE = "mlflow.note.content"
 LONGEST = 250  # characters of a name in MLflow's databases
 IN_FIRST_WORDS = ("model", "optimizer", "experiment")
-
-
-def swept(overrides: Iterable[str]) -> list[str]:
-    """Return the overrides with several values.
-
-    >>> swept(["model=mlp,cnn3", "data=digits", "seed=range(3)", "tracking.tags={a: 1, b: 2}"])
-    ['model=mlp,cnn3', 'seed=range(3)']
-    """
-    return [text for text in overrides if (read := read_override(text)) is not None and read.is_sweep_override()]
-
-
-def key_of(override: str) -> str:
-    """Return the key or group that an override sets."""
-    return override.partition("=")[0]
 
 
 def run_name(config: Config, cfg: DictConfig) -> str:

@@ -35,8 +35,8 @@ class OpenRun(Protocol):
 
 
 Opened = TypeVar("Opened", bound=OpenRun)
-SumUp = Callable[[Opened, BaseException | None], bool]
-"""Sums up the children of a parent run that ends, in an error or not; returns whether all of them are fine."""
+SumUp = Callable[[Opened, BaseException | None], str]
+"""Sums up the children of a parent run that ends, in an error or not; returns the MLflow status that they give it."""
 
 
 def find(store: Store, kind: str, wanted: str, experiments: Sequence[str]) -> Run:
@@ -76,7 +76,10 @@ def opened(store: Store, kind: str, begin: Callable[[], Opened], sum_up: SumUp[O
         store: the run's store.
         kind: "sweep" or "search".
         begin: creates or finds the run. Signals are deferred meanwhile, so that the run is always closed.
-        sum_up: logs a summary, given the run and the error that ended it; returns whether no nested run failed.
+        sum_up: logs a summary, given the run and the error that ended it; returns the run's status without an error.
+
+    Raises:
+        UserError: if the run could not be summed up, or postponed pictures or models could not be made.
     """
     with Interrupts() as interrupts:
         interrupts.hold()
@@ -110,16 +113,17 @@ def _close(store: Store, kind: str, parent: Opened, error: BaseException | None,
     A run that failed before any run nested under it is deleted: a refused command line leaves nothing behind.
     """
     status, is_empty = status_of(error), False
+    lost: list[str] = []
     try:
         _end_killed(store, parent.run_id)  # jobs may have been killed
         nested = children(store, parent.run_id)
         is_empty = error is not None and not nested
         note = f" (Ctrl-C leaves the rest to {kind}.resume={parent.run_id})" if status == "KILLED" else ""
         lost = make_postponed(store, nested, note)
-        for line in lost:
-            print(f"error: {line}; {kind}.resume={parent.run_id} tries again", file=sys.stderr)
-        if not is_empty and (not sum_up(parent, error) or lost) and error is None:
-            status = "FAILED"
+        if not is_empty:
+            of_children = sum_up(parent, error)
+            if error is None:
+                status = "FAILED" if lost else of_children
     except Exception as failure:
         if error is None:
             status = "FAILED"
@@ -129,6 +133,11 @@ def _close(store: Store, kind: str, parent: Opened, error: BaseException | None,
         store.client.set_terminated(parent.run_id, status)
         if is_empty:
             store.client.delete_run(parent.run_id)
+    if lost:
+        message = "\nerror: ".join(f"{line}; {kind}.resume={parent.run_id} tries again" for line in lost)
+        if error is None:
+            raise UserError(message)
+        print(f"error: {message}", file=sys.stderr)
 
 
 def environment(store: Store, run_id: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What is made from the results of a finished run: its pictures and its model.
 
 They take longer than a small training, so the jobs of a sweep that run one after the other leave them to its end. Until
-then their results lie in a folder, so that a killed sweep makes them when it is resumed.
+then their results are in a folder, so that a killed sweep makes them when it is resumed.
 """
 
 from __future__ import annotations

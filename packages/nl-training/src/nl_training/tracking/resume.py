@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,9 +116,10 @@ def of_sweep(store: Store, key: str) -> ResumableRun | None:
     if run is None:
         return None
     resumed = _resumable(store, run, ())
-    if not resumed.finished:
-        _check(resumed)
-    return resumed
+    if resumed.finished:
+        return resumed
+    _check(resumed)
+    return replace(resumed, given=("trainer.max_seconds",))  # in which alone the configs may differ
 
 
 def checkpoint_folder(run_id: str) -> Path:
@@ -134,9 +135,7 @@ def _by_id(store: Store, run_id: str, experiment_name: str | None) -> Run:
     run = store.run(run_id)
     if run is None:
         raise UserError(f"resume={run_id} is not in {store.uri}: take an ID from the MLflow UI, or resume=latest")
-    if experiment_name is not None and run.info.experiment_id != store.experiment_id:
-        own = store.client.get_experiment(run.info.experiment_id).name
-        raise UserError(f"resume={run_id} is in the experiment {own!r}, not in {experiment_name!r}: leave that out")
+    store.refuse_other_experiment(run, experiment_name, f"resume={run_id}")
     return run
 
 

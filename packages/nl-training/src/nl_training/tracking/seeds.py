@@ -87,7 +87,9 @@ def table(settings: Sequence[Setting]) -> dict[str, list[str | float | int]]:
 
 def lines(settings: Sequence[Setting]) -> list[str]:
     """Return the settings as lines of text, each compared with the first."""
-    text = [f"seeds  {len(settings[0].test)} of the best setting; mean ± spread of the test accuracy"]
+    text = [f"seeds  {len(settings[0].test)} of the best setting; mean ± standard deviation of the test accuracy"]
+    if len(settings) > 1:
+        text.append("       paired: mean difference from the best over the seeds of both ± standard error (pairs)")
     for setting in settings:
         mean, error, pairs = setting.difference(settings[0])
         paired = "" if setting is settings[0] else f"   paired {_with_spread(mean, error, pairs, '+.4f')} ({pairs})"

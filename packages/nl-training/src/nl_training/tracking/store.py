@@ -147,6 +147,18 @@ class Store:
             raise UserError(f"{option}: {self.uri} has no experiment {given_name!r}: {near(given_name, names)}")
         return [self.experiment_id]
 
+    def refuse_other_experiment(self, run: Run, given_name: str | None, option: str) -> None:
+        """Refuse a given experiment that is not that of the run to resume.
+
+        Args:
+            run: the run.
+            given_name: the name of the given experiment, which is this store's; None if none is given.
+            option: the option with the run's ID, for the error message.
+        """
+        if given_name is not None and run.info.experiment_id != self.experiment_id:
+            own = self.of_run(run).experiment_name
+            raise UserError(f"{option} is in the experiment {own!r}, not in {given_name!r}: leave that out")
+
     def text(self, run_id: str, name: str) -> str | None:
         """Return a text at the top of a run's artifacts; None if it has none of that name."""
         if name not in {file.path for file in self.client.list_artifacts(run_id)}:

@@ -9,9 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from nl_nodes import UserError
+from nl_training.config.sweep_jobs import key_of, swept
 from nl_training.tracking import parent_page, parent_run, provenance, seeds, sweep_plots
+from nl_training.tracking.address import given_experiment_name
 from nl_training.tracking.links import open_hint
-from nl_training.tracking.naming import NOTE, SWEPT, joined, key_of, swept, user_tags
+from nl_training.tracking.naming import NOTE, SWEPT, joined, user_tags
 from nl_training.tracking.process import PROCESS, this_process
 from nl_training.tracking.store import Store
 from nl_training.tracking.sweep_table import print_jobs
@@ -54,6 +56,8 @@ def sweep_run(config: Config, overrides: list[str]) -> Iterator[Mapping[str, str
     found = None
     if config.sweep.resume is not None:
         found = parent_run.find(store, SWEEP, str(config.sweep.resume), [store.experiment_id])
+        given_name = given_experiment_name(config.tracking.experiment_name)
+        store.refuse_other_experiment(found, given_name, f"sweep.resume={config.sweep.resume}")
         store = store.of_run(found)
     name = config.tracking.name or joined(["sweep", *swept(given)])
     begin = partial(_begin, store, config, " ".join(given), name, found)
@@ -75,22 +79,31 @@ def _begin(store: Store, config: Config, given: str, name: str, found: Run | Non
 
 def _sum_up(
     store: Store, config: Config, name: str, keys: Sequence[str], info: RunInfo, error: BaseException | None
-) -> bool:
-    """Log the comparison of all jobs to the sweep's run; return whether none failed."""
+) -> str:
+    """Log the comparison of all jobs to the sweep's run; return the status that they give it."""
     run_id = info.run_id
     children = parent_run.children(store, run_id)
     failures = _failures(children, error)
     finished = sum(child.info.status == "FINISHED" for child in children)
-    jobs = f"{finished} finished, {len(failures)} failed"
-    store.client.set_tag(run_id, "jobs", jobs)
+    unfinished = _unfinished(children)
+    ended = f"{len(failures)} failed" + (f", {unfinished} unfinished" if unfinished else "")
+    store.client.set_tag(run_id, "jobs", f"{finished} finished, {ended}")
     if failures or store.text(run_id, FAILURES):  # a resumed sweep may have some no more
         store.client.log_text(run_id, "\n".join(failures), FAILURES)
-    print(f"\nsweep  {run_id}: {max(len(children), finished + len(failures))} jobs, {len(failures)} failed")
+    print(f"\nsweep  {run_id}: {max(len(children), finished + len(failures))} jobs, {ended}")
     if children:
         _compare(store, run_id, name, children)
         charts = parent_page.log(store, run_id, keys, children, user_tags(config).get(NOTE))
         print("\n".join(open_hint(store.uri, charts)))
-    return not failures
+    if failures:
+        return "FAILED"
+    return "KILLED" if unfinished else "FINISHED"
+
+
+def _unfinished(children: Sequence[Run]) -> int:
+    """Return the number of stopped jobs, without those that another commit's run of the same name has finished."""
+    finished = {child.info.run_name for child in children if child.info.status == "FINISHED"}
+    return sum(child.info.status == "KILLED" and child.info.run_name not in finished for child in children)
 
 
 def _failures(children: Sequence[Run], error: BaseException | None) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from nl_layers.optimizers import Adam, Optimizer
 from nl_layers.schedules import Constant, Schedule
 from nl_models import Network
+from nl_nodes import UserError
 from nl_nodes.arguments import COUNT, NATURAL, NOT_NEGATIVE, checked
 from nl_training.data import Dataset
 from nl_training.training.callbacks import Callback, Result
@@ -46,6 +47,13 @@ def fit(
     Raises:
         UserError: for a wrong argument, and if the loss or a gradient is not finite (`Diverged`).
     """
+    for name, value, kind, example in (
+        ("net", net, Network, "mlp()"),
+        ("data", data, Dataset, 'load("digits")'),
+        ("optimizer", optimizer or Adam(), Optimizer, "Adam()"),
+    ):
+        if not isinstance(value, kind):
+            raise UserError(f"fit: {name} is no {kind.__name__}, such as {example}: got {value!r:.40}")
     COUNT.check("fit", epochs=epochs, batch_size=batch_size)
     NOT_NEGATIVE.check("fit", weight_decay=weight_decay)
     NATURAL.check("fit", seed=seed)

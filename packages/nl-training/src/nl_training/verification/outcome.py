@@ -56,7 +56,9 @@ class Outcome:
         how = f"worst residual {c.worst:.1e}, {self.seconds:.2f} s{' from the cache' if self.cached else ''}"
         lines = [f"gradients of {_count(c.tensors, c.missing_tensors, 'tensors')} verified: {how}"]
         if c.links or c.missing_links:
-            lines[0] += f"; {_count(c.links, c.missing_links, 'links')} to training steps hold"
+            links = f"{len(c.links)} links" if c.missing_links else f"all {len(c.links)} links"
+            lines[0] += f"; {links} to training steps hold"
+            lines[0] += f", {len(c.missing_links)} not checked" if c.missing_links else ""
         if c.gpu != NOT_RUN:
             lines[0] += f"; on the GPU {c.gpu}"
         if c.missing:

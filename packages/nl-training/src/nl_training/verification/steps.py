@@ -191,15 +191,15 @@ class _Beside(Callback):
             {name: found[name] - book.before[name] for name in moved},
             lambda name: 2 * self.eps * length(book.before[name]),
         )
-        told = {"loss": book.found[LOSS], "acc": accuracy(book.found[LOGITS], self._t)}
+        expected = {"loss": book.found[LOSS], "acc": accuracy(book.found[LOGITS], self._t)}
         noise = self._noise()
         self._rounding: Callable[[str], float] = lambda name: noise(name) if name in book.statistics else 0.0
         self._compare(
-            {**book.statistics, LOSS: told["loss"], "the accuracy": told["acc"], "the learning rate": self._lr},
+            {**book.statistics, LOSS: expected["loss"], "the accuracy": expected["acc"], "the learning rate": self._lr},
             {**found, LOSS: report.loss, "the accuracy": report.accuracy, "the learning rate": report.lr},
             self._rounding,
         )
-        for name, value in told.items():
+        for name, value in expected.items():
             name = f"train/epoch_{name}"
             self._sums[name] = self._sums.get(name, 0.0) + value * len(self._t) / len(self.data.train)
 
@@ -222,8 +222,8 @@ class _Beside(Callback):
 
     def on_end(self, trainer: TrainingState, result: Result) -> None:
         """Compare the best weights and the test results."""
-        told = {"test/loss": result.test_loss, "test/acc": result.test_accuracy}
-        found = {**trainer.best_state, **told}
+        reported = {"test/loss": result.test_loss, "test/acc": result.test_accuracy}
+        found = {**trainer.best_state, **reported}
         self._compare({name: self._best[name] for name in found}, found, self._best_noise)
 
     def _compare(self, expected: Mapping[str, Any], found: Mapping[str, Any], noise: Callable[[str], float]) -> None:
