@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from nl_nodes import UserError
 from nl_training.commands.train import train
 from nl_training.config.cli import asks_for_help, composed, script
+from nl_training.config.sweep_jobs import key_of
 from nl_training.search import search_run
 from nl_training.search.space import Plan, read
 from nl_training.search.study import Reporter, begin, count_finished, find, repeat_killed, resume
 from nl_training.tracking import parent_run
 from nl_training.tracking.address import given_experiment_name
 from nl_training.tracking.links import view_hint
-from nl_training.tracking.naming import joined, key_of
+from nl_training.tracking.naming import joined
 from nl_training.tracking.store import Store
 from nl_training.training.callbacks import Pruned
 from nl_training.training.trainer import Diverged

@@ -282,7 +282,7 @@ def _check_key(key: str, text: str) -> None:
         return
     head, _, rest = key.partition(".")
     if head not in groups or not rest:
-        parts = ((name, part) for name, part in _compose([]).items() if isinstance(part, DictConfig))
+        parts = ((str(name), part) for name, part in _compose([]).items() if isinstance(part, DictConfig))
         inner = [f"{name}.{key}" for name, part in parts if key in part]
         hint = f"did you mean {' or '.join(inner)}?" if inner else near(key, [*groups, *top])
         raise UserError(f"{text}: {key} is not a config group or key: {hint}")
