@@ -32,7 +32,7 @@ IMPORTS = (
     "mlflow.store.tracking.sqlalchemy_store", "nl_training.commands.train", "nl_training.commands.draw",
     "nl_training.experiments.runner", "nl_training.commands.gradcheck", "nl_training.commands.evaluate",
     "nl_training.commands.predict", "nl_training.tracking.resume", "nl_training.commands.search",
-    "nl_training.tracking.sweep_run", "sklearn.datasets",
+    "nl_training.tracking.sweep_run", "sklearn.datasets", "sklearn.metrics",
 )  # fmt: skip
 
 
