@@ -28,6 +28,7 @@ BETWEEN = "it expects the memory that blocks share to stay as it is between two 
 KERNELS = "it is about kernels beside NumPy already"
 LEFT_OUT = {
     "unit/compiler/test_plan.py::test_workers_share_a_batch_that_is_large_enough": WORKERS,
+    "unit/compiler/test_plan.py::test_a_failed_call_is_named_by_its_node_if_it_has_one": WORKERS,
     "unit/compiler/test_plan.py::test_other_loaded_calls_may_run_in_place_of_the_plans_own": BETWEEN,
     "unit/models/test_barriers.py": WORKERS,
     "unit/models/test_compiled.py::test_more_workers_than_cores_give_the_same_bits": WORKERS,

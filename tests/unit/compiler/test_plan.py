@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.assertions import refused
 
 from nl_nodes import Add, Buffer, Constant, Dot, Exp, Graph, Input, Leaf, Mul, Node, Parameter, Sum
 from nl_nodes.compiler import CompileSpec, Executor, Plan, compile_graph
@@ -14,6 +15,7 @@ from nl_nodes.compiler.plan import lower
 from nl_nodes.context import NotShardable
 from nl_nodes.nodes.arithmetic import Elementwise
 from nl_nodes.runtime import executor
+from nl_nodes.runtime.call import CallFailed
 from nl_nodes.typing import Shape
 
 X = frozenset({"x"})
@@ -141,3 +143,22 @@ def test_graphs_with_empty_arrays_are_not_rewritten() -> None:
         made = plan(graph, feeds, Executor())
         assert {type(node).__name__ for node in made.graph.order if not isinstance(node, Leaf)} == kinds
         check(made, graph, feeds)
+
+
+class Failing(Executor):
+    """Two workers, of which a call fails."""
+
+    count, number = 2, 0
+
+    def run(self, loaded: Any, pass_index: int) -> None:
+        """Say that call `number` has failed."""
+        raise CallFailed(self.number, "out of order")
+
+
+@pytest.mark.parametrize(("owned", "name"), [(True, "of Dot"), (False, "of None")])
+def test_a_failed_call_is_named_by_its_node_if_it_has_one(owned: bool, name: str) -> None:
+    workers, feeds = Failing(), {"x": values(6, 3)}
+    failing = plan(loss(), feeds, workers)
+    workers.number = next(i for i, (node, _) in enumerate(failing.owners[0]) if (node is not None) == owned)
+    with refused(name, "failed on the GPU: out of order"):
+        failing.run(feeds, 0)
