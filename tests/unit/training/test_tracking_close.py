@@ -194,7 +194,8 @@ def test_postponed_pictures_and_model_are_made_however_the_sweep_ends(store, lat
     assert {"learning_curves.png", "confusion_matrix.png", "worst_mistakes.png"} <= files(run_id)
     (output,) = store.client.get_run(run_id).outputs.model_outputs
     model = store.client.get_logged_model(output.model_id)
-    assert {m.key for m in model.metrics} >= {"final/test_acc", "final/test_loss", "final/f1", "seconds"}
+    scores = {f"final/{name}" for name in ("test_acc", "test_loss", "precision", "recall", "f1", "top5_acc")}
+    assert {m.key for m in model.metrics} == {*scores, "seconds"}
     assert not any((tmp_path / "out" / "outputs" / "unfinished").iterdir())
 
 
