@@ -20,13 +20,16 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parent
 FINDINGS = FOLDER.parents[1] / "outputs" / "fuzz"
 NAMES = (
-    "idx", "image", "npz", "npz array", "checkpoint", "sealed checkpoint", "weights", "certificate",
-    "sealed certificate", "command line",
+    "idx", "image", "npz", "npz array", "csv", "cifar", "sealed cifar", "letters", "sealed letters", "checkpoint",
+    "sealed checkpoint", "weights", "certificate", "sealed certificate", "command line",
 )  # fmt: skip
 SECONDS = 20  # timeout for one input; most take a millisecond
 MEMORY = 2**26  # largest allocation of Python and NumPy for one input of at most LONGEST bytes
 LONGEST = 2**14
-OURS = ["nl_training", "nl_models", "nl_nodes.verify", "PIL", "safetensors", "zipfile", "numpy.lib", "gzip", "json"]
+OURS = [
+    "nl_training", "nl_models", "nl_nodes.verify", "PIL", "safetensors", "zipfile", "tarfile", "csv", "numpy.lib",
+    "gzip", "json",
+]  # fmt: skip
 # Audit events that a reader must not cause; files may only be read.
 FORBIDDEN = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect", "pickle.")
 
@@ -69,7 +72,7 @@ def inside(name: str, folder: Path, asked: argparse.Namespace) -> None:
     """Fuzz one reader in this process; does not return."""
     import atheris
 
-    sys.path.insert(0, str(FOLDER))
+    sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
     with atheris.instrument_imports(include=OURS):
         from readers import READERS, taken
 

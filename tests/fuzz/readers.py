@@ -10,8 +10,8 @@ import gzip
 import io
 import json
 import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
+from support.archives import idx, put, records, sealed, small_cifar, small_letters
 
 from nl_layers.optimizers import Momentum
 from nl_layers.schedules import Cosine
@@ -28,7 +29,9 @@ from nl_nodes import Device, UserError
 from nl_nodes.verify.certificate import Certificate, Verdict, load_certificate
 from nl_training.config.cli import check
 from nl_training.data import load
+from nl_training.data.cifar import CifarSet
 from nl_training.data.dataset import Dataset, Normalization, Split
+from nl_training.data.emnist import LettersSet
 from nl_training.data.files import read_file
 from nl_training.data.idx import parse_idx
 from nl_training.data.images import read_image
@@ -69,10 +72,7 @@ def _written(save: Callable[[Path], object]) -> bytes:
 
 
 def _idx() -> list[bytes]:
-    arrays = (PIXELS[..., 0], np.arange(7, dtype=np.uint8), PIXELS)
-    plain = [
-        b"\0\0\x08" + bytes([a.ndim]) + b"".join(n.to_bytes(4, "big") for n in a.shape) + a.tobytes() for a in arrays
-    ]
+    plain = [idx(array) for array in (PIXELS[..., 0], np.arange(7, dtype=np.uint8), PIXELS)]
     return [*plain, *map(gzip.compress, plain)]
 
 
@@ -111,6 +111,42 @@ def _archive(x: bytes) -> bytes:
 
 def _read_npz(path: Path) -> None:
     load("images", root=str(path))
+
+
+CSV = [
+    "label,a,b,c,d\n" + "".join(f"{n % 2},{n},2,255,0\n" for n in range(8)),
+    '1,2\n0,"3"\n\n1, 4\n0,5\n1,6\n0,7\n',
+]
+CIFAR = {
+    name: records(np.arange(2 * 3072).reshape(2, 3072) % 256, np.arange(2))
+    for name in ("data_batch_1.bin", "test_batch.bin")
+}
+SMALL_CIFAR, CIFAR_ARCHIVE = small_cifar(CIFAR, classes=("a", "b"))
+LETTERS = {
+    f"emnist-letters-{part}-{kind}-ubyte.gz": gzip.compress(idx(array))
+    for part in ("train", "test")
+    for kind, array in (("images-idx3", np.zeros((2, 28, 28), np.uint8)), ("labels-idx1", np.array([1, 26], np.uint8)))
+}
+IMAGES = "emnist-letters-test-images-idx3-ubyte.gz"
+SMALL_LETTERS, LETTERS_ARCHIVE = small_letters(LETTERS, 2, 2)
+
+
+def _read_csv(path: Path) -> None:
+    load("csv", root=str(path), validation=0)
+
+
+def _read_file_of(reader: CifarSet | LettersSet, others: Mapping[str, bytes], name: str, path: Path) -> None:
+    """Read the file as one of a data set's unpacked files, the others being intact."""
+    with TemporaryDirectory(dir=path.parent) as folder:
+        reader.load(put(Path(folder), {**others, name: path.read_bytes()}))
+
+
+def _read_sealed_archive(reader: CifarSet | LettersSet, path: Path) -> None:
+    """Read the file as a data set's archive with the published SHA-256."""
+    data = path.read_bytes()
+    with TemporaryDirectory(dir=path.parent) as folder:
+        small = replace(reader, archive=sealed(reader.archive, data))
+        small.load(put(Path(folder), {small.archive.name: data}))
 
 
 def _read_array(path: Path) -> None:
@@ -201,6 +237,13 @@ READERS = {
     "image": Reader(_images, read_image),
     "npz": Reader(lambda: [_archive(_array(X)), _written(lambda path: _save_npz(path))], _read_npz),
     "npz array": Reader(lambda: [_array(X), _array(X / 2), _array(np.asfortranarray(X))], _read_array),
+    "csv": Reader(lambda: [text.encode() for text in CSV], _read_csv, binary=False),
+    "cifar": Reader(
+        lambda: [CIFAR["test_batch.bin"]], lambda path: _read_file_of(SMALL_CIFAR, CIFAR, "test_batch.bin", path)
+    ),
+    "sealed cifar": Reader(lambda: [CIFAR_ARCHIVE], lambda path: _read_sealed_archive(SMALL_CIFAR, path)),
+    "letters": Reader(lambda: [LETTERS[IMAGES]], lambda path: _read_file_of(SMALL_LETTERS, LETTERS, IMAGES, path)),
+    "sealed letters": Reader(lambda: [LETTERS_ARCHIVE], lambda path: _read_sealed_archive(SMALL_LETTERS, path)),
     "checkpoint": Reader(lambda: [_checkpoint()], _read_checkpoint, checked=True),
     "sealed checkpoint": Reader(lambda: [_checkpoint()[:-32]], _read_sealed_checkpoint),
     "weights": Reader(lambda: [_weights()], lambda path: _trainer().net.load(path)),

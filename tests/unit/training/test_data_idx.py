@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.archives import idx
 from support.assertions import at_most_refused, refused
 
 from nl_training.data.files import MAX_BYTES, read_file
@@ -17,10 +18,6 @@ from nl_training.data.idx import parse_idx
 
 def read_idx(path: Path, limit: int = MAX_BYTES) -> np.ndarray:
     return parse_idx(read_file(path, limit), str(path))
-
-
-def idx(array: np.ndarray) -> bytes:
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
 ARRAY = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)

@@ -1,29 +1,23 @@
-"""MNIST and Fashion-MNIST: search path, verification and download of their files."""
+"""MNIST, Fashion-MNIST and Kuzushiji-MNIST: search path, verification and download of their files."""
 
 import dataclasses
 import gzip
 import hashlib
 import os
-import struct
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
-from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.archives import idx
 from support.assertions import refused
+from support.mirrors import serving
 
 from nl_training.data import load
-from nl_training.data.mnist import FASHION_MNIST, MNIST, IdxSet, RawFile
-
-
-def idx(array: np.ndarray) -> bytes:
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
-
+from nl_training.data.mnist import FASHION_MNIST, KMNIST, MNIST, IdxSet, RawFile, ZippedFile
 
 RNG = np.random.default_rng(0)
 RAW = {
@@ -51,25 +45,6 @@ def cache(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     return tmp_path / "cache" / "node-layer-network" / "small"
-
-
-@contextmanager
-def serving(folder: Path, handler=None):
-    class Quiet(handler or SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            served.append(self.path)
-
-    served: list[str] = []
-    handler = partial(Quiet, directory=str(folder)) if handler is None else Quiet
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/", served
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -305,3 +280,41 @@ def test_mnist_files_are_refused_as_fashion_mnist(tmp_path: Path):
         (folder / f"{ours.name}.gz").rename(folder / f"{theirs.name}.gz")
     with refused(folder / "train-images-idx3-ubyte.gz", "SHA-256"):
         dataclasses.replace(FASHION_MNIST).load(folder)
+
+
+def small_zipped(folder: Path, mirrors: tuple[str, ...] = ()) -> IdxSet:
+    """A data set whose digests are those of the gzip files in `folder`."""
+    digests = [hashlib.sha256((folder / f"{name}.gz").read_bytes()).hexdigest() for name in RAW]
+    files = [ZippedFile(name, len(raw), digest) for (name, raw), digest in zip(RAW.items(), digests, strict=True)]
+    return IdxSet("small", tuple(files), ("a", "b", "c"), mirrors)
+
+
+def test_files_known_by_their_compressed_form_are_downloaded_once(tmp_path: Path, cache: Path):
+    folder = fill(tmp_path / "mirror")
+    with serving(folder) as (url, served):
+        first = small_zipped(folder, (url,)).load(None)
+    assert len(served) == 4
+    assert first.train.x.tobytes() == RAW["train-images"][16:]
+    assert small_zipped(folder).load(None).digest() == first.digest()
+
+
+def test_file_compressed_anew_is_refused_where_only_the_published_one_is_known(tmp_path: Path):
+    folder = fill(tmp_path / "data")
+    published = small_zipped(folder)
+    path = folder / "train-images.gz"
+    path.write_bytes(gzip.compress(RAW["train-images"], compresslevel=1, mtime=12345))
+    with refused(path, "SHA-256"):
+        published.load(folder)
+    path.unlink()
+    (folder / "train-images").write_bytes(RAW["train-images"])
+    with refused("lacks train-images (.gz as published)"):
+        published.load(folder)
+
+
+def test_other_files_are_refused_as_kuzushiji_mnist(tmp_path: Path):
+    folder = fill(tmp_path / "data")
+    for theirs, ours in zip(KMNIST.files, small().files, strict=True):
+        (folder / f"{ours.name}.gz").rename(folder / f"{theirs.name}.gz")
+    with refused(folder / "train-images-idx3-ubyte.gz", "SHA-256"):
+        load("kmnist", root=str(folder))
+    assert len(set(KMNIST.classes)) == 10

@@ -151,6 +151,14 @@ class ImagesConfig(DataConfig):
 
 
 @dataclass(frozen=True)
+class CsvConfig(DataConfig):
+    """Schema of conf/data/csv.yaml."""
+
+    label: str | Count | None
+    shape: tuple[Count, Count, Count] | None
+
+
+@dataclass(frozen=True)
 class TrainerConfig:
     """Schema of conf/trainer."""
 
@@ -254,7 +262,7 @@ class Config:
 
 # Registries that a plugin adds its own dataclasses to (docs/tutorial.md), as to `config.experiments.STUDIES`.
 # Schemas of models and data sets with keys of their own, by `name`; the others have those of the group.
-NAMED: dict[str, dict[str, type]] = {"model": {"mlp": MlpConfig}, "data": {"images": ImagesConfig}}
+NAMED: dict[str, dict[str, type]] = {"model": {"mlp": MlpConfig}, "data": {"images": ImagesConfig, "csv": CsvConfig}}
 # Schemas of groups that this project does not have, by name.
 GROUPS: dict[str, type] = {}
 # Valid values of `_target_` by group, with the schema of each.

@@ -11,10 +11,13 @@ import numpy as np
 
 from nl_nodes import UserError
 from nl_training.data import embedded
+from nl_training.data.cifar import CIFAR10, CIFAR100
+from nl_training.data.csv_file import load_csv
 from nl_training.data.dataset import Dataset, Normalization, Source, Split
+from nl_training.data.emnist import EMNIST
 from nl_training.data.files import reason
 from nl_training.data.folders import load_folder
-from nl_training.data.mnist import FASHION_MNIST, MNIST
+from nl_training.data.mnist import FASHION_MNIST, KMNIST, MNIST
 from nl_training.data.npz import load_npz
 from nl_training.data.pixels import DARK, LIGHT, PixelFormat
 from nl_training.data.splits import limited, stratified
@@ -40,12 +43,13 @@ def load(
 ) -> Dataset:
     """Load data set `name` for training.
 
-    `root` is the folder of the data (for `images` also an `.npz`). `validation` is the share of training images,
-    stratified and drawn with `seed`, held out to choose the best weights; 0 for none. A validation split of the data's
-    own is used instead for any share above 0. With `normalize` each channel has mean 0 and standard deviation 1 over
-    the training split; without, pixels whose range starts at 0 are scaled to 0..1. The test images never depend on
-    `seed`. `limit` is the largest number of images for training and validation; the same share of the test images is
-    taken, see `limited`. `options` are those of the data set's reader: `size` (H, W) resizes the pictures of `images`.
+    `root` is the folder of the data (for `images` also an `.npz`, for `csv` a file). `validation` is the share of
+    training images, stratified and drawn with `seed`, held out to choose the best weights; 0 for none. A validation
+    split of the data's own is used instead for any share above 0. With `normalize` each channel has mean 0 and standard
+    deviation 1 over the training split; without, pixels whose range starts at 0 are scaled to 0..1. The test images
+    never depend on `seed`. `limit` is the largest number of images for training and validation; the same share of the
+    test images is taken, see `limited`. `options` are those of the data set's reader: `size` (H, W) resizes the
+    pictures of `images`; `label` and `shape` are the columns of `csv`, see `load_csv`.
     Raises `UserError` on missing or broken data, or arguments out of range.
     """
     if not 0 <= validation < 1:
@@ -126,13 +130,25 @@ def _images(root: Path | None, size: tuple[int, int] | None = None, matte: int |
         raise UserError(f"data.root={root} cannot be read ({reason(error)})") from error
 
 
+def _csv(root: Path | None, label: str | int | None = None, shape: tuple[int, int, int] | None = None) -> Source:
+    """Read a CSV file, or a folder of train.csv and perhaps test.csv."""
+    if root is None:
+        raise UserError("data=csv needs data.root: a CSV file of labels and pixels, or a folder with train.csv")
+    return load_csv(root, label, shape)
+
+
 # A registry, like `nl_models.MODELS`: a plugin adds its own (docs/tutorial.md).
 READERS: dict[str, Reader] = {
     "mnist5k": lambda root: embedded.mnist5k(),
     MNIST.name: MNIST.load,
     FASHION_MNIST.name: FASHION_MNIST.load,
+    KMNIST.name: KMNIST.load,
+    EMNIST.name: EMNIST.load,
+    CIFAR10.name: CIFAR10.load,
+    CIFAR100.name: CIFAR100.load,
     "digits": lambda root: embedded.digits(),
     IMAGES: _images,
+    "csv": _csv,
 }
 
 

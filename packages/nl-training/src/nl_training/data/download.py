@@ -24,7 +24,7 @@ def download(target: Path, urls: Sequence[str], limit: int, verify: Callable[[Pa
     """Download `target` from the first of `urls` whose file has at most `limit` bytes and passes `verify`.
 
     `verify` is called with the path of a temporary file and raises `UserError` on a wrong file. Concurrent downloads
-    of one file are safe. Raises `UserError` with the last mirror's error if all fail.
+    of one file are safe. Raises `UserError` with the last mirror's error, and a way around it, if all fail.
     """
     why = "no mirror is known"
     for url in urls:
@@ -33,7 +33,8 @@ def download(target: Path, urls: Sequence[str], limit: int, verify: Callable[[Pa
             return
         except (OSError, http.client.HTTPException, UserError) as error:
             why = reason(error)
-    raise UserError(f"{target.name} could not be downloaded ({why})")
+    advice = "put the data set's files into a folder and pass data.root=FOLDER"
+    raise UserError(f"{target.name} could not be downloaded ({why}); {advice}")
 
 
 def _fetch(target: Path, url: str, limit: int, verify: Callable[[Path], object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import zlib
 from pathlib import Path
 from typing import IO, cast
@@ -38,6 +39,17 @@ def read_stream(stream: IO[bytes], limit: int) -> bytearray:
     while len(data) <= limit and (chunk := stream.read(_CHUNK)):
         data += chunk
     return data
+
+
+def verify_digest(path: Path, sha256: str) -> None:
+    """Raise `UserError` unless the file at `path` has this SHA-256; nothing in it is decompressed."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} is unreadable ({reason(error)}); replace it by an intact copy") from error
+    if found != sha256:
+        raise UserError(f"{path} is truncated or another file (its SHA-256 differs); replace it by the original")
 
 
 def reason(error: BaseException) -> str:

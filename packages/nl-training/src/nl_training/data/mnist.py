@@ -1,10 +1,16 @@
-"""MNIST and Fashion-MNIST: four IDX files each, from a given folder, a system package, the cache or a mirror."""
+"""MNIST, Fashion-MNIST and Kuzushiji-MNIST: four IDX files each, from a folder, a package, the cache or a mirror.
+
+All have 60,000 + 10,000 grey images (1, 28, 28) of 10 classes. MNIST: Y. LeCun and C. Cortes, CC BY-SA 3.0.
+Fashion-MNIST: Zalando SE, MIT. Kuzushiji-MNIST: "KMNIST Dataset" created by CODH, adapted from "Kuzushiji Dataset"
+created by NIJL and others, doi:10.20676/00000341, CC BY-SA 4.0.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +19,7 @@ from nl_nodes import UserError
 from nl_nodes.platform import cache_folder
 from nl_training.data.dataset import Source, Split
 from nl_training.data.download import download
-from nl_training.data.files import read_file
+from nl_training.data.files import read_file, verify_digest
 from nl_training.data.idx import parse_idx
 
 
@@ -24,6 +30,7 @@ class RawFile:
     The compressed file is not checked, since distributors compress it themselves (Debian does).
     """
 
+    forms: ClassVar[str] = "plain or .gz"
     name: str
     size: int
     sha256: str
@@ -45,18 +52,35 @@ class RawFile:
 
 
 @dataclass(frozen=True)
+class ZippedFile(RawFile):
+    """A published file whose SHA-256 is that of the gzip file, while the size is of the decompressed one."""
+
+    forms: ClassVar[str] = ".gz as published"
+
+    def read(self, path: Path) -> npt.NDArray[np.uint8]:
+        """Read the array in the gzip file at `path`; `UserError` if it is a different file."""
+        verify_digest(path, self.sha256)
+        return parse_idx(read_file(path, self.size), str(path))
+
+    def find(self, folder: Path) -> Path | None:
+        """Return the path of the gzip file in `folder`, None if missing."""
+        path = folder / f"{self.name}.gz"
+        return path if path.is_file() else None
+
+
+@dataclass(frozen=True)
 class IdxSet:
     """A data set in MNIST's format; `files` are train images, train labels, test images, test labels.
 
-    Searched in `system_folder`, where Debian packages install data sets, and in the user's cache folder, the target of
-    downloads from `mirrors`.
+    Searched in `system_folder`, where Debian packages install data sets, if it has one, and in the user's cache folder,
+    the target of downloads from `mirrors`.
     """
 
     name: str
     files: tuple[RawFile, RawFile, RawFile, RawFile]
     classes: tuple[str, ...]
     mirrors: tuple[str, ...]
-    system_folder: Path
+    system_folder: Path | None = None
 
     def load(self, root: Path | None) -> Source:
         """Read and verify the four files; if `root` is None, download them if necessary."""
@@ -64,24 +88,21 @@ class IdxSet:
         return Source(_split(x, t), _split(x_test, t_test), self.classes)
 
     def _paths(self, root: Path | None) -> list[Path]:
-        found = {file.name: file.find(root or self.system_folder) for file in self.files}
+        given = root or self.system_folder
+        found = {file.name: file.find(given) if given else None for file in self.files}
         missing = [name for name, path in found.items() if path is None]
         if not missing:
             return [path for path in found.values() if path]
         if root is not None:
-            raise UserError(
-                f"{root} lacks {', '.join(missing)} (plain or .gz); data.root must hold {self.name}'s files"
-            )
+            forms = self.files[0].forms
+            raise UserError(f"{root} lacks {', '.join(missing)} ({forms}); data.root must hold {self.name}'s files")
         folder = cache_folder() / self.name
         return [file.find(folder) or self._download(file, folder) for file in self.files]
 
     def _download(self, file: RawFile, folder: Path) -> Path:
         target = folder / f"{file.name}.gz"
-        try:
-            # Deflate never grows data by more than a fraction of a percent.
-            download(target, [f"{mirror}{target.name}" for mirror in self.mirrors], file.size + 2**16, file.read)
-        except UserError as error:
-            raise UserError(f"{error}; put {self.name}'s files into a folder and pass data.root=FOLDER") from error
+        # Deflate never grows data by more than a fraction of a percent.
+        download(target, [f"{mirror}{target.name}" for mirror in self.mirrors], file.size + 2**16, file.read)
         return target
 
 
@@ -124,4 +145,24 @@ FASHION_MNIST = IdxSet(
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
     ),
     system_folder=Path("/usr/share/datasets/fashion-mnist"),
+)
+
+KMNIST = IdxSet(
+    name="kmnist",
+    files=(
+        ZippedFile(
+            "train-images-idx3-ubyte", 47_040_016, "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4"
+        ),
+        ZippedFile(
+            "train-labels-idx1-ubyte", 60_008, "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17"
+        ),
+        ZippedFile(
+            "t10k-images-idx3-ubyte", 7_840_016, "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5"
+        ),
+        ZippedFile(
+            "t10k-labels-idx1-ubyte", 10_008, "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c"
+        ),
+    ),
+    classes=tuple("おきすつなはまやれを"),
+    mirrors=("https://codh.rois.ac.jp/kmnist/dataset/kmnist/", "http://codh.rois.ac.jp/kmnist/dataset/kmnist/"),
 )
