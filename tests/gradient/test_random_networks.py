@@ -1,7 +1,7 @@
 """Further random networks, compiled and by the reference: a few, or 300 with `--thorough`."""
 
 import pytest
-from support.random_networks import compare
+from support.random_networks import ResidualStack, compare
 
 pytestmark = pytest.mark.gradient
 
@@ -15,3 +15,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def test_compiled_random_network_matches_the_reference(seed: int) -> None:
     compare(seed)
+
+
+def test_compiled_random_residual_network_matches_the_reference(seed: int) -> None:
+    compare(seed, kind=ResidualStack)

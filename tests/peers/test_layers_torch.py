@@ -13,17 +13,22 @@ from support.layer_cases import LAYERS
 
 from nl_layers import (
     Affine,
+    AveragePooling,
     BatchNormalization,
     Convolution,
     CrossEntropy,
     Dropout,
+    GlobalAveragePooling,
     Pooling,
     Relu,
+    Residual,
+    Sequential,
     Sigmoid,
     SigmoidWithLoss,
     Softmax,
     SoftmaxWithLoss,
     Tanh,
+    ZeroPadShortcut,
 )
 from nl_layers.module import Module
 from nl_nodes.verify import upstream
@@ -99,6 +104,58 @@ def pooling(rng: Rng) -> Pair:
         return F.max_pool2d(F.pad(x, [pad] * 4, value=-torch.inf), window, stride)
 
     return Pair(Pooling(*window, stride=stride, pad=pad), images(rng, c, window, stride, pad), peer)
+
+
+def average_pooling(rng: Rng) -> Pair:
+    """PyTorch limits padding to half a window, so it gets padded images."""
+    c, *window = sizes(rng, 3)
+    stride, pad = int(rng.integers(1, 4)), int(rng.integers(0, min(window)))
+
+    def peer(x: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool2d(F.pad(x, [pad] * 4), window, stride)
+
+    return Pair(AveragePooling(*window, stride=stride, pad=pad), images(rng, c, window, stride, pad), peer)
+
+
+def global_average_pooling(rng: Rng) -> Pair:
+    return Pair(GlobalAveragePooling(), some(rng, *sizes(rng, 4)), lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+def zero_pad(rng: Rng) -> Pair:
+    x, (more, stride) = some(rng, *sizes(rng, 4)), sizes(rng, 2, 1, 4)
+    more -= 1
+    return Pair(
+        ZeroPadShortcut(x.shape[1] + more, stride),
+        x,
+        lambda x: F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, more)),
+    )
+
+
+def square(rng: Rng, size: int) -> Affine:
+    return Affine(rng.standard_normal((size, size)), rng.standard_normal(size))
+
+
+def sequential(rng: Rng) -> Pair:
+    n, size = sizes(rng, 2)
+    layer = Sequential([square(rng, size), Tanh(), square(rng, size)])
+
+    def peer(x: torch.Tensor, **p: torch.Tensor) -> torch.Tensor:
+        y = torch.tanh(F.linear(x, p["0.weight"].T, p["0.bias"]))
+        return F.linear(y, p["2.weight"].T, p["2.bias"])
+
+    return Pair(layer, rng.standard_normal((n, size)), peer)
+
+
+def residual(rng: Rng) -> Pair:
+    """A branch beside the identity or an affine layer."""
+    n, size = sizes(rng, 2)
+    layer = Residual(square(rng, size), square(rng, size) if coin(rng) else None)
+
+    def peer(x: torch.Tensor, **p: torch.Tensor) -> torch.Tensor:
+        beside = F.linear(x, p["shortcut.weight"].T, p["shortcut.bias"]) if "shortcut.weight" in p else x
+        return F.linear(x, p["branch.weight"].T, p["branch.bias"]) + beside
+
+    return Pair(layer, rng.standard_normal((n, size)), peer)
 
 
 def batch_normalization(rng: Rng) -> Pair:
@@ -186,17 +243,22 @@ def sigmoid_with_loss(rng: Rng) -> Pair:
 
 PAIRS = {
     "Affine": affine,
+    "AveragePooling": average_pooling,
     "BatchNormalization": batch_normalization,
     "Convolution": convolution,
     "CrossEntropy": cross_entropy,
     "Dropout": dropout,
+    "GlobalAveragePooling": global_average_pooling,
     "Pooling": pooling,
     "Relu": elementwise(Relu, F.relu),
+    "Residual": residual,
+    "Sequential": sequential,
     "Sigmoid": elementwise(Sigmoid, torch.sigmoid),
     "SigmoidWithLoss": sigmoid_with_loss,
     "Softmax": softmax,
     "SoftmaxWithLoss": softmax_with_loss,
     "Tanh": elementwise(Tanh, torch.tanh),
+    "ZeroPadShortcut": zero_pad,
 }
 
 

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nl_layers import Dropout
 from nl_models import Network
 from nl_nodes import Graph, IndexMask, Input
 
@@ -16,6 +17,8 @@ PLANS = {
     "vgg11": "c1 p c2 p c1 c1 p c1 c1 p c1 c1 p a a",
     "vgg16": "c1 c1 p c1 c2 p c1 c1 c1 p c1 c1 c1 p c1 c1 c1 p a a",
 }
+# Stages and blocks of each.
+STAGES = {"resnet18": (4, 2), **{f"resnet{6 * n + 2}": (3, n) for n in (3, 5, 7, 9)}}
 KERNELS = {"k": (5, 5), "c": (3, 3)}
 ACTIVATIONS = {"relu": F.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
 
@@ -32,7 +35,8 @@ class TorchNetwork:
         state = {name: torch.from_numpy(array) for name, array in net.state_dict().items()}
         self.params = {name: state[name].requires_grad_() for name in net.params}
         self.running = {name: tensor for name, tensor in state.items() if name not in net.params}
-        self.spec, self.plan, self.passes = net.spec, PLANS[net.name].split(), 0
+        self.spec, self.plan, self.passes = net.spec, PLANS.get(net.name, "").split(), 0
+        self.stream = next((layer.stream for layer in net.layers if isinstance(layer, Dropout)), 0)
         self.where = "before_activation" if self.spec["batch_norm"] is True else self.spec["batch_norm"]
 
     def step(self, x, t) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -43,6 +47,8 @@ class TorchNetwork:
         return loss, logits, dict(zip(self.params, torch.autograd.grad(loss, self.params.values()), strict=True))
 
     def logits(self, x, train: bool) -> Tensor:
+        if self.spec["name"] in STAGES:
+            return self.residual(torch.from_numpy(x), train)
         y, number = torch.from_numpy(x), 0
         images = "p" in self.plan
         for part in self.plan:
@@ -64,6 +70,38 @@ class TorchNetwork:
                 y = self.dropped(y, number)
         return self.linear(y, "a", number + 1)
 
+    def block(self, x: Tensor, number: int, stride: int, train: bool) -> tuple[Tensor, int]:
+        """Return a block's output and the number after its layers'."""
+        y = self.activation(self.normalised(self.convolved(x, number, stride), number, train))
+        y = self.normalised(self.convolved(y, number + 1), number + 1, train)
+        number += 2
+        if not self.spec["shortcuts"]:
+            return self.activation(y), number
+        if stride > 1 and self.spec["name"] == "resnet18":
+            x, number = self.normalised(self.convolved(x, number, stride), number, train), number + 1
+        elif stride > 1:
+            x = F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))
+        return self.activation(y + x), number
+
+    def convolved(self, x: Tensor, number: int, stride: int = 1) -> Tensor:
+        weight = self.params[f"W{number}"]
+        return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2)
+
+    def activation(self, x: Tensor) -> Tensor:
+        return ACTIVATIONS[self.spec["activation"]](x)
+
+    def residual(self, x: Tensor, train: bool) -> Tensor:
+        """Return the logits of a residual network."""
+        y, number = self.activation(self.normalised(self.convolved(x, 1), 1, train)), 2
+        stages, blocks = STAGES[self.spec["name"]]
+        for stage in range(stages):
+            for block in range(blocks):
+                y, number = self.block(y, number, 2 if stage and not block else 1, train)
+        y = y.mean((2, 3))
+        if train:
+            y = self.dropped(y, stream=self.stream)
+        return self.linear(y, "a", number)
+
     def linear(self, x: Tensor, part: str, number: int) -> Tensor:
         weight, bias = self.params[f"W{number}"], self.params.get(f"b{number}")
         if part == "a":
@@ -77,9 +115,9 @@ class TorchNetwork:
         y, self.running[mean], self.running[var] = batch_norm(x, self.running[mean], self.running[var], *affine, train)
         return y
 
-    def dropped(self, x: Tensor, number: int) -> Tensor:
+    def dropped(self, x: Tensor, stream: int) -> Tensor:
         ratio = self.spec["dropout"]
-        return x * mask(tuple(x.shape), ratio, self.spec["seed"], number, self.passes) / (1 - ratio)
+        return x * mask(tuple(x.shape), ratio, self.spec["seed"], stream, self.passes) / (1 - ratio)
 
 
 def batch_norm(

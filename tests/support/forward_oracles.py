@@ -146,7 +146,17 @@ def permuted(x: np.ndarray, axes: list[int]) -> np.ndarray:
 
 
 oracle("Transpose")(lambda node, x: permuted(x, [a % x.ndim for a in node.axes]))
+oracle("Slice")(lambda node, x: x[np.ix_(*(range(*s.indices(n)) for s, n in zip(node.slices, x.shape, strict=True)))])
 oracle("T")(lambda node, x: permuted(x, list(range(x.ndim))[::-1]))
+
+
+@oracle("Pad")
+def padded(node: Any, x: np.ndarray) -> np.ndarray:
+    """Copy element by element into zeros, shifted by the widths before each axis."""
+    y = np.zeros([n + sum(widths) for n, widths in zip(x.shape, node.widths, strict=True)])
+    for index in np.ndindex(x.shape):
+        y[tuple(i + before for i, (before, _) in zip(index, node.widths, strict=True))] = x[index]
+    return y
 
 
 @oracle("OneHot")

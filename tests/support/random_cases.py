@@ -20,12 +20,14 @@ from nl_nodes import (
     Mul,
     MulConst,
     OneHot,
+    Pad,
     Power,
     Reciprocal,
     Repeat,
     Reshape,
     ShapeError,
     Sigmoid,
+    Slice,
     Softplus,
     StopGradient,
     Sum,
@@ -122,6 +124,21 @@ def transpose(draw) -> Case:
 
 
 @st.composite
+def part(draw) -> Case:
+    """Ends inside and outside of the axes, from either end."""
+    shape, ends = draw(shapes()), st.none() | st.integers(-5, 5)
+    slices = tuple(slice(draw(ends), draw(ends), draw(st.sampled_from([None, 1, 2, 3]))) for _ in shape)
+    return Case(f"{slices}", lambda x: Slice(x, slices), (real(*shape),))
+
+
+@st.composite
+def pad(draw) -> Case:
+    shape, width = draw(shapes()), st.integers(0, 2)
+    widths = tuple((draw(width), draw(width)) for _ in shape)
+    return Case(f"{widths}", lambda x: Pad(x, widths), (real(*shape),))
+
+
+@st.composite
 def dot(draw) -> Case:
     inner, n = draw(SIZES), draw(SIZES)
     if draw(st.booleans()):
@@ -191,11 +208,13 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "Mul": broadcast(Mul),
     "MulConst": elementwise(MulConst, c=NUMBERS),
     "OneHot": one_hot(),
+    "Pad": pad(),
     "Power": power(),
     "Reciprocal": elementwise(Reciprocal, positive),
     "Repeat": repeat(),
     "Reshape": reshape(),
     "Sigmoid": elementwise(Sigmoid),
+    "Slice": part(),
     "Softplus": elementwise(Softplus),
     "StopGradient": elementwise(StopGradient),
     "Sum": reduction(Sum),

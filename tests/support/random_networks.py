@@ -11,21 +11,26 @@ import numpy as np
 
 from nl_layers import (
     Affine,
+    AveragePooling,
     BatchNormalization,
     Convolution,
     Dropout,
+    GlobalAveragePooling,
     Layer,
     Loss,
     Mode,
     Pooling,
     Relu,
+    Residual,
+    Sequential,
     Sigmoid,
     SigmoidWithLoss,
     SoftmaxWithLoss,
     Tanh,
+    ZeroPadShortcut,
 )
 from nl_models import Network
-from nl_nodes import Add, Buffer, Device, Max, Mul, Node, Parameter, ValueMask
+from nl_nodes import Add, Device, Max, Mul, Node, ValueMask
 from nl_nodes.verify.subgraph import node_values
 
 KERNELS = [(3, 3), (3, 3), (3, 3), (1, 1), (5, 5), (5, 5), (2, 3), (7, 7)]
@@ -53,26 +58,12 @@ class Fork(Layer, abstract=True):
     def __init__(self, join: type[Add | Mul], *paths: list[Layer]) -> None:
         super().__init__()
         self.join, self.paths = join, paths
+        self.layers = tuple(dict.fromkeys(layer for path in paths for layer in path))  # one may be in two paths
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
         """Wire each path on the same input and join their outputs."""
         ends = [reduce(lambda x, layer: layer.wire(x, mode=mode), path, inputs[0]) for path in self.paths]
         return reduce(self.join, ends)
-
-    @property
-    def parameters(self) -> dict[str, Parameter]:
-        """The parameters of all paths; those of a layer in two paths occur once."""
-        return {
-            f"{name}_{i}_": leaf for i, layer in enumerate(self._layers()) for name, leaf in layer.parameters.items()
-        }
-
-    @property
-    def buffers(self) -> dict[str, Buffer]:
-        """The buffers of all paths, likewise."""
-        return {f"{name}_{i}_": leaf for i, layer in enumerate(self._layers()) for name, leaf in layer.buffers.items()}
-
-    def _layers(self) -> dict[Layer, None]:
-        return dict.fromkeys(layer for path in self.paths for layer in path)
 
 
 class Stack:
@@ -196,6 +187,38 @@ class Stack:
         return Fork(join, *paths)
 
 
+class ResidualStack(Stack):
+    """Random residual blocks among the others, average pooling, and global average pooling in place of flattening."""
+
+    blocks = (1, 3)
+
+    def images(self) -> None:
+        """Add a residual block, mostly."""
+        if self.rng.random() < 0.3:
+            super().images()
+            return
+        start, stride = self.shape, self.pick([1, 1, 2])
+        filters, maps = start[0] + self.pick([0, 0, 3]), tuple(-(-n // stride) for n in start[1:])
+        first = self.convolution(filters, (3, 3), stride, 1, bias=False)
+        projection = self.convolution(filters, (1, 1), stride, bias=False)
+        self.shape = (filters, *maps)
+        second = self.convolution(filters, (3, 3), 1, 1, bias=False)
+        branch = Sequential([first, self.norm(filters), self.activation(), second, self.norm(filters)])
+        shortcuts = [ZeroPadShortcut(filters, stride), Sequential([projection, self.norm(filters)])]
+        identity = [None] * 2 if self.shape == start else []
+        self.layers += [Residual(branch, self.pick([*shortcuts, *identity])), Tanh()]
+        if min(maps) >= 4 and self.rng.random() < 0.4:
+            self.layers.append(AveragePooling(3, 3, stride=2, pad=1))
+            self.shape = (filters, *(-(-n // 2) for n in maps))
+
+    def affine(self, features: int, bias: bool | None = None) -> Affine:
+        """Return an affine layer, half of the time of each channel's mean."""
+        if len(self.shape) == 3 and self.rng.random() < 0.5:
+            self.layers.append(GlobalAveragePooling())
+            self.shape = self.shape[:1]
+        return super().affine(features, bias)
+
+
 def random_network(key: Key, device: Device, kind: type[Stack] = Stack) -> Network:
     """Return the network for a key; it is deterministic."""
     stack = kind(key)
@@ -203,19 +226,19 @@ def random_network(key: Key, device: Device, kind: type[Stack] = Stack) -> Netwo
     return Network([(layer, i) for i, layer in enumerate(stack.layers, 1)], spec, device, stack.loss)
 
 
-def random_case(seed: int) -> tuple[Key, list[Batch]]:
+def random_case(seed: int, kind: type[Stack] = Stack) -> tuple[Key, list[Batch]]:
     """Return a network's key and three batches, full, smaller and full, all of them well-conditioned."""
     for attempt in range(100):
         key = (seed, attempt)
-        batches = list(islice(_clear_batches(key), 3))
+        batches = list(islice(_clear_batches(key, kind), 3))
         if len(batches) == 3:
             return key, batches
     raise AssertionError(f"seed {seed}: no network has well-conditioned batches")
 
 
-def _clear_batches(key: Key) -> Iterator[Batch]:
+def _clear_batches(key: Key, kind: type[Stack]) -> Iterator[Batch]:
     """Yield those of 20 batches where no value is near a kink and no gradient is a remainder of cancelling terms."""
-    net, stack = random_network(key, Device(dtype="float64", compile=False)), Stack(key)
+    net, stack = random_network(key, Device(dtype="float64", compile=False), kind), kind(key)
     rng = np.random.default_rng((*key, 1))
     counts = (stack.batch, int(rng.integers(LEAST, stack.batch)), stack.batch)
     done = 0
@@ -277,18 +300,18 @@ def _distance(found: np.ndarray, expected: np.ndarray) -> float:
     return apart / float(np.abs(expected).max()) if apart else 0.0
 
 
-def compare(seed: int, quick: bool = False) -> None:
+def compare(seed: int, quick: bool = False, kind: type[Stack] = Stack) -> None:
     """Compare a seed's network, compiled for one and two workers and in single precision, with the reference.
 
     The quick form omits one or two workers in double precision, alternating by seed, since compilation takes long.
     """
-    key, batches = random_case(seed)
-    expected = outcome(random_network(key, Device(dtype="float64", compile=False)), batches)
+    key, batches = random_case(seed, kind)
+    expected = outcome(random_network(key, Device(dtype="float64", compile=False), kind), batches)
     runs = [("float64", 1, EXACT), ("float64", 2, EXACT), ("float32", 2, SINGLE)]
     if quick:
         del runs[seed % 2]
     for dtype, threads, limit in runs:
-        net = random_network(key, Device(dtype=dtype, workers="threads", threads=threads))
+        net = random_network(key, Device(dtype=dtype, workers="threads", threads=threads), kind)
         found = distances(outcome(net, batches), expected)
         assert all(len(plan.calls) == net.device.executor.count for plan in net._plans.values())
         for name, distance in found.items():

@@ -1,7 +1,7 @@
 """Trainings without errors, which verification must accept: narrow random ones, and every model."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +20,7 @@ from nl_training.config.cli import CONF, _compose
 from nl_training.config.resolve import resolve
 from nl_training.data import EpochBatches, Split
 from nl_training.verification import Training, verify
-from support.small_models import CLASSES, WIDTHS
+from support.small_models import CLASSES, WIDTHS, fits
 
 Made = tuple[Network, Training]
 
@@ -44,7 +44,7 @@ ACTIVATIONS: list[dict[str, Any]] = [
 OPTIMIZERS = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam", "AdamW"]
 SCHEDULES = [Constant(), Cosine(), Cosine(warmup=0.0, final=0.1), Step(1, 0.1), Step(0.5, 0.5)]
 BATCHES = [1, 2, 3, 4, 5, 7, 8, 13]
-SMALLEST = {"mlp": 1, "cnn3": 6, "simple_convnet": 6, "cnn8": 4, "vgg11": 28, "vgg16": 28}
+SMALLEST = {"mlp": 1, "cnn3": 6, "simple_convnet": 6, "cnn8": 4, "vgg11": 28, "vgg16": 28, "resnet20": 9, "resnet18": 9}
 """The smallest height and width of images for each model."""
 
 THOROUGH_WIDTHS: list[int | None] = [4, 8, 16, 20, None]
@@ -71,23 +71,24 @@ IMAGES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] 
 }
 
 
-def narrow_training(seed: int) -> Made:
+def narrow_training(seed: int, names: Iterable[str] = WIDTHS) -> Made:
     """Return the network and training settings for a seed; consecutive seeds cycle through models and forms."""
     rng = np.random.default_rng((seed, 1))
 
     def pick(choices: Any) -> Any:
         return choices[rng.integers(len(choices))]
 
-    cases = list(product(WIDTHS, FORMS))
+    cases = list(product(names, FORMS))
     name, form = cases[seed % len(cases)]
     normalised = form in ("batch norm", "all")
+    positions = [p for p in POSITIONS if fits(name, {"batch_norm": p})]
     shape = (pick([1, 1, 3]), *(SMALLEST[name] + int(n) for n in rng.integers(0, 4 if "vgg" in name else 9, 2)))
     net = build(
         name,
         width=WIDTHS[name],
         input_shape=shape,
         classes=pick([CLASSES, CLASSES, 2, 10]),
-        batch_norm=pick(POSITIONS) if normalised else False,
+        batch_norm=pick(positions) if normalised else False,
         dropout=pick([0.3, 0.5]) if form in ("dropout", "all") else 0.0,
         seed=seed,
         device=Device(dtype=pick(["float32", "float32", "float64"]), **pick(WORKERS)),
@@ -96,7 +97,7 @@ def narrow_training(seed: int) -> Made:
     if rng.random() < 0.3:  # initial biases are zero
         for value in net.params.values():
             value += rng.normal(0, 0.3, value.shape) * (value.ndim == 1)
-    batch = max(pick(BATCHES), 2 if normalised else 1)
+    batch = max(pick(BATCHES), 2 if normalised or "resnet" in name else 1)
     images = batch * int(rng.integers(1, 3)) + int(rng.integers(0, batch))
     train = Split(
         pick(list(IMAGES.values()))(rng, (images, *shape)).astype(np.float32), rng.integers(0, net.classes, images)

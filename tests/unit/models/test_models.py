@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from support.assertions import refused
 from support.fake_device import FakeArray, install
+from support.small_models import WIDTHS
 
 from nl_layers import Affine, BatchNormalization, Convolution, Dropout, Pooling, Relu, Sigmoid, Tanh
-from nl_models import MODELS, build, cnn3, cnn8, mlp, simple_convnet, vgg11, vgg16
+from nl_models import build, cnn3, cnn8, mlp, simple_convnet, vgg11, vgg16
 from nl_nodes import Device, ShapeError, UserError, platform
 
 install()
@@ -263,10 +264,11 @@ def test_seeds_and_dtypes(name: str) -> None:
 
 
 @pytest.mark.parametrize("form", [{}, {"batch_norm": True, "dropout": 0.3}])
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(WIDTHS))
 def test_fake_device_matches_cpu(name: str, form: dict) -> None:
     cpu, fake = (
-        build(name, width=NARROW[name], device=Device(d, compile=False), seed=2, **form) for d in ("cpu", "fake")
+        build(name, width=WIDTHS[name], device=Device(d, compile=False), input_shape=X.shape[1:], seed=2, **form)
+        for d in ("cpu", "fake")
     )
     assert isinstance(fake.params.flat, FakeArray)
     for count in (6, 4):

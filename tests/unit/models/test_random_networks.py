@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from support.random_networks import compare, random_case, random_network
+from support.random_networks import ResidualStack, compare, random_case, random_network
 
 from nl_nodes import Device, Graph, IndexMask, Max, Node, Tanh
 from nl_nodes.compiler import RULES, rewrite
@@ -20,6 +20,11 @@ SEEDS = range(30)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_compiled_random_network_matches_the_reference(seed: int) -> None:
     compare(seed, quick=True)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_compiled_random_residual_network_matches_the_reference(seed: int) -> None:
+    compare(seed, quick=True, kind=ResidualStack)
 
 
 def test_random_networks_cover_every_fused_form() -> None:

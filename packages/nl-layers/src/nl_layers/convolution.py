@@ -1,4 +1,4 @@
-"""Convolution and max pooling, by im2col."""
+"""Convolution, by im2col."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from nl_layers.module import Drawing, Layer, LayerCase, Mode
-from nl_nodes import Img2Matrix, Max, Node, Parameter, Reshape, ShapeError, Transpose, UserError
+from nl_nodes import Img2Matrix, Node, Parameter, Reshape, ShapeError, Transpose
 from nl_nodes.arguments import COUNT, NATURAL
-from nl_nodes.cases import distinct, real
+from nl_nodes.cases import real
 from nl_nodes.typing import Array
 
 
@@ -65,48 +65,3 @@ class Convolution(Layer):
     @classmethod
     def _case(cls, height: int, width: int, stride: int, pad: int, draw: Drawing) -> Convolution:
         return cls(draw(real(2, 3, height, width)), draw(real(2)), stride, pad)
-
-
-class Pooling(Layer):
-    """y[n, c, i, j] = the maximum of x over a window.
-
-    Padding is never the maximum; of tied values the first in row-major order is. NaN counts as the largest value.
-
-    Args:
-        height: the window's rows.
-        width: the window's columns.
-        stride: the step between windows.
-        pad: padding on every side with copies of the nearest pixel, which the window always contains too.
-
-    x is (N, C, H, W); y is (N, C, OH, OW) with OH = floor((H + 2 pad - height) / stride) + 1, OW likewise.
-
-    Raises:
-        UserError: for an argument out of its range, and where a window could be wholly in the padding.
-
-    Source: Deep Learning from Scratch, 7.3 and 7.4.4.
-    """
-
-    def __init__(self, height: int, width: int, stride: int = 2, pad: int = 0) -> None:
-        super().__init__()
-        COUNT.check("Pooling", height=height, width=width, stride=stride)
-        NATURAL.check("Pooling", pad=pad)
-        if pad >= min(height, width):
-            raise UserError(f"Pooling: pad {pad} must be smaller than the window {height}x{width}")
-        self.height, self.width, self.stride, self.pad = height, width, stride, pad
-
-    def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """x -> Img2Matrix -> Transpose -> Reshape -> Max -> Transpose."""
-        windows = Img2Matrix(inputs[0], self.height, self.width, self.stride, self.pad, fill=None)
-        taps = Reshape(Transpose(windows, (3, 1, 2, 0)), (0, 0, 0, -1, self.height * self.width))
-        return Transpose(Max(taps, axis=4), (0, 3, 1, 2))
-
-    @classmethod
-    def cases(cls) -> Iterator[LayerCase]:
-        """Adjacent, overlapping and spaced windows, with and without padding."""
-        for h, w, stride, pad in ((2, 2, 2, 0), (3, 3, 2, 1), (2, 3, 1, 1), (2, 2, 3, 0), (3, 3, 1, 2)):
-            make = partial(cls._case, h, w, stride, pad)
-            yield LayerCase(f"{h}x{w}, stride {stride}, pad {pad}", make, (distinct(2, 2, 5, 6),))
-
-    @classmethod
-    def _case(cls, height: int, width: int, stride: int, pad: int, draw: Drawing) -> Pooling:
-        return cls(height, width, stride, pad)

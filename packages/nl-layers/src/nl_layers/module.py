@@ -5,24 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from nl_layers.params import Params
 from nl_nodes import Buffer, Graph, Input, Leaf, Node, Parameter, UserError, backend_of
 from nl_nodes.arguments import check_init, checked
 from nl_nodes.cases import Draw
+from nl_nodes.node import assign_scope
 from nl_nodes.typing import Array, Shape
 
 
 @dataclass
 class Mode:
-    """Wiring mode: training or inference, and the updates of buffers that training wiring collects."""
+    """Wiring mode: training or inference, and the updates of buffers that training wiring collects.
+
+    Attributes:
+        train: training or inference wiring.
+        updates: the nodes that give buffers their new values.
+        paths: the layers' paths in a network, such as "Relu 1".
+    """
 
     train: bool
     updates: dict[Buffer, Node] = field(default_factory=dict)
+    paths: Mapping[Module, str] = field(default_factory=dict)
+
+    def wire(self, layer: Module, *inputs: Node) -> Node:
+        """Return a layer's output node; its nodes get the layer's path."""
+        y = layer.wire(*inputs, mode=self)
+        assign_scope([y, *self.updates.values()], self.paths.get(layer, ""))
+        return y
 
 
 Drawing = Callable[[Draw], Array]
+L = TypeVar("L", bound=Leaf)
 
 
 @dataclass(frozen=True)
@@ -50,7 +65,9 @@ class LayerCase:
 class Module:
     """Base of layers and losses: parameters and buffers as attributes, and the graph that `wire` defines.
 
-    A subclass defines no formula of its own. Setting an attribute that holds a parameter or a running statistic
+    A subclass defines no formula of its own. Layers in attributes, or in a tuple `layers`, are its children, which its
+    `wire` wires by `mode.wire`; their parameters and buffers are also its own, named "branch.weight" by the attribute,
+    or "0.weight" by the place in the tuple. Setting an attribute that holds a parameter or a running statistic
     (`layer.weight = array`) copies the values into it, as `params` does. Copies and unpickled layers are independent;
     they have the weights, settings, running statistics and number of passes, but not the last pass, so `backward`
     needs a `forward` first.
@@ -58,7 +75,6 @@ class Module:
     Attributes:
         feeds: names of the inputs.
         grads: gradients of the last backward by parameter.
-        changes: number of changed settings; a graph wired at another number is stale.
     """
 
     registry: ClassVar[dict[str, type[Module]]] = {}
@@ -75,7 +91,7 @@ class Module:
         self.grads: dict[str, Array] = {}
         self._graph: tuple[Any, Graph] | None = None
         self._passes = 0
-        self.changes = 0
+        self._changes = 0
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
         """Return the output node for input nodes of known shapes."""
@@ -87,14 +103,36 @@ class Module:
         return iter(())
 
     @property
+    def children(self) -> dict[str, Module]:
+        """The layers that this one consists of: attributes by name, and those in the tuple `layers` by place."""
+        return {name: child for item in vars(self).items() for name, child in _children(*item).items()}
+
+    def tree(self) -> Iterator[Module]:
+        """Yield this layer and all inside it, each after the one that it is in."""
+        yield self
+        for child in self.children.values():
+            yield from child.tree()
+
+    @property
+    def changes(self) -> int:
+        """Number of changed settings, here and in the children; a graph wired at another number is stale."""
+        return self._changes + sum(child.changes for child in self.children.values())
+
+    @property
     def parameters(self) -> dict[str, Parameter]:
         """The parameter leaves by attribute."""
-        return {name: leaf for name, leaf in vars(self).items() if isinstance(leaf, Parameter)}
+        return self._leaves(Parameter)
 
     @property
     def buffers(self) -> dict[str, Buffer]:
         """The buffer leaves by attribute."""
-        return {name: leaf for name, leaf in vars(self).items() if isinstance(leaf, Buffer)}
+        return self._leaves(Buffer)
+
+    def _leaves(self, kind: type[L]) -> dict[str, L]:
+        own = {name: leaf for name, leaf in vars(self).items() if isinstance(leaf, kind)}
+        for child, layer in self.children.items():
+            own |= {f"{child}.{name}": leaf for name, leaf in layer._leaves(kind).items()}
+        return own
 
     @property
     def params(self) -> Params:
@@ -112,14 +150,19 @@ class Module:
             return
         if current is None and name in vars(self) and hasattr(value, "shape"):
             raise UserError(f"{type(self).__name__} was made without {name}: make a new one with it")
-        if name in vars(self) and not (name.startswith("_") or name in ("grads", "changes")):
-            self._graph = None  # wired with the previous value
-            self.changes += 1
-        super().__setattr__(name, value)
+        if name in vars(self) and not (name.startswith("_") or name == "grads"):
+            changes = self.changes
+            super().__setattr__(name, value)
+            self._changes += changes + 1 - self.changes  # those of a replaced child count on
+        else:
+            super().__setattr__(name, value)
+        for child, layer in _children(name, value).items():
+            for inner, leaf in layer._leaves(Leaf).items():
+                leaf.name = f"{child}.{inner}"  # unique in a graph of this layer alone
 
     def __repr__(self) -> str:
-        shapes = {name: tuple(leaf.value.shape) for name, leaf in self.parameters.items()}
-        hidden = (*self.parameters, *self.buffers, "grads", "changes")
+        shapes = {n: tuple(leaf.value.shape) for n, leaf in vars(self).items() if isinstance(leaf, Parameter)}
+        hidden = (*shapes, *self.buffers, "grads")
         settings = {name: value for name, value in vars(self).items() if name not in hidden and name[0] != "_"}
         listed = [f"{name} {shape}" for name, shape in shapes.items()]
         listed += [f"{name}={value!r}" for name, value in settings.items() if value is not None]
@@ -152,19 +195,27 @@ class Module:
         backend = backend_of(arrays)
         arrays = tuple(a if backend.owns(a) else backend.array(a) for a in arrays)
         shapes = tuple(tuple(a.shape) for a in arrays)
-        if self._graph is None or self._graph[0] != (shapes, train):
-            self._graph = ((shapes, train), self.graph(shapes, train))
+        key = (shapes, train, self.changes)
+        if self._graph is None or self._graph[0] != key:
+            self._graph = (key, self.graph(shapes, train))
         graph = self._graph[1]
         graph.passes = self._passes
         self._passes += train
         return graph.forward(**dict(zip(self.feeds, arrays, strict=True)))
 
     def _backward(self, dy: Any) -> Array:
-        if self._graph is None:
+        if self._graph is None or self._graph[0][-1] != self.changes:
             raise UserError(f"{type(self).__name__}.backward: run forward first")
         grads = self._graph[1].backward(dy)
         self.grads = {name: grads[leaf.name] for name, leaf in self.parameters.items()}
         return grads[self.feeds[0]]
+
+
+def _children(name: str, value: Any) -> dict[str, Module]:
+    """Return the layers in an attribute of this name and value by their names."""
+    if name == "layers" and isinstance(value, tuple):
+        return {str(place): layer for place, layer in enumerate(value)}
+    return {name: value} if isinstance(value, Module) else {}
 
 
 class Layer(Module, abstract=True):

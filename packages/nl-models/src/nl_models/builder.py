@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from nl_layers import Dropout, Layer, Pooling, Relu, Sigmoid, Tanh
 from nl_models.network import Network
-from nl_models.sequential import Stack
 from nl_models.specs import BatchNormSpec, ConvSpec, DenseSpec, LayerSpec
+from nl_models.stack import Stack
 from nl_nodes import Device, UserError
-from nl_nodes.arguments import COUNT, SHARE, check_init, near
+from nl_nodes.arguments import COUNT, SHARE, Range, check_init, near
 from nl_nodes.typing import Shape
 
 # A registry, like `nl_models.MODELS`: a project adds its own (docs/tutorial.md).
@@ -24,6 +24,8 @@ class PoolSpec:
     """Max pooling of 2x2 windows with stride 2."""
 
 
+# A model's `width`.
+WIDTH = Range("a whole number, 4 or more", at_least=4, whole=True)
 Architecture = Sequence[ConvSpec | PoolSpec | DenseSpec]
 
 
@@ -59,9 +61,16 @@ def assemble(
     name: str, architecture: Architecture, options: Options, device: Device | None, spec: dict[str, Any]
 ) -> Network:
     """Return the network of an architecture, with a last affine layer to the classes."""
+    return assemble_layers(name, layers_of(architecture, options), options, device, spec)
+
+
+def assemble_layers(
+    name: str, layers: Iterable[Layer | LayerSpec], options: Options, device: Device | None, spec: dict[str, Any]
+) -> Network:
+    """Return the network of layers and specs; `spec` has the model's arguments besides the options."""
     device = device or Device("cpu")
     stack = Stack(name, tuple(options.input_shape), options.seed, device)
-    for layer in layers_of(architecture, options):
+    for layer in layers:
         stack.add(layer)
     stack.draw(options.init)
     spec = {"name": name, **spec, **vars(options), "input_shape": list(options.input_shape)}

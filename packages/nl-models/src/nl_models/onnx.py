@@ -5,14 +5,30 @@ Each layer translates to one ONNX operator, or two. Register your own layer with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
-from nl_layers import Affine, BatchNormalization, Convolution, Dropout, Layer, Mode, Pooling, Relu, Sigmoid, Tanh
+from nl_layers import (
+    Affine,
+    AveragePooling,
+    BatchNormalization,
+    Convolution,
+    Dropout,
+    GlobalAveragePooling,
+    Layer,
+    Mode,
+    Pooling,
+    Relu,
+    Residual,
+    Sequential,
+    Sigmoid,
+    Tanh,
+    ZeroPadShortcut,
+)
 from nl_models.network import Network
-from nl_nodes import Buffer, Input, Parameter, UserError
+from nl_nodes import Buffer, Input, Node, Parameter, UserError
 from nl_nodes.files import atomic_write
 from nl_nodes.typing import Array, Shape
 
@@ -21,32 +37,36 @@ OPSET, IR_VERSION = 17, 8
 
 
 class Translation:
-    """A chain of ONNX operators under construction, from "x" to "logits".
+    """A graph of ONNX operators under construction, from "x" to "logits".
 
     Args:
         host: copies an array to the host.
+
+    Attributes:
+        last: name of the output that the next operator takes; set it to begin a branch.
     """
 
     def __init__(self, host: Callable[[Array], Any]) -> None:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
         self._host = host
-        self._last = "x"
+        self.last = "x"
 
-    def add(self, operator: str, *leaves: Parameter | Buffer | None, **attributes: Any) -> None:
-        """Append an operator on the previous output.
+    def add(self, operator: str, *others: Parameter | Buffer | str | list[int] | None, **attributes: Any) -> None:
+        """Append an operator on the last output.
 
         Args:
             operator: ONNX operator name.
-            leaves: further inputs, stored in the model; None for an absent one.
+            others: further inputs: arrays and lists, stored in the model, and names of outputs; None for an absent one.
             attributes: ONNX attributes.
         """
         from onnx import helper
 
         name = f"{operator}_{len(self.nodes) + 1}"
-        inputs = [self._last, *(self._hold(leaf) for leaf in leaves if leaf is not None)]
+        given = [other for other in others if other is not None]
+        inputs = [self.last, *(self._hold(other, f"{name}.{place}") for place, other in enumerate(given, 1))]
         self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
-        self._last = name
+        self.last = name
 
     def scale(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Append (x - mean) / std, with a mean and a std per channel."""
@@ -54,14 +74,20 @@ class Translation:
 
         for operator, name, values in (("Sub", "mean", mean), ("Div", "std", std)):
             self.weights.append(helper.make_tensor(name, TensorProto.FLOAT, (1, len(values), 1, 1), values))
-            self.nodes.append(helper.make_node(operator, [self._last, name], [f"x-{name}"], name=operator))
-            self._last = f"x-{name}"
+            self.nodes.append(helper.make_node(operator, [self.last, name], [f"x-{name}"], name=operator))
+            self.last = f"x-{name}"
 
-    def _hold(self, leaf: Parameter | Buffer) -> str:
-        from onnx import numpy_helper
+    def _hold(self, other: Parameter | Buffer | str | list[int], name: str) -> str:
+        """Return the name of an operator's input; store arrays, and lists by this name."""
+        from onnx import TensorProto, helper, numpy_helper
 
-        self.weights.append(numpy_helper.from_array(self._host(leaf.value).astype("float32"), leaf.name))
-        return leaf.name
+        if isinstance(other, str):
+            return other
+        if isinstance(other, list):
+            self.weights.append(helper.make_tensor(name, TensorProto.INT64, [len(other)], other))
+            return name
+        self.weights.append(numpy_helper.from_array(self._host(other.value).astype("float32"), other.name))
+        return other.name
 
     def end(self) -> None:
         """Name the last operator's output "logits"."""
@@ -101,6 +127,39 @@ def _(layer: Pooling, graph: Translation, shape: Shape) -> None:
 
 
 @translate.register
+def _(layer: AveragePooling, graph: Translation, shape: Shape) -> None:
+    window = {"kernel_shape": [layer.height, layer.width], "strides": [layer.stride] * 2}
+    graph.add("AveragePool", **window, pads=[layer.pad] * 4, count_include_pad=1)
+
+
+@translate.register
+def _(layer: GlobalAveragePooling, graph: Translation, shape: Shape) -> None:
+    graph.add("GlobalAveragePool")
+    graph.add("Flatten", axis=1)
+
+
+@translate.register
+def _(layer: ZeroPadShortcut, graph: Translation, shape: Shape) -> None:
+    graph.add("Slice", [0, 0], list(shape[2:]), [2, 3], [layer.stride] * 2)
+    graph.add("Pad", [0] * 5 + [layer.filters - shape[1], 0, 0])
+
+
+@translate.register
+def _(layer: Sequential, graph: Translation, shape: Shape) -> None:
+    _chain(layer.layers, graph, shape)
+
+
+@translate.register
+def _(layer: Residual, graph: Translation, shape: Shape) -> None:
+    start = graph.last
+    translate(layer.branch, graph, shape)
+    branch, graph.last = graph.last, start
+    if layer.shortcut is not None:
+        translate(layer.shortcut, graph, shape)
+    graph.add("Add", branch)
+
+
+@translate.register
 def _(layer: BatchNormalization, graph: Translation, shape: Shape) -> None:
     if layer.gamma.shape != shape[1:2]:  # one gamma per feature of flattened images
         _flatten(graph, shape)
@@ -119,6 +178,15 @@ def _(layer: Dropout, graph: Translation, shape: Shape) -> None:
 @translate.register(Tanh)
 def _(layer: Layer, graph: Translation, shape: Shape) -> None:
     graph.add(type(layer).__name__)
+
+
+def _chain(layers: Iterable[Layer], graph: Translation, shape: Shape) -> None:
+    """Append layers one after another, on an input of this shape."""
+    x: Node = Input("x", shape)
+    for layer in layers:
+        assert x.shape is not None  # all shapes are known
+        translate(layer, graph, x.shape)
+        x = layer.wire(x, mode=Mode(train=False))  # for the shape alone
 
 
 def _flatten(graph: Translation, shape: Shape) -> None:
@@ -149,10 +217,7 @@ def to_onnx(net: Network, notes: Mapping[str, str] | None = None, scaling: Scali
     graph = Translation(net.device.host)
     if scaling is not None:
         graph.scale(*scaling)
-    x: Any = Input("x", (1, *net.input_shape))
-    for layer in net.layers:
-        translate(layer, graph, x.shape)
-        x = layer.wire(x, mode=Mode(train=False))  # for the shape alone
+    _chain(net.layers, graph, (1, *net.input_shape))
     graph.end()
     images = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *net.input_shape])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", net.classes])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -78,4 +79,13 @@ class BatchNormSpec:
         return BatchNormalization(**parameters)
 
 
-LayerSpec = ConvSpec | DenseSpec | BatchNormSpec
+@check_init
+@dataclass(frozen=True)
+class ResidualSpec:
+    """A branch of layers and specs beside a shortcut, by default the identity; see `nl_layers.Residual`."""
+
+    branch: Sequence[Layer | LayerSpec]
+    shortcut: Sequence[Layer | LayerSpec] = ()
+
+
+LayerSpec = ConvSpec | DenseSpec | BatchNormSpec | ResidualSpec

@@ -40,7 +40,7 @@ class LayerSummary:
     """One layer, or the loss, in a training step.
 
     Attributes:
-        name: class and number.
+        name: class and number, after those of the layer that it is in: "Residual 2/Convolution 3".
         output: shape of the output.
         parameters: number of parameters.
         reference: costs node by node.
@@ -128,7 +128,7 @@ def _outputs(graph: Graph) -> dict[str, tuple[Shape, int]]:
 def _by_layer(rows: Sequence[Row]) -> dict[str, dict[str, Cost]]:
     layers: dict[str, dict[str, Cost]] = {}
     for row in rows:
-        of_layer = layers.setdefault(row.path.partition("/")[0], dict.fromkeys(DIRECTIONS, Cost()))
+        of_layer = layers.setdefault(row.path.rpartition("/")[0], dict.fromkeys(DIRECTIONS, Cost()))
         of_layer[row.direction] += Cost(row.flops, row.bytes)
     return layers
 

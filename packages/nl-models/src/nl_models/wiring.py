@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nl_layers import Layer, Loss, Mode
+from nl_layers.module import Module
+from nl_models.names import layer_paths
 from nl_nodes import Graph, Input, Node, ShapeError
 from nl_nodes.node import assign_scope
 from nl_nodes.typing import Shape
@@ -19,6 +20,9 @@ class Wiring:
         layers: pairs of a layer and the number in its parameters' names.
         spec: name, input_shape and classes, with the other arguments of `build` that create the network again.
         loss: loss on the logits.
+
+    Attributes:
+        layers: the layers, without those inside them.
     """
 
     def __init__(self, layers: Sequence[tuple[Layer, int]], spec: Mapping[str, Any], loss: Loss) -> None:
@@ -27,8 +31,13 @@ class Wiring:
         self.input_shape: Shape = tuple(self.spec["input_shape"])
         self.classes: int = self.spec["classes"]
         self.layers = [layer for layer, _ in layers]
-        self._paths = _paths(layers)
+        self._numbers = [number for _, number in layers]
         self.loss_layer = loss
+
+    @property
+    def all_layers(self) -> list[Module]:
+        """The layers, each followed by those inside it, in the order of wiring."""
+        return [part for layer in self.layers for part in layer.tree()]
 
     def wire(self, batch: int, train: bool, *, rows: bool = False) -> Graph:
         """Return the graph for a batch: (loss, logits) in training, (logits,) in inference.
@@ -41,7 +50,7 @@ class Wiring:
         Raises:
             ShapeError: where the input shape does not fit a layer; the message names the layer.
         """
-        mode = Mode(train)
+        mode = Mode(train, paths=layer_paths(zip(self.layers, self._numbers, strict=True)))
         logits = self._logits(Input("x", (batch, *self.input_shape), gradient=False), mode)
         if not train:
             return Graph(logits)
@@ -54,10 +63,9 @@ class Wiring:
         return (batch, self.classes) if rows else (batch,)
 
     def _logits(self, x: Node, mode: Mode) -> Node:
-        for number, (layer, path) in enumerate(zip(self.layers, self._paths, strict=True), 1):
+        for number, layer in enumerate(self.layers, 1):
             try:
-                x = layer.wire(x, mode=mode)
-                assign_scope([x, *mode.updates.values()], path)
+                x = mode.wire(layer, x)
             except ShapeError as error:
                 where = f"{self.name}: layer {number} ({type(layer).__name__}) on input shape {self.input_shape}"
                 raise ShapeError(f"{where}: {error}") from None
@@ -65,13 +73,3 @@ class Wiring:
 
     def _wiring(self) -> tuple[Any, ...]:
         return (*self.layers, self.loss_layer, sum(layer.changes for layer in (*self.layers, self.loss_layer)))
-
-
-def _paths(layers: Sequence[tuple[Layer, int]]) -> list[str]:
-    """Return the layers' paths, such as "Relu 1"; a second one of that class and number is "Relu 1.2"."""
-    paths, counts = [], Counter[str]()
-    for layer, number in layers:
-        name = f"{type(layer).__name__} {number}"
-        counts[name] += 1
-        paths.append(name if counts[name] == 1 else f"{name}.{counts[name]}")
-    return paths

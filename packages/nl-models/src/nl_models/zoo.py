@@ -1,4 +1,4 @@
-"""The networks of Node_Layer_Network and of the textbook, Deep Learning from Scratch.
+"""The networks of Node_Layer_Network and of the textbook, Deep Learning from Scratch; `nl_models.resnet` has others.
 
 Common arguments:
 
@@ -20,15 +20,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nl_models.builder import Architecture, Options, PoolSpec, assemble
+from nl_models.builder import WIDTH, Architecture, Options, PoolSpec, assemble
 from nl_models.network import Network
+from nl_models.resnet import resnet18, resnet20, resnet32, resnet44, resnet56
 from nl_models.sequential import Sequential
 from nl_models.specs import ConvSpec, DenseSpec
 from nl_nodes import Device, UserError
-from nl_nodes.arguments import Range, checked
+from nl_nodes.arguments import checked
 from nl_nodes.typing import Shape
-
-WIDTH = Range("a whole number, 4 or more", at_least=4, whole=True)
 
 ModelFunction = Callable[..., Network]
 """A function that builds a network from the common arguments and its own."""
@@ -192,7 +191,8 @@ def vgg16(
     return assemble("vgg16", architecture, options, device, {"width": width})
 
 
-MODELS: dict[str, ModelFunction] = {f.__name__: f for f in (mlp, cnn3, simple_convnet, cnn8, vgg11, vgg16)}
+RESNETS = (resnet20, resnet32, resnet44, resnet56, resnet18)
+MODELS: dict[str, ModelFunction] = {f.__name__: f for f in (mlp, cnn3, simple_convnet, cnn8, vgg11, vgg16, *RESNETS)}
 
 
 def build(name: str, device: Device | None = None, **options: Any) -> Network:

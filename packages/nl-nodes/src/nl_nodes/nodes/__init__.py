@@ -8,10 +8,10 @@ from nl_nodes.nodes.leaves import Buffer, Constant, Input, Leaf, Parameter
 from nl_nodes.nodes.masks import IndexMask, StopGradient, ValueMask
 from nl_nodes.nodes.products import Dot
 from nl_nodes.nodes.reductions import Max, Mean, Repeat, Sum
-from nl_nodes.nodes.structure import Reshape, T, Transpose
+from nl_nodes.nodes.structure import Pad, Reshape, Slice, T, Transpose
 
 __all__ = [
     "Add", "AddConst", "Buffer", "Constant", "Dot", "Exp", "Img2Matrix", "IndexMask", "Input", "Leaf", "Log",
-    "MaskedMul", "Max", "Mean", "Mul", "MulConst", "OneHot", "Parameter", "Power", "Reciprocal", "Repeat", "Reshape",
-    "Sigmoid", "Softplus", "StopGradient", "Sum", "T", "Tanh", "Transpose", "ValueMask",
+    "MaskedMul", "Max", "Mean", "Mul", "MulConst", "OneHot", "Pad", "Parameter", "Power", "Reciprocal", "Repeat",
+    "Reshape", "Sigmoid", "Slice", "Softplus", "StopGradient", "Sum", "T", "Tanh", "Transpose", "ValueMask",
 ]  # fmt: skip

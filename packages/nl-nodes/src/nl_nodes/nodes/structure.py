@@ -1,4 +1,4 @@
-"""Nodes that change the shape or the order of the axes."""
+"""Nodes that change the shape or the order of the axes, take a part of an array or surround it with zeros."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nl_nodes.cases import Case, real
 from nl_nodes.context import Context, NotShardable
-from nl_nodes.errors import ShapeError
+from nl_nodes.errors import ShapeError, UserError
 from nl_nodes.node import Node
 from nl_nodes.shapes import normalise, size
 from nl_nodes.typing import Array, Shape
@@ -137,3 +137,117 @@ class T(Node):
         """Yield a matrix and an array of three axes."""
         yield Case("matrix", cls, (real(3, 4),), linear=True)
         yield Case("three axes", cls, (real(2, 3, 4),), linear=True)
+
+
+class Slice(Node):
+    """A part of each axis, as in NumPy's basic indexing.
+
+    Forward: y = x[slices]. Backward: dx = dy where y was taken from x, 0 elsewhere.
+    Shapes: y's axes are as long as their slices of x. Saves: nothing. Kinks: none.
+    Errors: `ShapeError` unless there is a slice for each axis of x; `UserError` for a step below 1.
+    Source: ONNX operators, Slice.
+    """
+
+    def __init__(self, x: Node, slices: tuple[slice, ...]) -> None:
+        # Tuples, as slices have no hash and no attributes that a fingerprint could read.
+        self.spans = tuple((s.start, s.stop, 1 if s.step is None else s.step) for s in slices)
+        if any(step < 1 for _, _, step in self.spans):
+            raise UserError(f"Slice: steps must be 1 or more, got {slices}")
+        super().__init__(x)
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """The slice of each axis."""
+        return tuple(slice(*span) for span in self.spans)
+
+    def infer(self, *shapes: Shape) -> Shape:
+        """Return the lengths of the slices."""
+        shape = shapes[0]
+        if len(shape) != len(self.spans):
+            raise self.misfit(f"{len(self.spans)} slices need as many axes", shape)
+        return tuple(len(range(*s.indices(n))) for s, n in zip(self.slices, shape, strict=True))
+
+    def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+        """Return the input's batch axis where the slice takes all of it."""
+        axis = axes[0] or 0
+        if self.spans[axis] != (None, None, 1):
+            raise NotShardable(type(self).__name__)
+        return axis
+
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
+        """Return `x[slices]`."""
+        return inputs[0][self.slices]
+
+    def backward(self, ctx: Context, dy: Array) -> Array:
+        """Return zeros with `dy` in place of the slice."""
+        dx = ctx.xp.zeros(ctx.shapes[0], dtype=dy.dtype)
+        dx[self.slices] = dy
+        return dx
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Yield steps, negative and open ends, and slices of one element and of none."""
+        every = slice(None)
+        for label, slices in {
+            "steps": (every, slice(None, None, 2), slice(None, None, 3)),
+            "a range": (slice(1, 2), slice(0, 3, 2), every),
+            "from the end": (every, slice(-2, None), slice(-4, -1, 2)),
+            "beyond the end": (every, slice(1, 9), slice(4, None, 7)),
+        }.items():
+            yield Case(label, lambda x, s=slices: cls(x, s), (real(2, 3, 5),), linear=True)
+        yield Case("nothing", lambda x: cls(x, (slice(1, 1), every)), (real(2, 3),), linear=True, zero=(0,))
+
+
+class Pad(Node):
+    """An array with zeros around it.
+
+    Forward: y[i + widths[0][0], ...] = x[i, ...], 0 elsewhere. Backward: dx = the part of dy where x is in y.
+    Shapes: y's axis is the sum of its widths longer than x's. Saves: nothing. Kinks: none.
+    Errors: `ShapeError` unless there are widths for each axis of x; `UserError` for a negative width.
+    Source: ONNX operators, Pad.
+
+    Args:
+        x: the array.
+        widths: number of zeros before and after each axis.
+    """
+
+    def __init__(self, x: Node, widths: tuple[tuple[int, int], ...]) -> None:
+        if any(width < 0 for pair in widths for width in pair):
+            raise UserError(f"Pad: widths must be 0 or more, got {widths}")
+        self.widths = widths
+        super().__init__(x)
+
+    def infer(self, *shapes: Shape) -> Shape:
+        """Return the input's lengths plus the widths."""
+        shape = shapes[0]
+        if len(shape) != len(self.widths):
+            raise self.misfit(f"widths of {len(self.widths)} axes need as many axes", shape)
+        return tuple(before + n + after for (before, after), n in zip(self.widths, shape, strict=True))
+
+    def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
+        """Return the input's batch axis where it gets no zeros."""
+        axis = axes[0] or 0
+        if any(self.widths[axis]):
+            raise NotShardable(type(self).__name__)
+        return axis
+
+    def forward(self, ctx: Context, *inputs: Array) -> Array:
+        """Return zeros with x in their middle."""
+        x = inputs[0]
+        y = ctx.xp.zeros(self.infer(x.shape), dtype=x.dtype)
+        y[self._inside(x.shape)] = x
+        return y
+
+    def backward(self, ctx: Context, dy: Array) -> Array:
+        """Return the middle of `dy`."""
+        return dy[self._inside(ctx.shapes[0])]
+
+    def _inside(self, shape: Shape) -> tuple[slice, ...]:
+        return tuple(slice(before, before + n) for (before, _), n in zip(self.widths, shape, strict=True))
+
+    @classmethod
+    def cases(cls) -> Iterator[Case]:
+        """Yield widths before, after and on both sides."""
+        for widths in (((0, 0), (1, 2)), ((2, 0), (0, 1)), ((0, 0), (0, 0))):
+            yield Case(f"{widths}", lambda x, w=widths: cls(x, w), (real(2, 3),), linear=True)
+        yield Case("channels", lambda x: cls(x, ((0, 0), (0, 3), (0, 0))), (real(2, 1, 4),), linear=True)

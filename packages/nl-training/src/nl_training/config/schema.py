@@ -45,6 +45,13 @@ class MlpConfig(ModelConfig):
 
 
 @dataclass(frozen=True)
+class ResNetConfig(ModelConfig):
+    """Schema of conf/model/resnet18.yaml to resnet56.yaml."""
+
+    shortcuts: bool
+
+
+@dataclass(frozen=True)
 class SGDConfig:
     """Schema of conf/optimizer/sgd.yaml; every optimizer has this key."""
 
@@ -262,7 +269,11 @@ class Config:
 
 # Registries that a plugin adds its own dataclasses to (docs/tutorial.md), as to `config.experiments.STUDIES`.
 # Schemas of models and data sets with keys of their own, by `name`; the others have those of the group.
-NAMED: dict[str, dict[str, type]] = {"model": {"mlp": MlpConfig}, "data": {"images": ImagesConfig, "csv": CsvConfig}}
+RESNETS = dict.fromkeys(("resnet18", "resnet20", "resnet32", "resnet44", "resnet56"), ResNetConfig)
+NAMED: dict[str, dict[str, type]] = {
+    "model": {"mlp": MlpConfig, **RESNETS},
+    "data": {"images": ImagesConfig, "csv": CsvConfig},
+}
 # Schemas of groups that this project does not have, by name.
 GROUPS: dict[str, type] = {}
 # Valid values of `_target_` by group, with the schema of each.

@@ -119,7 +119,7 @@ def certificate_path(net: Network, graph: Graph) -> Path:
 
 def modules(net: Network) -> set[str]:
     """Return the modules that take part in a training step, besides those of the graph's nodes."""
-    return {__name__, *(type(part).__module__ for part in (net, net.loss_layer, *net.layers))}
+    return {__name__, *(type(part).__module__ for part in (net, net.loss_layer, *net.all_layers))}
 
 
 def certify_network(

@@ -7,16 +7,18 @@ gradient node by node, which the complex step verifies.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from math import cos, floor, pi
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from nl_layers import BatchNormalization, Mode
+from nl_layers.module import Module
 from nl_layers.optimizers import Optimizer
 from nl_layers.schedules import Schedule
 from nl_models import Network
-from nl_nodes import Graph, Input, Pass
+from nl_nodes import Graph, Input, Node, Pass
 from nl_nodes.verify.rounding import rough_passes
 from nl_training.verification.distance import LOGITS, LOSS, Arrays, arrays_of
 from nl_training.verification.points import NotComparable
@@ -225,9 +227,14 @@ class Textbook(Updates):
 
     def _follow_statistics(self, x: Any, number: int) -> None:
         """Update the running mean and variance of each batch norm from its input in a pass."""
-        for layer_number, layer in enumerate(self.net.layers):
+        mode, last = _Recording(train=True), cast(Node, Input("x", x.shape))
+        for layer in self.net.layers:
+            last = mode.wire(layer, last)
+        for layer, node in mode.inputs.items():
             if isinstance(layer, BatchNormalization):
-                before = self._before(layer_number, x, number)
+                graph = Graph(node)
+                graph.passes = number
+                before = graph.run(x=x).results[0]
                 if before.ndim == 4 and before.shape[1] != layer.gamma.value.size:
                     before = before.reshape(len(before), -1)
                 axes = (0, 2, 3) if before.ndim == 4 else (0,)
@@ -235,12 +242,13 @@ class Textbook(Updates):
                     old = self.statistics[leaf.name]
                     self.statistics[leaf.name] = layer.momentum * old + (1 - layer.momentum) * batch
 
-    def _before(self, layer_number: int, x: Any, number: int) -> Any:
-        """Return the input of the layer with this index in a pass of the training."""
-        node, mode = Input("x", x.shape), Mode(train=True)
-        last: Any = node
-        for layer in self.net.layers[:layer_number]:
-            last = layer.wire(last, mode=mode)
-        graph = Graph(last)
-        graph.passes = number
-        return graph.run(x=x).results[0]
+
+@dataclass
+class _Recording(Mode):
+    """Keeps the input of each layer, also of those inside others."""
+
+    inputs: dict[Module, Node] = field(default_factory=dict)
+
+    def wire(self, layer: Module, *inputs: Node) -> Node:
+        self.inputs[layer] = inputs[0]
+        return super().wire(layer, *inputs)

@@ -48,7 +48,7 @@ def gap(run: TrainedNetwork) -> float:
 
 def scale_in_inference(net: Network) -> None:
     """Use the dropout of Node_Layer_Network, which scales activations in inference instead of training."""
-    for layer in net.layers:
+    for layer in net.all_layers:
         if isinstance(layer, Dropout):
             layer.inverted = False
 

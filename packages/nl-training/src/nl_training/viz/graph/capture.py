@@ -78,7 +78,7 @@ def capture_network(
         CapturedGraph("compiled", net.name, compiled, fast, certificate, certified),
     )
     lines = [
-        f"{len(net.layers)} layers, {net.params.flat.size:,} parameters",
+        f"{sum(not layer.children for layer in net.all_layers)} layers, {net.params.flat.size:,} parameters",
         f"one batch of {len(x)} {data}, in training mode",
         f"times: the median of {REPEATS} steps on this batch, on one CPU thread; trainer.profile=true profiles a run",
     ]

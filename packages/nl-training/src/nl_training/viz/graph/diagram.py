@@ -76,7 +76,7 @@ class GraphView:
 
 @dataclass(frozen=True)
 class Diagram:
-    """Two graphs with their nodes; each node is in one group, and each group's input is the previous one's output."""
+    """Two graphs with their nodes; each node is in one group, and each group takes outputs of the previous one."""
 
     title: str
     lines: tuple[str, ...]

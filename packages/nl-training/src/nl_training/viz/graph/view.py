@@ -54,9 +54,9 @@ class CapturedGraph:
 
     @cached_property
     def layers(self) -> list[LayerNodes]:
-        """Nodes by layer, in the order of the layers."""
+        """Nodes by layer, in the order of the layers; those inside others, which may branch, are of the outer layer."""
         order = self.graph.order
-        layer_of = {node: node.path or self.title for node in order if node.inputs}
+        layer_of = {node: node.path.partition("/")[0] or self.title for node in order if node.inputs}
         for node in order:
             for n in node.inputs:
                 layer_of.setdefault(n, layer_of[node])  # a leaf belongs to its first consumer
@@ -203,7 +203,11 @@ def _label(node: Node, attributes: Mapping[str, str]) -> str:
 
 
 def _attributes(node: Node) -> dict[str, str]:
-    return {} if isinstance(node, Leaf) else {name: _short(value) for name, value in node.attributes.items()}
+    if isinstance(node, Leaf):
+        return {}
+    found = {name: _short(value) for name, value in node.attributes.items()}
+    inner = node.path.partition("/")[2]
+    return {**found, "layer": inner} if inner else found
 
 
 def _short(value: Any) -> str:
