@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nl_layers.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
+from nl_layers.optimizers import LAMB, SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
 from nl_models import Network
 from nl_nodes import UserError
 
@@ -19,10 +19,10 @@ Results = dict[str, np.ndarray]
 Draw = np.random.Generator
 Call = Callable[["Model", Draw], Results]
 
-# A large eps, without which Adam makes full steps from gradients that are only rounding errors.
+# A large eps, without which Adam makes full steps from gradients that are only rounding errors, as Lion and Muon do.
 OPTIMIZERS: list[Callable[[], Optimizer]] = [
     SGD, Momentum, Nesterov, lambda: AdaGrad(eps=1e-3), lambda: RMSprop(eps=1e-3), lambda: Adam(eps=1e-3),
-    lambda: AdamW(eps=1e-3),
+    lambda: AdamW(eps=1e-3), lambda: LAMB(eps=1e-3),
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import importlib
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import cycle
 from types import FrameType, FunctionType
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from mutants.mutator import Mutant, mutants
 from mutants.targets import Target, resolve
 from nl_layers import optimizers
-from nl_layers.schedules import Constant, Cosine, Step
+from nl_layers.schedules import Constant, Cosine, Exponential, OneCycle, ReduceOnPlateau, Schedule, Step
 from nl_models import build
 from nl_nodes import Device
 from nl_nodes.compiler import Rule
@@ -52,7 +53,9 @@ DEVICES: list[dict[str, Any]] = [
     {"threads": 2, "workers": "threads"},
     {"threads": 2, "workers": "processes"},
 ]
-SCHEDULES = (Constant(), Step(every=1, gamma=0.5), Cosine(warmup=0.5))
+SCHEDULES: tuple[Schedule, ...] = (
+    Constant(), Step(every=1, gamma=0.5), Cosine(warmup=0.5), OneCycle(), Exponential(), ReduceOnPlateau(),
+)  # fmt: skip
 
 
 def step_targets() -> dict[str, Target]:
@@ -94,7 +97,9 @@ def _called() -> set[tuple[str, str]]:
     for device in DEVICES:
         for number, network in enumerate(NETWORKS):
             net = build(device=Device(**device), **network)
-            trainers = [_trainer(net, kind(0.01), SCHEDULES[number]) for kind in (kinds if number == 2 else kinds[-1:])]
+            some = kinds if number == 2 else kinds[-1:]
+            settings = zip(some, cycle(SCHEDULES), strict=False)
+            trainers = [_trainer(net, kind(0.01), schedule) for kind, schedule in settings]
             threading.setprofile(note)
             sys.setprofile(note)
             try:

@@ -33,8 +33,8 @@ TESTS = {
     "nl_layers.containers": ["unit/layers/test_containers.py"],
     "nl_layers.module": [*LAYERS, "unit/layers/test_containers.py"],
     "nl_layers.pooling": [*LAYERS, "unit/layers/test_containers.py"],
-    "nl_layers.optimizers": ["unit/layers/test_optimizers.py"],
-    "nl_layers.schedules": ["unit/layers/test_optimizers.py"],
+    "nl_layers.optimizers": ["unit/layers/test_optimizers.py", "unit/layers/test_published_steps.py"],
+    "nl_layers.schedules": ["unit/layers/test_schedules.py"],
     "nl_layers.flat": ["unit/layers/test_params.py", "unit/layers/test_optimizers.py"],
     "nl_layers.labels": ["unit/layers/test_labels.py"],
     "nl_models": [

@@ -27,7 +27,7 @@ RULES: dict[str, tuple[Callable[[], Optimizer], Callable[..., torch.optim.Optimi
 def test_every_optimizer_is_compared() -> None:
     public = {name for name, value in vars(optimizers).items() if isinstance(value, type)}
     ours = {name for name in public if issubclass(getattr(optimizers, name), Optimizer)} - {"Optimizer"}
-    assert set(RULES) == ours
+    assert set(RULES) == ours - {"LAMB", "Lion", "Muon"}  # PyTorch has no LAMB and Lion; test_muon_torch.py
     assert all(type(make()).__name__ == name for name, (make, _, _) in RULES.items())
 
 

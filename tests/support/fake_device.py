@@ -179,6 +179,7 @@ class FakeNamespace:
             "log",
             "tanh",
             "log1p",
+            "sign",
             "sqrt",
             "argmax",
             "take_along_axis",

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import numpy as np
 
 from nl_layers import optimizers
-from nl_layers.schedules import Constant, Cosine, Step
+from nl_layers.schedules import Constant, Cosine, Exponential, OneCycle, ReduceOnPlateau, Schedule, Step
 from nl_models import Network, build
 from nl_nodes import Device
 from nl_nodes.verify import Certificate
@@ -41,8 +41,9 @@ ACTIVATIONS: list[dict[str, Any]] = [
     {"activation": "sigmoid", "init": "xavier"},
     {"activation": "sigmoid", "init": 2.0},  # saturated
 ]
-OPTIMIZERS = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam", "AdamW"]
-SCHEDULES = [Constant(), Cosine(), Cosine(warmup=0.0, final=0.1), Step(1, 0.1), Step(0.5, 0.5)]
+OPTIMIZERS = [name for name in optimizers.__all__ if name != "Optimizer"]
+SCHEDULES: list[Schedule] = [Constant(), Cosine(), Cosine(warmup=0.0, final=0.1), Step(1, 0.1), Step(0.5, 0.5)]
+SCHEDULES += [OneCycle(), Exponential(0.5), ReduceOnPlateau(0.5, patience=0)]
 BATCHES = [1, 2, 3, 4, 5, 7, 8, 13]
 SMALLEST = {"mlp": 1, "cnn3": 6, "simple_convnet": 6, "cnn8": 4, "vgg11": 28, "vgg16": 28, "resnet20": 9, "resnet18": 9}
 """The smallest height and width of images for each model."""

@@ -91,7 +91,7 @@ def _recorded(update: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(update)
     def run(self: Optimizer, params: Any, grads: Any) -> None:
-        if not (isinstance(params, FlatDict) and isinstance(grads, FlatDict)):
+        if not (self.elementwise and isinstance(params, FlatDict) and isinstance(grads, FlatDict)):
             update(self, params, grads)
             return
         _, steps = recorded.setdefault(id(self), (self, RecordedSteps()))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 
 from nl_layers import optimizers
-from nl_layers.schedules import Cosine
 from nl_models import Network, build
 from nl_nodes import Device, UserError
 from nl_training.data import Split
@@ -27,7 +26,8 @@ def training(planted: Plant, net: Network) -> Training:
     rng, optimizer = np.random.default_rng(1), getattr(optimizers, planted.optimizer)()
     x = planted.images(rng.standard_normal((9, *net.input_shape), dtype=np.float32))
     train = Split(x, rng.integers(0, net.classes, 9))
-    return Training(train, frozenset({12, 5}), frozenset({6, 260}), 12.5, optimizer, Cosine(), planted.weight_decay)
+    sizes, evaluated = frozenset({12, 5}), frozenset({6, 260})
+    return Training(train, sizes, evaluated, 12.5, optimizer, planted.schedule, planted.weight_decay)
 
 
 def main(name: str) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+
+from nl_layers.schedules import Cosine, Schedule
 
 IMAGES: dict[str, Any] = {"name": "cnn8", "width": 16, "input_shape": (1, 7, 7), "classes": 4}
 NORMALISED = IMAGES | {"batch_norm": True, "dropout": 0.3}
@@ -29,6 +31,7 @@ class Plant:
         images: transforms the training images.
         weight_decay: the L2 penalty's rate.
         optimizer: the class of the optimizer.
+        schedule: the learning rate schedule.
     """
 
     link: str
@@ -37,6 +40,7 @@ class Plant:
     images: Callable[[Any], Any] = lambda x: x
     weight_decay: float = 0.0
     optimizer: str = "Adam"
+    schedule: Schedule = field(default_factory=Cosine)
 
     @property
     def title(self) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nl_layers import flat, optimizers
-from nl_layers.schedules import Cosine
+from nl_layers import flat, optimizers, schedules
+from nl_layers.schedules import Cosine, OneCycle, ReduceOnPlateau
 from nl_models import Network
 from nl_nodes.device.cpu import NumpyBackend
 from nl_training.training import steps as taking
@@ -48,7 +48,7 @@ def weight_decay_doubled_in_float32() -> None:
 @plant("step", ROWS, optimizer="AdamW")
 def decoupled_decay_on_biases() -> None:
     """AdamW's decay acts on biases too."""
-    optimizers.decayed = lambda params: [params.flat]
+    optimizers.base.decayed = lambda params: [params.flat]
 
 
 @plant("step", ROWS)
@@ -128,6 +128,72 @@ def rmsprop_decay_inverted() -> None:
     wrap(optimizers.RMSprop, "update_array", change)
 
 
+@plant("step", ROWS, optimizer="Lion")
+def lion_rates_exchanged() -> None:
+    """Lion uses the rate of its mean in the step, and that of the step in its mean."""
+
+    def change(right, self, param, grad, mean):
+        self.beta1, self.beta2 = self.beta2, self.beta1
+        right(self, param, grad, mean=mean)
+        self.beta1, self.beta2 = self.beta2, self.beta1
+
+    wrap(optimizers.Lion, "update_array", change)
+
+
+@plant("step", ROWS, optimizer="LAMB")
+def trust_ratio_forgotten() -> None:
+    """LAMB's steps are not scaled by the norms of weights."""
+    optimizers.layerwise._trust_ratio = lambda weight, update: 1.0
+
+
+@plant("step", ROWS, optimizer="LAMB")
+def trust_ratio_of_the_gradient() -> None:
+    """LAMB scales by the norm of its step without weight decay."""
+
+    def change(right, weight, update):
+        return right(weight, update - 0.01 * weight)
+
+    wrap(optimizers.layerwise, "_trust_ratio", change)
+
+
+@plant("step", ROWS, optimizer="Muon")
+def wrong_coefficient() -> None:
+    """Muon's last coefficient is 2.03, not 2.0315."""
+    optimizers.layerwise.COEFFICIENTS = (3.4445, -4.7750, 2.03)
+
+
+@plant("step", ROWS, optimizer="Muon")
+def wide_weights_not_scaled() -> None:
+    """Muon's steps of weights with more columns than rows have the factor of a square."""
+
+    def change(right, matrix):
+        rows, columns = matrix.shape
+        return right(matrix) * min(1.0, rows / columns) ** 0.5
+
+    wrap(optimizers.layerwise, "orthogonalized", change)
+
+
+@plant("step", ROWS, optimizer="Muon")
+def first_and_last_weights_orthogonalized() -> None:
+    """Muon treats the first and the last weight like hidden ones."""
+
+    def change(right, self, params):
+        return {name: ("momentum",) if param.ndim > 1 else self.slots for name, param in params.items()}
+
+    wrap(optimizers.Muon, "slots_of", change)
+
+
+@plant("trainer", ROWS, optimizer="Muon")
+def four_newton_schulz_steps_in_float32() -> None:
+    """Muon takes four Newton-Schulz steps in float32, not five."""
+
+    def change(right, matrix):
+        optimizers.layerwise.NEWTON_SCHULZ_STEPS = 4 if matrix.dtype == np.float32 else 5
+        return right(matrix)
+
+    wrap(optimizers.layerwise, "orthogonalized", change)
+
+
 @plant("step", ROWS, optimizer="SGD")
 def second_block_off() -> None:
     """An optimizer scales the gradient in all blocks of memory but the first."""
@@ -137,7 +203,7 @@ def second_block_off() -> None:
         for number, (part, part_grad) in enumerate(right(param, grad)):
             yield part, part_grad * 1.001 if number else part_grad
 
-    wrap(optimizers, "blocks", change)
+    wrap(optimizers.base, "blocks", change)
 
 
 @plant("trainer", ROWS, optimizer="SGD")
@@ -164,19 +230,31 @@ def learning_rate_capped() -> None:
 @plant("step", ROWS)
 def schedule_a_step_late() -> None:
     """The schedule is half an epoch late."""
-    wrap(Cosine, "factor", lambda right, self, epoch, epochs: right(self, max(epoch - 0.5, 0), epochs))
+    wrap(Cosine, "factor", lambda right, self, epoch, *others: right(self, max(epoch - 0.5, 0), *others))
 
 
 @plant("step", ROWS)
 def schedule_stops_after_three_epochs() -> None:
     """The learning rate stays constant after epoch 3."""
-    wrap(Cosine, "factor", lambda right, self, epoch, epochs: right(self, min(epoch, 3), epochs))
+    wrap(Cosine, "factor", lambda right, self, epoch, *others: right(self, min(epoch, 3), *others))
 
 
 @plant("step", ROWS)
 def schedule_ignored() -> None:
     """The learning rate stays constant."""
-    Cosine.factor = lambda self, epoch, epochs: 1.0
+    Cosine.factor = lambda self, epoch, epochs, losses: 1.0
+
+
+@plant("step", ROWS, schedule=OneCycle())
+def one_cycle_in_straight_lines() -> None:
+    """One cycle rises and falls in straight lines."""
+    schedules._half_cosine = lambda start, end, progress: start + (end - start) * progress
+
+
+@plant("step", ROWS, schedule=ReduceOnPlateau(0.5, patience=1))
+def plateaus_an_epoch_late() -> None:
+    """A plateau counts one epoch later."""
+    wrap(ReduceOnPlateau, "factor", lambda right, self, *time: right(self, *time[:2], time[2][:-1]))
 
 
 @plant("trainer", ROWS)

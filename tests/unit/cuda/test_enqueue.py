@@ -14,7 +14,7 @@ from support.fake_device import ALLOCATION, EVENTS, TO_DEVICE
 from support.kernels.executor import COMPILER, NO_COMPILER
 
 from nl_layers import add_weight_decay
-from nl_layers.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
+from nl_layers.optimizers import LAMB, SGD, AdaGrad, Adam, AdamW, Lion, Momentum, Muon, Nesterov, Optimizer, RMSprop
 from nl_models import Network, mlp
 from nl_nodes import Device, UserError
 from nl_nodes.device import backends
@@ -54,7 +54,7 @@ def events_of(run: Callable[[], object]) -> Counter[str]:
     return Counter(EVENTS) - before
 
 
-@pytest.mark.parametrize("kind", [SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam, AdamW])
+@pytest.mark.parametrize("kind", [SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam, AdamW, Lion])
 def test_a_step_is_one_graph_with_the_cpus_numbers(kind: type[Optimizer]) -> None:
     cpu, gpu = networks(batch_norm=True, dropout=0.2)
     optimizers = kind(), kind()
@@ -109,6 +109,17 @@ def test_a_step_without_a_gpu_is_refused() -> None:
         with pytest.raises(UserError, match="enqueue needs compiled graphs on a GPU: take step, then optimizer"):
             net.enqueue(optimizer, *batch(net))
     assert optimizer.steps == cpu.passes == 0
+
+
+@pytest.mark.parametrize("kind", [LAMB, Muon])
+def test_an_optimizer_that_is_not_elementwise_is_refused(kind: type[Optimizer]) -> None:
+    _, net = networks()
+    optimizer, before = kind(), net.state_dict()
+    with pytest.raises(UserError, match=f"{kind.__name__} is not elementwise, so a GPU does not record it: take step"):
+        net.enqueue(optimizer, *batch(net))
+    assert (optimizer.steps, net.passes) == (0, 0)
+    for key, value in net.state_dict().items():
+        np.testing.assert_array_equal(value, before[key])
 
 
 def test_compiling_a_step_changes_nothing() -> None:

@@ -24,8 +24,10 @@ def test_batch_prediction_equals_single_predictions() -> None:
 
 def test_sgd_is_slower_than_every_other_optimizer() -> None:
     loss = of("optimizer_comparison", "last losses")
-    assert len(loss) == 7
-    assert loss["SGD"] > 2 * max(value for name, value in loss.items() if name != "SGD")
+    assert len(loss) == 10
+    assert loss["SGD"] == max(loss.values())
+    slow = {"SGD", "Lion", "LAMB"}  # 100 steps are few for the default rates of Lion and LAMB
+    assert loss["SGD"] > 2 * max(value for name, value in loss.items() if name not in slow)
 
 
 def test_small_initial_weights_do_not_learn_and_he_is_fastest() -> None:

@@ -12,8 +12,7 @@ from nl_nodes.verify import draw, upstream
 
 install()
 FAKE = FakeBackend()
-OPTIMIZERS = [c for c in vars(optimizers).values() if isinstance(c, type) and c.__module__ == optimizers.__name__]
-OPTIMIZERS.remove(optimizers.Optimizer)
+OPTIMIZERS = [getattr(optimizers, name) for name in optimizers.__all__ if name != "Optimizer"]
 SHAPES = {"W1": (3, 4), "b1": (4,), "W2": (4, 2), "gamma1": (4,)}
 
 

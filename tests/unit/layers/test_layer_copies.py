@@ -18,8 +18,7 @@ LAYERS = {
     "batch norm": lambda: BatchNormalization(np.ones(4), np.zeros(4), momentum=0.5, eps=0.1),
     "dropout": lambda: Dropout(0.5, seed=3, stream=2),
 }
-OPTIMIZERS = [c for c in vars(optimizers).values() if isinstance(c, type) and c.__module__ == optimizers.__name__]
-OPTIMIZERS.remove(optimizers.Optimizer)
+OPTIMIZERS = [getattr(optimizers, name) for name in optimizers.__all__ if name != "Optimizer"]
 
 
 def two_passes(layer) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Optimizers compared with the papers' recurrences; weight decay, schedules and initial weights."""
+"""Optimizers compared with the papers' recurrences; weight decay and initial weights."""
 
 import math
 
@@ -8,8 +8,8 @@ from support.assertions import refused
 
 from nl_layers import Convolution, FlatDict, add_weight_decay
 from nl_layers.initializers import normal, std
-from nl_layers.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
-from nl_layers.schedules import Constant, Cosine, Step
+from nl_layers.optimizers import LAMB, SGD, AdaGrad, Adam, AdamW, Lion, Momentum, Muon, Nesterov, Optimizer, RMSprop
+from nl_layers.schedules import Cosine, Step
 from nl_nodes import Device, UserError
 from nl_nodes.device import backends
 
@@ -63,6 +63,14 @@ def adam(p, grads, lr=0.1, b1=0.8, b2=0.95, eps=1e-6, decay=0.0):
     return p
 
 
+def lion(p, grads, lr=0.1, b1=0.8, b2=0.95, decay=0.0):
+    m = 0.0 * p
+    for g in grads:
+        p = p - lr * (np.sign(b1 * m + (1 - b1) * g) + decay * p)
+        m = b2 * m + (1 - b2) * g
+    return p
+
+
 RULES = {
     "sgd": (lambda: SGD(lr=0.1), sgd),
     "momentum": (lambda: Momentum(lr=0.1, momentum=0.8), momentum),
@@ -71,7 +79,10 @@ RULES = {
     "rmsprop": (lambda: RMSprop(lr=0.1, decay=0.9, eps=1e-6), rmsprop),
     "adam": (lambda: Adam(lr=0.1, beta1=0.8, beta2=0.95, eps=1e-6), adam),
     "adamw": (lambda: AdamW(lr=0.1, beta1=0.8, beta2=0.95, eps=1e-6, weight_decay=0.2), adam),
+    "lion": (lambda: Lion(lr=0.1, beta1=0.8, beta2=0.95, weight_decay=0.2), lion),
 }
+
+ALL = [SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam, AdamW, Lion, LAMB, Muon]
 
 
 def drawn(seed: int) -> dict[str, np.ndarray]:
@@ -97,7 +108,7 @@ def test_steps_match_the_published_recurrences(name: str) -> None:
         assert all(np.array_equal(g[key], untouched[key]) for key in g)
     for key, p in params.items():
         assert p is arrays[key]  # in place
-        form = {"decay": 0.2 if key.startswith("W") else 0.0} if name == "adamw" else {}
+        form = {"decay": 0.2 if key.startswith("W") else 0.0} if name in ("adamw", "lion") else {}
         expected = recurrence(start[key], [g[key] for g in grads], **form)
         # Relative to the tensor's size: an element near zero is a difference of larger numbers.
         assert np.abs(p - expected).max() <= 1e-14 * np.abs(expected).max()
@@ -151,7 +162,16 @@ def test_weight_decay_is_the_same_for_a_layers_own_parameter_names() -> None:
     assert {key: p[0] for key, p in params.items()} == {"weight": 0.95, "bias": 1, "gamma": 1, "beta": 1}
 
 
-RATES = {"sgd": 0.9, "momentum": 0.1, "nesterov": 0.1, "adagrad": 1.5, "rmsprop": 0.1, "adam": 0.3, "adamw": 0.3}
+RATES = {
+    "sgd": 0.9,
+    "momentum": 0.1,
+    "nesterov": 0.1,
+    "adagrad": 1.5,
+    "rmsprop": 0.1,
+    "adam": 0.3,
+    "adamw": 0.3,
+    "lion": 0.05,
+}
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -183,21 +203,6 @@ def test_float32_stays_float32(name: str) -> None:
     assert {a.dtype for a in (params["W1"], *optimizer.state["W1"].values())} == {np.dtype("float32")}
 
 
-def test_schedules() -> None:
-    assert [Constant().factor(e, 10) for e in (0, 3.7, 10)] == [1, 1, 1]
-    step = Step(every=2, gamma=0.5)
-    assert [step.factor(e, 10) for e in (0, 1.99, 2, 3.5, 4, 9)] == [1, 1, 0.5, 0.5, 0.25, 0.0625]
-    warm = Cosine(warmup=2.0, final=0.1)
-    assert warm.factor(0, 10) > 0
-    assert [warm.factor(e, 10) for e in (0.5, 1.0, 1.5)] == [0.25, 0.5, 0.75]
-    for epoch in (2, 3, 6, 9, 10):
-        expected = 0.1 + 0.9 * (1 + math.cos(math.pi * (epoch - 2) / 8)) / 2
-        assert warm.factor(epoch, 10) == pytest.approx(expected, abs=1e-11)
-    assert (warm.factor(2, 10), warm.factor(10, 10), warm.factor(12, 10)) == (1, 0.1, 0.1)
-    assert Cosine(warmup=5.0).factor(1.0, 2.0) == 1  # a short training warms up for half of its epochs
-    assert all(0 < Cosine().factor(e / 7, 3) <= 1 for e in range(21))
-
-
 @pytest.mark.parametrize(
     ("init", "expected"), [("he", math.sqrt(2 / 300)), ("xavier", math.sqrt(1 / 300)), (0.03, 0.03)]
 )
@@ -217,7 +222,7 @@ def test_invalid_initializer_is_refused(init) -> None:
 
 
 @pytest.mark.parametrize("flat", [True, False])
-@pytest.mark.parametrize("kind", [SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam, AdamW], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kind", ALL, ids=lambda k: k.__name__)
 def test_optimizer_continues_from_a_loaded_state(kind: type[Optimizer], flat: bool) -> None:
     def arrays():
         rng = np.random.default_rng(3)

@@ -23,7 +23,10 @@ from nl_training.search.space import Dimension, dimension, read
         ("optimizer=sgd,adam", Dimension("optimizer", choices=("sgd", "adam"))),
         ("optimizer=choice(sgd,adam)", Dimension("optimizer", choices=("sgd", "adam"))),
         ("model.width=range(8,20,4)", Dimension("model.width", choices=("8", "12", "16"))),
-        ("schedule=glob(*)", Dimension("schedule", choices=("constant", "cosine", "step"))),
+        (
+            "schedule=glob(*)",
+            Dimension("schedule", choices=("constant", "cosine", "exponential", "onecycle", "plateau", "step")),
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from support.assertions import refused
 
-from nl_layers.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
-from nl_layers.schedules import Cosine
+from nl_layers import optimizers
+from nl_layers.optimizers import SGD, Adam
+from nl_layers.schedules import Cosine, ReduceOnPlateau
 from nl_models import build, save_state
 from nl_nodes import Device, UserError
 from nl_training.data import load
@@ -253,13 +254,13 @@ class Hears(Callback):
         self.heard = list(facts["heard"])
 
 
-def trainer(optimizer, checkpoints=None, ends=None, seed=0, device=None, **limits) -> Trainer:
+def trainer(optimizer, checkpoints=None, ends=None, seed=0, device=None, schedule=None, **limits) -> Trainer:
     net = build(
         "mlp", input_shape=DATA.input_shape, hidden=[12, 8], batch_norm=True, dropout=0.3, seed=seed, device=device
     )
     settings = TrainOptions(**{"epochs": 3, "batch_size": 100, **limits})
     callbacks = [Hears(), *([ends] if ends else [])]
-    return Trainer(net, optimizer, Cosine(), DATA, settings, 1e-3, seed, callbacks, checkpoints)
+    return Trainer(net, optimizer, schedule or Cosine(), DATA, settings, 1e-3, seed, callbacks, checkpoints)
 
 
 def same(one: Trainer, other: Trainer) -> None:
@@ -270,9 +271,15 @@ def same(one: Trainer, other: Trainer) -> None:
     assert one.progress.best == other.progress.best
 
 
-@pytest.mark.parametrize("kind", [SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam, AdamW], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kind", [name for name in optimizers.__all__ if name != "Optimizer"])
 def test_resumed_training_ends_like_an_uninterrupted_one(tmp_path, kind) -> None:
-    cut_anywhere(tmp_path, kind)
+    cut_anywhere(tmp_path, getattr(optimizers, kind))
+
+
+def test_resumed_training_has_the_learning_rate_of_the_plateaus_before(tmp_path) -> None:
+    schedule = ReduceOnPlateau(gamma=0.5, patience=0, threshold=0.5)
+    whole = cut_anywhere(tmp_path, Adam, schedule)
+    assert whole.optimizer.lr < whole.base_lr
 
 
 def test_resumed_training_with_a_dropped_last_batch_ends_like_an_uninterrupted_one(tmp_path) -> None:
@@ -281,14 +288,14 @@ def test_resumed_training_with_a_dropped_last_batch_ends_like_an_uninterrupted_o
     assert (whole.steps_per_epoch, whole.step) == (len(DATA.train) // 431, whole.total_steps)
 
 
-def cut_anywhere(tmp_path, kind, **limits) -> Trainer:
-    whole = trainer(kind(0.01), **limits)
+def cut_anywhere(tmp_path, kind, schedule=None, **limits) -> Trainer:
+    whole = trainer(kind(0.01), schedule=schedule, **limits)
     whole.run()
     # Within an epoch, at its last step before the evaluation, after the evaluation, and at the last step of all.
     cuts = [Ends(step=2), Ends(step=whole.steps_per_epoch), Ends(epoch=2), Ends(step=whole.total_steps)]
     for cut in [*cuts, None]:
         with Checkpoints(tmp_path) as checkpoints:
-            made = trainer(kind(0.01), checkpoints, cut, **limits)
+            made = trainer(kind(0.01), checkpoints, cut, schedule=schedule, **limits)
             if (found := checkpoints.newest()) is not None:
                 restore(made, found)
             if cut is None:

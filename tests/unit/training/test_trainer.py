@@ -7,7 +7,7 @@ import pytest
 from support.assertions import refused
 
 from nl_layers.optimizers import SGD, Adam
-from nl_layers.schedules import Constant
+from nl_layers.schedules import Constant, ReduceOnPlateau
 from nl_models import build
 from nl_nodes import Device, UserError
 from nl_training.commands import train
@@ -156,7 +156,7 @@ def test_weight_decay_shrinks_weights_but_not_the_logged_loss() -> None:
 
 def test_the_schedule_scales_the_learning_rate() -> None:
     class Half:
-        def factor(self, epoch, epochs):
+        def factor(self, epoch, epochs, losses):
             return 1 - epoch / epochs
 
     made, recorder = trainer(optimizer=SGD(0.2))
@@ -166,6 +166,36 @@ def test_the_schedule_scales_the_learning_rate() -> None:
     assert rates[0] == 0.2
     assert rates[len(rates) // 2] == pytest.approx(0.1)
     assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("name", ["val/loss", "train/epoch_loss"])
+def test_the_schedule_gets_the_losses_of_all_epochs_so_far(name: str) -> None:
+    """They are the validation losses, or without a validation split the mean losses of the training."""
+
+    class Notes:
+        def __init__(self):
+            self.given = []
+
+        def factor(self, epoch, epochs, losses):
+            self.given.append((epoch, list(losses)))
+            return 1.0
+
+    made, _ = trainer(optimizer=SGD(0.2), epochs=3)
+    if name == "train/epoch_loss":
+        made._splits.pop("val")
+    made.schedule = notes = Notes()
+    result = made.run()
+    losses = [report.metrics[name] for report in result.history]
+    assert len(losses) == 3
+    assert all(given == losses[: int(epoch)] for epoch, given in notes.given)
+
+
+def test_a_plateau_reduces_the_learning_rate_from_the_next_epoch_on() -> None:
+    made, recorder = trainer(optimizer=SGD(1e-12), epochs=4)
+    made.schedule = ReduceOnPlateau(gamma=0.5, patience=1)
+    made.run()
+    rates = {s.epoch: s.lr for s in recorder.steps}
+    assert rates == {1: 1e-12, 2: 1e-12, 3: 1e-12, 4: 0.5e-12}
 
 
 def test_last_batch_of_one_image_with_batch_norm_is_reported_once_or_refused(

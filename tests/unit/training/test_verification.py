@@ -282,7 +282,7 @@ class Signed(SGD):
 class Half(Constant):
     """A user-defined schedule."""
 
-    def factor(self, epoch, epochs):
+    def factor(self, epoch, epochs, losses=()):
         return 0.5
 
 

@@ -78,9 +78,11 @@ def _restore(shapes: Mapping[str, Shape], flat: Array) -> FlatDict:
     return FlatDict(shapes, lambda size: backend_of([flat]).xp.array(flat))
 
 
-def paired(params: Mapping[str, Array], grads: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
-    """Return pairs of parameter and gradient: the two whole buffers if both are flat, else name by name."""
-    if isinstance(params, FlatDict) and isinstance(grads, FlatDict):
+def paired(
+    params: Mapping[str, Array], grads: Mapping[str, Array], whole: bool = True
+) -> dict[str, tuple[Array, Array]]:
+    """Return pairs of parameter and gradient: the two whole buffers if `whole` and both are flat, else by name."""
+    if whole and isinstance(params, FlatDict) and isinstance(grads, FlatDict):
         return {"": (params.flat, grads.flat)}
     return {name: (param, grads[name]) for name, param in params.items()}
 

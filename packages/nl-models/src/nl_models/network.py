@@ -234,10 +234,14 @@ class Network(Wiring):
         Labels are those of `step`, of the host: others are waited for. See `finite_so_far` for passes not finite.
 
         Raises:
-            UserError: without a GPU, and if the optimizer reads `lr` or `steps` instead of `now`.
+            UserError: without a GPU, for an optimizer that is not elementwise, and if it reads `lr` or `steps` instead
+                of `now`.
         """
         if self.device.card is None:
             raise UserError(f"{self.name}: enqueue needs compiled graphs on a GPU: take step, then optimizer.update")
+        if not optimizer.elementwise:
+            kind = type(optimizer).__name__
+            raise UserError(f"{kind} is not elementwise, so a GPU does not record it: take step, then optimizer.update")
         x, t = self._batch(x, t)
         with self._lock, DeferSignals(), self.device.limits():
             self._discard_stale()

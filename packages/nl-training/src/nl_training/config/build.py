@@ -104,5 +104,5 @@ def training(config: Config, cfg: Any, data: Dataset, epoch: EpochBatches) -> Tr
 
 
 def weight_decay(config: Config, optimizer: Optimizer) -> float:
-    """Return the coefficient of weight decay; 0 for an optimizer with its own (AdamW)."""
+    """Return the coefficient of weight decay; 0 for an optimizer with its own (AdamW, Lion, LAMB, Muon)."""
     return 0.0 if hasattr(optimizer, "weight_decay") else config.regularization.weight_decay

@@ -11,8 +11,10 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from nl_nodes.arguments import (
+    AT_LEAST_ONE,
     COUNT,
     FRACTION,
+    INSIDE,
     NATURAL,
     NOT_NEGATIVE,
     POSITIVE,
@@ -76,6 +78,8 @@ Positive = Annotated[float, In(POSITIVE)]
 NotNegative = Annotated[float, In(NOT_NEGATIVE)]
 Share = Annotated[float, In(SHARE)]
 Fraction = Annotated[float, In(FRACTION)]
+Inside = Annotated[float, In(INSIDE)]
+AtLeastOne = Annotated[float, In(AT_LEAST_ONE)]
 PositiveFraction = Annotated[float, In(POSITIVE_FRACTION)]
 Count = Annotated[int, In(COUNT)]
 Natural = Annotated[int, In(NATURAL)]

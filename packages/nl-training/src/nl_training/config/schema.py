@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal
 from nl_nodes import UserError
 from nl_training.config.experiments import ExperimentConfig
 from nl_training.config.ranges import (
+    AtLeastOne,
     Count,
     Fraction,
     In,
+    Inside,
     Natural,
     NotNegative,
     Positive,
@@ -89,9 +91,25 @@ class AdamConfig(AdaGradConfig):
 
 @dataclass(frozen=True)
 class AdamWConfig(AdamConfig):
-    """Schema of conf/optimizer/adamw.yaml."""
+    """Schema of conf/optimizer/adamw.yaml and lamb.yaml."""
 
     weight_decay: NotNegative
+
+
+@dataclass(frozen=True)
+class LionConfig(SGDConfig):
+    """Schema of conf/optimizer/lion.yaml."""
+
+    beta1: Share
+    beta2: Share
+    weight_decay: NotNegative
+
+
+@dataclass(frozen=True)
+class MuonConfig(AdamWConfig):
+    """Schema of conf/optimizer/muon.yaml."""
+
+    momentum: Share
 
 
 @dataclass(frozen=True)
@@ -113,6 +131,31 @@ class StepConfig:
 
     every: Positive
     gamma: PositiveFraction
+
+
+@dataclass(frozen=True)
+class OneCycleConfig:
+    """Schema of conf/schedule/onecycle.yaml."""
+
+    pct_start: Inside
+    div_factor: AtLeastOne
+    final_div_factor: AtLeastOne
+
+
+@dataclass(frozen=True)
+class ExponentialConfig:
+    """Schema of conf/schedule/exponential.yaml."""
+
+    gamma: PositiveFraction
+
+
+@dataclass(frozen=True)
+class ReduceOnPlateauConfig:
+    """Schema of conf/schedule/plateau.yaml."""
+
+    gamma: PositiveFraction
+    patience: Natural
+    threshold: Share
 
 
 @dataclass(frozen=True)
@@ -250,7 +293,7 @@ class Config:
 
     model: ModelConfig
     optimizer: SGDConfig
-    schedule: CosineConfig | ConstantConfig | StepConfig
+    schedule: CosineConfig | ConstantConfig | StepConfig | OneCycleConfig | ExponentialConfig | ReduceOnPlateauConfig
     regularization: RegularizationConfig
     device: DeviceConfig
     data: DataConfig
@@ -286,10 +329,16 @@ TARGETS: dict[str, dict[str, type]] = {
         "nl_layers.optimizers.RMSprop": RMSpropConfig,
         "nl_layers.optimizers.Adam": AdamConfig,
         "nl_layers.optimizers.AdamW": AdamWConfig,
+        "nl_layers.optimizers.Lion": LionConfig,
+        "nl_layers.optimizers.LAMB": AdamWConfig,
+        "nl_layers.optimizers.Muon": MuonConfig,
     },
     "schedule": {
         "nl_layers.schedules.Cosine": CosineConfig,
         "nl_layers.schedules.Constant": ConstantConfig,
         "nl_layers.schedules.Step": StepConfig,
+        "nl_layers.schedules.OneCycle": OneCycleConfig,
+        "nl_layers.schedules.Exponential": ExponentialConfig,
+        "nl_layers.schedules.ReduceOnPlateau": ReduceOnPlateauConfig,
     },
 }

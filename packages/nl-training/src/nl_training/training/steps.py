@@ -208,10 +208,11 @@ def steps_of(
         optimizer: the optimizer of its parameters.
         weight_decay: coefficient of weight decay.
         ahead: whether a GPU may work ahead.
-        accumulated: images per small batch; None where each step is one batch. A GPU takes accumulated steps at once.
+        accumulated: images per small batch; None where each step is one batch. A GPU takes accumulated steps at once,
+            and those of optimizers that are not elementwise.
     """
     if accumulated is not None:
         return AccumulatedSteps(net, optimizer, weight_decay, accumulated)
-    if net.device.card is None:
+    if net.device.card is None or not optimizer.elementwise:
         return Steps(net, optimizer, weight_decay)
     return EnqueuedSteps(net, optimizer, weight_decay, AHEAD if ahead else 1)

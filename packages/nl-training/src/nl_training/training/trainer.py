@@ -6,7 +6,7 @@ import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from math import isfinite
+from math import inf, isfinite
 from time import perf_counter
 from typing import Any
 
@@ -161,10 +161,16 @@ class Trainer(TrainingState):
         """Begin the next step, with its learning rate."""
         step = self.step + len(self._steps)
         progress, span = step / self.steps_per_epoch, self.total_steps / self.steps_per_epoch
-        self.optimizer.lr = self.base_lr * self.schedule.factor(progress, span)
+        self.optimizer.lr = self.base_lr * self.schedule.factor(progress, span, self._losses)
         for callback in self.callbacks:
             callback.on_batch(self, step + 1, x, t)
         self._steps.enqueue(Batch(x, t, self.optimizer.lr))
+
+    @property
+    def _losses(self) -> list[float]:
+        """The validation loss after each epoch; its mean training loss without a validation split."""
+        each = (epoch.metrics for epoch in self.progress.history)
+        return [metrics.get("val/loss", metrics.get("train/epoch_loss", inf)) for metrics in each]
 
     def _report(self) -> None:
         """Count the steps taken and report them; a step that is not finite ends the training or is left out."""

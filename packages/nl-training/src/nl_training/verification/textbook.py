@@ -6,7 +6,7 @@ gradient node by node, which the complex step verifies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import cos, floor, pi
 from typing import Any, cast
@@ -22,6 +22,9 @@ from nl_nodes import Graph, Input, Node, Pass
 from nl_nodes.verify.rounding import rough_passes
 from nl_training.verification.distance import LOGITS, LOSS, Arrays, arrays_of
 from nl_training.verification.points import NotComparable
+
+ROUNDINGS = 64
+"""The most roundings in a sum of two terms, as a share of which its sign is open."""
 
 Rule = Callable[[Mapping[str, Any], Any, Any, Arrays, float, int], Any]
 """From settings, a parameter, its gradient and state, the learning rate and the step's number to the new parameter."""
@@ -66,6 +69,38 @@ def adam(h: Mapping[str, Any], p: Any, g: Any, s: Arrays, lr: float, step: int) 
     return p - lr * (s["m"] / (1 - b1**step)) / (np.sqrt(s["v"] / (1 - b2**step)) + h["eps"])
 
 
+def lion(h: Mapping[str, Any], p: Any, g: Any, s: Arrays, lr: float, step: int) -> Any:
+    """Return `p - lr sign(c)` with `c = b1 m + (1 - b1) g`, and a moving average `m` of `g` up to the previous step."""
+    b1, b2 = h["beta1"], h["beta2"]
+    m, size = s.get("m", 0.0), s.get("size", 0.0)
+    c, terms = b1 * m + (1 - b1) * g, b1 * size + (1 - b1) * np.abs(g)
+    s["m"], s["size"] = b2 * m + (1 - b2) * g, b2 * size + (1 - b2) * np.abs(g)
+    s["jump"] = 2 * lr, np.divide(np.abs(c), terms, out=np.ones_like(g), where=terms > 0)
+    return p - lr * np.sign(c)
+
+
+def lamb(h: Mapping[str, Any], p: Any, g: Any, s: Arrays, lr: float, step: int) -> Any:
+    """Return `p - lr |p| u / |u|` for a weight, with Adam's direction and decay in `u`; Adam's step for others."""
+    adams = p - adam(h, p, g, s, 1.0, step)
+    if p.ndim < 2:
+        return p - lr * adams
+    u = adams + h["weight_decay"] * p
+    norms = np.linalg.norm(p), np.linalg.norm(u)
+    return p - lr * u * (norms[0] / norms[1] if all(norms) else 1.0)
+
+
+def muon(h: Mapping[str, Any], p: Any, g: Any, s: Arrays, lr: float, step: int) -> Any:
+    """Return `p - 0.2 sqrt(max(rows, columns)) lr U S V^T`, with the singular values S changed one by one."""
+    m = h["momentum"]
+    s["b"] = m * s.get("b", 0.0) + (1 - m) * g
+    matrix = (m * s["b"] + (1 - m) * g).reshape(len(p), -1)
+    u, values, v = np.linalg.svd(matrix, full_matrices=False)
+    values = values / max(np.sqrt(np.sum(values**2)), 1e-7)
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return p - 0.2 * np.sqrt(max(matrix.shape)) * lr * ((u * values) @ v).reshape(p.shape)
+
+
 OPTIMIZERS: dict[str, Rule] = {
     "SGD": sgd,
     "Momentum": momentum,
@@ -74,11 +109,14 @@ OPTIMIZERS: dict[str, Rule] = {
     "RMSprop": rmsprop,
     "Adam": adam,
     "AdamW": adam,
+    "Lion": lion,
+    "LAMB": lamb,
+    "Muon": adam,  # hidden weights by `muon`
 }
 
 
-def schedule_factor(schedule: Schedule, epoch: float, epochs: float) -> float:
-    """Return the learning rate's factor after `epoch` of `epochs` epochs.
+def schedule_factor(schedule: Schedule, epoch: float, epochs: float, losses: Sequence[float] = ()) -> float:
+    """Return the learning rate's factor after `epoch` of `epochs` epochs with these validation losses.
 
     Raises:
         NotComparable: for a schedule without a formula here.
@@ -95,7 +133,28 @@ def schedule_factor(schedule: Schedule, epoch: float, epochs: float) -> float:
                 return float(max(0.01, epoch / warmup))
             done = min(1.0, (epoch - warmup) / (epochs - warmup))
             return float(h["final"] + (1.0 - h["final"]) * (1.0 + cos(done * pi)) / 2.0)
+        case "OneCycle":
+            done, rise, low = min(1.0, epoch / epochs), h["pct_start"], 1 / h["div_factor"]
+            if done < rise:
+                return float(low + (1.0 - low) * (1.0 - cos(pi * done / rise)) / 2.0)
+            low /= h["final_div_factor"]
+            return float(low + (1.0 - low) * (1.0 + cos(pi * (done - rise) / (1.0 - rise))) / 2.0)
+        case "Exponential":
+            return float(np.exp(epoch * np.log(h["gamma"])))
+        case "ReduceOnPlateau":
+            return float(h["gamma"] ** plateaus(losses, h["patience"], 1.0 - h["threshold"]))
     raise NotComparable(f"no textbook formula for {type(schedule).__name__}")
+
+
+def plateaus(losses: Sequence[float], patience: int, share: float) -> int:
+    """Return the number of plateaus: runs of `patience + 1` losses, none below `share` times all better ones before."""
+    found, last, best = 0, -1, float("inf")
+    for epoch, loss in enumerate(losses):
+        if loss < share * best:
+            best, last = loss, epoch
+        elif epoch - last == patience + 1:
+            found, last = found + 1, epoch
+    return found
 
 
 def shuffled(images: int, seed: int, epoch: int) -> Any:
@@ -130,10 +189,15 @@ class Updates:
     def __init__(self, params: Mapping[str, Any], optimizer: Optimizer, weight_decay: float) -> None:
         if type(optimizer).__name__ not in OPTIMIZERS:
             raise NotComparable(f"no textbook formula for {type(optimizer).__name__}")
-        self._rule, self._settings = OPTIMIZERS[type(optimizer).__name__], dict(vars(optimizer))
+        self._settings = dict(vars(optimizer))
         self.params = {name: np.array(value, np.float64) for name, value in params.items()}
         self.weight_decay, self.made = weight_decay, 0
+        # LAMB's is part of the step that it scales.
+        self._decoupled = 0.0 if "LAMB" in type(optimizer).__name__ else self._settings.get("weight_decay", 0.0)
         self._states: dict[str, Arrays] = {name: {} for name in self.params}
+        self._rules = dict.fromkeys(self.params, OPTIMIZERS[type(optimizer).__name__])
+        if type(optimizer).__name__ == "Muon":
+            self._rules |= dict.fromkeys([name for name in self.params if name.startswith("W")][1:-1], muon)
 
     def update(self, grads: Mapping[str, Any], lr: float) -> None:
         """Update all parameters by the gradients of the loss."""
@@ -142,8 +206,13 @@ class Updates:
             weight, g = name.startswith("W"), np.asarray(grads[name], np.float64)
             if weight:
                 g = g + self.weight_decay * p
-                p = p - lr * self._settings.get("weight_decay", 0.0) * p
-            self.params[name] = self._rule(self._settings, p, g, self._states[name], lr, self.made)
+                p = p - lr * self._decoupled * p
+            self.params[name] = self._rules[name](self._settings, p, g, self._states[name], lr, self.made)
+
+    def jumps(self, name: str, eps: float) -> float:
+        """Return the length of what rounding to `eps` may change in a parameter's last step: signs of tiny sums."""
+        size, cancelled = self._states[name].get("jump", (0.0, 1.0))
+        return float(size * np.sqrt(np.count_nonzero(cancelled < ROUNDINGS * eps)))
 
 
 class Textbook(Updates):
