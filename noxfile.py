@@ -28,7 +28,7 @@ OWN_TESTS = {
     "nl-training": ["tests/unit/training", "tests/unit/search", "tests/unit/experiments"],
 }
 # Extras that a package's own tests use.
-EXTRAS = {"nl-training": "[search]"}
+EXTRAS = {"nl-nodes": "[curvature]", "nl-training": "[search]"}
 # The tests that compile; those of them that are about NumPy's executors are in tests/support/kernels/everywhere.py.
 COMPILED = [
     "tests/unit/compiler/test_plan.py",

@@ -33,8 +33,10 @@ EXCLUDED = (
     "nl_models.fork",
     "nl_nodes.compiler.rewrite.rules:per_channel",  # runs only when its module is imported
 )
-# Included entirely: worker processes call these, unseen by this process's profiler; or no network below uses them.
+# Included entirely: worker processes call these, unseen by this process's profiler; or no training below uses them.
 INCLUDED = (
+    "nl_nodes.curvature.products",
+    "nl_nodes.curvature.spectrum",
     "nl_nodes.compiler.rewrite.rules",
     "nl_nodes.runtime.worker_main",
     "nl_nodes.runtime.protocol",
@@ -81,7 +83,8 @@ def _functions(module: str) -> Iterator[str]:
     for owner in (loaded, *(c for c in vars(loaded).values() if isinstance(c, type) and c.__module__ == module)):
         for thing in vars(owner).values():
             thing = thing.replacement if isinstance(thing, Rule) else thing
-            if isinstance(thing, FunctionType) and thing.__module__ == module:
+            # Not by `__module__`, which the methods have that `dataclass` writes.
+            if isinstance(thing, FunctionType) and thing.__code__.co_filename == loaded.__file__:
                 yield f"{module}:{thing.__qualname__}"
 
 

@@ -28,6 +28,8 @@ TESTS = {
     "nl_nodes.arguments": ["unit/layers/test_optimizers.py"],
     "nl_nodes.operators": ["unit/nodes/test_operators.py"],
     "nl_nodes.philox": ["unit/nodes/test_device.py"],
+    "nl_nodes.curvature.products": ["unit/nodes/test_curvature.py"],
+    "nl_nodes.curvature.spectrum": ["unit/nodes/test_spectrum.py"],
     "nl_nodes.device": ["unit/nodes/test_device.py", ON_GPU],
     "nl_layers": LAYERS,
     "nl_layers.containers": ["unit/layers/test_containers.py"],

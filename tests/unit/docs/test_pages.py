@@ -55,6 +55,12 @@ def test_readme_example_prints_the_shown_output() -> None:
     assert done.stdout == blocks(README, "text")[0], done.stderr
 
 
+def test_curvature_page_prints_the_shown_output() -> None:
+    page = (ROOT / "docs" / "curvature.md").read_text()
+    done = python(blocks(page, "python")[0])
+    assert done.stdout == blocks(page, "text")[0], done.stderr
+
+
 @pytest.mark.parametrize("name", ["README.md", "cuda/README.md"])
 def test_compiler_pages_print_the_shown_output(name: str) -> None:
     page = (ROOT / "packages/nl-nodes/src/nl_nodes/compiler" / name).read_text()

@@ -41,7 +41,7 @@ def test_every_override_is_one_that_the_config_takes(command: str) -> None:
 
 def test_extras_exist() -> None:
     project = tomllib.loads((ROOT / "packages/nl-nodes/pyproject.toml").read_text())["project"]
-    named = set(re.findall(r"\[(cuda\d+)\]", README))
+    named = set(re.findall(r"(?:nl-nodes|`)\[(\w+)\]", README))
     assert named == set(project["optional-dependencies"])
 
 

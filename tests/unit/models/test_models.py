@@ -283,6 +283,14 @@ def test_fake_device_matches_cpu(name: str, form: dict) -> None:
     fake.load_state_dict(state)
 
 
+def test_curvature_on_a_fake_device_is_that_on_the_cpu() -> None:
+    cpu, fake = (build("mlp", width=10, device=Device(d, compile=False), seed=2, dropout=0.3) for d in ("cpu", "fake"))
+    array = fake.device.array
+    grads, expected = fake.gradient(X, T), cpu.gradient(X, T)
+    product = fake.hessian_product(array(X), T, grads)
+    np.testing.assert_array_equal(product.flat, cpu.hessian_product(X.astype(np.float32), T, expected).flat)
+
+
 @pytest.mark.parametrize("compiled", [True, False])
 def test_batch_norm_refuses_to_train_on_one_value_per_feature(compiled: bool) -> None:
     net = mlp(width=10, batch_norm=True, device=Device(compile=compiled))

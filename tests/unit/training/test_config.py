@@ -173,7 +173,7 @@ def test_inclusive_bound_is_accepted(key: str, value: int) -> None:
         "trainer.epochs=0", "trainer.batch_size=0", "trainer.max_steps=0", "trainer.target_accuracy=0",
         "trainer.target_accuracy=1.01", "trainer.checkpoint_every_steps=0", "trainer.checkpoint_every_seconds=0",
         "model.width=3", "model.init=0", "device.threads=0", "device.index=-1", "verify.max_seconds=0",
-        "verify.probe_every=0", "seed=-1",
+        "verify.probe_every=0", "trainer.curvature_every=0", "seed=-1",
     ],
 )  # fmt: skip
 def test_exclusive_bound_is_refused(override: str) -> None:

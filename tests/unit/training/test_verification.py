@@ -86,7 +86,8 @@ SABOTAGE = BREAK + "Dot.backward = lambda s, k, dy: tuple(d if d is None else d 
 
 
 def test_every_run_has_a_certificate_and_the_second_uses_the_cache(uri: str, cache: Path) -> None:
-    done = [train_script("each", "verify.probe_every=4"), train_script("each", "verify=strict")]
+    every = ["verify.probe_every=4", "trainer.curvature_every=8"]
+    done = [train_script("each", *every), train_script("each", "verify=strict")]
     assert [(d.returncode, d.stderr) for d in done] == [(0, ""), (0, "")]
     assert [" from the cache" in d.stdout for d in done] == [False, True]
     (ctx,) = cache.iterdir()
@@ -112,7 +113,11 @@ def test_every_run_has_a_certificate_and_the_second_uses_the_cache(uri: str, cac
     probed = client.get_metric_history(found[0].info.run_id, "verify/residual")
     assert [metric.step for metric in probed] == list(range(4, steps + 1, 4))
     assert 0 < max(metric.value for metric in probed) < 1e-12
-    assert client.get_metric_history(found[1].info.run_id, "verify/residual") == []
+    curvature = client.get_metric_history(found[0].info.run_id, "curvature/largest")
+    assert [metric.step for metric in curvature] == list(range(8, steps + 1, 8))
+    assert min(metric.value for metric in curvature) > 0
+    for name in ("verify/residual", "curvature/largest"):
+        assert client.get_metric_history(found[1].info.run_id, name) == []
 
 
 def test_off_verifies_nothing(uri: str, cache: Path) -> None:

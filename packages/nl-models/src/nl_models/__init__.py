@@ -1,5 +1,6 @@
 """MLP, CNN, VGG and residual networks wired from layers, with safe weight files."""
 
+from nl_models.curvature import Curvature
 from nl_models.network import Network
 from nl_models.resnet import resnet18, resnet20, resnet32, resnet44, resnet56
 from nl_models.results import Enqueued, TrainOutput
@@ -14,6 +15,7 @@ __all__ = [
     "MODELS",
     "BatchNormSpec",
     "ConvSpec",
+    "Curvature",
     "DenseSpec",
     "Enqueued",
     "Network",

@@ -12,6 +12,7 @@ from typing import Any
 from nl_layers import FlatDict, Layer, Loss, SigmoidWithLoss, SoftmaxWithLoss
 from nl_layers.labels import checked_labels
 from nl_layers.optimizers import Optimizer
+from nl_models.curvature import Curvature
 from nl_models.fork import prepare_for_forks
 from nl_models.names import name_leaves
 from nl_models.recent import RecentlyUsed
@@ -217,11 +218,19 @@ class Network(Wiring):
 
         Labels are class indices (N,), or rows (N, classes), one-hot or soft; see `nl_layers.labels.checked_labels`.
         """
-        x, t = self._batch(x, t)
+        x, t = self.batch(x, t)
         with self._lock, DeferSignals(), self.device.limits():
             self._assign_gradients()
             loss, logits = self._train(x, t)
             return TrainOutput(loss, logits, self._copy_gradients() if self._copy_grads else self._grads)
+
+    def hessian_product(self, x: Any, t: Any, v: Mapping[str, Any], batch_size: int | None = None) -> FlatDict:
+        """Return the loss's Hessian times v, both by parameter name, exact up to rounding; see `Curvature`.
+
+        The loss is that of a step on images x with labels t, in pieces of at most `batch_size` images; the pass is not
+        counted, and running statistics do not change.
+        """
+        return Curvature(self, x, t, batch_size).named_product(v)
 
     @cached_property
     def finite_so_far(self) -> Array:
@@ -242,7 +251,7 @@ class Network(Wiring):
         if not optimizer.elementwise:
             kind = type(optimizer).__name__
             raise UserError(f"{kind} is not elementwise, so a GPU does not record it: take step, then optimizer.update")
-        x, t = self._batch(x, t)
+        x, t = self.batch(x, t)
         with self._lock, DeferSignals(), self.device.limits():
             self._discard_stale()
             self._assign_gradients()
@@ -329,7 +338,7 @@ class Network(Wiring):
         if self.device.xp.isfinite(loss):
             run.store_updates()
 
-    def _batch(self, x: Any, t: Any) -> tuple[Array, Array]:
+    def batch(self, x: Any, t: Any) -> tuple[Array, Array]:
         """Return images and labels of a training pass, checked."""
         x = self._images(x)
         if not len(x):

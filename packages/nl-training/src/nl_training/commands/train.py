@@ -20,6 +20,7 @@ from nl_training.tracking.naming import run_name, user_tags
 from nl_training.tracking.sweep_run import sweep_run
 from nl_training.training.callbacks import Callback, Result, TimeLimit
 from nl_training.training.checkpoint import Checkpoints
+from nl_training.training.curvature import Sharpness
 from nl_training.training.progress_bar import CertificateBar, ProgressBar, activity
 from nl_training.training.snapshot import restore
 from nl_training.verification import Outcome, Training, verify
@@ -121,6 +122,8 @@ def _run(
 ) -> Result:
     """Train within an open run, from its newest checkpoint if there is one."""
     probe = None if config.verify.probe_every is None else Probe(config.verify.probe_every, config.seed)
+    every = config.trainer.curvature_every
+    sharpness = None if every is None else Sharpness(every, config.seed)
     with ExitStack() as stack:
         checkpoints = None
         if tracker is not None:
@@ -135,7 +138,9 @@ def _run(
             stack.enter_context(files)
         bar = ProgressBar(lasting=not in_sweep())
         stack.callback(bar.close)
-        callbacks: list[Callback] = [c for c in (bar, tracker, files, probe, *extra_callbacks) if c is not None]
+        callbacks: list[Callback] = [
+            c for c in (bar, tracker, files, probe, sharpness, *extra_callbacks) if c is not None
+        ]
         trainer = build.trainer(config, cfg, net, data, callbacks, checkpoints)
         if checkpoints is not None and tracker is not None:
             newest = checkpoints.newest()
@@ -210,6 +215,7 @@ def _refuse_ignored_by_study(config: Config, name: str) -> None:
         "trainer.max_seconds": t.max_seconds,
         "trainer.checkpoint_every_steps": t.checkpoint_every_steps,
         "trainer.profile": t.profile,
+        "trainer.curvature_every": t.curvature_every,
         "tracking.files": config.tracking.files,
         "tracking.draw": config.tracking.draw,
         "verify.probe_every": config.verify.probe_every,

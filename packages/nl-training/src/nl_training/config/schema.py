@@ -224,6 +224,7 @@ class TrainerConfig:
     accumulate: Count = 1
     patience: Count | None = None
     max_seconds: Positive | None = None
+    curvature_every: Count | None = None
 
 
 # The tags of runs up to the first dot.

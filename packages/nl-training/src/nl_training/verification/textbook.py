@@ -299,17 +299,17 @@ class Textbook(Updates):
         mode, last = _Recording(train=True), cast(Node, Input("x", x.shape))
         for layer in self.net.layers:
             last = mode.wire(layer, last)
-        for layer, node in mode.inputs.items():
-            if isinstance(layer, BatchNormalization):
+        for module, node in mode.inputs.items():
+            if isinstance(module, BatchNormalization):
                 graph = Graph(node)
                 graph.passes = number
                 before = graph.run(x=x).results[0]
-                if before.ndim == 4 and before.shape[1] != layer.gamma.value.size:
+                if before.ndim == 4 and before.shape[1] != module.gamma.value.size:
                     before = before.reshape(len(before), -1)
                 axes = (0, 2, 3) if before.ndim == 4 else (0,)
-                for leaf, batch in ((layer.running_mean, before.mean(axes)), (layer.running_var, before.var(axes))):
+                for leaf, batch in ((module.running_mean, before.mean(axes)), (module.running_var, before.var(axes))):
                     old = self.statistics[leaf.name]
-                    self.statistics[leaf.name] = layer.momentum * old + (1 - layer.momentum) * batch
+                    self.statistics[leaf.name] = module.momentum * old + (1 - module.momentum) * batch
 
 
 @dataclass
