@@ -47,7 +47,17 @@ def on_config(config: Any) -> Any:
             listed[path.split("/")[1]].append({page[4:-3]: page})
     decisions = sorted(path.name for path in (ROOT / "docs" / "decisions").glob("*.md"))
     config.nav = [
-        {"Start": ["index.md", {"한국어": "ko.md"}, "tutorial.md", "data.md", "architecture.md", "compiler.md"]},
+        {
+            "Start": [
+                "index.md",
+                {"한국어": "ko.md"},
+                "tutorial.md",
+                "data.md",
+                "regularization.md",
+                "architecture.md",
+                "compiler.md",
+            ]
+        },
         {"Notebooks": [page for page in PAGES.values() if page.startswith("notebooks/")]},
         {"Packages": [f"packages/{name}.md" for name in PACKAGES]},
         {"Results": ["gallery.md", "results.md", "performance.md", "gpu.md", "verification.md", "robustness.md"]},

@@ -219,13 +219,14 @@ def cross_entropy(rng: Rng) -> Pair:
 def softmax_with_loss(rng: Rng) -> Pair:
     n, k = sizes(rng, 2, 2, 9)
     form, rows, eta = str(rng.choice(["stable", "exact", "textbook"])), targets(rng, n, k), 10 ** rng.uniform(-9, -2)
-    t = torch.from_numpy(rows)
+    t, smoothing = torch.from_numpy(rows), float(rng.choice([0.0, 0.1, 0.7]))
+    even = (F.one_hot(t, k).double() if t.ndim == 1 else t) * (1 - smoothing) + smoothing / k
 
     def peer(x: torch.Tensor) -> torch.Tensor:
-        stable, exact = F.cross_entropy(x, t), nll(torch.log(F.softmax(x, 1) + eta), t)
+        stable, exact = F.cross_entropy(x, t, label_smoothing=smoothing), nll(torch.log(F.softmax(x, 1) + eta), even)
         return {"stable": stable, "exact": exact, "textbook": stable + (exact - stable).detach()}[form]
 
-    return Pair(SoftmaxWithLoss(form, eta), rng.standard_normal((n, k)), peer, rows)
+    return Pair(SoftmaxWithLoss(form, eta, smoothing), rng.standard_normal((n, k)), peer, rows)
 
 
 def sigmoid_with_loss(rng: Rng) -> Pair:

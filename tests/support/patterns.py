@@ -51,8 +51,9 @@ def wired(shape: tuple[int, ...], *layers: Layer, mode: Mode = TRAIN) -> Graph:
     return Graph(reduce(lambda x, layer: layer.wire(x, mode=mode), layers, Input("x", shape)))
 
 
-def loss(shape: tuple[int, ...]) -> Graph:
-    return Graph(SoftmaxWithLoss().wire(Input("x", shape), Input("t", shape[:1], gradient=False), mode=TRAIN))
+def loss(shape: tuple[int, ...], smoothing: float = 0.0) -> Graph:
+    layer = SoftmaxWithLoss(label_smoothing=smoothing)
+    return Graph(layer.wire(Input("x", shape), Input("t", shape[:1], gradient=False), mode=TRAIN))
 
 
 def as_images(shape: tuple[int, ...]) -> Graph:
@@ -78,6 +79,7 @@ def within_layers(n: int, c: int, k: int, h: int, w: int) -> dict[str, Callable[
         "batch norm of features": lambda: wired(rows, Tanh(), norm(c)),
         "affine": lambda: wired(rows, affine(c, k), Relu()),
         "loss": lambda: loss(rows),
+        "smoothed loss": lambda: loss(rows, 0.1),
     }
 
 

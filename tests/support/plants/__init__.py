@@ -12,7 +12,7 @@ from nl_models import Network, build
 from nl_nodes import Device, UserError
 from nl_training.data import Split
 from nl_training.verification import Training, verify
-from support.plants import compiled, limits, network, nodes, steps  # noqa: F401  (registers their errors)
+from support.plants import compiled, limits, network, nodes, regularization, steps  # noqa: F401  (registers their errors)
 from support.plants.registry import IMAGES, LIMITS, NORMALISED, PLANTS, ROWS, Plant
 
 CLEAN = {
@@ -26,8 +26,9 @@ def training(planted: Plant, net: Network) -> Training:
     rng, optimizer = np.random.default_rng(1), getattr(optimizers, planted.optimizer)()
     x = planted.images(rng.standard_normal((9, *net.input_shape), dtype=np.float32))
     train = Split(x, rng.integers(0, net.classes, 9))
-    sizes, evaluated = frozenset({12, 5}), frozenset({6, 260})
-    return Training(train, sizes, evaluated, 12.5, optimizer, planted.schedule, planted.weight_decay)
+    sizes, evaluated, decay = frozenset({12, 5}), frozenset({6, 260}), planted.weight_decay
+    schedule, how = planted.schedule, planted.regularization
+    return Training(train, sizes, evaluated, 12.5, optimizer, schedule, decay, regularization=how)
 
 
 def main(name: str) -> None:

@@ -11,6 +11,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from nl_layers.schedules import Cosine, Schedule
+from nl_training.training.regularization import Regularization
 
 IMAGES: dict[str, Any] = {"name": "cnn8", "width": 16, "input_shape": (1, 7, 7), "classes": 4}
 NORMALISED = IMAGES | {"batch_norm": True, "dropout": 0.3}
@@ -32,6 +33,7 @@ class Plant:
         weight_decay: the L2 penalty's rate.
         optimizer: the class of the optimizer.
         schedule: the learning rate schedule.
+        regularization: that of the training loop.
     """
 
     link: str
@@ -41,6 +43,7 @@ class Plant:
     weight_decay: float = 0.0
     optimizer: str = "Adam"
     schedule: Schedule = field(default_factory=Cosine)
+    regularization: Regularization = field(default_factory=Regularization)
 
     @property
     def title(self) -> str:

@@ -47,6 +47,21 @@ def test_run_killed_three_times_ends_like_an_uninterrupted_one(runs: TrainingRun
     assert found == whole
 
 
+def test_regularized_run_killed_twice_ends_like_an_uninterrupted_one(runs: TrainingRuns) -> None:
+    arguments = [*SMALL_TRAINING, "regularization=modern", "regularization.mixup=0.2"]
+    expected = runs.whole(*arguments)
+    assert expected.weights.keys() == {"best.safetensors", "final.safetensors", "ema.safetensors"}
+    assert len(set(expected.weights.values())) == 3
+    keys = {key for key, _, _ in expected.points}
+    assert {"grad_norm", "val/loss_ema", "val/acc_ema", "final/test_loss_ema", "final/test_acc_ema"} <= keys
+    assert sum(key == "grad_norm" for key, _, _ in expected.points) == sum(
+        key == "train/loss" for key, _, _ in expected.points
+    )
+    run_id, kills = runs.killed(2, *arguments)
+    assert kills
+    assert runs.outcome(run_id) == expected
+
+
 def test_interrupted_run_is_saved_and_resumed(runs: TrainingRuns, whole: Outcome) -> None:
     training = runs.open(*SMALL_TRAINING)
     training.until("epoch   2 ")

@@ -49,6 +49,7 @@ BECOMES = {
     "batch norm of features": f"Tanh Reshape {MEANS} Normalize Transpose Reshape",
     "affine": "Affine+relu",
     "loss": "OneHot LabelLogSoftmax Sum MulConst MulConst",
+    "smoothed loss": "OneHot MulConst AddConst LabelLogSoftmax Sum MulConst MulConst",
     "dropped images": f"{CONV} Transpose IndexMask MulConst",
     "dropped features": f"Reshape {MEANS} Normalize Transpose Reshape IndexMask MulConst",
     "mean of features as images": f"Reshape {MEAN} MulConst Reshape Add Mul {MEAN} Reshape",

@@ -17,6 +17,7 @@ from nl_layers import (
     Layer,
     Pooling,
     Relu,
+    SoftmaxWithLoss,
     Tanh,
 )
 from nl_models import Network, mlp
@@ -57,12 +58,13 @@ def small_cnn() -> Network:
 
 
 def open_end() -> Network:
-    """Return a network with few channels, for im2col with padding, and an affine layer on feature maps."""
+    """Return a network with few channels, for im2col with padding, an affine layer on maps and smoothed labels."""
     layers: list[Layer] = [
         convolution(1, 4, bias=True), Relu(), convolution(4, 8, bias=True), Relu(), affine(8 * 6, CLASSES),
     ]  # fmt: skip
     spec = {"name": "open", "input_shape": (1, 2, 3), "classes": CLASSES}
-    return Network([(layer, i) for i, layer in enumerate(layers, 1)], spec, Device(dtype="float64", threads=1))
+    device, loss = Device(dtype="float64", threads=1), SoftmaxWithLoss(label_smoothing=0.1)
+    return Network([(layer, i) for i, layer in enumerate(layers, 1)], spec, device, loss)
 
 
 def small_mlp() -> Network:

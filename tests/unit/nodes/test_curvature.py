@@ -138,6 +138,18 @@ def test_gauss_newton_product_is_the_hessian_product_of_linear_logits() -> None:
     np.testing.assert_allclose(one, two, rtol=1e-13)
 
 
+def test_gauss_newton_product_has_the_dropout_of_the_pass() -> None:
+    w = Parameter(np.arange(1.0, 9.0), name="w")
+    logits = IndexMask(w, 0.3, seed=1)
+    graph = Graph(Sum(IndexMask(logits, 0.3, seed=2) ** 4), logits)
+    products = []
+    for graph.passes in (0, 3):
+        one, two = (function(graph, {}, {"w": np.ones(8)})["w"] for function in (gauss_newton_product, hessian_product))
+        np.testing.assert_allclose(one, two, rtol=1e-14)
+        products.append(one)
+    assert ((products[0] == 0) != (products[1] == 0)).any()
+
+
 @pytest.mark.parametrize(
     ("vectors", "error", "message"),
     [
@@ -158,5 +170,7 @@ def test_wrong_graphs_are_refused() -> None:
         gauss_newton_product(Graph(Sum(w)), {}, {"w": np.ones(2)})
     with pytest.raises(UserError, match="the loss depends on 'w' other than through the logits"):
         gauss_newton_product(Graph(Sum(w**2 * w), w**2), {}, {"w": np.ones(2)})
+    with pytest.raises(UserError, match="the loss depends on 'b' other than through the logits"):
+        gauss_newton_product(Graph(Sum(Parameter(np.ones(2), name="b")), w**2), {}, {"w": np.ones(2)})
     with pytest.raises(UserError, match="the graph's input 'x' is not fed"):
         hessian_product(Graph(Sum(Input("x") * w)), {}, {"w": np.ones(2)})

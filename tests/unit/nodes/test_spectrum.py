@@ -131,6 +131,11 @@ def test_smoothed_density_is_a_sum_of_gaussians() -> None:
     np.testing.assert_allclose(density.at([3.0], 0.5), 0.75 / (0.5 * np.sqrt(2 * np.pi)), rtol=1e-7)
 
 
+def test_a_probe_has_the_top_bits_of_numpys_generator() -> None:
+    words = np.random.Philox(counter=2**256 - 1, key=((2**32 + 2) << 64) + 3).random_raw(12)
+    np.testing.assert_array_equal(rademacher(3, 2, 12), np.where(words < 2**63, 1.0, -1.0))
+
+
 def test_probes_are_independent_signs() -> None:
     probes = np.array([rademacher(seed, k, 4000) for seed in range(2) for k in range(3)])
     assert set(np.unique(probes)) == {-1.0, 1.0}

@@ -5,7 +5,7 @@ from nl_layers.affine import Affine
 from nl_layers.containers import Residual, Sequential, ZeroPadShortcut
 from nl_layers.convolution import Convolution
 from nl_layers.dropout import Dropout
-from nl_layers.flat import FlatDict, add_weight_decay
+from nl_layers.flat import FlatDict, add_weight_decay, clip_norm
 from nl_layers.losses import CrossEntropy, Loss, SigmoidWithLoss, SoftmaxWithLoss
 from nl_layers.module import Layer, LayerCase, Mode
 from nl_layers.normalization import BatchNormalization
@@ -39,4 +39,5 @@ __all__ = [
     "Tanh",
     "ZeroPadShortcut",
     "add_weight_decay",
+    "clip_norm",
 ]

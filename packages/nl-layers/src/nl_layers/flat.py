@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from math import prod
+from math import prod, sqrt
 from typing import Any
 
 from nl_layers.params import Params
@@ -112,3 +112,19 @@ def add_weight_decay(params: Mapping[str, Array], grads: Mapping[str, Array], ra
     for pair in zip(decayed(params), decayed(grads), strict=True):
         for param, grad in blocks(*pair):
             grad += rate * param
+
+
+def clip_norm(grads: FlatDict, most: float) -> float:
+    """Scale a gradient in place to an L2 norm of at most `most`, over all parameters; return its norm before.
+
+    The factor is min(1, most / (norm + 1e-6)), as in PyTorch's `clip_grad_norm_`; the norm is summed in float64.
+
+    Source: Pascanu, Mikolov and Bengio, On the Difficulty of Training Recurrent Neural Networks (2013), algorithm 1.
+    """
+    xp, parts = backend_of([grads.flat]).xp, [part for (part,) in blocks(grads.flat)]
+    norm = sqrt(sum(float(xp.multiply(part, part, dtype="float64").sum()) for part in parts))
+    factor = most / (norm + 1e-6)
+    if factor < 1:
+        for part in parts:
+            part *= factor
+    return norm

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
 from typing import Any
 
 from nl_layers.activations import shifted
@@ -22,7 +23,7 @@ from nl_nodes import (
     Sum,
     UserError,
 )
-from nl_nodes.arguments import NOT_NEGATIVE
+from nl_nodes.arguments import NOT_NEGATIVE, SHARE
 from nl_nodes.cases import labels, real, unit
 from nl_nodes.typing import Array
 
@@ -85,30 +86,35 @@ class SoftmaxWithLoss(Loss):
             "exact": log(softmax(x) + eta), with its exact gradient, which vanishes where softmax(x) is below eta;
             "textbook": the same value with the gradient (softmax(x) - t) / N, which is not its own.
         eta: added inside the logarithm by "exact" and "textbook".
+        label_smoothing: share e of each label that is spread evenly over the K classes in training: the labels are
+            t (1 - e) + e / K, as in PyTorch. The loss of an evaluation has the labels as they are.
 
     Raises:
-        UserError: for another value of `gradient`, or a negative `eta`.
+        UserError: for another value of `gradient`, a negative `eta`, or `label_smoothing` outside [0, 1).
 
-    Source: Deep Learning from Scratch, 5.6.3 and appendix A.
+    Source: Deep Learning from Scratch, 5.6.3 and appendix A; Szegedy et al., Rethinking the Inception Architecture
+    (2016), section 7.
     """
 
-    def __init__(self, gradient: str = "stable", eta: float = 1e-7) -> None:
+    def __init__(self, gradient: str = "stable", eta: float = 1e-7, label_smoothing: float = 0.0) -> None:
         super().__init__()
         if gradient not in GRADIENTS:
             raise UserError(f"SoftmaxWithLoss: gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
         NOT_NEGATIVE.check("SoftmaxWithLoss", eta=eta)
-        self.gradient, self.eta = gradient, eta
+        SHARE.check("SoftmaxWithLoss", label_smoothing=label_smoothing)
+        self.gradient, self.eta, self.label_smoothing = gradient, eta, label_smoothing
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
-        """(x, t) -> shift -> log-softmax or log(softmax + eta) -> MaskedMul by OneHot -> Sum -> Mean."""
+        """(x, t) -> shift -> log-softmax or log(softmax + eta) -> MaskedMul by OneHot, smoothed -> Sum -> Mean."""
         x, t = inputs
+        smoothing = self.label_smoothing if mode.train else 0.0
         u = shifted(x)
         e = Exp(u)
         total = Sum(e, axis=-1, keepdims=True)
-        stable = cross_entropy(u - Log(total), t)
+        stable = cross_entropy(u - Log(total), t, smoothing)
         if self.gradient == "stable":
             return stable
-        exact = cross_entropy(Log(e / total + self.eta), t)
+        exact = cross_entropy(Log(e / total + self.eta), t, smoothing)
         if self.gradient == "exact":
             return exact
         # The exact value with the stable form's gradient: the added term is exactly 0.
@@ -116,15 +122,16 @@ class SoftmaxWithLoss(Loss):
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
-        """Every form, on class indices and rows."""
-        for gradient in GRADIENTS:
+        """Every form, on class indices and rows, as they are and smoothed."""
+        for gradient, smoothing in product(GRADIENTS, (0.0, 0.1)):
             for kind, t in (("integers", labels(4, classes=3)), ("rows", labels(4, 3, classes=2))):
-                make, surrogate = partial(cls._case, gradient), gradient == "textbook"
-                yield LayerCase(f"{gradient}, {kind}", make, (real(4, 3), t), surrogate=surrogate)
+                make, surrogate = partial(cls._case, gradient, smoothing), gradient == "textbook"
+                label = f"{gradient}, {kind}" + (", smoothed" if smoothing else "")
+                yield LayerCase(label, make, (real(4, 3), t), surrogate=surrogate)
 
     @classmethod
-    def _case(cls, gradient: str, draw: Drawing) -> SoftmaxWithLoss:
-        return cls(gradient)
+    def _case(cls, gradient: str, smoothing: float, draw: Drawing) -> SoftmaxWithLoss:
+        return cls(gradient, label_smoothing=smoothing)
 
 
 class SigmoidWithLoss(Loss):
@@ -156,6 +163,9 @@ class SigmoidWithLoss(Loss):
         yield LayerCase("rows", lambda draw: cls(), (real(4, 3), labels(4, 3, classes=2)))
 
 
-def cross_entropy(logs: Node, t: Node) -> Node:
-    """Return `-mean(sum(t * logs, axis=1))`."""
-    return -Mean(Sum(MaskedMul(OneHot(t, logs), logs), axis=1))
+def cross_entropy(logs: Node, t: Node, smoothing: float = 0.0) -> Node:
+    """Return `-mean(sum(t * logs, axis=1))`, with `t (1 - smoothing) + smoothing / K` in place of the labels t."""
+    rows: Node = OneHot(t, logs)
+    if smoothing:
+        rows = rows * (1 - smoothing) + smoothing / (logs.shape or ())[-1]
+    return -Mean(Sum(MaskedMul(rows, logs), axis=1))

@@ -10,9 +10,9 @@ from typing import Protocol
 from nl_nodes.arguments import (
     AT_LEAST_ONE,
     FRACTION,
-    INSIDE,
     NATURAL,
     NOT_NEGATIVE,
+    OPEN_FRACTION,
     POSITIVE,
     POSITIVE_FRACTION,
     SHARE,
@@ -107,7 +107,7 @@ class OneCycle:
 
     def __post_init__(self) -> None:
         """Validate the numbers."""
-        INSIDE.check("OneCycle", pct_start=self.pct_start)
+        OPEN_FRACTION.check("OneCycle", pct_start=self.pct_start)
         AT_LEAST_ONE.check("OneCycle", div_factor=self.div_factor, final_div_factor=self.final_div_factor)
 
     def factor(self, epoch: float, epochs: float, losses: Sequence[float] = ()) -> float:

@@ -33,8 +33,8 @@ class Curvature:
     """The Hessian of a network's mean training loss on images x with labels t, known by its products with vectors.
 
     The weights are copied when this is created. All is computed from them in double precision, node by node, on the
-    CPU. The loss is that of training: with dropout, and with the batch's statistics in batch norms. The set is taken in
-    equal pieces, up to one image, one for each core at a time, and the products of pieces are averaged by number of
+    CPU. The loss is that of training: with dropout, and with the batch's statistics in batch norms. The set is cut into
+    pieces that differ by at most one image, and each core takes one at a time. Their products are averaged by number of
     images, as in a step on several batches: a batch norm has the statistics of each piece, and piece k the dropout
     masks of pass `net.passes + k`, the same in every product.
 

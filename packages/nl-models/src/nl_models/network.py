@@ -192,7 +192,8 @@ class Network(Wiring):
         if not len(x):
             raise UserError(f"{self.name}: cannot evaluate on no images")
         logits, labels = self.predict(x), self._labels(t, len(x))
-        graph = self.loss_layer.graph((tuple(logits.shape), tuple(labels.shape)))  # a new graph, for this thread
+        shapes = (tuple(logits.shape), tuple(labels.shape))
+        graph = self.loss_layer.graph(shapes, train=False)  # a new graph, for this thread
         loss = float(graph.forward(x=logits, t=labels))
         return loss, self.count_correct(logits, labels) / len(x)
 

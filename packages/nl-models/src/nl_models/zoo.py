@@ -20,13 +20,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nl_layers import SoftmaxWithLoss
 from nl_models.builder import WIDTH, Architecture, Options, PoolSpec, assemble
 from nl_models.network import Network
 from nl_models.resnet import resnet18, resnet20, resnet32, resnet44, resnet56
 from nl_models.sequential import Sequential
 from nl_models.specs import ConvSpec, DenseSpec
 from nl_nodes import Device, UserError
-from nl_nodes.arguments import checked
+from nl_nodes.arguments import SHARE, checked
 from nl_nodes.typing import Shape
 
 ModelFunction = Callable[..., Network]
@@ -195,16 +196,17 @@ RESNETS = (resnet20, resnet32, resnet44, resnet56, resnet18)
 MODELS: dict[str, ModelFunction] = {f.__name__: f for f in (mlp, cnn3, simple_convnet, cnn8, vgg11, vgg16, *RESNETS)}
 
 
-def build(name: str, device: Device | None = None, **options: Any) -> Network:
+def build(name: str, device: Device | None = None, label_smoothing: float = 0.0, **options: Any) -> Network:
     """Return the network of this name; `build(**net.spec)` creates the same again.
 
     Args:
         name: a name in `MODELS`.
         device: device of the network.
+        label_smoothing: of the loss, see `nl_layers.SoftmaxWithLoss`.
         options: arguments of the model's function.
 
     Raises:
-        UserError: for an unknown name.
+        UserError: for an unknown name, and for label smoothing of a network with another loss.
 
     >>> build("mlp", hidden=(5,), input_shape=(1, 2, 2), classes=3)
     mlp(input (1, 2, 2), 3 classes, 43 parameters)
@@ -214,4 +216,10 @@ def build(name: str, device: Device | None = None, **options: Any) -> Network:
     net = checked(MODELS[name])(device=device, **options)
     if isinstance(net, Sequential):
         net.spec = {"name": name, **options}
+    if label_smoothing:
+        SHARE.check("model", label_smoothing=label_smoothing)
+        if not isinstance(net.loss_layer, SoftmaxWithLoss):
+            raise UserError(f"{name}: label_smoothing is of SoftmaxWithLoss, not of {type(net.loss_layer).__name__}")
+        net.loss_layer.label_smoothing = label_smoothing
+        net.spec["label_smoothing"] = label_smoothing
     return net

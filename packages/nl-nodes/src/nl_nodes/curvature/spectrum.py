@@ -186,7 +186,7 @@ def _finite(product: Product) -> Product:
     """Return a product that raises `UserError` where the result is not finite."""
 
     def multiply(v: Any) -> Any:
-        result = np.asarray(product(v), dtype=np.float64)
+        result = np.asarray(product(v))
         if not np.isfinite(result).all():
             raise UserError("the product with a vector is not finite: look at the loss and gradient at these weights")
         return result

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nl_training.data import Dataset, EpochBatches
     from nl_training.training.callbacks import Callback
     from nl_training.training.checkpoint import Checkpoints
+    from nl_training.training.regularization import Regularization
     from nl_training.training.trainer import Trainer
     from nl_training.verification import Training
 
@@ -65,6 +66,7 @@ def network(config: Config, data: Dataset, device: Device) -> Network:
         **asdict(config.model),
         input_shape=data.input_shape,
         classes=len(data.classes),
+        label_smoothing=regularization.label_smoothing,
         batch_norm=regularization.batch_norm,
         dropout=regularization.dropout,
         seed=config.seed,
@@ -84,9 +86,8 @@ def trainer(
     from nl_training.training.trainer import Trainer, TrainOptions
 
     t, built = config.trainer, optimizer(cfg)
-    options = TrainOptions(
-        t.epochs, t.batch_size, t.max_steps, t.target_accuracy, t.on_nan, t.patience, t.max_seconds, t.accumulate
-    )
+    limits = (t.epochs, t.batch_size, t.max_steps, t.target_accuracy, t.on_nan, t.patience, t.max_seconds)
+    options = TrainOptions(*limits, t.accumulate, regularization(config, data))
     decay = weight_decay(config, built)
     return Trainer(net, built, schedule(cfg), data, options, decay, config.seed, callbacks, checkpoints)
 
@@ -100,7 +101,17 @@ def training(config: Config, cfg: Any, data: Dataset, epoch: EpochBatches) -> Tr
     epochs = min(t.epochs, (t.max_steps or inf) / epoch.count)
     decay = weight_decay(config, built)
     sizes = frozenset(epoch.sizes)
-    return Training(data.train, sizes, evaluated, epochs, built, schedule(cfg), decay, epoch.accumulate)
+    course, regularized = schedule(cfg), regularization(config, data)
+    return Training(data.train, sizes, evaluated, epochs, built, course, decay, epoch.accumulate, regularized)
+
+
+def regularization(config: Config, data: Dataset) -> Regularization:
+    """Build the regularization by the training loop of a config."""
+    from nl_training.data.augment import augmentations
+    from nl_training.training.regularization import Regularization
+
+    r = config.regularization
+    return Regularization(augmentations(r.augment, data.input_shape[0]), r.mixup, r.clip_norm, r.ema)
 
 
 def weight_decay(config: Config, optimizer: Optimizer) -> float:

@@ -14,9 +14,9 @@ from nl_nodes.arguments import (
     AT_LEAST_ONE,
     COUNT,
     FRACTION,
-    INSIDE,
     NATURAL,
     NOT_NEGATIVE,
+    OPEN_FRACTION,
     POSITIVE,
     POSITIVE_FRACTION,
     SHARE,
@@ -78,7 +78,7 @@ Positive = Annotated[float, In(POSITIVE)]
 NotNegative = Annotated[float, In(NOT_NEGATIVE)]
 Share = Annotated[float, In(SHARE)]
 Fraction = Annotated[float, In(FRACTION)]
-Inside = Annotated[float, In(INSIDE)]
+OpenFraction = Annotated[float, In(OPEN_FRACTION)]
 AtLeastOne = Annotated[float, In(AT_LEAST_ONE)]
 PositiveFraction = Annotated[float, In(POSITIVE_FRACTION)]
 Count = Annotated[int, In(COUNT)]

@@ -17,9 +17,9 @@ from nl_training.config.ranges import (
     Count,
     Fraction,
     In,
-    Inside,
     Natural,
     NotNegative,
+    OpenFraction,
     Positive,
     PositiveFraction,
     Registered,
@@ -133,11 +133,14 @@ class StepConfig:
     gamma: PositiveFraction
 
 
+Augment = Literal["auto", "shift", "crop_flip", "cutout"]
+
+
 @dataclass(frozen=True)
 class OneCycleConfig:
     """Schema of conf/schedule/onecycle.yaml."""
 
-    pct_start: Inside
+    pct_start: OpenFraction
     div_factor: AtLeastOne
     final_div_factor: AtLeastOne
 
@@ -165,6 +168,12 @@ class RegularizationConfig:
     weight_decay: NotNegative
     dropout: Share
     batch_norm: bool | Literal["before_activation", "before_affine", "after_activation"]
+    # These have defaults because configs of older runs lack their keys.
+    label_smoothing: Share = 0.0
+    augment: Augment | tuple[Augment, ...] | None = None
+    mixup: NotNegative = 0.0
+    clip_norm: Positive | None = None
+    ema: OpenFraction | None = None
 
 
 @dataclass(frozen=True)

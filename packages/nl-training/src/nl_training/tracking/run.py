@@ -236,10 +236,12 @@ class MLflowTracker(Tracker):
         return [part for part, chosen in self._when.items() if chosen == when]
 
     def _log_weights(self, trainer: TrainingState, folder: Path) -> None:
-        """Log the best weights of `folder` and the last ones, with what rebuilds the network."""
+        """Log the best weights of `folder`, the last and the averaged ones, with what rebuilds the network."""
         client = self.store.client
         with tempfile.TemporaryDirectory() as name:
             trainer.net.save(Path(name) / "final.safetensors")
+            if trainer.average is not None:
+                trainer.average.net.save(Path(name) / "ema.safetensors")
             client.log_artifacts(self.run_id, name, "weights")
         for file in ("best.safetensors", "network.json"):
             client.log_artifact(self.run_id, str(folder / file), "weights")

@@ -39,7 +39,10 @@ class Tracker(Callback):
 
     def on_step(self, report: StepReport) -> None:
         """Record the step's metrics."""
-        self.add(report.step, {"train/loss": report.loss, "train/acc": report.accuracy, "lr": report.lr})
+        values = {"train/loss": report.loss, "train/acc": report.accuracy, "lr": report.lr}
+        if report.grad_norm is not None:
+            values["grad_norm"] = report.grad_norm
+        self.add(report.step, values)
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record metrics of another callback."""
@@ -60,6 +63,8 @@ class Tracker(Callback):
         values["seconds"] = result.seconds
         if result.steps_to_target is not None and result.seconds_to_target is not None:
             values |= {"steps_to_target": result.steps_to_target, "seconds_to_target": result.seconds_to_target}
+        if result.average is not None:
+            values["final/test_loss_ema"], values["final/test_acc_ema"] = result.average
         self.add(result.steps, values)
 
     def log_scores(self, step: int, scores: Scores) -> None:

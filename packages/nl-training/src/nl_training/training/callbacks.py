@@ -11,11 +11,16 @@ from nl_layers.optimizers import Optimizer
 from nl_models import Network
 from nl_nodes import UserError
 from nl_training.data import Dataset
+from nl_training.training.average import WeightAverage
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """Report of a training step: `step` counts from 1, `loss` is its images' mean loss without weight decay."""
+    """Report of a training step.
+
+    `step` counts from 1, `loss` is its images' mean loss without weight decay, and `grad_norm` the norm of its gradient
+    before clipping, None without.
+    """
 
     step: int
     epoch: int
@@ -24,6 +29,7 @@ class StepReport:
     lr: float
     images: int
     seconds: float
+    grad_norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,8 @@ class EpochReport:
     """Evaluation after an epoch.
 
     `metrics` has `train/epoch_loss`, `train/epoch_acc`, `test/loss`, `test/acc` and, with a validation split,
-    `val/loss`, `val/acc`. `best` is whether these weights are the best so far by validation accuracy.
+    `val/loss`, `val/acc`, and `val/loss_ema`, `val/acc_ema` of averaged weights. `best` is whether these weights, not
+    averaged, are the best so far by validation accuracy.
     """
 
     epoch: int
@@ -56,6 +63,7 @@ class Progress:
         target: the step and second at which the target accuracy was reached.
         seconds: training time so far.
         ended: whether all steps are done and only `on_end` is left.
+        average: test loss and accuracy of the averaged weights at the end; None without.
     """
 
     step: int = 0
@@ -68,11 +76,15 @@ class Progress:
     target: tuple[int, float] | None = None
     seconds: float = 0.0
     ended: bool = False
+    average: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """Result of a training; the test metrics are those of the best weights by validation accuracy."""
+    """Result of a training; the test metrics are those of the best weights by validation accuracy.
+
+    `average` are test loss and accuracy of the averaged weights of the last step, None without.
+    """
 
     steps: int
     epochs: int
@@ -84,6 +96,7 @@ class Result:
     steps_to_target: int | None = None
     seconds_to_target: float | None = None
     history: tuple[EpochReport, ...] = field(default=(), repr=False)
+    average: tuple[float, float] | None = None
 
     @property
     def summary(self) -> str:
@@ -111,6 +124,7 @@ class TrainingState:
         best_state: host copies of the best weights so far by validation accuracy (the latest weights without a
             validation split).
         started: start time by `perf_counter`, as if the training had not been interrupted.
+        average: the moving average of the weights, None without.
     """
 
     net: Network
@@ -124,6 +138,7 @@ class TrainingState:
     progress: Progress = field(default_factory=Progress)
     best_state: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=perf_counter)
+    average: WeightAverage | None = None
 
     @property
     def step(self) -> int:
@@ -158,7 +173,10 @@ class Callback:
         """Called before the first step."""
 
     def on_batch(self, trainer: TrainingState, step: int, x: Any, t: Any) -> None:
-        """Called before step `step`, on images x (N, C, H, W) with labels t (N,); images may be on the GPU."""
+        """Called before step `step`, on images x (N, C, H, W) with labels t (N,); images may be on the GPU.
+
+        Augmentation is done. Labels that mixup has mixed are rows (N, classes).
+        """
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Called with metrics that another callback measured at a step."""

@@ -17,9 +17,9 @@ def first_not_finite(net: Network, x: Any, t: Any) -> str:
     Args:
         net: the network, whose last training pass is replayed with the current weights.
         x: the images of that pass (N, C, H, W).
-        t: their labels (N,).
+        t: their labels (N,) or (N, classes).
     """
-    graph = net.wire(len(x), train=True)
+    graph = net.wire(len(x), train=True, rows=t.ndim == 2)
     graph.passes = net.passes - 1
     try:
         with net.device.limits(), np.errstate(all="ignore"):

@@ -10,8 +10,10 @@ from nl_models import Network
 from nl_nodes import UserError
 from nl_nodes.arguments import COUNT, NATURAL, NOT_NEGATIVE, checked
 from nl_training.data import Dataset
+from nl_training.data.augment import augmentations
 from nl_training.training.callbacks import Callback, Result
 from nl_training.training.progress_bar import ProgressBar
+from nl_training.training.regularization import Regularization
 from nl_training.training.trainer import Trainer, TrainOptions
 
 
@@ -27,6 +29,9 @@ def fit(
     seed: int = 0,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
+    augment: str | Sequence[str] | None = None,
+    mixup: float = 0.0,
+    clip_norm: float | None = None,
 ) -> Result:
     """Train a network on a data set and return the result with its history.
 
@@ -43,6 +48,9 @@ def fit(
         seed: seed of the batch order.
         callbacks: called on steps, epochs and the end.
         progress: show a bar, or a line an epoch without a terminal.
+        augment: "auto", or names of `nl_training.data.augment.AUGMENTATIONS`: random changes of the training images.
+        mixup: alpha of mixup (`nl_training.data.mixup`), 0 for none.
+        clip_norm: the largest norm of a step's gradient, None for no limit.
 
     Raises:
         UserError: for a wrong argument, and if the loss or a gradient is not finite (`Diverged`).
@@ -57,13 +65,14 @@ def fit(
     COUNT.check("fit", epochs=epochs, batch_size=batch_size)
     NOT_NEGATIVE.check("fit", weight_decay=weight_decay)
     NATURAL.check("fit", seed=seed)
+    regularization = Regularization(augmentations(augment, data.input_shape[0]), mixup, clip_norm)
     bars = [ProgressBar()] if progress else []
     trainer = Trainer(
         net,
         optimizer or Adam(),
         schedule or Constant(),
         data,
-        TrainOptions(epochs=epochs, batch_size=batch_size),
+        TrainOptions(epochs=epochs, batch_size=batch_size, regularization=regularization),
         weight_decay,
         seed,
         [*bars, *callbacks],

@@ -11,7 +11,7 @@ from nl_training.training.callbacks import EpochReport, Progress, TrainingState
 from nl_training.training.checkpoint import Snapshot
 
 # Prefixes of array names. The strings "observer/" and "observers" are part of the file format.
-WEIGHTS, OPTIMIZER, BEST, CALLBACK = "weights/", "optimizer/", "best/", "observer/"
+WEIGHTS, OPTIMIZER, BEST, AVERAGE, CALLBACK = "weights/", "optimizer/", "best/", "average/", "observer/"
 
 
 def snapshot(trainer: TrainingState) -> Snapshot:
@@ -19,6 +19,8 @@ def snapshot(trainer: TrainingState) -> Snapshot:
     host = trainer.net.device.host
     arrays = _under(WEIGHTS, trainer.net.state_dict()) | _under(BEST, trainer.best_state)
     arrays |= {f"{OPTIMIZER}{name}": host(array) for name, array in trainer.optimizer.state_dict().items()}
+    if trainer.average is not None:
+        arrays |= _under(AVERAGE, trainer.average.net.state_dict())
     callbacks = {}
     for callback in trainer.callbacks:
         name = type(callback).__name__
@@ -30,6 +32,7 @@ def snapshot(trainer: TrainingState) -> Snapshot:
         "progress": asdict(trainer.progress) | {"seconds": trainer.seconds},
         "passes": trainer.net.passes,
         "updates": trainer.optimizer.steps,
+        "averaged": trainer.average.updates if trainer.average is not None else 0,
         "executor": trainer.net.device.executor.state() if trainer.net.device.compiles else {},
         "observers": callbacks,
     }
@@ -59,6 +62,9 @@ def _restore(trainer: TrainingState, found: Snapshot) -> None:
     state = {name: device.array(array) for name, array in _part(found, OPTIMIZER).items()}
     trainer.optimizer.load_state_dict(state, found.facts["updates"])
     trainer.best_state = _part(found, BEST)
+    if trainer.average is not None:
+        trainer.average.net.load_state_dict(_part(found, AVERAGE))
+        trainer.average.updates = found.facts["averaged"]
     net.passes = found.facts["passes"]
     if device.compiles:
         device.executor.load_state(found.facts.get("executor"))
@@ -66,6 +72,7 @@ def _restore(trainer: TrainingState, found: Snapshot) -> None:
     progress.history = [EpochReport(**epoch) for epoch in found.facts["progress"]["history"]]
     progress.best = (progress.best[0], progress.best[1])
     progress.target = progress.target and (progress.target[0], progress.target[1])
+    progress.average = progress.average and (progress.average[0], progress.average[1])
     trainer.progress = progress
     for callback in trainer.callbacks:
         name = type(callback).__name__

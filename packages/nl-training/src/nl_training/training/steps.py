@@ -8,7 +8,7 @@ from math import isfinite
 from time import perf_counter
 from typing import Any
 
-from nl_layers import FlatDict, add_weight_decay
+from nl_layers import FlatDict, add_weight_decay, clip_norm
 from nl_layers.flat import blocks
 from nl_layers.optimizers import Optimizer
 from nl_models import Network
@@ -43,12 +43,14 @@ class Taken:
         loss: mean loss of the batch, without weight decay.
         hits: number of images classified correctly; None where the step was left out.
         seconds: the time that it took.
+        norm: the gradient's norm, if it is limited.
     """
 
     batch: Batch
     loss: float
     hits: int | None
     seconds: float
+    norm: float | None = None
 
 
 class Steps:
@@ -58,12 +60,13 @@ class Steps:
         net: the network to train.
         optimizer: the optimizer of its parameters.
         weight_decay: coefficient of weight decay.
+        clip_norm: the largest norm of the gradient, without weight decay; None for no limit.
     """
 
     ahead = 1
 
-    def __init__(self, net: Network, optimizer: Optimizer, weight_decay: float) -> None:
-        self.net, self.optimizer, self.weight_decay = net, optimizer, weight_decay
+    def __init__(self, net: Network, optimizer: Optimizer, weight_decay: float, clip_norm: float | None = None) -> None:
+        self.net, self.optimizer, self.weight_decay, self.clip_norm = net, optimizer, weight_decay, clip_norm
         self._batches: list[Batch] = []
 
     def __len__(self) -> int:
@@ -76,8 +79,8 @@ class Steps:
         return len(self) >= self.ahead
 
     def split(self, split: Split) -> Split:
-        """Return a split whose images are where steps read them fastest."""
-        return split
+        """Return a split whose images are on the GPU, if there is one and they fit."""
+        return resident(self.net.device, split)
 
     def enqueue(self, batch: Batch) -> None:
         """Add a step; the optimizer has the batch's learning rate."""
@@ -91,13 +94,15 @@ class Steps:
 
     def _take(self, batch: Batch) -> Taken:
         """Take one step and wait for it."""
-        begun = perf_counter()
+        begun, norm = perf_counter(), None
         batch, loss, hits, grads = self._pass(batch)
         if hits is not None:
+            if self.clip_norm is not None:
+                norm = clip_norm(grads, self.clip_norm)
             if self.weight_decay:
                 add_weight_decay(self.net.params, grads, self.weight_decay)
             self.optimizer.update(self.net.params, grads)
-        return Taken(batch, loss, hits, perf_counter() - begun)
+        return Taken(batch, loss, hits, perf_counter() - begun, norm)
 
     def _pass(self, batch: Batch) -> tuple[Batch, float, int | None, FlatDict]:
         """Return a batch, its mean loss, hits (None where loss or gradient is not finite), and mean gradient."""
@@ -117,10 +122,13 @@ class AccumulatedSteps(Steps):
         optimizer: the optimizer of its parameters.
         weight_decay: coefficient of weight decay.
         size: images per small batch.
+        clip_norm: the largest norm of the mean gradient; see `Steps`.
     """
 
-    def __init__(self, net: Network, optimizer: Optimizer, weight_decay: float, size: int) -> None:
-        super().__init__(net, optimizer, weight_decay)
+    def __init__(
+        self, net: Network, optimizer: Optimizer, weight_decay: float, size: int, clip_norm: float | None = None
+    ) -> None:
+        super().__init__(net, optimizer, weight_decay, clip_norm)
         self.size = size
         self._mean = FlatDict(net.params.shapes(), net.device.zeros)
 
@@ -161,10 +169,6 @@ class EnqueuedSteps(Steps):
         self._before: list[tuple[int, int]] = []  # the optimizer's steps and the network's passes before each step
         self._results = net.device.xp.zeros((ahead, 3), dtype="float64")
 
-    def split(self, split: Split) -> Split:
-        """Return a split whose images are on the GPU, if they fit."""
-        return resident(self.net.device, split)
-
     def enqueue(self, batch: Batch) -> None:
         """Enqueue a step and the copies of its results."""
         if not self._batches:
@@ -199,7 +203,12 @@ class EnqueuedSteps(Steps):
 
 
 def steps_of(
-    net: Network, optimizer: Optimizer, weight_decay: float, ahead: bool, accumulated: int | None = None
+    net: Network,
+    optimizer: Optimizer,
+    weight_decay: float,
+    ahead: bool,
+    accumulated: int | None = None,
+    clip_norm: float | None = None,
 ) -> Steps:
     """Return the steps of a training on the network's device.
 
@@ -210,9 +219,10 @@ def steps_of(
         ahead: whether a GPU may work ahead.
         accumulated: images per small batch; None where each step is one batch. A GPU takes accumulated steps at once,
             and those of optimizers that are not elementwise.
+        clip_norm: the largest norm of the gradient, which a GPU's recorded steps don't compute: it takes them at once.
     """
     if accumulated is not None:
-        return AccumulatedSteps(net, optimizer, weight_decay, accumulated)
-    if net.device.card is None or not optimizer.elementwise:
-        return Steps(net, optimizer, weight_decay)
+        return AccumulatedSteps(net, optimizer, weight_decay, accumulated, clip_norm)
+    if net.device.card is None or clip_norm is not None or not optimizer.elementwise:
+        return Steps(net, optimizer, weight_decay, clip_norm)
     return EnqueuedSteps(net, optimizer, weight_decay, AHEAD if ahead else 1)

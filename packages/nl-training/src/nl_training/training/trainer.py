@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from math import inf, isfinite
 from time import perf_counter
@@ -15,9 +15,13 @@ from nl_layers.schedules import Schedule
 from nl_models import Network
 from nl_nodes import UserError
 from nl_training.data import Dataset, EpochBatches, batches, epoch_order
+from nl_training.data.augment import Augmentation
+from nl_training.data.mixup import mixup
+from nl_training.training.average import WeightAverage
 from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport, TimeLimit, TrainingState
 from nl_training.training.checkpoint import Checkpoints
 from nl_training.training.divergence import first_not_finite
+from nl_training.training.regularization import Regularization
 from nl_training.training.snapshot import snapshot
 from nl_training.training.steps import Batch, Taken, steps_of
 
@@ -41,6 +45,7 @@ class TrainOptions:
         patience: stop after this many epochs without a better validation accuracy, None to train all epochs.
         max_seconds: stop after this training time, unfinished, with a checkpoint; None for no limit.
         accumulate: batches per step, whose gradients are averaged by their numbers of images.
+        regularization: augmentation, mixup, clipping and averaging of weights.
     """
 
     epochs: int = 10
@@ -51,6 +56,7 @@ class TrainOptions:
     patience: int | None = None
     max_seconds: float | None = None
     accumulate: int = 1
+    regularization: Regularization = field(default_factory=Regularization)
 
 
 class Trainer(TrainingState):
@@ -63,7 +69,7 @@ class Trainer(TrainingState):
         data: training, validation and test splits.
         options: batch size and when to stop.
         weight_decay: coefficient of weight decay, added to the weights' gradients.
-        seed: seed of the batch order.
+        seed: seed of the batch order, of augmentation and of mixup.
         callbacks: called on steps, epochs and the end.
         checkpoints: where to save the training, None to save nothing.
 
@@ -94,9 +100,14 @@ class Trainer(TrainingState):
         steps = options.epochs * self.steps_per_epoch
         total_steps = min(steps, options.max_steps or steps)
         super().__init__(net, optimizer, data, options.batch_size, total_steps, seed, callbacks, options.accumulate)
-        ahead = not any(c.reads_network for c in callbacks if type(c).on_step is not Callback.on_step)
+        regularization = options.regularization
+        if regularization.ema is not None:
+            self.average = WeightAverage(net, regularization.ema)
+        self._augment = Augmentation(regularization.augment, data, seed)
+        reads = any(c.reads_network for c in callbacks if type(c).on_step is not Callback.on_step)
+        ahead = not reads and self.average is None
         size = options.batch_size if options.accumulate > 1 else None
-        self._steps = steps_of(net, optimizer, weight_decay, ahead, size)
+        self._steps = steps_of(net, optimizer, weight_decay, ahead, size, regularization.clip_norm)
         splits = {"train": data.train, "val": data.validation, "test": data.test}
         self._splits = {name: self._steps.split(split) for name, split in splits.items() if split is not None}
 
@@ -127,6 +138,8 @@ class Trainer(TrainingState):
         while not self._ended:
             self._save_or_stop(due=False)  # the time may be over before a resumed training's first step
             self._epoch(len(p.history) + 1)
+        if self.average is not None:
+            p.average = self._measured(self.average.net, "test")
         p.seconds, p.ended = self.seconds, True
         result = self._result()
         for callback in self.callbacks:
@@ -146,8 +159,12 @@ class Trainer(TrainingState):
         p = self.progress
         order = epoch_order(len(self.data.train), self.seed, epoch)[: self.epoch_batches.images]
         end = p.position + max(self.total_steps - p.step, 0)
-        steps = batches(self._splits["train"], self.epoch_batches.step_size, order)
-        for x, t in islice(steps, p.position, end):
+        size = self.epoch_batches.step_size
+        steps = enumerate(batches(self._splits["train"], size, order))
+        for number, (x, t) in islice(steps, p.position, end):
+            x = self._augment(x, order[number * size :][:size], epoch)
+            if alpha := self.options.regularization.mixup:
+                x, t = mixup(x, t, alpha, self.net.classes, self.seed, epoch, number)
             self._enqueue(x, t)
             if self._steps.full:
                 self._report()
@@ -187,7 +204,10 @@ class Trainer(TrainingState):
             p.loss += taken.loss * images
             p.hits += taken.hits
             p.images += images
-            report = StepReport(p.step, epoch, taken.loss, taken.hits / images, batch.lr, images, taken.seconds)
+            if self.average is not None:
+                self.average.update()
+            rate = taken.hits / images
+            report = StepReport(p.step, epoch, taken.loss, rate, batch.lr, images, taken.seconds, taken.norm)
             for callback in self.callbacks:
                 callback.on_step(report)
 
@@ -241,12 +261,10 @@ class Trainer(TrainingState):
         """Evaluate after an epoch; return whether the weights are the best so far."""
         p = self.progress
         metrics = {"train/epoch_loss": p.loss / p.images, "train/epoch_acc": p.hits / p.images} if p.images else {}
-        for name, split in self._splits.items():
-            if name == "train":
-                continue
-            for callback in self.callbacks:
-                callback.on_evaluate({"val": "validation"}.get(name, name), len(split))
-            metrics[f"{name}/loss"], metrics[f"{name}/acc"] = self.net.evaluate(split.x[:], split.t)
+        for name in (name for name in self._splits if name != "train"):
+            metrics[f"{name}/loss"], metrics[f"{name}/acc"] = self._measured(self.net, name)
+        if self.average is not None and "val" in self._splits:
+            metrics["val/loss_ema"], metrics["val/acc_ema"] = self._measured(self.average.net, "val")
         best = "val" not in self._splits or metrics["val/acc"] > p.best[0]
         if best:
             p.best = (metrics.get("val/acc", 0.0), epoch)
@@ -260,6 +278,13 @@ class Trainer(TrainingState):
         for callback in self.callbacks:
             callback.on_epoch(report)
         return best
+
+    def _measured(self, net: Network, name: str) -> tuple[float, float]:
+        """Return mean loss and accuracy of a network on a split."""
+        split = self._splits[name]
+        for callback in self.callbacks:
+            callback.on_evaluate({"val": "validation"}.get(name, name), len(split))
+        return net.evaluate(split.x[:], split.t)
 
     def _result(self) -> Result:
         p = self.progress
@@ -276,4 +301,5 @@ class Trainer(TrainingState):
             steps_to_target=steps,
             seconds_to_target=seconds,
             history=tuple(p.history),
+            average=p.average,
         )

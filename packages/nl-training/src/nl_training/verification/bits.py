@@ -14,7 +14,7 @@ from nl_training.verification.points import PASSES, POINTS, make_point
 from nl_training.verification.twins import one_by_one, unchanged
 
 
-def run_otherwise(net: Network, count: int, train: Split) -> str:
+def run_otherwise(net: Network, count: int, train: Split, mixed: bool = False) -> str:
     """Return the first array of which another run of the same passes has other bits, and which run; "" if none is.
 
     One run repeats the passes on the network; the other one is a copy's, whose calls are launched and awaited one by
@@ -24,14 +24,15 @@ def run_otherwise(net: Network, count: int, train: Split) -> str:
         net: a network on a GPU; its state is as before afterwards.
         count: the number of images in a pass.
         train: the training images.
+        mixed: whether the labels are rows.
     """
     with unchanged(net):
         state = net.state_dict()
-        first = make_point(net, count, POINTS[0], train)
+        first = make_point(net, count, POINTS[0], train, mixed)
         net.step(first.x, first.t)  # makes the plan, whose choice of algorithms the copy takes
         runs = {"": net, "repeated": net, "launched one by one": one_by_one(net) if net.device.compiles else net}
         for number, images in zip(PASSES, POINTS, strict=True):
-            point, found = make_point(net, count, images, train), dict[str, Arrays]()
+            point, found = make_point(net, count, images, train, mixed), dict[str, Arrays]()
             for how, run in runs.items():
                 run.load_state_dict(state)
                 run.passes = number

@@ -52,6 +52,7 @@ from nl_training.verification.steps import (
     STEPS,
     Training,
     batches_beside_textbook,
+    exercised,
     training_beside_textbook,
     updates_beside_textbook,
 )
@@ -123,19 +124,21 @@ class Chain:
     def links(self) -> dict[str, Callable[[], Link]]:
         """Return a function for every link, by the link's name, in the order in which to call them."""
         found: dict[str, Callable[[], Link]] = {}
-        if self.training is None:
+        if (training := self.training) is None:
             return found
 
         def add(check: Callable[[Point, str], Link], kind: str, count: int, what: str, point: str) -> None:
+            mixed = training.mixed and kind not in ("inference", "step", "trainer")
+            what += ", mixed labels" * mixed
             name = Link(kind, count, what, "", 0.0, 0.0).name
-            found[name] = lambda: check(make_point(self.net, count, point, train), what)
+            found[name] = lambda: check(make_point(self.net, count, point, train, mixed), what)
 
-        train, device, workers = self.training.train, self.net.device, f"{self.workers} workers"
+        train, device, workers = training.train, self.net.device, f"{self.workers} workers"
         executor = type(device.executor).__name__.lower() if device.compiles else "reference"
         how = f"{workers}, {executor}" if device.name == "cpu" else gpu_of(self.net) or device.name
         for point in (RANDOM, TRAINING):
             add(self.nodes, "nodes", self.small, point, point)
-        for count in sorted(self.training.sizes):
+        for count in sorted(training.sizes):
             for point in POINTS:
                 add(self.against_complex_step, "reference", count, point, point)
                 add(self.plan, "plan", count, f"{point}, {workers}", point)
@@ -148,12 +151,11 @@ class Chain:
                 if device.dtype != "float64":
                     add(partial(self.device, device.dtype), "device", count, f"{RANDOM}, {how}", RANDOM)
                 add(self.bits, "bits", count, how, RANDOM)
-        for count in sorted(self.training.evaluated):
-            pieces = EVAL_BATCH + count % EVAL_BATCH if count > EVAL_BATCH else count
-            add(self.inference, "inference", pieces, how, RANDOM)
-        few = STEPS * self.training.accumulated * (self.small + 1) - 1
-        add(self.step, "step", few, f"{self.training.step}, {self.training.epochs:g} epochs", RANDOM)
-        add(self.trainer, "trainer", few, f"{self.training.step}, {how}", RANDOM)
+        for count in sorted(training.evaluated):
+            add(self.inference, "inference", min(count, EVAL_BATCH + count % EVAL_BATCH), how, RANDOM)
+        few = STEPS * training.accumulated * (self.small + 1) - 1
+        add(self.step, "step", few, f"{training.step}, {training.epochs:g} epochs", RANDOM)
+        add(self.trainer, "trainer", few, f"{training.step}, {how}", RANDOM)
         return found
 
     @property
@@ -164,7 +166,7 @@ class Chain:
 
     def nodes(self, point: Point, what: str) -> Link:
         """Check the backward of each node on its inputs in the network."""
-        graph = self.reference.wire(len(point.x), train=True)
+        graph = self.reference.wire(len(point.x), train=True, rows=point.rows)
         fault = first_wrong(graph, point.feeds)
         where, distance = ("", 0.0) if fault is None else (f"{fault.node!r} of {fault.node.path}", fault.residual.value)
         return _link("nodes", point, what, where, distance)
@@ -207,7 +209,7 @@ class Chain:
         with unchanged(net):
             state = net.state_dict()
             for number, images in zip(PASSES, POINTS, strict=True):
-                given = make_point(net, len(point.x), images, self.training.train)
+                given = make_point(net, len(point.x), images, self.training.train, point.rows)
                 with net.device.limits():
                     expected = {**state, **alone(given, number)}
                 net.passes = number
@@ -220,7 +222,7 @@ class Chain:
         """Return a function that computes gradients, new statistics, loss and logits without the network's executor."""
         dtype = self.net.device.dtype
         if not self.net.device.compiles:
-            graph = self.net.wire(len(point.x), train=True)
+            graph = self.net.wire(len(point.x), train=True, rows=point.rows)
 
             def reference(given: Point, number: int) -> dict[str, Any]:
                 graph.passes = number
@@ -249,7 +251,7 @@ class Chain:
     def bits(self, point: Point, what: str) -> Link:
         """Compare the bits of passes on each kind of images with those of two other runs of them; see `bits.py`."""
         assert self.training is not None
-        wrong = run_otherwise(self.net, len(point.x), self.training.train)
+        wrong = run_otherwise(self.net, len(point.x), self.training.train, point.rows)
         return _link("bits", point, what, wrong, FAR if wrong else 0.0, 0.0)
 
     def inference(self, point: Point, what: str) -> Link:
@@ -292,7 +294,8 @@ class Chain:
             value += net.device.array(rng.uniform(0.05, 0.1, value.shape) * (value.ndim == 1))
         self.reference.load_state_dict(net.state_dict())
         reference = self.reference.on(self.reference.device)
-        book = Textbook(net, reference, optimizer, self.training.weight_decay)
+        short = exercised(self.training, net, point)
+        book = Textbook(net, reference, optimizer, short.weight_decay, short.regularization.clip_norm)
 
         def noise(x: Any, t: Any, number: int, state: Arrays) -> Callable[[str], float]:
             batch = Point("", np.asarray(x, np.float64), t)
@@ -300,7 +303,7 @@ class Chain:
                 return self._noise(batch, number, state)
             return self._rough_noise(batch, number, state, self.net.device.dtype)
 
-        return training_beside_textbook(net, book, optimizer, self.training, point, limit, noise)
+        return training_beside_textbook(net, book, optimizer, short, point, limit, noise)
 
     def _restore(self, copy: Network, point: str = RANDOM) -> None:
         """Load the network's state into a copy, before its first pass; for zeros and ties, scale up some weights."""
@@ -347,7 +350,7 @@ class Chain:
         """Return an estimate of each array's rounding error node by node, from rough passes."""
 
         def step(x: Any, t: Any, run: Callable[[Graph, Mapping[str, Any]], Pass]) -> Arrays:
-            graph = self.reference.wire(len(x), train=True)
+            graph = self.reference.wire(len(x), train=True, rows=point.rows)
             graph.passes = number
             held = {name: np.asarray(value, np.float64) for name, value in state.items() if name in graph.leaves}
             return arrays_of(run(graph, {"x": x, "t": t, **held}))
@@ -375,9 +378,9 @@ class Chain:
         return passes_differ(self.reference)
 
     def _recording(self, net: Network, point: Point) -> Lowering:
-        graph = net.wire(len(point.x), train=True)
+        graph = net.wire(len(point.x), train=True, rows=point.rows)
         dtype = net.device.dtype
-        feeds = {"x": (point.x.shape, dtype), "t": (point.t.shape, point.t.dtype)}
+        feeds = {"x": (point.x.shape, dtype), "t": (point.t.shape, dtype if point.rows else point.t.dtype)}
         grads = FlatDict({n: p.shape for n, p in net.params.items()}, lambda size: np.zeros(size, dtype))
         compiled = rewrite(graph, RULES) if net.device.compiles else graph
         try:

@@ -22,7 +22,7 @@ PASSES = (0, 1, 2**40)
 
 @dataclass(frozen=True)
 class Point:
-    """Images `x` (N, C, H, W), with values exact in float32, and labels `t` (N,), as inputs of a network."""
+    """Images `x` (N, C, H, W) and labels `t`, (N,) or rows, with values exact in float32, as inputs of a network."""
 
     name: str
     x: Any
@@ -33,9 +33,22 @@ class Point:
         """The images in float64 and the labels, as feeds of a graph."""
         return {"x": np.asarray(self.x, np.float64), "t": self.t}
 
+    @property
+    def rows(self) -> bool:
+        """Whether the labels are rows (N, classes)."""
+        return bool(self.t.ndim == 2)
 
-def make_point(net: Network, count: int, name: str, train: Split) -> Point:
-    """Return `count` images of the named kind."""
+
+def make_point(net: Network, count: int, name: str, train: Split, mixed: bool = False) -> Point:
+    """Return `count` images of the named kind, with rows of two labels each if `mixed`."""
+    point = _point(net, count, name, train)
+    if not mixed:
+        return point
+    rows = np.eye(net.classes)[point.t] if net.classes > 1 else np.asarray(point.t, np.float64)[:, None]
+    return Point(name, point.x, 0.75 * rows + 0.25 * rows[::-1])
+
+
+def _point(net: Network, count: int, name: str, train: Split) -> Point:
     rng = np.random.default_rng(count)
     shape = (count, *net.input_shape)
     if name == TRAINING:

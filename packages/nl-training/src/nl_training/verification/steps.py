@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from nl_layers import FlatDict, add_weight_decay
+from nl_layers import FlatDict, SoftmaxWithLoss, add_weight_decay, clip_norm
 from nl_layers.optimizers import Optimizer
 from nl_layers.schedules import Schedule
 from nl_models import Network
@@ -17,10 +17,21 @@ from nl_nodes import backend_of
 from nl_nodes.verify.rounding import length, rounding
 from nl_training.data import Dataset, Normalization, Split, batches, epoch_order
 from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport, TrainingState
+from nl_training.training.regularization import Regularization
 from nl_training.training.trainer import Diverged, Trainer, TrainOptions
 from nl_training.verification.distance import FAR, LOGITS, LOSS, Arrays, furthest
+from nl_training.verification.inputs import expected_batch
 from nl_training.verification.points import NotComparable, Point
-from nl_training.verification.textbook import Textbook, Updates, accuracy, schedule_factor, shuffled
+from nl_training.verification.textbook import (
+    Textbook,
+    Updates,
+    accuracy,
+    cross_entropy,
+    moving_average,
+    schedule_factor,
+    shuffled,
+)
+from nl_training.verification.twins import unchanged
 
 EPOCHS, STEPS, SEED = 2, 2, 1
 ACCUMULATED = 3
@@ -31,6 +42,10 @@ SHAPES = {"W1": (3, 2), "W2": (2, 4), "W3": (4, 3), "W4": (3, 1, 2, 2), "W5": (2
 """Parameters of many updates: optimizers may treat the first and last weights, and wide and tall ones, otherwise."""
 # Arrays smaller than this share of the largest one are compared relative to that share of it.
 SMALL = 1e-3
+# Of the short training, so that its few steps reach it.
+EMA = 0.2
+# Of the short training's pixels: black is not 0.
+MEAN, STD = 0.25, 0.5
 
 Noise = Callable[[Any, Any, int, Arrays], Callable[[str], float]]
 """From a step's images, labels, number and prior state to the rounding error of each array."""
@@ -49,6 +64,7 @@ class Training:
         schedule: the learning rate schedule.
         weight_decay: the L2 penalty's rate.
         accumulate: batches per step.
+        regularization: augmentation, mixup, clipping and averaging of weights.
     """
 
     train: Split
@@ -59,6 +75,12 @@ class Training:
     schedule: Schedule
     weight_decay: float
     accumulate: int = 1
+    regularization: Regularization = field(default_factory=Regularization)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the labels are rows, mixed from two."""
+        return self.regularization.mixup > 0
 
     @property
     def accumulated(self) -> int:
@@ -67,11 +89,24 @@ class Training:
 
     @property
     def step(self) -> str:
-        """The optimizer, schedule, weight decay and batches per step as text."""
+        """The optimizer, schedule, weight decay, batches per step and regularization as text."""
         o = self.optimizer
         settings = ", ".join(f"{k}={v:g}" for k, v in sorted(vars(o).items()) if isinstance(v, float))
         text = f"{type(o).__name__}({settings}), {self.schedule}, weight decay {self.weight_decay:g}"
-        return text if self.accumulate == 1 else f"{text}, {self.accumulate} batches per step"
+        parts = [text, f"{self.accumulate} batches per step" * (self.accumulate > 1), str(self.regularization)]
+        return ", ".join(filter(None, parts))
+
+
+def exercised(training: Training, net: Network, point: Point) -> Training:
+    """Return the settings of a short training, whose gradients are clipped and whose average reaches its decay."""
+    regularization = training.regularization
+    if regularization.clip_norm is not None:
+        with unchanged(net):
+            norm = length(net.device.host(net.step(point.x, point.t).grads.flat))
+        regularization = replace(regularization, clip_norm=norm / 2 or 1.0)
+    if regularization.ema is not None:
+        regularization = replace(regularization, ema=EMA)
+    return replace(training, regularization=regularization)
 
 
 def training_beside_textbook(
@@ -91,7 +126,7 @@ def training_beside_textbook(
         net: the network to train.
         book: the textbook training, with the same initial parameters.
         optimizer: the optimizer; its state is changed.
-        training: its schedule and weight decay are used.
+        training: its schedule, weight decay and regularization are used.
         point: of its two steps' batches, only the very last is smaller.
         limit: the largest distance that passes; it is larger than two roundings of a parameter.
         noise: estimates the rounding errors of a step's arrays.
@@ -100,11 +135,13 @@ def training_beside_textbook(
         NotComparable: if there is no formula for the optimizer or schedule, or the loss is not finite.
     """
     classes = tuple(str(n) for n in range(net.classes))
-    scale = Normalization.scaling(1.0, net.input_shape[0])
+    channels = net.input_shape[0]
+    scale = Normalization((MEAN,) * channels, (STD,) * channels)
     ends = Split(point.x[:EVALUATED], point.t[:EVALUATED]), Split(point.x[-EVALUATED:], point.t[-EVALUATED:])
     data = Dataset("chain", Split(point.x, point.t), *ends, classes, scale, "")
     watch = _Beside(book, optimizer.lr, training, data, limit, noise)
-    limits = TrainOptions(EPOCHS, watch.size, accumulate=training.accumulated)
+    how = training.regularization
+    limits = TrainOptions(EPOCHS, watch.size, accumulate=training.accumulated, regularization=how)
     try:
         Trainer(net, optimizer, training.schedule, data, limits, training.weight_decay, SEED, [watch]).run()
     except Diverged as error:
@@ -115,16 +152,20 @@ def training_beside_textbook(
 def updates_beside_textbook(training: Training, limit: float) -> tuple[str, float]:
     """Return the parameter with the larger difference after many updates over all epochs, and that difference."""
     rng, optimizer = np.random.default_rng(0), deepcopy(training.optimizer)
+    most = training.regularization.clip_norm
     params, grads = (FlatDict(SHAPES, np.zeros) for _ in range(2))
+    size = 1.0 if most is None else most / params.flat.size**0.5  # the norms are on both sides of the limit
     params.flat = rng.standard_normal(params.flat.size)
     start = {name: value.copy() for name, value in params.items()}
-    book = Updates(params, optimizer, training.weight_decay)
+    book = Updates(params, optimizer, training.weight_decay, most)
     losses = rng.uniform(1, 2, int(training.epochs)).tolist()
     for number in range(UPDATES):
         epoch = training.epochs * number / UPDATES
-        grads.flat = rng.standard_normal(grads.flat.size)
+        grads.flat = size * rng.standard_normal(grads.flat.size)
         time = epoch, training.epochs, losses[: int(epoch)]
         book.update(grads, training.optimizer.lr * schedule_factor(training.schedule, *time))
+        if most is not None:
+            clip_norm(grads, most)
         if training.weight_decay:
             add_weight_decay(params, grads, training.weight_decay)
         optimizer.lr = training.optimizer.lr * training.schedule.factor(*time)
@@ -148,7 +189,7 @@ class _Beside(Callback):
     Args:
         book: the textbook training.
         lr: the learning rate before the schedule.
-        training: its schedule is used.
+        training: its schedule and regularization are used.
         data: the training data.
         limit: the largest distance that passes.
         noise: estimates the rounding errors of a step's arrays.
@@ -163,6 +204,9 @@ class _Beside(Callback):
         self.size = len(data.train) // (STEPS * training.accumulated) + 1
         self.step_size = self.size * training.accumulated
         self.worst = ("", 0.0)
+        self.regularization = training.regularization
+        self._start = {name: np.asarray(value, np.float64) for name, value in book.trains.state_dict().items()}
+        self._average, self._steps = self._start, 0
         self._sums: dict[str, float] = {}
         self._losses: list[float] = []
         self._best: dict[str, Any] = {"val/acc": -1.0}
@@ -172,15 +216,29 @@ class _Beside(Callback):
         self._net, train = trainer.net, self.data.train
         epoch, position = divmod(step - 1, STEPS)
         index = shuffled(len(train), SEED, epoch + 1)[position * self.step_size :][: self.step_size]
-        x = backend_of([x]).host(x)
-        if not (np.array_equal(x, train.x[index]) and np.array_equal(t, train.t[index])):
-            self.worst = ("the batch", FAR)
+        self._trainer, self._x, self._t = trainer, backend_of([x]).host(x), t
+        black = [-MEAN / STD] * self._net.input_shape[0]
+        how, classes = self.regularization, self._net.classes
+        whole = expected_batch(train.x, train.t, index, how, black, classes, SEED, epoch + 1, position)
+        for found, value in zip((self._x, t), whole, strict=True):
+            slip = 4 * self.eps * float(np.abs(value).max()) if how.mixup else 0.0
+            if found.shape != value.shape or not np.allclose(found, value, rtol=0, atol=slip):
+                self.worst = ("the batch", FAR)
         self._lr = self.lr * schedule_factor(self.schedule, (step - 1) / STEPS, EPOCHS, self._losses)
-        self._x, self._t = train.x[index], train.t[index]
         self.book.step(self._x, self._t, self._lr, self.size)
+        self._compare_loss()
         if self.book.trains.device.dtype == "float64":
             expected = self.book.gradient()
             self._keep(furthest(expected, self.book.found, self.limit, self._noise()))
+
+    def _compare_loss(self) -> None:
+        """Compare the loss with its formula, if it is that of softmax."""
+        loss = self._net.loss_layer
+        if isinstance(loss, SoftmaxWithLoss) and loss.gradient == "stable":
+            logits = np.asarray(self.book.found[LOGITS], np.float64)
+            expected = {LOSS: cross_entropy(logits, self._t, loss.label_smoothing)}
+            slip = 8 * self.eps * float(np.abs(logits).max())
+            self._keep(furthest(expected, self.book.found, self.limit, lambda name: slip))
 
     def _noise(self) -> Callable[[str], float]:
         """Return an estimate of the rounding error of the step's arrays: at most the sum of its batches' errors."""
@@ -204,9 +262,30 @@ class _Beside(Callback):
             {**found, LOSS: report.loss, "the accuracy": report.accuracy, "the learning rate": report.lr},
             self._rounding,
         )
+        if self.regularization.clip_norm is not None:
+            self._compare(
+                {"the gradient's norm": book.norm}, {"the gradient's norm": report.grad_norm}, lambda name: 0.0
+            )
+        self._compare_average(found)
         for name, value in expected.items():
             name = f"train/epoch_{name}"
             self._sums[name] = self._sums.get(name, 0.0) + value * len(self._t) / len(self.data.train)
+
+    def _compare_average(self, found: Arrays) -> None:
+        """Compare the averaged weights and statistics after a step with these values."""
+        if self.regularization.ema is None:
+            return
+        assert self._trainer.average is not None
+        self._average = {
+            name: moving_average(value, found[name], self.regularization.ema, self._steps)
+            for name, value in self._average.items()
+        }
+        self._steps += 1
+        averages = self._trainer.average.net.state_dict()
+        moved, theirs = (
+            {name: state[name] - self._start[name] for name in self._start} for state in (self._average, averages)
+        )
+        self._compare(moved, theirs, lambda name: 4 * self.eps * length(self._start[name]))
 
     def on_epoch(self, report: EpochReport) -> None:
         """Compare the epoch's evaluation."""
@@ -218,6 +297,11 @@ class _Beside(Callback):
             noise[f"{name}/loss"] = rounding(np.float64(loss), *rough, dtype=self.book.trains.device.dtype)
 
         self._losses.append(expected["val/loss"])
+        if self.regularization.ema is not None:
+            assert self.data.validation is not None
+            averaged = self.book.evaluate(self.data.validation.x, self.data.validation.t, self._average)
+            expected["val/loss_ema"], expected["val/acc_ema"], rough = averaged
+            noise["val/loss_ema"] = rounding(np.float64(averaged[0]), *rough, dtype=self.book.trains.device.dtype)
 
         def allowed(name: str) -> float:
             return noise[name] if name in noise else rounded(name)

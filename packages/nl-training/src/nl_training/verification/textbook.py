@@ -170,8 +170,27 @@ def logits_of(net: Network, x: Any, run: Callable[[Graph, Mapping[str, Any]], Pa
 
 def accuracy(logits: Any, t: Any) -> float:
     """Return the accuracy of logits for labels `t`; a single logit predicts label 1 if positive, else 0."""
+    if t.ndim == 2:
+        t = t.argmax(axis=1) if t.shape[1] > 1 else t[:, 0] > 0.5
     found = logits.argmax(axis=1) if logits.shape[1] > 1 else logits[:, 0] > 0
     return float(np.mean(found == t))
+
+
+def cross_entropy(logits: Any, t: Any, smoothing: float) -> float:
+    """Return the mean of `-sum over k of ((1 - e) t_k + e / K) log p_k` for labels or rows t and smoothing e."""
+    classes = logits.shape[1]
+    rows = t if t.ndim == 2 else np.eye(classes)[t]
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return -float(
+        np.mean([np.dot((1 - smoothing) * a + smoothing / classes, b) for a, b in zip(rows, logs, strict=True)])
+    )
+
+
+def moving_average(average: Any, value: Any, decay: float, step: int) -> Any:
+    """Return `d e + (1 - d) w` after step n, from 0, with `d = min(decay, (1 + n) / (10 + n))`."""
+    d = min(decay, (1 + step) / (10 + step))
+    return d * average + (1 - d) * value
 
 
 class Updates:
@@ -181,17 +200,23 @@ class Updates:
         params: initial values.
         optimizer: its class and hyperparameters select the formula.
         weight_decay: the L2 penalty's rate.
+        clip_norm: the largest norm of the gradient of all parameters, None for no limit.
+
+    Attributes:
+        norm: the norm of the last gradient, before it was clipped.
 
     Raises:
         NotComparable: for an optimizer without a formula here.
     """
 
-    def __init__(self, params: Mapping[str, Any], optimizer: Optimizer, weight_decay: float) -> None:
+    def __init__(
+        self, params: Mapping[str, Any], optimizer: Optimizer, weight_decay: float, clip_norm: float | None = None
+    ) -> None:
         if type(optimizer).__name__ not in OPTIMIZERS:
             raise NotComparable(f"no textbook formula for {type(optimizer).__name__}")
         self._settings = dict(vars(optimizer))
         self.params = {name: np.array(value, np.float64) for name, value in params.items()}
-        self.weight_decay, self.made = weight_decay, 0
+        self.weight_decay, self.clip_norm, self.made, self.norm = weight_decay, clip_norm, 0, 0.0
         # LAMB's is part of the step that it scales.
         self._decoupled = 0.0 if "LAMB" in type(optimizer).__name__ else self._settings.get("weight_decay", 0.0)
         self._states: dict[str, Arrays] = {name: {} for name in self.params}
@@ -202,8 +227,10 @@ class Updates:
     def update(self, grads: Mapping[str, Any], lr: float) -> None:
         """Update all parameters by the gradients of the loss."""
         self.made += 1
+        self.norm = float(np.sqrt(sum(np.square(np.asarray(grads[name], np.float64)).sum() for name in self.params)))
+        scale = 1.0 if self.clip_norm is None else min(1.0, self.clip_norm / (self.norm + 1e-6))
         for name, p in self.params.items():
-            weight, g = name.startswith("W"), np.asarray(grads[name], np.float64)
+            weight, g = name.startswith("W"), scale * np.asarray(grads[name], np.float64)
             if weight:
                 g = g + self.weight_decay * p
                 p = p - lr * self._decoupled * p
@@ -226,6 +253,7 @@ class Textbook(Updates):
         net: its float64 copy that runs node by node; its state is overwritten.
         optimizer: its class and hyperparameters select the formula.
         weight_decay: the L2 penalty's rate.
+        clip_norm: the largest norm of the gradient.
 
     Attributes:
         statistics: the running statistics.
@@ -234,8 +262,15 @@ class Textbook(Updates):
         found: gradients, loss and logits of the trained network's last step.
     """
 
-    def __init__(self, trains: Network, net: Network, optimizer: Optimizer, weight_decay: float) -> None:
-        super().__init__(net.params, optimizer, weight_decay)
+    def __init__(
+        self,
+        trains: Network,
+        net: Network,
+        optimizer: Optimizer,
+        weight_decay: float,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(net.params, optimizer, weight_decay, clip_norm)
         self.trains, self.net, self.passes = trains, net, 0
 
     def step(self, x: Any, t: Any, lr: float, size: int) -> None:
@@ -274,13 +309,16 @@ class Textbook(Updates):
 
     def _computed(self, x: Any, t: Any, number: int) -> Arrays:
         """Return gradients, loss and logits of a batch, computed node by node."""
-        graph = self.net.wire(len(x), train=True)
+        graph = self.net.wire(len(x), train=True, rows=t.ndim == 2)
         graph.passes = number
         return arrays_of(graph.run(x=np.asarray(x, np.float64), t=t))
 
-    def evaluate(self, x: Any, t: Any) -> tuple[float, float, list[float]]:
-        """Return mean loss and accuracy of images `x` with labels `t`, and the losses of rough passes."""
-        self._load()
+    def evaluate(self, x: Any, t: Any, state: Arrays | None = None) -> tuple[float, float, list[float]]:
+        """Return mean loss and accuracy of images `x` with labels `t`, and the losses of rough passes.
+
+        They are of the weights and running statistics `state`; None is those of the last step.
+        """
+        self.net.load_state_dict({**self.params, **self.statistics} if state is None else state)
         logits, mode = logits_of(self.net, x), Mode(train=False)
         graph = Graph(self.net.loss_layer.wire(Input("x", logits.shape), Input("t", t.shape), mode=mode))
         losses = [graph.run(x=logits, t=t).results[0]]

@@ -105,12 +105,12 @@ def loss_terms(reference: Network, x: Any, t: Any, passes: int = 0) -> list[Term
     Args:
         reference: a network from `twin`.
         x: images (N, C, H, W), float64.
-        t: labels (N,).
+        t: labels (N,) or rows (N, classes).
         passes: the index of the pass, which determines the dropout masks.
     """
     terms: list[Term] = []
     for images, labels, share in slices(reference, x, t):
-        graph = reference.wire(len(images), train=True)
+        graph = reference.wire(len(images), train=True, rows=t.ndim == 2)
         graph.passes = passes
         terms.append((graph, {"x": images, "t": labels}, share))
     return terms

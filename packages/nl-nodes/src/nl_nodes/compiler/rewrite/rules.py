@@ -116,10 +116,20 @@ shifted = x - op(Max, x, axis=-1, keepdims=True)
 logs = shifted - op(Log, op(Sum, op(Exp, shifted), axis=-1, keepdims=True))
 
 
-@rule(op(Sum, op(MaskedMul, op(OneHot, var("t"), logs), logs), axis=1, keepdims=False))
+one_hot = op(OneHot, var("t"), logs)
+scale, floor = Setting("scale"), Setting("floor")
+
+
+@rule(op(Sum, op(MaskedMul, one_hot, logs), axis=1, keepdims=False))
 def label_log_softmax(x: Node, t: Node) -> Node | None:
     """Fuse log-softmax at the label, in its stable form."""
     return LabelLogSoftmax(x, OneHot(t, x)) if _matrix(x) else None
+
+
+@rule(op(Sum, op(MaskedMul, one_hot * scale + floor, logs), axis=1, keepdims=False))
+def smoothed_label_log_softmax(x: Node, t: Node, scale: float, floor: float) -> Node | None:
+    """Fuse log-softmax at smoothed labels."""
+    return LabelLogSoftmax(x, OneHot(t, x) * scale + floor) if _matrix(x) else None
 
 
 # Canonicalisation, and fusions across layers.
@@ -207,6 +217,7 @@ RULES: tuple[tuple[Rule, ...], ...] = (
         normalization,
         affine,
         label_log_softmax,
+        smoothed_label_log_softmax,
     ),
     (
         mean_as_sum,
