@@ -4,6 +4,9 @@ PyTorch is optional (`pip install torch`). The implementations alternate within 
 one untimed step before the timed ones, as threads that still spin after a step slow down the next implementation. A
 time is the mean of consecutive steps over 50 ms; reported are the median and the interquartile range. Nothing else
 should run on the machine.
+
+A step's operations are those of its plan's calls; the machine's peak is measured on large matrix products. With
+`--record` the run goes to docs/performance, and into the tables of docs/performance.md.
 """
 
 from __future__ import annotations
@@ -14,18 +17,22 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import bench_against
+import bench_history
 import numpy as np
+from bench_machine import Machine, this_machine
 from rich.console import Console
 from rich.table import Table
-from threadpoolctl import threadpool_info
 
 import nl_models
 from nl_layers.optimizers import SGD
 from nl_nodes import Device
+from nl_nodes.compiler import Plan
 from nl_nodes.compiler.profiler import cost
 
 if TYPE_CHECKING:
@@ -52,8 +59,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--profile", action="store_true", help="print each node's cost instead (needs nl-training)")
     parser.add_argument("--counts", action="store_true", help="count calls and bytes of a step instead, at batch 32")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="gpu: --counts of kernels, batch 128")
+    parser.add_argument("--only", choices=("ours",), help="leave out PyTorch")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="with --only ours: compare another checkout")
+    parser.add_argument("--record", action="store_true", help="add the run to docs/performance and docs/performance.md")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.against and not options.only:
+        parser.error("--against compares this project's steps alone: add --only ours")
+    options.torch = has_torch() and not options.only
+    whole = (options.models, options.batch_norm) == (parser.get_default("models"), "both")
+    if options.record and not (options.torch and whole):
+        parser.error("--record takes all models, with and without batch norm, beside PyTorch (pip install torch)")
     if options.device == "gpu" and not options.counts:
         parser.error("--device gpu is for --counts; scripts/bench_gpu.py measures a GPU")
     return options
@@ -102,19 +119,15 @@ def contenders(name: str, batch_norm: bool, options: argparse.Namespace) -> dict
     steps = {"compiled": ours(name, batch_norm, workers=options.workers)}
     if options.reference:
         steps["reference"] = ours(name, batch_norm, compile=False)
-    for layout in ("NCHW", "channels_last") if has_torch() else ():
+    for layout in ("NCHW", "channels_last") if options.torch else ():
         if not (name == "mlp" and layout == "channels_last"):
             steps[f"torch {layout}"] = theirs(name, batch_norm, layout)
     return steps
 
 
 def has_torch() -> bool:
-    """Return whether PyTorch is installed."""
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    """Return whether PyTorch is installed; without importing it, as `alone` would measure that."""
+    return find_spec("torch") is not None
 
 
 def measure(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
@@ -137,27 +150,71 @@ def _time(step: Callable[[], None]) -> float:
     return seconds / count
 
 
-def speed(options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
-    """Measure and print the times of every model."""
-    console = Console()
-    kernels = {str(i.get("architecture")) for i in threadpool_info() if i["internal_api"] == "openblas"}
-    console.print(f"NumPy {np.__version__}, OpenBLAS kernel {', '.join(sorted(kernels))}, {os.cpu_count()} cores")
+def speed(options: argparse.Namespace, machine: Machine) -> tuple[dict[str, dict[str, list[float]]], dict[str, Any]]:
+    """Measure and print the times of every model; return them, and each model's row of a record."""
+    print(machine)
     table = Table(
-        "model", "compiled ms", "reference ms", "torch NCHW", "torch channels_last", "images/s", "against torch"
+        "model",
+        "compiled ms",
+        "reference ms",
+        "torch NCHW",
+        "torch channels_last",
+        "against torch",
+        "GFLOP/s",
+        "of peak",
     )
-    results = {}
+    results, rows = {}, {}
+    for label, name, batch_norm in cases(options):
+        gflop = step_costs(name, batch_norm, options.workers, BATCH)[0] / 1e9
+        times = results[label] = measure(contenders(name, batch_norm, options), options.repeats)
+        row = rows[label] = bench_history.row(times, gflop, machine.peak)
+        kinds = ("compiled", "reference", "torch NCHW", "torch channels_last")
+        cells = [bench_history.milliseconds(row["ms"][kind]) if kind in row["ms"] else "-" for kind in kinds]
+        table.add_row(label, *cells, str(row["against torch"]), f"{row['GFLOP/s']:.0f}", f"{row['of peak']:.2f}")
+        print(f"{label}: {json.dumps(row)}")
+    Console().print(table)
+    return results, rows
+
+
+def cases(options: argparse.Namespace) -> Iterator[tuple[str, str, bool]]:
+    """Yield label, model and whether it has batch norm."""
     for name in options.models.split(","):
         for batch_norm in FORMS[options.batch_norm]:
-            label = f"{name} BN" if batch_norm else name
-            times = results[label] = measure(contenders(name, batch_norm, options), options.repeats)
-            medians = {key: float(np.median(values)) for key, values in times.items()}
-            peers = [value for key, value in medians.items() if key.startswith("torch")]
-            against = f"{min(peers) / medians['compiled']:.2f}" if peers else "-"
-            cells = [_cell(times.get(key)) for key in ("compiled", "reference", "torch NCHW", "torch channels_last")]
-            table.add_row(label, *cells, f"{BATCH / medians['compiled'] * 1e3:,.0f}", against)
-            console.print(f"{label}: {medians}")
-    console.print(table)
+            yield f"{name} BN" if batch_norm else name, name, batch_norm
+
+
+def step_costs(name: str, batch_norm: bool, workers: str, batch: int) -> tuple[float, float, Plan]:
+    """Return the floating-point operations and bytes of a compiled step's calls, and its plan."""
+    plan = nl_models.build(name, batch_norm=batch_norm, device=Device(workers=workers)).plan(True, batch)
+    flops, moved = map(sum, zip(*(cost(call) for calls in plan.calls for call in calls), strict=True))
+    return flops, moved, plan
+
+
+def compare(options: argparse.Namespace) -> dict[str, list[list[float]]]:
+    """Measure and print the steps of this checkout beside another's."""
+    table = Table("model", "this checkout ms", "the other ms", "the other / this (interquartile range)")
+    results = {}
+    for label, name, batch_norm in cases(options):
+        served = ["--serve", f"{name},{batch_norm}", "--workers", options.workers]
+        times = bench_against.pairs(options.against, served, options.repeats)
+        results[label] = times.tolist()
+        here, other, (low, middle, high) = bench_against.summary(times)
+        table.add_row(label, f"{here:.3g}", f"{other:.3g}", f"{middle:.3f} ({low:.3f}-{high:.3f})")
+        print(f"{label}: {middle:.3f} ({low:.3f}-{high:.3f})", flush=True)
+    Console().print(table)
     return results
+
+
+def serve(served: str, workers: str) -> None:
+    """Time this project's step for each line of the standard input."""
+    name, batch_norm = served.split(",")
+    step = ours(name, batch_norm == "True", workers=workers)
+
+    def sample() -> float:
+        step()
+        return _time(step) * 1e3
+
+    bench_against.serve(sample)
 
 
 def plot(results: dict[str, dict[str, list[float]]]) -> Figure:
@@ -186,13 +243,6 @@ def _rate(times: dict[str, list[float]], label: str) -> float:
     return best / float(np.median(times[label])) if label in times else 0.0
 
 
-def _cell(times: list[float] | None) -> str:
-    if not times:
-        return "-"
-    low, middle, high = np.percentile(times, (25, 50, 75))
-    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
-
-
 def memory(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Measure and print each model's peak memory in MB: proportional set size of the process and its children."""
     console = Console()
@@ -201,7 +251,7 @@ def memory(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     for name in options.models.split(","):
         for batch_norm in FORMS[options.batch_norm]:
             label = f"{name} BN" if batch_norm else name
-            kinds = ["compiled", *(("torch NCHW", "torch channels_last") if has_torch() else ())]
+            kinds = ["compiled", *(("torch NCHW", "torch channels_last") if options.torch else ())]
             row = results[label] = {}
             for kind in kinds:
                 command = [
@@ -260,15 +310,10 @@ def profile(options: argparse.Namespace) -> None:
 def counts(options: argparse.Namespace) -> None:
     """Print counts of a compiled step: calls, memory, operations and bytes."""
     table = Table("model", "calls of a worker", "arena MB", "GFLOP", "GB read and written", title=f"{COUNTED} images")
-    for name in options.models.split(","):
-        for batch_norm in FORMS[options.batch_norm]:
-            plan = nl_models.build(name, batch_norm=batch_norm, device=Device()).plan(True, COUNTED)
-            costs = [cost(call) for calls in plan.calls for call in calls]
-            flops, moved = (sum(column) / 1e9 for column in zip(*costs, strict=True))
-            calls = " + ".join(str(len(calls)) for calls in plan.calls)
-            table.add_row(
-                f"{name} BN" if batch_norm else name, calls, f"{plan.size / 1e6:.2f}", f"{flops:.3f}", f"{moved:.3f}"
-            )
+    for label, name, batch_norm in cases(options):
+        flops, moved, plan = step_costs(name, batch_norm, options.workers, COUNTED)
+        calls = " + ".join(str(len(calls)) for calls in plan.calls)
+        table.add_row(label, calls, f"{plan.size / 1e6:.2f}", f"{flops / 1e9:.3f}", f"{moved / 1e9:.3f}")
     Console().print(table)
 
 
@@ -298,8 +343,8 @@ def _set_size() -> float:
 def main() -> None:
     """Measure, print, and write the results to outputs/bench."""
     options = arguments()
-    if options.alone:
-        alone(options.alone, options.workers)
+    if options.alone or options.serve:
+        alone(options.alone, options.workers) if options.alone else serve(options.serve, options.workers)
         return
     OUTPUT.mkdir(parents=True, exist_ok=True)
     if options.profile:
@@ -308,13 +353,27 @@ def main() -> None:
     if options.counts:
         (gpu_counts if options.device == "gpu" else counts)(options)
         return
-    results = memory(options) if options.memory else speed(options)
-    path = OUTPUT / f"{'memory' if options.memory else 'speed'}.json"
+    if options.memory or options.against:
+        kind, results = ("memory", memory(options)) if options.memory else ("against", compare(options))
+        _write(kind, results)
+        return
+    machine = this_machine()
+    times, rows = speed(options, machine)
+    _write("speed", times)
+    figures = [OUTPUT] if options.torch else []
+    if options.record:
+        print(f"record in {bench_history.append(bench_history.record(machine, rows))}")
+        bench_history.write_page()
+        figures += [bench_history.HISTORY] if figures else []
+    for folder in figures:
+        plot(times).savefig(folder / "speed.png", dpi=110)
+        print(f"figure in {folder / 'speed.png'}")
+
+
+def _write(kind: str, results: object) -> None:
+    path = OUTPUT / f"{kind}.json"
     path.write_text(json.dumps(results, indent=1))
     print(f"results in {path}")
-    if has_torch() and not options.memory:
-        plot(results).savefig(OUTPUT / "speed.png", dpi=110)
-        print(f"figure in {OUTPUT / 'speed.png'}")
 
 
 if __name__ == "__main__":

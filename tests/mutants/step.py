@@ -30,6 +30,7 @@ EXCLUDED = (
     "nl_nodes.platform",
     "nl_nodes.signals",
     "nl_nodes.device.blas",
+    "nl_nodes.device.product_limit",
     "nl_models.fork",
     "nl_nodes.compiler.rewrite.rules:per_channel",  # runs only when its module is imported
 )
@@ -38,6 +39,7 @@ INCLUDED = (
     "nl_nodes.curvature.products",
     "nl_nodes.curvature.spectrum",
     "nl_nodes.compiler.rewrite.rules",
+    "nl_nodes.runtime.cut",
     "nl_nodes.runtime.worker_main",
     "nl_nodes.runtime.protocol",
     "nl_nodes.runtime.shared_memory",

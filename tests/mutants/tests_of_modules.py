@@ -25,6 +25,7 @@ TESTS = {
         CERTIFICATE,
     ],
     "nl_nodes.runtime.executor": ["unit/compiler/test_memory.py", "unit/runtime/test_workers.py", CERTIFICATE],
+    "nl_nodes.runtime.cut": ["unit/runtime/test_cut.py"],
     "nl_nodes.arguments": ["unit/layers/test_optimizers.py"],
     "nl_nodes.operators": ["unit/nodes/test_operators.py"],
     "nl_nodes.philox": ["unit/nodes/test_device.py"],

@@ -1,13 +1,14 @@
 """Queries of the system: a container's limits, and systems without Linux's own calls."""
 
 import os
+import platform as system
 from pathlib import Path
 
 import pytest
 from support.assertions import refused
 
 from nl_nodes import Device, platform
-from nl_nodes.platform import cores, cpu_count, locked, memory
+from nl_nodes.platform import cores, cpu_count, locked, memory, processor_name
 
 V2 = "30 23 0:26 {top} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = "33 24 0:29 {top} /sys/fs/cgroup/cpu,cpuacct rw shared:8 - cgroup cgroup rw,cpu,cpuacct\n"
@@ -135,3 +136,14 @@ def test_a_system_that_tells_little(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert type(Device(threads=2).executor).__name__ == "Threads"
     with refused("device.workers=processes"):
         assert Device(threads=2, workers="processes").executor
+
+
+def test_a_processor_has_family_and_model_where_the_system_tells_them(tmp_path: Path) -> None:
+    one = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nflags\t\t: fpu: x\n\n"
+    assert processor_name(tree(tmp_path, "", "", {"proc/cpuinfo": one + one})) == "AMD EPYC (family 25, model 17)"
+    one = "processor\t: 0\nmodel name\t: ARMv7 Processor rev 3 (v7l)\n"
+    assert processor_name(tree(tmp_path / "v7", "", "", {"proc/cpuinfo": one})) == "ARMv7 Processor rev 3 (v7l)"
+    elsewhere = {system.processor(), system.machine()}
+    arm = tree(tmp_path / "arm", "", "", {"proc/cpuinfo": "processor\t: 0\nBogoMIPS\t: 50.00\n"})
+    assert processor_name(arm) in elsewhere
+    assert processor_name(tmp_path / "missing") in elsewhere

@@ -380,3 +380,25 @@ def test_raised_epoch_limit_continues_with_the_next_epoch(tmp_path) -> None:
     assert made.run().steps == 30
     # The first epoch ended after 5 steps; the others are complete, except the last.
     assert [epoch.step for epoch in made.progress.history] == [5, 5 + made.steps_per_epoch, 30]
+
+
+def limited(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> Trainer:
+    """Return a trainer whose plans cut products with more multiplications than this."""
+    net = build("mlp", width=10, input_shape=(1, 8, 8), seed=3, device=Device(threads=1))
+    monkeypatch.setattr(net.device.executor, "product_limit", limit)
+    return Trainer(net, Momentum(0.1), Cosine(), DATA, TrainOptions(epochs=1, batch_size=256))
+
+
+def test_a_run_recorded_with_a_limit_of_products_goes_on_with_its_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    there, here = limited(monkeypatch, 4000), limited(monkeypatch, None)
+    saved = snapshot(there)
+    assert saved.facts["executor"] == {"product_limit": 4000}
+    restore(here, saved)
+    here.run(), there.run()
+    assert snapshot(here).facts["executor"] == {"product_limit": None}
+    shapes = [
+        {args[2].shape for name, args in t.net.plan(True, 256).calls[0] if name == "matmul"} for t in (there, here)
+    ]
+    assert shapes[0] != shapes[1]
+    for name, value in there.net.params.items():
+        np.testing.assert_allclose(here.net.params[name], value, rtol=1e-3, atol=1e-4)

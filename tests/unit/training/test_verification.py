@@ -105,6 +105,7 @@ def test_every_run_has_a_certificate_and_the_second_uses_the_cache(uri: str, cac
         assert tags["verify.fingerprint"] == fields["fingerprint"]
         assert "verify.mutation_score" in tags
         assert (fields["dtype"], fields["device"], fields["gpu"]) == ("float32", "cpu", "not run")
+        assert fields["product_limit"] == Device().executor.product_limit
         images = {kind: {link["images"] for link in fields["links"] if link["kind"] == kind} for kind in KINDS}
         assert images["plan"] == {64, 14}
         assert images["inference"] == {144, 256 + 359 % 256}
@@ -118,6 +119,15 @@ def test_every_run_has_a_certificate_and_the_second_uses_the_cache(uri: str, cac
     assert min(metric.value for metric in curvature) > 0
     for name in ("verify/residual", "curvature/largest"):
         assert client.get_metric_history(found[1].info.run_id, name) == []
+
+
+def test_a_certificate_is_of_one_limit_of_products(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = net(device=Device(threads=1))
+    whole = path_of(model)
+    monkeypatch.setattr(model.device.executor, "product_limit", 7)
+    assert path_of(model) != whole
+    assert verify(model, "strict", LONG).certificate.product_limit == 7
+    assert [path.name for path in cache.iterdir()] == [path_of(model).name]
 
 
 def test_off_verifies_nothing(uri: str, cache: Path) -> None:

@@ -6,6 +6,7 @@ Where a system lacks a call (macOS, Windows), the nearest substitute is used, or
 from __future__ import annotations
 
 import os
+import platform
 import re
 import socket
 import time
@@ -61,6 +62,17 @@ def cpu_count(root: Path = ROOT) -> int:
     """
     quotas = [quota for folder in _control_groups(root, "cpu") if (quota := _quota(folder)) is not None]
     return max(1, int(min([len(cores()) or os.cpu_count() or 1, *quotas])))
+
+
+def processor_name(root: Path = ROOT) -> str:
+    """Return the processor's name, with family and model where known: virtual machines shorten names.
+
+    Args:
+        root: the folder that contains `proc`.
+    """
+    fields = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in _lines(root / "proc/cpuinfo"))}
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    return f"{name} (family {fields['cpu family']}, model {fields.get('model')})" if "cpu family" in fields else name
 
 
 @cache

@@ -22,6 +22,7 @@ from nl_nodes.graph import Graph
 from nl_nodes.runtime import Executor
 from nl_nodes.runtime.call import CallFailed
 from nl_nodes.runtime.cuda import OutOfMemory
+from nl_nodes.runtime.cut import cut_product
 from nl_nodes.runtime.executor import SMALLER
 from nl_nodes.shapes import size
 from nl_nodes.signals import DeferSignals
@@ -71,8 +72,9 @@ class Plan:
                 value[...] = old
 
     def _relocate(self, lowered: Lowering, arena: Arena) -> None:
-        """Relocate all arrays to the arena, and load the calls into the executor."""
-        self.calls = [[arena.relocate_call(call) for call in tape.calls] for tape in lowered.tapes]
+        """Relocate all arrays to the arena, cut large products, and load the calls into the executor."""
+        limit = self.executor.product_limit
+        self.calls = [[cut_product(arena.relocate_call(call), limit) for call in tape.calls] for tape in lowered.tapes]
         self.owners = [tape.owners for tape in lowered.tapes]
         with self._named_failures():
             self._loaded = self.executor.load(self.calls)

@@ -16,14 +16,14 @@ _EXECUTORS: WeakValueDictionary[tuple[str, int], Executor] = WeakValueDictionary
 _LOCK = Lock()
 
 
-def executor(kind: str, count: int) -> Executor:
+def executor(kind: str, count: int, product_limit: int | None = None) -> Executor:
     """Return an executor of `count` "threads" or "processes", shared with other callers while all its workers run."""
     if count == 1:
-        return Executor()
+        return Executor(product_limit)
     with _LOCK, DeferSignals():
         found = _EXECUTORS.get((kind, count))
         if found is None or not found.complete:
-            found = _EXECUTORS[kind, count] = {"threads": Threads, "processes": Processes}[kind](count)
+            found = _EXECUTORS[kind, count] = {"threads": Threads, "processes": Processes}[kind](count, product_limit)
         return found
 
 

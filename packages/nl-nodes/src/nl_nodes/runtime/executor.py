@@ -27,6 +27,7 @@ class Executor:
         count: the number of workers that plans are lowered for.
         chunked: whether fused nodes work in chunks that stay in the cache, or on the whole batch at once.
         fused: whether calls are fused into CUDA kernels.
+        product_limit: the most multiplications of one matrix product; plans cut larger ones. None for any number.
         checks: whether a pass itself checks that its results are finite, and then stores the buffers' new values.
         lock: held by the thread that loads or runs a plan.
         process: the id of the process that owns it.
@@ -38,7 +39,8 @@ class Executor:
     fused = False
     checks = False
 
-    def __init__(self) -> None:
+    def __init__(self, product_limit: int | None = None) -> None:
+        self.product_limit = product_limit
         self.lock, self.process = RLock(), os.getpid()
         self.pass_index = 0
 
@@ -72,11 +74,14 @@ class Executor:
         execute(loaded[0])
 
     def state(self) -> dict[str, object]:
-        """Return what results depend on, bit by bit, besides the calls: plain data, for a checkpoint."""
-        return {}
+        """Return what results depend on, bit by bit, besides the graph: plain data, for a checkpoint."""
+        return {"product_limit": self.product_limit}
 
     def load_state(self, state: object) -> None:
-        """Take what `state` returned on a machine of the same kind; ignore any other."""
+        """Take what `state` returned on a machine of the same kind; ignore any other.
+
+        The limit of products is this machine's: a limit of another BLAS kernel would make this one slower.
+        """
 
     def barrier(self) -> None:
         """Wait until all workers have reached this call."""

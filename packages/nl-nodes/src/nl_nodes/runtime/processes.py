@@ -32,8 +32,8 @@ class Processes(Executor):
         children: the child processes.
     """
 
-    def __init__(self, count: int) -> None:
-        super().__init__()
+    def __init__(self, count: int, product_limit: int | None = None) -> None:
+        super().__init__(product_limit)
         self.count, processes = count, parallel_workers(count)
         self._links: list[socket.socket] = []
         # By number: address and size of each memory segment, all that the workers hold, and what of it is unused.

@@ -14,8 +14,8 @@ from nl_nodes.runtime.executor import Executor, execute, merge_calls, parallel_w
 class Threads(Executor):
     """The executor on the calling thread and further threads."""
 
-    def __init__(self, count: int) -> None:
-        super().__init__()
+    def __init__(self, count: int, product_limit: int | None = None) -> None:
+        super().__init__(product_limit)
         self.count, threads = count, parallel_workers(count)
         self._shared = _Shared(threads)
         self.close = finalize(self, self._shared.gate.abort)  # type: ignore[method-assign]

@@ -13,7 +13,7 @@ from nl_nodes.errors import UserError
 from nl_nodes.files import atomic_write
 from nl_nodes.typing import Shape
 
-VERSION = 3
+VERSION = 4
 NOT_RUN = "not run"
 """The result on a GPU where there is none, or its checks are not all made."""
 HOLDS = ("verified", "zero", "cancelled")
@@ -96,6 +96,7 @@ class Certificate:
         edges: number of edges.
         dtype: training dtype.
         device: training device.
+        product_limit: the most multiplications of one matrix product in the training's plans; None for any number.
         oracle: the numerical method.
         tolerance: the largest residual that passes.
         draws: directions per tensor: all but the last of +1 and -1, the last Gaussian.
@@ -119,6 +120,7 @@ class Certificate:
     edges: int
     dtype: str
     device: str
+    product_limit: int | None
     oracle: str
     tolerance: float
     draws: int

@@ -70,6 +70,7 @@ def certify(
     *,
     dtype: str = "float64",
     device: str = "cpu",
+    product_limit: int | None = None,
     draws: int = DRAWS,
     seed: int = 0,
     tolerance: float = TOLERANCE,
@@ -87,6 +88,7 @@ def certify(
         dy: the upstream gradient; for a scalar output not 1, so that a backward that ignores it is found.
         dtype: training dtype to note in the certificate.
         device: training device to note in the certificate.
+        product_limit: the limit of products in the training's plans, to note in the certificate.
         draws: random directions per leaf, 2 or more: the last Gaussian, the others of +1 and -1.
         seed: seed of the directions.
         tolerance: the largest residual that passes.
@@ -122,6 +124,7 @@ def certify(
         edges=sum(len(node.inputs) for node in graph.order),
         dtype=dtype,
         device=device,
+        product_limit=product_limit,
         oracle="complex step, float64 and complex128",
         tolerance=tolerance,
         draws=draws,

@@ -72,6 +72,11 @@ def workers(net: Network) -> int:
     return net.device.executor.count if net.device.compiles else 1
 
 
+def product_limit(net: Network) -> int | None:
+    """Return the most multiplications of one matrix product in a network's plans, None for any number."""
+    return net.device.executor.product_limit if net.device.compiles else None
+
+
 def batch_of(net: Network) -> int:
     """Return the batch size for checks that do not depend on it."""
     return IMAGES_NORMALISED if net.wire(IMAGES, train=True).updates else IMAGES

@@ -1,0 +1,160 @@
+"""Large products are cut into views, equal to rounding; whether they are is measured for some kernels, and kept."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nl_nodes.device import product_limit as module
+from nl_nodes.device.product_limit import KERNELS, LIMIT, product_limit
+from nl_nodes.runtime.cut import MIN_COLUMNS, MIN_ROWS, cut_product
+
+rng = np.random.default_rng(3)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return rng.standard_normal(shape)
+
+
+def interior(*shape: int) -> np.ndarray:
+    """Return a view whose rows are longer than it needs, as those of a chunk of channels."""
+    return normal(*shape[:-1], shape[-1] + 5)[..., 2:-3]
+
+
+def transposed(*shape: int) -> np.ndarray:
+    return normal(*shape[:-2], shape[-1], shape[-2]).swapaxes(-1, -2)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "out"),
+    [
+        (normal(64, 30), normal(30, 96), normal(64, 96)),
+        (transposed(64, 30), normal(30, 96), normal(64, 96)),
+        (interior(5, 32, 20), interior(5, 20, 48), interior(5, 32, 48)),
+        (transposed(5, 40, 20), interior(5, 20, 48), normal(5, 40, 48)),
+        (normal(36, 9), normal(7, 9, 160), normal(36, 7, 160).transpose(1, 0, 2)),  # the kernels' transform
+        (normal(2, 3, 24, 50), normal(3, 50, 32), normal(2, 3, 24, 32)),
+        (normal(4, 200), normal(200, 64), normal(4, 64)),  # fewer rows than a piece has otherwise
+        (normal(8, 70), normal(70, 32), normal(8, 32)),
+    ],
+)
+def test_a_cut_product_is_a_batch_of_views_and_equal_to_rounding(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    m, k, n = *a.shape[-2:], b.shape[-1]
+    limit = max(m * k * n // 3, min(m, MIN_ROWS) * k * min(n, MIN_COLUMNS))
+    name, views = cut_product(("matmul", (a, b, out)), limit)
+    expected = a @ b
+    assert name == "matmul"
+    assert views[2].ndim == out.ndim + 2
+    for view, array in zip(views, (a, b, out), strict=True):
+        assert np.shares_memory(view, array)
+        assert view.size == array.size
+        assert view.strides[-1] in (array.itemsize, array.strides[-1])
+    (rows, depth), columns = views[0].shape[-2:], views[1].shape[-1]
+    assert depth == k
+    assert rows * k * columns <= limit
+    assert rows >= min(m, MIN_ROWS)
+    assert columns >= min(n, MIN_COLUMNS)
+    out[...] = np.nan
+    np.matmul(*views)
+    np.testing.assert_allclose(out, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("shape", "limit", "piece"),
+    [
+        ((64, 10, 64), 10 * 32 * 32, (32, 32)),
+        ((64, 10, 64), 10 * 32 * 32 - 1, (16, 32)),
+        ((128, 10, 64), 10 * 64 * 64, (64, 64)),
+        ((24, 10, 48), 10 * 8 * 16, (8, 16)),
+        ((24, 10, 36), 10 * 8 * 36, (12, 18)),  # not all columns, nor all rows
+        ((512, 10, 16), 10 * 16 * 100, (64, 16)),
+        ((4, 10, 64), 10 * 4 * 32, (4, 32)),
+        ((64, 10, 12), 10 * 32 * 12, (32, 12)),
+    ],
+)
+def test_a_piece_is_the_one_that_reads_least(shape: tuple[int, int, int], limit: int, piece: tuple[int, int]) -> None:
+    m, k, n = shape
+    _, (a, b, out) = cut_product(("matmul", (normal(m, k), normal(k, n), normal(m, n))), limit)
+    rows, columns = piece
+    assert a.shape == (m // rows, 1, rows, k)
+    assert b.shape == (1, n // columns, k, columns)
+    assert out.shape == (m // rows, n // columns, rows, columns)
+
+
+def test_what_has_no_smaller_pieces_stays_whole() -> None:
+    large, out = normal(64, 64), normal(64, 64)
+    for call, limit in (
+        (("matmul", (large, large, out)), None),
+        (("matmul", (large, large, out)), 64**3),
+        (("matmul", (large, large.T, out)), 64 * 32 * 32),  # BLAS has no faster way
+        (("matmul", (normal(10, 999), normal(999, 40), normal(10, 40))), 999 * MIN_ROWS * MIN_COLUMNS - 1),
+        (("matmul", (normal(67, 50), normal(50, 61), normal(67, 61))), 50 * 66 * 60),  # prime rows and columns
+        (("multiply", (large, large, out)), 1),
+        (("barrier", ()), 1),
+    ):
+        assert cut_product(call, limit) is call
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Return a function that sets the kernel of BLAS, as after a start of the process."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def choose(name: str) -> None:
+        monkeypatch.setattr(module, "blas_versions", lambda: [f"openblas 0.3.31 {name}"])
+        product_limit.cache_clear()
+
+    yield choose
+    product_limit.cache_clear()
+
+
+def measures_nothing(limit: int) -> float:
+    raise AssertionError("measured")
+
+
+def test_only_kernels_with_small_products_are_measured(
+    kernel: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "_share_of_whole", measures_nothing)
+    for name in ("Haswell", "Zen", "NEOVERSEN1", "None"):
+        kernel(name)
+        assert product_limit() is None
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_limit_is_measured_once_and_kept(
+    name: str, kernel: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kernel(name)
+    found = product_limit()
+    assert found in (None, LIMIT)
+    (path,) = tmp_path.rglob("*.json")
+    assert path.parent == tmp_path / "node-layer-network" / "products"
+    assert name.lower() in path.name
+    assert json.loads(path.read_text()) == found
+    for damaged in ("", "5", "{}", "[1"):
+        path.write_text(damaged)
+        kernel(name)
+        assert product_limit() in (None, LIMIT)
+        assert json.loads(path.read_text()) in (None, LIMIT)
+    other = None if found else LIMIT
+    path.write_text(json.dumps(other))
+    monkeypatch.setattr(module, "_share_of_whole", measures_nothing)
+    assert product_limit() != 5
+    kernel(name)
+    assert product_limit() == other
+
+
+@pytest.mark.parametrize(("share", "limit"), [(0.9, LIMIT), (0.99, None), (1.2, None)])
+def test_products_are_cut_where_that_is_faster_beyond_noise(
+    share: float, limit: int | None, kernel: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "_share_of_whole", lambda _: share)
+    kernel("SkylakeX")
+    (tmp_path / "node-layer-network").write_text("no folder")  # nothing can be kept, and the process decides once
+    assert product_limit() == limit
+    monkeypatch.setattr(module, "_share_of_whole", measures_nothing)
+    assert product_limit() == limit
