@@ -35,7 +35,7 @@ def test_experiment_has_a_description_in_full_and_reduced_form(name: str) -> Non
         experiment = config(name, reduced).experiment
         assert experiment is not None
         assert experiment.name == name
-        assert experiment.source.startswith(("Deep Learning from Scratch, ch0", "Node_Layer_Network, "))
+        assert re.match(r"Deep Learning from Scratch, ch0|Node_Layer_Network, |.+ \(20\d\d\), .", experiment.source)
         assert len(experiment.see) > 100
 
 

@@ -108,6 +108,54 @@ def test_float16_predicts_and_float32_trains_like_float64() -> None:
     assert both[0] == pytest.approx(both[1], abs=0.02)
 
 
+def test_sharpness_rises_to_two_over_the_learning_rate() -> None:
+    rates = {name.partition(":")[0] for name in small("edge_of_stability").numbers}
+    assert rates == {"lr 0.4", "lr 0.6"}
+    for rate in rates:
+        limit, first, last, rises, loss, end = (v for k, v in small("edge_of_stability").numbers.items() if rate in k)
+        assert first < 0.75 * limit
+        assert last == pytest.approx(limit, rel=0.25)
+        assert rises > 20
+        assert end < loss / 5
+
+
+def test_without_shortcuts_the_loss_rises_sooner_and_is_not_convex() -> None:
+    low = of("loss_surface", "share of points with a loss below 1")
+    bent = of("loss_surface", "share of points that are not convex")
+    assert low["with shortcuts"] > 2 * low["without shortcuts"]
+    assert bent["with shortcuts"] + 0.1 < bent["without shortcuts"]
+
+
+def test_training_leaves_about_as_many_outliers_as_classes() -> None:
+    numbers = small("spectrum").numbers
+    assert numbers["before training: eigenvalues above the widest gap"] < 5
+    assert 8 <= numbers["after training: eigenvalues above the widest gap"] <= 10
+    assert numbers["after training: share below a tenth of it"] > 0.9
+
+
+def test_large_steps_on_small_batches_arrive_where_the_loss_is_flat() -> None:
+    for what in ("largest eigenvalue", "trace"):
+        values = of("sharpness_of_optimizers", what)
+        flattest = values.pop("SGD 0.2, batches of 5")
+        assert len(values) == 6
+        assert flattest < min(values.values()) / 2
+        assert values["SGD 0.2"] < values["SGD 0.02"]
+
+
+def test_training_that_does_not_reach_the_loss_is_refused() -> None:
+    with pytest.raises(UserError, match=r"after experiment\.steps=20, above experiment\.loss=0\.05"):
+        small("sharpness_of_optimizers", "experiment.steps=20")
+
+
+def test_range_test_brackets_the_best_constant_learning_rate() -> None:
+    numbers = small("lr_range").numbers
+    for name in ("without batch norm", "with batch norm"):
+        best = numbers[f"{name}: best constant rate"]
+        assert numbers[f"{name}: steepest descent"] < best < numbers[f"{name}: divergence"]
+        assert numbers[f"{name}: last losses at 10"] > 5 * numbers[f"{name}: last losses at {best:g}"]
+    assert numbers["with batch norm: divergence"] > 3 * numbers["without batch norm: divergence"]
+
+
 def test_race_trains_all_networks() -> None:
     assert of("networks", "test accuracy").keys() == {"MLP", "CNN3", "CNN8", "VGG11", "VGG16"}
     steps = of("networks", "steps to target")

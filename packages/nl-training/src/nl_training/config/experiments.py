@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nl_training.config.ranges import Count, NotNegative, Positive
+from nl_training.config.ranges import Count, NotNegative, Positive, Several
 
 Changes = Mapping[str, Any]
 
@@ -85,6 +85,38 @@ class SearchConfig(ExperimentConfig):
 
 
 @dataclass(frozen=True)
+class LearningRateRangeConfig(ComparisonConfig):
+    """Learning-rate range tests.
+
+    Attributes:
+        steps: number of steps of the test, and of each training at a constant rate, 2 or more.
+        low: the learning rate of the test's first step.
+        high: the learning rate of the test's last step.
+        constant: the constant learning rates to train at.
+    """
+
+    steps: Several
+    low: Positive
+    high: Positive
+    constant: tuple[Positive, ...]
+
+
+@dataclass(frozen=True)
+class LossSurfaceConfig(ComparisonConfig):
+    """The loss around trained weights.
+
+    Attributes:
+        images: number of training images on which the loss is computed.
+        radius: the largest step along each direction; a filter changes by its own norm at 1.
+        steps: number of steps to either side.
+    """
+
+    images: Count
+    radius: Positive
+    steps: Count
+
+
+@dataclass(frozen=True)
 class OptimizerPathsConfig(ExperimentConfig):
     """Optimizer paths in a narrow valley; `learning_rates` by class name of the optimizer."""
 
@@ -133,6 +165,51 @@ class OfImagesConfig(ExperimentConfig):
     images: Count
 
 
+@dataclass(frozen=True)
+class EdgeOfStabilityConfig(OfImagesConfig):
+    """Gradient descent on all images.
+
+    Attributes:
+        steps: number of steps.
+        every: steps between measurements of the sharpness.
+        rates: the learning rates.
+    """
+
+    steps: Count
+    every: Count
+    rates: tuple[Positive, ...]
+
+
+@dataclass(frozen=True)
+class SpectrumConfig(OfImagesConfig):
+    """The spectrum of the Hessian before and after training.
+
+    Attributes:
+        eigenvalues: number of the largest eigenvalues to compute, 2 or more.
+        steps: steps of Lanczos for the density, from each random vector.
+        probes: number of random vectors.
+    """
+
+    eigenvalues: Several
+    steps: Count
+    probes: Count
+
+
+@dataclass(frozen=True)
+class OptimizerSharpnessConfig(ComparisonConfig):
+    """The curvature where optimizers arrive.
+
+    Attributes:
+        images: number of training images, on which the curvature is that of the loss.
+        loss: the mean training loss at which each training ends.
+        steps: the largest number of steps.
+    """
+
+    images: Count
+    loss: Positive
+    steps: Count
+
+
 STUDIES: dict[str, type[ExperimentConfig]] = {
     "activation_functions": ExperimentConfig,
     "activation_histograms": ActivationsConfig,
@@ -141,12 +218,17 @@ STUDIES: dict[str, type[ExperimentConfig]] = {
     "batch_prediction": OfImagesConfig,
     "comparison": ComparisonConfig,
     "descent": DescentConfig,
+    "edge_of_stability": EdgeOfStabilityConfig,
     "filters": ExperimentConfig,
     "gradient_check": OfImagesConfig,
     "half_float": OfImagesConfig,
+    "loss_surface": LossSurfaceConfig,
+    "lr_range": LearningRateRangeConfig,
     "optimizer_paths": OptimizerPathsConfig,
     "overfitting": OverfittingConfig,
     "rounding": ExperimentConfig,
     "search": SearchConfig,
+    "sharpness_of_optimizers": OptimizerSharpnessConfig,
+    "spectrum": SpectrumConfig,
     "training": ExperimentConfig,
 }

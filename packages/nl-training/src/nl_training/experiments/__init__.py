@@ -1,4 +1,4 @@
-"""Experiments of the textbook and of Node_Layer_Network: a config in `conf/experiment/` and a study in `studies`.
+"""Experiments of the textbook, of Node_Layer_Network and of papers: `conf/experiment/` has configs, `studies` code.
 
 A study is a function from the config to figures and numbers; `runner.run_experiment` logs them.
 """

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from nl_training.config import build
 from nl_training.config.resolve import named
 from nl_training.config.variants import variant
-from nl_training.data import Dataset, EpochBatches, Split
+from nl_training.data import Dataset, EpochBatches, Split, batches, epoch_order
 from nl_training.data.splits import stratified
 from nl_training.training.callbacks import Callback, EpochReport, Result, StepReport, TrainingState
 from nl_training.verification import Outcome, verify
@@ -17,6 +18,7 @@ from nl_training.verification import Outcome, verify
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from nl_layers import Loss
     from nl_models import Network
     from nl_training.config.schema import Config
 
@@ -117,6 +119,26 @@ def train(
     print(f"{label}: test accuracy {accuracy:.4f} after {took}{certificate}", flush=True)
     losses, accuracies = tuple(curves.losses), tuple(curves.accuracies)
     return TrainedNetwork(label, net, data, losses, accuracies, result, outcome, named(config, cfg))
+
+
+def verified_network(config: Config, data: Dataset, loss: Loss | None = None) -> Network:
+    """Return the network of a config, its gradients verified, for a study that takes steps without a trainer.
+
+    Args:
+        config: the checked config.
+        data: the data set that the network is for.
+        loss: its loss; None for its own.
+    """
+    net = build.network(config, data, build.device(config))
+    net.loss_layer = loss or net.loss_layer
+    verify(net, config.verify.mode, config.verify.max_seconds)
+    return net
+
+
+def training_batches(data: Dataset, config: Config) -> Iterator[tuple[Any, Any]]:
+    """Yield shuffled training batches (x, t), epoch after epoch, for a study that takes steps without a trainer."""
+    for epoch in count(1):
+        yield from batches(data.train, config.trainer.batch_size, epoch_order(len(data.train), config.seed, epoch))
 
 
 def train_variants(
