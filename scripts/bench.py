@@ -50,7 +50,7 @@ SAMPLE_SECONDS = 0.05  # a time is the mean of consecutive steps over this long
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", default="mlp,cnn3,cnn8,vgg11,vgg16", help="comma-separated")
+    parser.add_argument("--models", default="mlp,cnn3,cnn8,vgg11,vgg16,resnet20,resnet18", help="comma-separated")
     parser.add_argument("--batch-norm", choices=("no", "yes", "both"), default="both")
     parser.add_argument("--repeats", type=int, default=15, help="samples of each")
     parser.add_argument("--workers", default="auto", help="threads, processes or auto")
@@ -76,17 +76,22 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def images() -> tuple[Any, Any]:
-    """Return a random batch of images and labels."""
+def forms(name: str, options: argparse.Namespace) -> list[bool]:
+    """Return whether to take a model with batch norm, without, or both; a residual network always has it."""
+    return [False] if name.startswith("resnet") else FORMS[options.batch_norm]
+
+
+def images(net: nl_models.Network) -> tuple[Any, Any]:
+    """Return a random batch of images and labels for a network."""
     rng = np.random.default_rng(0)
-    return rng.standard_normal((BATCH, 1, 28, 28)).astype(np.float32), rng.integers(0, 10, BATCH)
+    return rng.standard_normal((BATCH, *net.input_shape)).astype(np.float32), rng.integers(0, net.classes, BATCH)
 
 
 def ours(name: str, batch_norm: bool, **device: Any) -> Callable[[], None]:
     """Return a training step of this project: forward, loss, backward, SGD."""
     net = nl_models.build(name, batch_norm=batch_norm, device=Device(**device))
     optimizer = SGD(LEARNING_RATE)
-    x, t = images()
+    x, t = images(net)
 
     def step() -> None:
         optimizer.update(net.params, net.step(x, t).grads)
@@ -99,9 +104,10 @@ def theirs(name: str, batch_norm: bool, layout: str) -> Callable[[], None]:
     import torch
     from torch_peer import peer
 
-    model = peer(nl_models.build(name, batch_norm=batch_norm, device=Device(compile=False)), layout)
+    net = nl_models.build(name, batch_norm=batch_norm, device=Device(compile=False))
+    model = peer(net, layout)
     memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
-    x, t = (torch.from_numpy(a) for a in images())
+    x, t = (torch.from_numpy(a) for a in images(net))
     x = x.to(memory_format=memory)
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
     loss = torch.nn.CrossEntropyLoss()
@@ -179,7 +185,7 @@ def speed(options: argparse.Namespace, machine: Machine) -> tuple[dict[str, dict
 def cases(options: argparse.Namespace) -> Iterator[tuple[str, str, bool]]:
     """Yield label, model and whether it has batch norm."""
     for name in options.models.split(","):
-        for batch_norm in FORMS[options.batch_norm]:
+        for batch_norm in forms(name, options):
             yield f"{name} BN" if batch_norm else name, name, batch_norm
 
 
@@ -249,7 +255,7 @@ def memory(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     table = Table("model", "compiled MB", "torch NCHW", "torch channels_last", "share of the smaller")
     results: dict[str, dict[str, float]] = {}
     for name in options.models.split(","):
-        for batch_norm in FORMS[options.batch_norm]:
+        for batch_norm in forms(name, options):
             label = f"{name} BN" if batch_norm else name
             kinds = ["compiled", *(("torch NCHW", "torch channels_last") if options.torch else ())]
             row = results[label] = {}
@@ -291,12 +297,12 @@ def profile(options: argparse.Namespace) -> None:
     from nl_training.viz.profile import artifacts
 
     for name in options.models.split(","):
-        for batch_norm in FORMS[options.batch_norm]:
+        for batch_norm in forms(name, options):
             for compiled in (True, False) if options.reference else (True,):
                 device = Device(workers=options.workers, compile=compiled)
                 net = nl_models.build(name, batch_norm=batch_norm, device=device)
                 folder = OUTPUT / "-".join([name, *["bn"] * batch_norm, *["reference"] * (not compiled)])
-                for file, content in artifacts(net, *images()).items():
+                for file, content in artifacts(net, *images(net)).items():
                     path = folder / file
                     path.parent.mkdir(parents=True, exist_ok=True)
                     if isinstance(content, str):
@@ -323,7 +329,7 @@ def gpu_counts(options: argparse.Namespace) -> None:
 
     table = Table(*kernel_counts.COLUMNS, title=f"{BATCH} images")
     for name in options.models.split(","):
-        for batch_norm in FORMS[options.batch_norm]:
+        for batch_norm in forms(name, options):
             net = nl_models.build(name, batch_norm=batch_norm, device=Device(threads=1))
             counts = kernel_counts.step_counts(net, BATCH), kernel_counts.update_counts(net, SGD(LEARNING_RATE))
             table.add_row(*kernel_counts.row(f"{name} BN" if batch_norm else name, *counts))

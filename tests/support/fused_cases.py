@@ -62,11 +62,13 @@ def normalize(draw) -> Case:
     shape = draw(maps(2))
     form = {"relu": draw(st.booleans()), "pool": draw(st.booleans()), "out_pad": draw(PADDINGS)}
 
-    def build(x, gamma, beta):
-        mean = ChannelMean(x)
-        return Normalize(x, mean, ChannelVariance(x, mean), gamma, beta, 1e-3, **form)
+    residual = [real(*shape)] * draw(st.integers(0, not form["pool"]))
 
-    return Case(f"{form}", build, (real(*shape), real(shape[3]), real(shape[3])))
+    def build(x, gamma, beta, *residual):
+        mean = ChannelMean(x)
+        return Normalize(x, mean, ChannelVariance(x, mean), gamma, beta, 1e-3, **form, residual=(*residual, None)[0])
+
+    return Case(f"{form}", build, (real(*shape), real(shape[3]), real(shape[3]), *residual))
 
 
 @st.composite

@@ -60,8 +60,8 @@ def results_are_independent_of_workers(s: Subject) -> None:
     """Two workers give the same as one, whichever runs first, and whatever the previous pass left in memory."""
     run = s.graph.run(**s.feeds)
     y, grads = run.results[0], run.backward(s.dy)
-    batched = {"x0", "x1"} & set(s.graph.leaves) if y.ndim == 1 and s.feeds["x0"].ndim == 2 else {"x0"}
-    maps = {"x0"} if s.feeds["x0"].ndim == 4 else set()
+    maps = {name for name in ("x0", "x3") if name in s.feeds and s.feeds[name].ndim == 4}  # x3: a residual
+    batched = {"x0", "x1"} & set(s.graph.leaves) if y.ndim == 1 and s.feeds["x0"].ndim == 2 else {"x0", *maps}
     feeds = {name: x.transpose(TO_IMAGES) if name in maps else x for name, x in s.feeds.items()}
     feeds["dy"] = s.dy.transpose(TO_IMAGES) if y.ndim == 4 else s.dy
     replicated = maps and y.ndim == 1

@@ -30,8 +30,9 @@ def max_pool(x: np.ndarray) -> np.ndarray:
     return y
 
 
-def epilogue(node: Any, y: np.ndarray) -> np.ndarray:
-    """Apply the node's epilogue: ReLU, max pooling and zero padding."""
+def epilogue(node: Any, y: np.ndarray, residual: np.ndarray | float = 0.0) -> np.ndarray:
+    """Apply the node's epilogue: a residual, ReLU, max pooling and zero padding."""
+    y = y + residual
     y = np.where(y > 0, y, 0.0) if node.relu else y
     return padded(max_pool(y) if node.pool else y, node.out_pad)
 
@@ -47,8 +48,8 @@ def channel_variance(node: Any, x: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 
 @oracle("Normalize", reduces=True)
-def normalize(node: Any, x: np.ndarray, mean: Any, variance: Any, gamma: Any, beta: Any) -> np.ndarray:
-    return epilogue(node, gamma * (x - mean) / np.sqrt(variance + node.eps) + beta)
+def normalize(node: Any, x: np.ndarray, mean: Any, variance: Any, gamma: Any, beta: Any, *residual: Any) -> np.ndarray:
+    return epilogue(node, gamma * (x - mean) / np.sqrt(variance + node.eps) + beta, *residual)
 
 
 @oracle("Affine", reduces=True)

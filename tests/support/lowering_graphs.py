@@ -172,8 +172,19 @@ def statistics() -> Graph:
 
 def normalised() -> Graph:
     """The gradient of the maps includes those of mean and variance."""
-    mean = ChannelMean(x := Exp(maps()))
-    return Graph(Sum(Exp(Normalize(x, mean, ChannelVariance(x, mean), held("gamma", 16), held("beta", 16), 0.1))))
+    return Graph(Sum(Exp(normal(Exp(maps()), ""))))
+
+
+def normal(x: Node, number: str, **form) -> Normalize:
+    mean, gamma, beta = ChannelMean(x), held(f"gamma{number}", 16), held(f"beta{number}", 16)
+    return Normalize(x, mean, ChannelVariance(x, mean), gamma, beta, 0.1, **form)
+
+
+def residual_block() -> Graph:
+    """Maps that a convolution and the sum behind it read."""
+    shortcut = normal(Exp(maps()), "1", relu=True)
+    branch = Conv(shortcut, held("w", 16, 16, 3, 3), size=(2, 2), pad=1)
+    return Graph(Sum(Exp(normal(branch, "2", relu=True, residual=shortcut))))
 
 
 def padded() -> Graph:
@@ -199,4 +210,4 @@ ON_ROWS = [
     input_without_batch_axis, input_named_constant, batch_last, sums_over_the_batch, two_sums_in_one_node,
     updates, dropout, several_uses,
 ]  # fmt: skip
-ON_MAPS = [statistics, normalised, padded, kernels_split, replicated_maps]
+ON_MAPS = [statistics, normalised, residual_block, padded, kernels_split, replicated_maps]

@@ -12,12 +12,16 @@ from nl_layers import (
     BatchNormalization,
     Convolution,
     Dropout,
+    GlobalAveragePooling,
     Layer,
     Mode,
     Pooling,
     Relu,
+    Residual,
+    Sequential,
     SoftmaxWithLoss,
     Tanh,
+    ZeroPadShortcut,
 )
 from nl_nodes import Add, Constant, Graph, Input, Mean, Mul, MulConst, Node, Reshape, Sum
 from nl_nodes.shapes import size
@@ -37,6 +41,11 @@ def convolution(c: int, k: int, bias: bool = True) -> Convolution:
 def norm(k: int) -> BatchNormalization:
     """Batch norm with an eps far above rounding, as a variance may be 0."""
     return BatchNormalization(random(k), random(k), eps=0.1)
+
+
+def fewer_pixels(c: int, k: int) -> Residual:
+    """A block of half the height and width."""
+    return Residual(Sequential([Convolution(random(k, c, 3, 3), None, 2, 1), norm(k)]), ZeroPadShortcut(k, 2))
 
 
 def affine(n: int, k: int) -> Affine:
@@ -93,6 +102,11 @@ def across_layers(n: int, c: int, k: int, h: int, w: int) -> dict[str, Callable[
         "two convolutions": lambda: wired(images, convolution(c, k), Tanh(), convolution(k, c)),
         "batch norm's inference": lambda: wired(images, convolution(c, k), norm(k), mode=INFER),
         "two branches": lambda: wired(images, Fork(Add, [convolution(c, k)], [convolution(c, k)])),
+        "residual block": lambda: wired(images, convolution(c, c), Tanh(), Residual(norm(c)), Relu()),
+        "residual block, projected": lambda: wired(images, Residual(norm(c), convolution(c, c)), Relu()),
+        "residual block of fewer pixels": lambda: wired(images, norm(c), Relu(), fewer_pixels(c, k), Relu()),
+        "shortcut first": lambda: wired(images, convolution(c, c), Tanh(), Fork(Add, [Tanh()], [norm(c)])),
+        "mean of pixels": lambda: wired(images, convolution(c, k), GlobalAveragePooling(), affine(k, c)),
         "affine on maps": lambda: wired(images, convolution(c, k), affine(k * pixels, c)),
         "rectified and pooled": lambda: wired(images, convolution(c, k), Relu(), Pooling(2, 2)),
         "normalised, rectified and pooled": lambda: wired(images, norm(c), Relu(), Pooling(2, 2), convolution(c, k)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from itertools import islice
 from typing import Any
@@ -223,7 +223,15 @@ def random_network(key: Key, device: Device, kind: type[Stack] = Stack) -> Netwo
     """Return the network for a key; it is deterministic."""
     stack = kind(key)
     spec = {"name": f"random {key}", "input_shape": stack.start, "classes": CLASSES}
-    return Network([(layer, i) for i, layer in enumerate(stack.layers, 1)], spec, device, stack.loss)
+    return Network(list(numbered(stack.layers)), spec, device, stack.loss)
+
+
+def numbered(layers: Iterable[Layer]) -> Iterator[tuple[Layer, int]]:
+    """Yield each layer with a number that leaves those after it for the layers inside."""
+    number = 1
+    for layer in layers:
+        yield layer, number
+        number += len(list(layer.tree()))
 
 
 def random_case(seed: int, kind: type[Stack] = Stack) -> tuple[Key, list[Batch]]:

@@ -96,3 +96,15 @@ def test_a_rule_returns_the_replacement_or_none() -> None:
     assert replaced.inputs[0] is X
     assert factored(Add(Mul(Y, X), Y)) is None
     assert factored(Add(Mul(X, Y), Y)) is None
+
+
+def test_a_rule_leaves_a_node_with_another_use_alone() -> None:
+    @rule(op(Exp, var("inner", AddConst)), sole="inner")
+    def negated(inner: Node) -> Node:
+        return MulConst(inner.inputs[0], -1)
+
+    inner = AddConst(X, 1)
+    once, twice = {inner: 1}, {inner: 2}
+    assert isinstance(negated(Exp(inner)), MulConst)
+    assert isinstance(negated(Exp(inner), once), MulConst)
+    assert negated(Exp(inner), twice) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,9 @@ def test_a_rule_is_tried_only_on_nodes_of_the_classes_of_its_root() -> None:
     tried = []
 
     class Noted(Rule):
-        def __call__(self, node: Node) -> Node | None:
+        def __call__(self, node: Node, uses: Mapping[Node, int] | None = None) -> Node | None:
             tried.append(type(node))
-            return super().__call__(node)
+            return super().__call__(node, uses)
 
     sums, both = op(Add), op((Mul, Elementwise))
     node = Exp(Mul(Add(X, X), AddConst(X, 1)))

@@ -73,8 +73,8 @@ def test_a_plateau_without_patience_is_one_epoch() -> None:
 
 def test_wrong_numbers_are_refused() -> None:
     for make, told in {
-        lambda: OneCycle(pct_start=0): "OneCycle: pct_start must be a number between 0 and 1, got 0",
-        lambda: OneCycle(pct_start=1): "OneCycle: pct_start must be a number between 0 and 1, got 1",
+        lambda: OneCycle(pct_start=0): "OneCycle: pct_start must be a number above 0 and below 1, got 0",
+        lambda: OneCycle(pct_start=1): "OneCycle: pct_start must be a number above 0 and below 1, got 1",
         lambda: OneCycle(div_factor=0.5): "OneCycle: div_factor must be a number, 1 or more, got 0.5",
         lambda: OneCycle(final_div_factor=0): "OneCycle: final_div_factor must be a number, 1 or more, got 0",
         lambda: Exponential(gamma=0): "Exponential: gamma must be a number above 0, up to 1, got 0",

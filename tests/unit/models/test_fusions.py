@@ -11,6 +11,7 @@ import pytest
 from support.patterns import PATTERNS, affine, agree, changed, convolution, norm, random, sum_of, values, wired
 
 from nl_layers import Layer, Pooling, Relu, Tanh
+from nl_models import build
 from nl_nodes import (
     Add,
     AddConst,
@@ -35,7 +36,7 @@ from nl_nodes import (
     ValueMask,
 )
 from nl_nodes.compiler import RULES, rewrite
-from nl_nodes.compiler.fused import ChannelMean, Pool, ZeroPad
+from nl_nodes.compiler.fused import ChannelMean, Normalize, Pool, ZeroPad
 from nl_nodes.compiler.fused.pad import NO_PADDING
 
 CONV, MEAN = "Transpose ZeroPad Conv", "Transpose ChannelMean"
@@ -56,6 +57,13 @@ BECOMES = {
     "two convolutions": f"{CONV} Tanh ZeroPad Conv Transpose",
     "batch norm's inference": f"{CONV} MulConst {ROW} Add AddConst Power {ROW} Mul {ROW} Mul {ROW} Add Transpose",
     "two branches": f"{CONV} Conv Add Transpose",
+    "residual block": f"{CONV} Tanh ChannelMean ChannelVariance Normalize+residual+relu Transpose",
+    "residual block, projected": f"{MEANS} ZeroPad Conv Normalize+residual+relu Transpose",
+    "residual block of fewer pixels": (
+        f"{MEANS} Normalize+relu Conv ChannelMean ChannelVariance Slice Pad Normalize+residual+relu Transpose"
+    ),
+    "shortcut first": f"{CONV} Tanh ChannelMean ChannelVariance Tanh Normalize+residual Transpose",
+    "mean of pixels": f"{CONV} Sum MulConst Affine",
     "affine on maps": f"{CONV} Affine",
     "rectified and pooled": f"{CONV}+relu+pool Transpose",
     "normalised, rectified and pooled": f"{MEANS} Normalize+relu+pool+out_pad Conv Transpose",
@@ -79,8 +87,9 @@ def operations(graph: Graph) -> str:
     told = []
     for node in graph.order:
         does = {"relu": False, "pool": False, "out_pad": NO_PADDING} | node.attributes
-        besides = [f"+{name}" for name in ("relu", "pool", "out_pad") if does[name] not in (False, NO_PADDING)]
-        told += [] if isinstance(node, Leaf) else ["".join([type(node).__name__, *besides])]
+        does["residual"] = isinstance(node, Normalize) and len(node.inputs) > 5
+        epilogue = [name for name in ("residual", "relu", "pool", "out_pad") if does[name] not in (False, NO_PADDING)]
+        told += [] if isinstance(node, Leaf) else ["+".join([type(node).__name__, *epilogue])]
     return " ".join(told)
 
 
@@ -135,6 +144,27 @@ def test_product_and_sum_of_other_shapes_are_not_fused(shapes: tuple[tuple[int, 
     feeds = {name: random(*shape) for name, shape in named.items()}
     assert operations(rewritten) == ("Affine Sum" if shapes not in SHAPES and len(known) == 3 else "Dot Add Sum")
     assert agree(values(rewritten, **feeds), values(graph, **feeds))
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet18"])
+def test_a_residual_network_transposes_its_images_only(name: str) -> None:
+    graph = build(name, width=8, input_shape=(3, 16, 16)).wire(2, train=True)
+    on_images = [node for node in rewrite(graph, RULES).order if len(node.shape or ()) == 4]
+    kinds = [type(node).__name__ for node in on_images if 1 not in (node.shape or ())[:1]]
+    assert kinds.count("Transpose") == 1
+    assert not {"Add", "Mul", "ValueMask", "Power"}.intersection(kinds)
+    assert kinds.count("ZeroPad") == 1  # around the images
+
+
+@pytest.mark.parametrize("over", [lambda maps: ValueMask(maps), Pool, lambda maps: ZeroPad(maps, (1, 0, 0, 1))])
+@pytest.mark.parametrize("pattern", ["convolution, sizes alike", "batch norm of images, sizes alike"])
+def test_a_node_with_another_use_is_not_computed_twice(pattern: str, over: Any) -> None:
+    (images,) = rewrite(PATTERNS[pattern](), RULES).outputs
+    (maps,) = images.inputs
+    graph = sum_of(over(maps), maps)
+    rewritten = rewrite(graph, RULES)
+    assert operations(rewritten).count(type(maps).__name__) == 1
+    assert agree(values(rewritten), values(graph))
 
 
 @pytest.mark.parametrize("unknown", ["x", "parameters", "all"])

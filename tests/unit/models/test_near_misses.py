@@ -72,7 +72,10 @@ def others(value: Any, shape: tuple[int, ...]) -> Iterator[Any]:
     elif isinstance(value, tuple):
         for i in range(len(value)):
             yield value[:i] + value[i + 1 :]
-            yield from ((*value[:i], value[i] + step, *value[i + 1 :]) for step in (-1, 1, -len(shape)))
+            if isinstance(value[i], int):
+                yield from ((*value[:i], value[i] + step, *value[i + 1 :]) for step in (-1, 1, -len(shape)))
+            else:
+                yield from ((*value[:i], other, *value[i + 1 :]) for other in others(value[i], ()))
             for j in range(i):
                 yield (*value[:j], value[i], *value[j + 1 : i], value[j], *value[i + 1 :])
         if len(shape) == len(value):

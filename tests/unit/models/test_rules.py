@@ -14,11 +14,15 @@ from nl_layers import (
     Convolution,
     Dropout,
     FlatDict,
+    GlobalAveragePooling,
     Layer,
     Pooling,
     Relu,
+    Residual,
+    Sequential,
     SoftmaxWithLoss,
     Tanh,
+    ZeroPadShortcut,
 )
 from nl_models import Network, mlp
 from nl_nodes import Add, Device, Dot, Graph, Input, StopGradient, Sum
@@ -67,12 +71,26 @@ def open_end() -> Network:
     return Network([(layer, i) for i, layer in enumerate(layers, 1)], spec, device, loss)
 
 
+def small_resnet() -> Network:
+    """Return a residual network: a block, one whose shortcut comes first, and one of fewer pixels."""
+    strided = Convolution(rng.standard_normal((8, 4, 3, 3)) / 6, None, 2, 1)
+    layers: list[Layer] = [
+        convolution(3, 4, bias=False), norm(4), Relu(),
+        Residual(Sequential([convolution(4, 4, bias=False), norm(4)])), Relu(),
+        Fork(Add, [Tanh()], [norm(4)]), Relu(),
+        Residual(Sequential([strided, norm(8)]), ZeroPadShortcut(8, 2)), Relu(),
+        GlobalAveragePooling(), affine(8, CLASSES),
+    ]  # fmt: skip
+    spec = {"name": "residual", "input_shape": (3, 5, 6), "classes": CLASSES}
+    return Network([(layer, i) for i, layer in enumerate(layers, 1)], spec, Device(dtype="float64", threads=1))
+
+
 def small_mlp() -> Network:
     options = {"hidden": (9, 8), "input_shape": (1, 3, 4), "classes": CLASSES}
     return mlp(batch_norm=True, dropout=0.3, seed=1, device=Device(dtype="float64", threads=1), **options)
 
 
-NETWORKS: dict[str, Network] = {make.__name__: make() for make in (small_cnn, open_end, small_mlp)}
+NETWORKS: dict[str, Network] = {make.__name__: make() for make in (small_cnn, open_end, small_resnet, small_mlp)}
 IMAGES = {name: rng.standard_normal((BATCH, *net.input_shape)) for name, net in NETWORKS.items()}
 LABELS = rng.integers(0, CLASSES, BATCH)
 EVERY = [pytest.param(rule, id=rule.replacement.__name__) for stage in RULES for rule in stage]
@@ -132,7 +150,7 @@ def fires(rule: Rule, graph: Graph) -> bool:
         hits.append(better is not None)
         return better
 
-    rewrite(graph, [[Rule(rule.pattern, noted) if one is rule else one for one in stage] for stage in RULES])
+    rewrite(graph, [[Rule(rule.pattern, noted, rule.sole) if one is rule else one for one in stage] for stage in RULES])
     return any(hits)
 
 

@@ -16,7 +16,7 @@ import pytest
 from support.assertions import refused
 
 from nl_layers import optimizers
-from nl_layers.optimizers import SGD, Adam
+from nl_layers.optimizers import SGD, Adam, Momentum
 from nl_layers.schedules import Cosine, ReduceOnPlateau
 from nl_models import build, save_state
 from nl_nodes import Device, UserError

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import product
 from typing import Any
 
 from nl_layers.activations import shifted
@@ -123,11 +122,11 @@ class SoftmaxWithLoss(Loss):
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
         """Every form, on class indices and rows, as they are and smoothed."""
-        for gradient, smoothing in product(GRADIENTS, (0.0, 0.1)):
+        for gradient in GRADIENTS:
             for kind, t in (("integers", labels(4, classes=3)), ("rows", labels(4, 3, classes=2))):
-                make, surrogate = partial(cls._case, gradient, smoothing), gradient == "textbook"
-                label = f"{gradient}, {kind}" + (", smoothed" if smoothing else "")
-                yield LayerCase(label, make, (real(4, 3), t), surrogate=surrogate)
+                for smoothing, suffix in ((0.0, ""), (0.1, ", smoothed")):
+                    make, surrogate = partial(cls._case, gradient, smoothing), gradient == "textbook"
+                    yield LayerCase(f"{gradient}, {kind}{suffix}", make, (real(4, 3), t), surrogate=surrogate)
 
     @classmethod
     def _case(cls, gradient: str, smoothing: float, draw: Drawing) -> SoftmaxWithLoss:

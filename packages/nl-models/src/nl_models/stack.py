@@ -55,7 +55,7 @@ class Stack:
             layer, self.shape = self._layer(item, self.shape, where)
         except ShapeError as error:
             raise ShapeError(f"{error}; the network's input shape is {self.input_shape}") from None
-        numbers = [self._place(part, where) for part in layer.tree()]
+        numbers = [self._place(part, f"{where} ({_short(item)})") for part in layer.tree()]
         self.layers.append((layer, numbers[0]))
 
     def _layer(self, item: Layer | LayerSpec, shape: Shape, where: str) -> tuple[Layer, Shape]:

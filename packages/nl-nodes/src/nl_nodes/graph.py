@@ -27,6 +27,7 @@ class Graph:
         leaves: inputs, parameters and buffers by name.
         needs: the nodes whose gradient is wanted.
         passes: the index of the next pass, which seeds random nodes; set it to replay a pass.
+        uses: the number of uses of each node's array in a pass, results and updates included.
 
     Raises:
         UserError: when two leaves share a name.
@@ -47,7 +48,7 @@ class Graph:
         self.leaves = self._named_leaves()
         self.needs = self._trainable()
         self.passes = 0
-        self._uses = self._count_uses()
+        self.uses = self._count_uses()
         self._last: Pass | None = None
 
     def forward(self, **feeds: Any) -> Any:
@@ -152,7 +153,7 @@ class Pass:
 
     def _run(self, feeds: Mapping[str, Any]) -> dict[Node, Array]:
         values: dict[Node, Array] = {}
-        uses = self.graph._uses.copy()
+        uses = self.graph.uses.copy()
         for node in self.graph.order:
             if isinstance(node, Leaf):
                 values[node] = self._leaf(node, feeds)

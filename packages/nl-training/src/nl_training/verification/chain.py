@@ -38,16 +38,7 @@ from nl_nodes.verify.rounding import ROUGH_PASSES, length, rough_passes, roundin
 from nl_nodes.verify.tapes import first_difference
 from nl_training.verification.bits import other_bits, run_otherwise
 from nl_training.verification.distance import FAR, LOGITS, LOSS, Arrays, arrays_of, furthest, in_units, step_arrays
-from nl_training.verification.points import (
-    KINKS,
-    PASSES,
-    POINTS,
-    RANDOM,
-    TRAINING,
-    NotComparable,
-    Point,
-    make_point,
-)
+from nl_training.verification.points import KINKS, PASSES, POINTS, RANDOM, TRAINING, NotComparable, Point, make_point
 from nl_training.verification.steps import (
     STEPS,
     Training,

@@ -1,4 +1,4 @@
-"""Batch normalisation of maps, with max pooling and ReLU as its epilogue."""
+"""Batch normalisation of maps; its epilogue is max pooling and ReLU, or the addition of a shortcut and ReLU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nl_nodes.cases import Case, real
 from nl_nodes.compiler.fused.epilogue import ALL, Epilogue, column_sums
 from nl_nodes.compiler.fused.pad import NO_PADDING, Padding, empty_padded, hwnc_batch_axis, interior, padded_shape
 from nl_nodes.compiler.fused.workspace import chunk_slices, even_chunk
-from nl_nodes.context import Context
+from nl_nodes.context import Context, NotShardable
 from nl_nodes.node import Node
 from nl_nodes.typing import Array, Shape
 
@@ -106,12 +106,13 @@ class ChannelVariance(Node):
 
 
 class Normalize(Node):
-    """y = relu(pool(gamma (x - mean) / sqrt(var + eps) + beta)), zero-padded; ReLU and pooling are optional.
+    """y = relu(pool(gamma (x - mean) / sqrt(var + eps) + beta) + r), zero-padded; ReLU, and pooling or r, are optional.
 
-    Forward: y = max(pool(gamma xhat + beta), 0), xhat = (x - mean) / sqrt(var + eps), with the mean and the variance
-    of x. Backward: g is dy through ReLU and pooling; dbeta = sum g, dgamma = sum g xhat,
-    dx = gamma (g - dbeta / M - xhat dgamma / M) / sqrt(var + eps), which includes the gradients of mean and variance:
-    these get none. Shapes: x (H, W, N, K), all others (K,), y (H, W, N, K), or half the height and width, plus padding.
+    Forward: y = max(pool(gamma xhat + beta) + r, 0), xhat = (x - mean) / sqrt(var + eps), with the mean and the
+    variance of x, and r the shortcut of a residual block. Backward: g is dy through ReLU and pooling, dr = g;
+    dbeta = sum g, dgamma = sum g xhat, dx = gamma (g - dbeta / M - xhat dgamma / M) / sqrt(var + eps), which includes
+    the gradients of mean and variance: these get none.
+    Shapes: x, r (H, W, N, K), all others (K,), y (H, W, N, K), or half the height and width, plus padding.
     Saves: inputs, output, saved (masks). Kinks: as ValueMask and Max.
     Errors: none; the rules make matching shapes. Source: Ioffe and Szegedy, Batch Normalization (2015), section 3.
     """
@@ -130,14 +131,20 @@ class Normalize(Node):
         relu: bool = False,
         pool: bool = False,
         out_pad: Padding = NO_PADDING,
+        residual: Node | None = None,
     ) -> None:
         self.eps, self.relu, self.pool, self.out_pad = eps, relu, pool, out_pad
-        super().__init__(x, mean, variance, gamma, beta)
+        super().__init__(x, mean, variance, gamma, beta, *(() if residual is None else (residual,)))
 
     @property
     def pool_stride(self) -> int:
         """Rows and columns of x that pooling turns into one."""
         return 2 if self.pool else 1
+
+    @property
+    def recomputable(self) -> bool:
+        """Whether forward may run once more in backward, from x and values per channel alone."""
+        return not self.pool and self.out_pad == NO_PADDING and len(self.inputs) == 5
 
     def infer(self, *shapes: Shape) -> Shape:
         """Return the padded shape of the outputs."""
@@ -146,11 +153,13 @@ class Normalize(Node):
 
     def batch_axis(self, shapes: tuple[Shape, ...], axes: tuple[int | None, ...]) -> int | None:
         """Return 2, the batch axis of maps."""
-        return hwnc_batch_axis(self, axes)
+        if set(axes[5:]) - {2}:
+            raise NotShardable(type(self).__name__)
+        return hwnc_batch_axis(self, axes[:5])
 
     def forward(self, ctx: Context, *inputs: Array) -> Array:
         """Scale a chunk of rows, then run its epilogue while it is in the cache."""
-        x, mean, variance, gamma, beta = inputs
+        x, mean, variance, gamma, beta, *residual = inputs
         dtype = ctx.xp.result_type(*(a.dtype for a in inputs))
         scale = gamma * (variance + self.eps) ** -0.5
         epilogue = Epilogue(ctx, x.shape, dtype, self.relu, self.pool, beta - mean * scale)
@@ -159,29 +168,34 @@ class Normalize(Node):
         inner, scales = interior(y, self.out_pad), _tiled(ctx, scale, x)
         for rows, x_rows, chunk in _row_chunks(ctx, x, dtype, self.pool_stride):
             ctx.xp.multiply(x[x_rows], scales, chunk)
-            epilogue.forward(chunk, (rows, ALL), inner[rows])
+            epilogue.forward(chunk, (rows, ALL), inner[rows], *(r[rows] for r in residual))
         return y
 
     def backward(self, ctx: Context, dy: Array) -> tuple[Array | None, ...]:
         """Compute dgamma and dbeta in a first pass over the rows, dx in a second."""
-        x, mean, variance, gamma, beta = ctx.inputs
+        x, mean, variance, gamma, beta, *residual = ctx.inputs
         xp, dtype = ctx.xp, ctx.output.dtype
         inverse = (variance + self.eps) ** -0.5
         scale = gamma * inverse
         epilogue = Epilogue(ctx, x.shape, dtype, self.relu, self.pool, beta, ctx.saved)
         y, dy = interior(ctx.output, self.out_pad), interior(dy, self.out_pad)
         dx = xp.empty(x.shape, dtype=dtype)
+        dr = (xp.empty(x.shape, dtype=dtype) if self.relu else dy) if residual and ctx.needs[5] else None
+        gradient = dx if dr is None else dr
         products: Array = None
         for rows, x_rows, chunk in _row_chunks(ctx, x, dtype, self.pool_stride):
-            g = dx[x_rows]
-            epilogue.backward(dy[rows], y[rows], (rows, ALL), g)
+            upstream = dy[rows]
+            g = upstream if gradient is dy else gradient[x_rows]
+            epilogue.backward(upstream, y[rows], (rows, ALL), g)
             xp.multiply(x[x_rows], g, chunk)
             products = _add(products, column_sums(xp, chunk))
         dx[self.pool_stride * y.shape[0] :] = 0  # an odd last row is in no window
         # The cancellation costs no more digits than x itself has lost, so far from 0.
         dgamma = (products - mean * epilogue.db) * inverse
+        of_row = (dgamma if ctx.needs[3] else None, epilogue.db if ctx.needs[4] else None)
+        others = (None, None, *of_row, *((dr,) if residual else ()))
         if not ctx.needs[0]:
-            return None, None, None, dgamma if ctx.needs[3] else None, epilogue.db if ctx.needs[4] else None
+            return None, *others
         count = _count(ctx, x.shape)
         sums = xp.empty((2, x.shape[3]), dtype=dtype)
         sums[0], sums[1] = dgamma, epilogue.db
@@ -190,12 +204,11 @@ class Normalize(Node):
         rest = shift[1] - by_x * mean
         scales, by_xs, rests = (_tiled(ctx, a, x) for a in (scale, by_x, rest))
         for _, rows, chunk in _row_chunks(ctx, x, dtype):
-            g = dx[rows]
             xp.multiply(x[rows], by_xs, chunk)
             xp.add(chunk, rests, chunk)
-            xp.multiply(g, scales, g)
-            xp.add(g, chunk, g)
-        return dx, None, None, dgamma if ctx.needs[3] else None, epilogue.db if ctx.needs[4] else None
+            xp.multiply(gradient[rows], scales, dx[rows])
+            xp.add(dx[rows], chunk, dx[rows])
+        return dx, *others
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
@@ -210,11 +223,15 @@ class Normalize(Node):
             label = f"relu {relu}, pool {pool}, out_pad {out_pad}"
             form = {"eps": 1e-5, "relu": relu, "pool": pool, "out_pad": out_pad}
             yield Case(label, lambda x, g, b, form=form: _normalized(x, g, b, **form), draws)
+        for relu, out_pad in ((False, NO_PADDING), (True, (1, 2, 0, 1))):
+            form = {"eps": 1e-5, "relu": relu, "out_pad": out_pad}
+            label = f"residual, relu {relu}, out_pad {out_pad}"
+            yield Case(label, lambda x, g, b, r, form=form: _normalized(x, g, b, r, **form), (*draws, draws[0]))
 
 
-def _normalized(x: Node, gamma: Node, beta: Node, **form: Any) -> Node:
+def _normalized(x: Node, gamma: Node, beta: Node, residual: Node | None = None, **form: Any) -> Node:
     mean = ChannelMean(x)
-    return Normalize(x, mean, ChannelVariance(x, mean), gamma, beta, **form)
+    return Normalize(x, mean, ChannelVariance(x, mean), gamma, beta, residual=residual, **form)
 
 
 def _add(total: Array, term: Array) -> Array:

@@ -16,7 +16,7 @@ ALL = slice(None)
 
 
 class Epilogue:
-    """y = relu(pool(s) + b); each of the three is optional.
+    """y = relu(pool(s) + b + r); each of the four is optional, but a residual r is not pooled.
 
     Max pooling of adjacent 2x2 windows commutes with bias and ReLU; pooling first leaves them a quarter of the values.
 
@@ -63,8 +63,8 @@ class Epilogue:
         tiled_bias[...] = self.bias
         return tiled_bias
 
-    def forward(self, sums: Array, index: OutputIndex, y: Array) -> None:
-        """Compute a chunk's outputs y (OH, OW, m, K) from its sums (H, W, m, K)."""
+    def forward(self, sums: Array, index: OutputIndex, y: Array, residual: Array = None) -> None:
+        """Compute a chunk's outputs y (OH, OW, m, K) from its sums (H, W, m, K), and its residual (OH, OW, m, K)."""
         xp, m = self.xp, sums.shape[2]
         source = sums
         if self.pool:
@@ -72,6 +72,9 @@ class Epilogue:
             source = y
         if self.bias is not None:
             xp.add(source, self.tiled_bias[:m], y)
+            source = y
+        if residual is not None:
+            xp.add(source, residual, y)
             source = y
         if self.relu:
             xp.maximum(source, self.zeros[:m], out=y)

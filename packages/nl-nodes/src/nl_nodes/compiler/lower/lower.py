@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nl_nodes.compiler.fused import Normalize
 from nl_nodes.compiler.lower.memory import Block, Memory
 from nl_nodes.compiler.lower.trace import Tape, Traced
 from nl_nodes.context import PARTIAL_SUM, Context, WorkerGroup
@@ -19,6 +20,9 @@ from nl_nodes.typing import Shape
 
 REDUCE_ALONE_MIN_SIZE = 2**20
 """Elements from which on a gradient is reduced on its own, as soon as every worker has its part."""
+
+RECOMPUTE_MIN_BYTES = 2**24
+"""Bytes of a worker's normalised maps that backward computes again, as Chen et al. (2016), Sublinear Memory Cost."""
 
 PerWorker = list[Any]
 """One array for each worker."""
@@ -272,8 +276,10 @@ class Lowering:
 
     def _node_backward(self, node: Node, grads: dict[Node, PerWorker], partial: dict[Node, PerWorker]) -> None:
         dys = grads.pop(node)
-        by_worker = []
+        by_worker, made_before = [], len(self.memory.blocks)
         for worker, ctx, dy in zip(self.group, self._contexts[node], dys, strict=True):
+            if "inputs" in node.saves:
+                ctx.inputs = tuple(self._recomputed(n, x, worker) for n, x in zip(node.inputs, ctx.inputs, strict=True))
             worker.enter(node, "backward")
             by_worker.append(input_gradients(node, ctx, dy))
         for n, *parts in zip(node.inputs, *by_worker, strict=True):
@@ -289,7 +295,23 @@ class Lowering:
             else:
                 if is_partial:
                     parts = [worker.all_reduce_sum(dx) for worker, dx in zip(self.group, parts, strict=True)]
-                _accumulate(grads, n, parts)
+                _accumulate(grads, n, parts, self._only_here(parts, sum(by_worker, ()), made_before))
+
+    def _recomputed(self, node: Node, value: Any, worker: TracedWorker) -> Any:
+        """Return a node's value, computed once more if it is a large normalisation: its input is kept in any case."""
+        if not (isinstance(node, Normalize) and node.recomputable and value.nbytes >= RECOMPUTE_MIN_BYTES):
+            return value
+        worker.enter(node, "backward")
+        ctx = self._contexts[node][worker.number]
+        if ctx.output is value:
+            ctx.output = node.forward(ctx, *ctx.inputs)
+        return ctx.output
+
+    def _only_here(self, parts: PerWorker, every: tuple[Any, ...], made_before: int) -> bool:
+        """Whether a node's gradients, of all it has returned, are alone in blocks that its backward has made."""
+        blocks = [self.memory.block(dx) for dx in every if dx is not None]
+        new = [b for b in map(self.memory.block, parts) if b.number >= made_before and not b.persistent]
+        return len(new) == len(parts) and all(blocks.count(b) < 2 for b in new) and not any(map(_is_broadcast, parts))
 
     def _leaf_gradient(self, leaf: Leaf, grads: dict[Node, PerWorker], partial: dict[Node, PerWorker]) -> None:
         """Write a leaf's gradient to the caller's array, or to an array of the plan."""
@@ -360,11 +382,19 @@ def _is_shared(parts: PerWorker) -> bool:
     return len({part.ctypes.data for part in parts}) < len(parts)
 
 
+def _is_broadcast(array: Any) -> bool:
+    """Whether several elements have one place in memory."""
+    return any(n > 1 and not stride for n, stride in zip(array.shape, array.strides, strict=True))
+
+
 def _counterpart(target: Traced, block: Block, buffer: Traced) -> Any:
     """Return the view of a buffer at the offset that a target has in its block."""
     at = (target.ctypes.data - block.start) // target.itemsize
     return buffer.tape.xp.as_strided(buffer[at:], target.shape, target.strides)
 
 
-def _accumulate(grads: dict[Node, PerWorker], node: Node, parts: PerWorker) -> None:
-    grads[node] = [a + b for a, b in zip(grads[node], parts, strict=True)] if node in grads else parts
+def _accumulate(grads: dict[Node, PerWorker], node: Node, parts: PerWorker, in_place: bool = False) -> None:
+    """Add a node's gradients to those that it has; in place where nothing else reads them."""
+    if node in grads:
+        parts = [np.add(a, b, b) if in_place else a + b for a, b in zip(grads[node], parts, strict=True)]
+    grads[node] = parts

@@ -32,6 +32,7 @@ class Block:
         buffer: of an external block of another device, the array that owns its memory there.
         users: the first and last call of each worker that uses it.
         rounds: the first and last round in which any worker uses it; a barrier separates two rounds.
+        number: how many blocks were made before it.
         start: the address of `memory`.
     """
 
@@ -43,6 +44,7 @@ class Block:
     buffer: Any = None
     users: dict[int, tuple[int, int]] = field(default_factory=dict)
     rounds: tuple[int, int] = (0, 0)
+    number: int = 0
 
     def __post_init__(self) -> None:
         self.start: int = self.memory.ctypes.data
@@ -135,6 +137,7 @@ class Memory:
         return found
 
     def _add(self, block: Block) -> Block:
+        block.number = len(self.blocks)
         at = bisect_right(self._starts, block.start)
         self._starts.insert(at, block.start)
         self.blocks.insert(at, block)

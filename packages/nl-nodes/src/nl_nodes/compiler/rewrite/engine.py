@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,25 +47,27 @@ def rewrite_pass(graph: Graph, by_root: RulesByRoot, provenance: Provenance | No
     """Rewrite every node once, in order, until no rule matches it; return the new graph and whether a rule matched."""
     new: dict[Node, Node] = {}
     same: dict[Hashable, Node] = {}
+    uses: Counter[Node] = Counter()
     changed = False
     for node in graph.order:
         inputs = tuple(new[n] for n in node.inputs)
         rewritten = node if inputs == node.inputs else node.replace(inputs)
         if provenance:
             provenance.alias(node, rewritten)
-        while (replacement := _replacement(rewritten, by_root[type(rewritten)])) is not None:
+        while (replacement := _replacement(rewritten, by_root[type(rewritten)], uses)) is not None:
             assign_scope([replacement], rewritten.path)
             if provenance:
                 provenance.replace(rewritten, replacement)
             rewritten, changed = replacement, True
         new[node] = eliminate_common_subexpressions(rewritten, same, provenance)
+        uses[new[node]] += graph.uses[node]
     outputs = [new[n] for n in graph.outputs]
     return Graph(*outputs, updates={buffer: new[n] for buffer, n in graph.updates.items()}), changed
 
 
-def _replacement(node: Node, rules: Sequence[Rule]) -> Node | None:
+def _replacement(node: Node, rules: Sequence[Rule], uses: Mapping[Node, int]) -> Node | None:
     """Return the replacement of a node by the first rule that matches, or None."""
-    found = (rule(node) for rule in rules)
+    found = (rule(node, uses) for rule in rules)
     return next((new for new in found if new is not None and _replaces_known_kinds(node, new)), None)
 
 

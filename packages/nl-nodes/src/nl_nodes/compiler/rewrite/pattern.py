@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -82,22 +82,32 @@ class Rule:
         pattern: the pattern; the rule is tried on nodes of its classes.
         replacement: takes the nodes and settings with a name; returns a node with the same values and gradients, or
             None where they do not fit together.
+        sole: the name of a node that may have no other use: the rule would compute it twice.
     """
 
     pattern: Pattern
     replacement: Callable[..., Node | None]
+    sole: str = ""
 
-    def __call__(self, node: Node) -> Node | None:
-        """Return the replacement of a node, or None where the rule does not match."""
+    def __call__(self, node: Node, uses: Mapping[Node, int] | None = None) -> Node | None:
+        """Return the replacement of a node, or None where the rule does not match.
+
+        Args:
+            node: the node.
+            uses: the number of uses of each node of the graph; one that is not there has one.
+        """
         found: dict[Any, Any] = {}
         if not self.pattern.match(node, found):
             return None
-        return self.replacement(**{part.name: value for part, value in found.items() if part.name})
+        named = {part.name: value for part, value in found.items() if part.name}
+        if self.sole and (uses or {}).get(named[self.sole], 1) > 1:
+            return None
+        return self.replacement(**named)
 
 
-def rule(pattern: Pattern) -> Callable[[Callable[..., Node | None]], Rule]:
-    """Return a decorator that makes a function the rule for a pattern."""
-    return partial(Rule, pattern)
+def rule(pattern: Pattern, sole: str = "") -> Callable[[Callable[..., Node | None]], Rule]:
+    """Return a decorator that makes a function the rule for a pattern; `sole` names a node without other uses."""
+    return partial(Rule, pattern, sole=sole)
 
 
 def _equal(expected: Any, value: Any, found: dict[Any, Any]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nl_nodes.compiler.fused import (
     Affine,
     ChannelMean,
@@ -22,7 +24,7 @@ from nl_nodes.nodes.images import Img2Matrix
 from nl_nodes.nodes.labels import OneHot
 from nl_nodes.nodes.masks import ValueMask
 from nl_nodes.nodes.reductions import Max, Mean, Sum
-from nl_nodes.nodes.structure import Reshape, Transpose
+from nl_nodes.nodes.structure import Pad, Reshape, Slice, Transpose
 from nl_nodes.shapes import normalise
 from nl_nodes.typing import Axis, Shape
 
@@ -177,6 +179,26 @@ def sink_transpose_pairwise(node: Add | Mul, x: Node, y: Node, axes: tuple[int, 
     return Transpose(type(node)(x, y), axes)
 
 
+@rule(var("node", Slice, op(Transpose, x, axes=axes)))
+def sink_transpose_slice(node: Slice, x: Node, axes: tuple[int, ...]) -> Node:
+    """Sink a transposition past a slice of each axis."""
+    return Transpose(node.replace((x,), spans=_in_place(node.spans, axes)), axes)
+
+
+@rule(var("node", Pad, op(Transpose, x, axes=axes)))
+def sink_transpose_pad(node: Pad, x: Node, axes: tuple[int, ...]) -> Node:
+    """Sink a transposition past zeros around each axis."""
+    return Transpose(node.replace((x,), widths=_in_place(node.widths, axes)), axes)
+
+
+@rule(op(Sum, op(Transpose, x, axes=axes), axis=axis, keepdims=False))
+def sum_before_transpose(x: Node, axes: tuple[int, ...], axis: Axis) -> Node | None:
+    """Drop a transposition before a sum which leaves axes that are in order without it, as the channels of images."""
+    reduced = normalise(axis, len(axes))
+    left = [a % len(axes) for i, a in enumerate(axes) if i not in reduced]
+    return Sum(x, tuple(axes[i] for i in reduced)) if left == sorted(left) else None
+
+
 @rule(var("node", Reshape, x))
 def drop_identity_reshape(node: Node, x: Node) -> Node | None:
     """Drop a reshape to the same shape."""
@@ -189,19 +211,44 @@ def affine_on_maps(node: Affine, maps: Node, w: Node, b: Node) -> Node | None:
     return node.replace((maps, w, b)) if maps.shape is not None and maps.shape[:2] != (1, 1) else None
 
 
-@rule(op(ValueMask, var("producer", (Affine, Conv, Normalize), relu=False), threshold=0))
+plain = {"relu": False, "pool": False, "out_pad": NO_PADDING}
+normalised, beside = var("normalised", Normalize, **plain), var("beside")
+
+
+@rule(normalised + beside, sole="normalised")
+def fuse_residual(normalised: Normalize, beside: Node) -> Node | None:
+    """Fuse the addition of a residual block's shortcut into the normalisation of its branch."""
+    return _with_residual(normalised, beside)
+
+
+@rule(beside + normalised, sole="normalised")
+def fuse_residual_first(normalised: Normalize, beside: Node) -> Node | None:
+    """Fuse the addition of a residual block's branch to its shortcut into the normalisation of the branch."""
+    return _with_residual(normalised, beside)
+
+
+@rule(op(ValueMask, var("producer", (Affine, Conv, Normalize), relu=False), threshold=0), sole="producer")
 def fuse_relu(producer: Affine | Conv | Normalize) -> Node:
     """Fuse ReLU into the convolution, normalisation or affine layer before it; it leaves zero padding as it is."""
     return producer.replace(relu=True)
 
 
-@rule(op(Pool, var("producer", (Conv, Normalize), pool=False, out_pad=NO_PADDING), out_pad=NO_PADDING))
-def fuse_max_pool(producer: Conv | Normalize) -> Node:
+@rule(op(Pool, var("producer", (Conv, Normalize), pool=False, out_pad=NO_PADDING), out_pad=NO_PADDING), sole="producer")
+def fuse_max_pool(producer: Conv | Normalize) -> Node | None:
     """Fuse max pooling into the convolution or normalisation before it; it commutes with bias and ReLU."""
-    return producer.replace(pool=True)
+    return None if _has_residual(producer) else producer.replace(pool=True)
 
 
-@rule(op(ZeroPad, var("producer", (Conv, Normalize, Pool), out_pad=NO_PADDING), padding=Setting("padding")))
+@rule(op(ZeroPad, var("producer", (Conv, Normalize, Pool, ZeroPad)), padding=NO_PADDING))
+def drop_no_padding(producer: Conv | Normalize | Pool | ZeroPad) -> Node:
+    """Drop padding of no width after a node whose maps are contiguous."""
+    return producer
+
+
+@rule(
+    op(ZeroPad, var("producer", (Conv, Normalize, Pool), out_pad=NO_PADDING), padding=Setting("padding")),
+    sole="producer",
+)
 def fuse_padding(producer: Conv | Normalize | Pool, padding: Padding) -> Node:
     """Fuse zero padding into the node before it, which then writes into padded maps."""
     return producer.replace(out_pad=padding)
@@ -226,10 +273,16 @@ RULES: tuple[tuple[Rule, ...], ...] = (
         sink_reshape_elementwise,
         sink_transpose_channelwise,
         sink_transpose_pairwise,
+        sink_transpose_slice,
+        sink_transpose_pad,
+        sum_before_transpose,
         drop_identity_reshape,
         affine_on_maps,
+        fuse_residual,
+        fuse_residual_first,
         fuse_relu,
         fuse_max_pool,
+        drop_no_padding,
         fuse_padding,
     ),
 )
@@ -264,6 +317,23 @@ def _is_mean_of(x: Node, maps: Node, target: Shape) -> bool:
         case Transpose(axes=(2, 3, 0, 1), inputs=(images,)):
             return images is x
     return False
+
+
+def _in_place(of_axes: tuple[Any, ...], axes: tuple[int, ...]) -> tuple[Any, ...]:
+    """Return what belongs to each axis of a transposed array in the order of the array's own axes."""
+    own = [a % len(axes) for a in axes]
+    return tuple(of_axes[own.index(i)] for i in range(len(own)))
+
+
+def _with_residual(normalised: Normalize, beside: Node) -> Node | None:
+    """Return the normalisation with an addend of its shape, unless it has one."""
+    if normalised.shape is None or beside.shape != normalised.shape or _has_residual(normalised):
+        return None
+    return normalised.replace((*normalised.inputs, beside))
+
+
+def _has_residual(node: Node) -> bool:
+    return isinstance(node, Normalize) and len(node.inputs) > 5
 
 
 def _ndim(node: Node) -> int:

@@ -44,9 +44,10 @@ class RangeTest:
 
     @property
     def steepest(self) -> int:
-        """The step before the lowest loss at which the loss falls most per factor of the learning rate."""
-        before = slice(0, max(int(np.argmin(self.losses)), 2))
-        return int(np.argmin(np.gradient(self.losses[before], np.log(self.rates[before]))))
+        """The middle of the tenth of all steps, before the lowest loss, in which the loss falls most."""
+        low, span = int(np.argmin(self.losses)), max(len(self.losses) // 10, 1)
+        falls = self.losses[:-span] - self.losses[span:]
+        return int(np.argmax(falls[: max(low - span, 0) + 1])) + span // 2
 
     @property
     def divergence(self) -> int | None:

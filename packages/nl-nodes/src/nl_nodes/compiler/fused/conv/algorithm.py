@@ -21,11 +21,13 @@ class Chunk:
         output: index of its outputs, after pooling.
         input: index of the rows, columns and images of the maps that it reads.
         shape: (rows, OW, m, K) of its outputs before pooling.
+        first: its first row of outputs before pooling.
     """
 
     output: OutputIndex
     input: tuple[slice, ...]
     shape: Shape
+    first: int = 0
 
 
 class ConvAlgorithm(ABC):
@@ -57,7 +59,10 @@ class ConvAlgorithm(ABC):
 
     @abstractmethod
     def chunks(self, pool_stride: int) -> Iterator[Chunk]:
-        """Yield all chunks; pooling turns `pool_stride` rows and columns into one."""
+        """Yield all chunks; pooling turns `pool_stride` rows and columns into one.
+
+        A backward pass takes them in reverse: a chunk may add to rows of the maps' gradient that a later one writes.
+        """
 
     @abstractmethod
     def transformed_kernels(self, ctx: Context, w: Array, back: bool = False) -> Array:
@@ -72,12 +77,12 @@ class ConvAlgorithm(ABC):
         return self.xp.empty(shape, dtype=self.dtype)
 
     @abstractmethod
-    def forward(self, x: Array, u: Array, y: Array) -> None:
-        """Convolve a chunk x of the maps with the kernels u into y (rows, OW, m, K)."""
+    def forward(self, chunk: Chunk, x: Array, u: Array, y: Array) -> None:
+        """Convolve a chunk's part x of the maps with the kernels u into y (rows, OW, m, K)."""
 
     @abstractmethod
-    def begin_backward(self, x: Array, dy: Array) -> None:
-        """Prepare the backward pass of a chunk: its maps, and its outputs' gradient (rows, OW, m, K)."""
+    def begin_backward(self, chunk: Chunk, x: Array, dy: Array) -> None:
+        """Prepare the backward pass of a chunk: its part x of the maps, its outputs' gradient (rows, OW, m, K)."""
 
     @abstractmethod
     def weight_gradient(self, dw: Array, add: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from nl_nodes.compiler.fused.conv.algorithm import Chunk
 from nl_nodes.compiler.fused.conv.winograd import Winograd, WinogradSpec
 from nl_nodes.compiler.fused.workspace import cache_chunk, chunk_slices
 from nl_nodes.context import Context, WorkerGroup
@@ -42,8 +43,8 @@ class FilterParallelWinograd(Winograd):
         self.all_inputs = group.shared_empty((self.p**2, count * batch, self.c), dtype)
         self.all_outputs = group.shared_empty((self.p**2, count * batch, self.k), dtype)
 
-    def _chunk_sizes(self) -> tuple[int, int]:
-        return self.n, self.k
+    def _chunk_sizes(self) -> tuple[int, int, int]:
+        return self.th, self.n, self.k
 
     def transformed_kernels(self, ctx: Context, w: Array, back: bool = False) -> Array:
         """Return w: each worker transforms the chunks that it uses."""
@@ -53,9 +54,9 @@ class FilterParallelWinograd(Winograd):
         """Return memory that all workers share; each writes its shard."""
         return self.group.shared_empty(shape, self.dtype)
 
-    def begin_backward(self, x: Array, dy: Array) -> None:
+    def begin_backward(self, chunk: Chunk, x: Array, dy: Array) -> None:
         """Transform the maps and dy, and wait for the other workers: each gradient takes all images."""
-        super().begin_backward(x, dy)
+        super().begin_backward(chunk, x, dy)
         self.group.barrier()
 
     def weight_gradient(self, dw: Array, add: bool) -> None:
@@ -66,16 +67,16 @@ class FilterParallelWinograd(Winograd):
             self.xp.matmul(du.transpose((1, 2, 0)), self.kernel_transform, dw[chunk].reshape((-1, self.c, 9)))
         self.group.barrier()  # the whole gradient may be read from here on
 
-    def _products(self, u: Array, m: int) -> Array:
+    def _products(self, u: Array) -> Array:
         """Multiply all images by this worker's kernels; a barrier before and after, as each needs the others' parts."""
         self.group.barrier()
         taps = u.reshape((self.k, self.c, 9)).transpose((1, 2, 0))
         for chunk in self._shard_chunks(self.k):
             self._multiply(self.all_inputs, taps[:, :, chunk], self.all_outputs[:, :, chunk])
         self.group.barrier()
-        return self._transformed_outputs(m)
+        return self._transformed_outputs()
 
-    def _transformed_input_gradient(self, u: Array, m: int) -> Array:
+    def _transformed_input_gradient(self, u: Array) -> Array:
         """Compute this worker's channels for all images; after the barrier, return all channels of its own images."""
         taps = u.reshape((self.k, self.c, 9)).transpose((0, 2, 1))
         gradient = self.group.shared_empty(self.all_inputs.shape, self.dtype)
@@ -104,8 +105,8 @@ class FilterParallelWinograd(Winograd):
         """Return workspace for transformed kernels, or their gradient."""
         return self.workspace.array("kernels", (self.p**2, *shape))
 
-    def _transformed_inputs(self, m: int) -> Array:
+    def _transformed_inputs(self) -> Array:
         return self.all_inputs[:, self.own_tiles]
 
-    def _transformed_outputs(self, m: int) -> Array:
+    def _transformed_outputs(self) -> Array:
         return self.all_outputs[:, self.own_tiles]

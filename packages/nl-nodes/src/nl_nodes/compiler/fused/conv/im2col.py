@@ -19,17 +19,21 @@ FEW_CHANNELS = 4
 class Im2col(ConvAlgorithm):
     """Convolution as a matrix product of windows and kernels.
 
-    A tap is one of the FH FW positions in a window.
+    A tap is one of the FH FW positions in a window. With a single one and stride 1 the maps are the matrix of windows.
 
     Args:
         kernel: (FH, FW).
         stride: the distance between windows.
+        pad: rows and columns of zero padding on every side that x lacks.
         group, x, outputs, dtype: as for `ConvAlgorithm`.
     """
 
-    def __init__(self, kernel: Shape, stride: int, group: WorkerGroup, x: Shape, outputs: Shape, dtype: Any) -> None:
+    def __init__(
+        self, kernel: Shape, stride: int, pad: int, group: WorkerGroup, x: Shape, outputs: Shape, dtype: Any
+    ) -> None:
         super().__init__(group, x, outputs, dtype)
-        self.kernel, self.stride = kernel, stride
+        self.kernel, self.stride, self.pad, self.size = kernel, stride, pad, x[:2]
+        self.copies = prod(kernel) > 1 or stride > 1 or pad > 0
         self.depth, self.images = prod(kernel) * self.c, self.n
 
     def _chunk_rows(self, pool_stride: int) -> int:
@@ -41,13 +45,12 @@ class Im2col(ConvAlgorithm):
         """Yield chunks of rows, which are contiguous in the maps and in the outputs."""
         for rows in chunk_slices(self.oh // pool_stride, self._chunk_rows(pool_stride)):
             first, last = pool_stride * rows.start, pool_stride * rows.stop
-            input_rows = slice(self.stride * first, None)  # open-ended: the chunk reads as far as it needs
-            yield Chunk((rows, ALL), (input_rows,), (last - first, self.ow, self.n, self.k))
+            yield Chunk((rows, ALL), (ALL,), (last - first, self.ow, self.n, self.k), first)
 
     @property
     def transposed(self) -> bool:
         """Whether the matrix of windows is stored transposed, a row per tap and channel."""
-        return self.c <= FEW_CHANNELS
+        return self.copies and self.c <= FEW_CHANNELS
 
     def transformed_kernels(self, ctx: Context, w: Array, back: bool = False) -> Array:
         """Return the kernels as a matrix (FH FW C, K)."""
@@ -55,23 +58,20 @@ class Im2col(ConvAlgorithm):
 
     def maps_gradient(self, shape: Shape) -> Array:
         """Return zeros, to which chunks add: two of them may read the same rows."""
-        return self.xp.zeros(shape, dtype=self.dtype)
+        return self.xp.zeros(shape, dtype=self.dtype) if self.copies else super().maps_gradient(shape)
 
-    def forward(self, x: Array, u: Array, y: Array) -> None:
+    def forward(self, chunk: Chunk, x: Array, u: Array, y: Array) -> None:
         """Multiply windows by kernels."""
-        self._copy_windows(x, len(y))
-        self.xp.matmul(self._matrix(len(y)), u, y.reshape((-1, self.k)))
+        self.xp.matmul(self._copied_windows(chunk, x), u, y.reshape((-1, self.k)))
 
-    def begin_backward(self, x: Array, dy: Array) -> None:
+    def begin_backward(self, chunk: Chunk, x: Array, dy: Array) -> None:
         """Copy the windows again, as in `forward`."""
-        self._copy_windows(x, len(dy))
-        self._dy = dy.reshape((-1, self.k))
-        self._backward_rows = len(dy)
+        self._chunk, self._inputs, self._dy = chunk, self._copied_windows(chunk, x), dy.reshape((-1, self.k))
 
     def weight_gradient(self, dw: Array, add: bool) -> None:
         """Multiply the transposed windows by dy, and reorder the result to (K, C, FH, FW)."""
         du = self.workspace.array("du", (self.depth, self.k))
-        self.xp.matmul(self._matrix(self._backward_rows).T, self._dy, du)
+        self.xp.matmul(self._inputs.T, self._dy, du)
         ordered = du.reshape((*self.kernel, self.c, self.k)).transpose((3, 2, 0, 1))
         if add:
             self.xp.add(dw, ordered, dw)
@@ -80,24 +80,47 @@ class Im2col(ConvAlgorithm):
 
     def data_gradient(self, u: Array, dx: Array) -> None:
         """Multiply dy by the transposed kernels, and add each row to the pixels of its window (col2im)."""
-        rows = self._backward_rows
-        matrix = self._matrix(rows)
+        rows = self._chunk.shape[0]
+        matrix = self._matrix(rows) if self.copies else self._rows_of(self._chunk, dx)
         if self.transposed:
             self.xp.matmul(u, self._dy.T, matrix.T)
         else:
             self.xp.matmul(self._dy, u.T, matrix)
-        for column, pixels in zip(self._columns(rows), self._pixels(dx, rows), strict=True):
-            self.xp.add(pixels, column, pixels)
+        if self.copies:
+            for column, (inside, pixels) in zip(self._columns(rows), self._pixels(self._chunk, dx), strict=True):
+                self.xp.add(pixels, column[inside], pixels)
 
-    def _copy_windows(self, x: Array, rows: int) -> None:
-        for column, pixels in zip(self._columns(rows), self._pixels(x, rows), strict=True):
-            column[...] = pixels
+    def _copied_windows(self, chunk: Chunk, x: Array) -> Array:
+        """Return the matrix of a chunk's windows, zero where they extend beyond the maps."""
+        if not self.copies:
+            return self._rows_of(chunk, x)
+        rows = chunk.shape[0]
+        for column, (inside, pixels) in zip(self._columns(rows), self._pixels(chunk, x), strict=True):
+            for axis, part in enumerate(inside):
+                for padding in (slice(0, part.start), slice(part.stop, None)):
+                    column[(ALL,) * axis + (padding,)] = 0
+            column[inside] = pixels
+        return self._matrix(rows)
 
-    def _pixels(self, x: Array, rows: int) -> list[Array]:
-        """Return for each tap the pixels (rows, OW, N, C) of all windows."""
-        s = self.stride
-        taps = [(a, b) for a in range(self.kernel[0]) for b in range(self.kernel[1])]
-        return [x[a : a + s * rows : s, b : b + s * self.ow : s] for a, b in taps]
+    def _rows_of(self, chunk: Chunk, maps: Array) -> Array:
+        """Return a chunk's pixels as a matrix (rows OW N, C)."""
+        return maps[chunk.first : chunk.first + chunk.shape[0]].reshape((-1, self.c))
+
+    def _pixels(self, chunk: Chunk, x: Array) -> Iterator[tuple[tuple[slice, slice], Array]]:
+        """Yield for each tap which windows of a chunk have it inside the maps, and their pixels (rows, OW, N, C)."""
+        for a in range(self.kernel[0]):
+            rows, down = self._inside(a, chunk.first, chunk.shape[0], self.size[0])
+            for b in range(self.kernel[1]):
+                columns, across = self._inside(b, 0, self.ow, self.size[1])
+                yield (rows, columns), x[down, across]
+
+    def _inside(self, tap: int, first: int, count: int, size: int) -> tuple[slice, slice]:
+        """Return which of `count` windows along an axis have a tap inside the maps, and its places there."""
+        begin = self.stride * first + tap - self.pad
+        start = min(max(-(begin // self.stride), 0), count)
+        stop = max(min((size - 1 - begin) // self.stride + 1, count), start)
+        at = begin + self.stride * start
+        return slice(start, stop), slice(at, at + self.stride * (stop - start), self.stride)
 
     def _columns(self, rows: int) -> list[Array]:
         """Return for each tap its columns of the matrix, as (rows, OW, N, C)."""

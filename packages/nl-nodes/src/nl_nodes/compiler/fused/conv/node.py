@@ -36,14 +36,15 @@ class Conv(Node):
     Max pooling of adjacent 2x2 windows commutes with bias and ReLU; pooling first leaves them a quarter of the values.
 
     Forward: y = max(pool(conv(x, w)) + b, 0). Backward: g = dy where y > 0, db = the sum of g; g goes to the
-    first maximum of each pooling window in row-major order; then dw and dx as of a convolution. Shapes: x (H, W, N, C),
-    zero-padded for im2col, w (K, C, FH, FW), b (K,), y (OH, OW, N, K), or half the height and width, plus padding.
+    first maximum of each pooling window in row-major order; then dw and dx as of a convolution.
+    Shapes: x (H, W, N, C), zero-padded for im2col without stride, w (K, C, FH, FW), b (K,), y (OH, OW, N, K), or half
+    the height and width, plus padding.
     Saves: inputs, output, saved (masks: which of two neighbours is larger). Kinks: as ValueMask and Max.
     Errors: none; `conv` makes matching shapes.
     Source: Deep Learning from Scratch, 7.4; Lavin and Gray (2016).
 
     Args:
-        x: maps, zero-padded by `pad` for im2col.
+        x: maps, zero-padded by `pad` where im2col has no stride.
         w: the kernels.
         b: the bias, if any.
         size: the shape (H, W) of the maps without padding.
@@ -98,7 +99,8 @@ class Conv(Node):
         outputs, dtype = self.outputs(w), ctx.xp.result_type(*(a.dtype for a in inputs))
         spec = winograd_spec(self.size, w, self.pad, self.stride)
         if spec is None:
-            return Im2col(w[2:], self.stride, ctx.group, x, outputs, dtype)
+            missing = self.pad if x[:2] == self.size else 0
+            return Im2col(w[2:], self.stride, missing, ctx.group, x, outputs, dtype)
         if prefers_filter_parallel(spec, x, outputs, ctx.group):
             return FilterParallelWinograd(spec, self.pad, ctx.group, x, outputs, dtype)
         return Winograd(spec, self.pad, ctx.group, x, outputs, dtype)
@@ -119,7 +121,7 @@ class Conv(Node):
         for chunk in algorithm.chunks(self.pool_stride):
             outputs = interior(y, self.out_pad)[chunk.output[0], :, chunk.output[1]]
             sums = algorithm.sums(chunk) if buffered else outputs
-            algorithm.forward(x[chunk.input], u, sums)
+            algorithm.forward(chunk, x[chunk.input], u, sums)
             epilogue.forward(sums, chunk.output, outputs)
         return y
 
@@ -133,12 +135,12 @@ class Conv(Node):
         y, dy = interior(ctx.output, self.out_pad), interior(dy, self.out_pad)
         dx = algorithm.maps_gradient(x.shape) if ctx.needs[0] else None
         dw = algorithm.kernels_gradient(w.shape) if ctx.needs[1] else None
-        for number, chunk in enumerate(algorithm.chunks(self.pool_stride)):
+        for number, chunk in enumerate(reversed([*algorithm.chunks(self.pool_stride)])):
             output = (chunk.output[0], ALL, chunk.output[1])
             g = dy[output]
             sums = algorithm.sums(chunk) if self.relu or self.pool else g
             epilogue.backward(g, y[output], chunk.output, sums)
-            algorithm.begin_backward(x[chunk.input], sums)
+            algorithm.begin_backward(chunk, x[chunk.input], sums)
             if dw is not None:
                 algorithm.weight_gradient(dw, add=number > 0)
             if dx is not None:
@@ -202,8 +204,11 @@ def conv(x: Node, w: Node, b: Node | None, pad: int, stride: int) -> Node:
 
 
 def padding(maps: Shape, w: Shape, pad: int, stride: int) -> Padding:
-    """Return the zero padding that maps (H, W) need for kernels (K, C, FH, FW): Winograd needs none."""
-    return NO_PADDING if winograd_spec(maps, w, pad, stride) else (pad, pad, pad, pad)
+    """Return the zero padding that maps (H, W) need for kernels (K, C, FH, FW).
+
+    Winograd needs none, nor does im2col with a stride, which reads few pixels twice.
+    """
+    return NO_PADDING if stride > 1 or winograd_spec(maps, w, pad, stride) else (pad, pad, pad, pad)
 
 
 def winograd_spec(maps: Shape, w: Shape, pad: int, stride: int) -> WinogradSpec | None:

@@ -49,22 +49,32 @@ class Transform:
         matrix: (P, T), for a window of T values.
         counts: tiles along each axis.
         stride: distance between the windows of adjacent tiles.
-        pad: how far the first window begins before the maps.
+        pads: how far the first window begins before the maps, along each axis.
         size: (H, W) of the maps.
         workspace: memory for maps transformed along one axis.
+        last: whether the transpose has the last rows to itself, which it then sets to zero before it adds to them.
     """
 
     def __init__(
-        self, xp: Namespace, matrix: Array, counts: Shape, stride: int, pad: int, size: Shape, workspace: Workspace
+        self,
+        xp: Namespace,
+        matrix: Array,
+        counts: Shape,
+        stride: int,
+        pads: Shape,
+        size: Shape,
+        workspace: Workspace,
+        last: bool = True,
     ) -> None:
         self.xp, self.matrix, self.counts, self.stride, self.workspace = xp, matrix, counts, stride, workspace
         self.p, window = matrix.shape
-        axes = tuple(zip(counts, size, strict=True))
-        self.read_bands = [bands(count, stride, -pad, window, n) for count, n in axes]
+        axes = tuple(zip(counts, pads, size, strict=True))
+        self.read_bands = [bands(count, stride, -pad, window, n) for count, pad, n in axes]
         # Transposed, a tile writes up to the start of the next window, and adds to its overlap with that one alone.
-        self.write_bands = [bands(count, stride, -pad, stride, n) for count, n in axes]
-        self.overlap_bands = [bands(count, stride, stride - pad, window - stride, n) for count, n in axes]
-        self.written_to = [count * stride - pad for count in counts]  # no tile writes from here on
+        self.write_bands = [bands(count, stride, -pad, stride, n) for count, pad, n in axes]
+        self.overlap_bands = [bands(count, stride, stride - pad, window - stride, n) for count, pad, n in axes]
+        # From here on no tile writes.
+        self.written_to = [n if a == 0 and not last else c * stride - pad for a, (c, pad, n) in enumerate(axes)]
 
     def gather(self, maps: Array, grid: Array) -> None:
         """Transform maps (H, W, flat) to tiles (P, P, tile rows, tile columns, flat)."""

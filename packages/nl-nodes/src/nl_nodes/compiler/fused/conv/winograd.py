@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from math import ceil
 from typing import Any
 
@@ -95,7 +97,7 @@ F2_PAD1 = WinogradSpec(
 
 
 class Winograd(ConvAlgorithm):
-    """Winograd convolution with 3x3 kernels, in chunks of images.
+    """Winograd convolution with 3x3 kernels, in chunks of rows of tiles and of images.
 
     Args:
         spec: the algorithm.
@@ -110,29 +112,47 @@ class Winograd(ConvAlgorithm):
         xp = self.xp
         if pad > 2 or (self.oh, self.ow) != tuple(n + 2 * pad - 2 for n in x[:2]):
             raise ShapeError(f"{spec.name}: maps {x[:2]} with a pad of {pad} do not give outputs {outputs[:2]}")
-        self.p, self.pad = spec.product_count, pad
-        counts = self.th, self.tw = spec.count(self.oh), spec.count(self.ow)
-        self.images, self.kernel_chunk = self._chunk_sizes()
+        self.spec, self.p, self.pad, self.h = spec, spec.product_count, pad, x[0]
+        self.before = 0 if spec.padded else pad
+        self.th, self.tw = spec.count(self.oh), spec.count(self.ow)
+        self.tile_rows, self.images, self.kernel_chunk = self._chunk_sizes()
         real = dtype.type(0).real.dtype
-        bt, at = xp.array(spec.bt, dtype=real), xp.array(spec.at, dtype=real)
-        before = 0 if spec.padded else pad
-        self.input_transform = Transform(xp, bt, counts, spec.tile, before, x[:2], self.workspace)
-        self.output_transform = Transform(xp, at.T, counts, spec.tile, 0, outputs[:2], self.workspace)
+        self.bt, self.at = xp.array(spec.bt, dtype=real), xp.array(spec.at, dtype=real)
         # Both axes at once: row (i, j) holds G[i, a] G[j, b] for each of the kernel's nine weights (a, b).
         both = tuple(tuple(p * q for p in gi for q in gj) for gi in spec.g for gj in spec.g)
         self.kernel_transform = xp.array(both, dtype=real)
 
-    def _chunk_sizes(self) -> tuple[int, int]:
-        """Return the images per chunk, and the kernels per chunk of their gradient."""
-        count = self.th * self.tw
-        images = cache_chunk(self.group, self.n, 4 * self.p**2 * count * (self.c + self.k), ceil(GEMM_MIN_ROWS / count))
-        return images, cache_chunk(self.group, self.k, 4 * self.p**2 * self.c)
+    def _chunk_sizes(self) -> tuple[int, int, int]:
+        """Return the rows of tiles and the images per chunk, and the kernels per chunk of their gradient.
+
+        Rather many images than many rows: an image's row of tiles is transformed alike, in one inner loop.
+        """
+        row_bytes = 4 * self.p**2 * self.tw * (self.c + self.k)
+        images = cache_chunk(self.group, self.n, row_bytes, ceil(GEMM_MIN_ROWS / self.tw))
+        rows = cache_chunk(self.group, self.th, row_bytes * images, ceil(GEMM_MIN_ROWS / (self.tw * images)))
+        return rows, images, cache_chunk(self.group, self.k, 4 * self.p**2 * self.c)
 
     def chunks(self, pool_stride: int) -> Iterator[Chunk]:
-        """Yield chunks of images."""
+        """Yield chunks of rows of tiles and of images; an incomplete last row of tiles joins the one before."""
+        tile = self.spec.tile
+        starts = [tile * tiles.start for tiles in chunk_slices(self.oh // tile, self.tile_rows)] or [0]
         for images in chunk_slices(self.n, self.images):
-            shape = (self.oh, self.ow, images.stop - images.start, self.k)
-            yield Chunk((ALL, images), (ALL, ALL, images), shape)
+            for first, end in pairwise([*starts, self.oh]):
+                shape = (end - first, self.ow, images.stop - images.start, self.k)
+                outputs = slice(first // pool_stride, end // pool_stride)
+                inputs = slice(max(first - self.before, 0), min(end + 2 - self.before, self.h))
+                yield Chunk((outputs, images), (inputs, ALL, images), shape, first)
+
+    def _begin(self, chunk: Chunk) -> None:
+        """Make the transforms of a chunk."""
+        rows, _, self.m, _ = chunk.shape
+        counts = self.spec.count(rows), self.tw
+        self.tiles = counts[0] * self.tw
+        make = partial(Transform, self.xp, counts=counts, stride=self.spec.tile, workspace=self.workspace)
+        size = chunk.input[0].stop - chunk.input[0].start, self.ow + 2 - 2 * self.pad
+        pads = max(self.before - chunk.first, 0), self.before
+        self.input_transform = make(self.bt, pads=pads, size=size, last=chunk.first + rows == self.oh)
+        self.output_transform = make(self.at.T, pads=(0, 0), size=(rows, self.ow))
 
     def transformed_kernels(self, ctx: Context, w: Array, back: bool = False) -> Array:
         """Return the transformed kernels (p^2, C, K), or with `back` (p^2, K, C); each worker transforms its shard.
@@ -147,29 +167,31 @@ class Winograd(ConvAlgorithm):
         ctx.group.barrier()
         return u
 
-    def forward(self, x: Array, u: Array, y: Array) -> None:
+    def forward(self, chunk: Chunk, x: Array, u: Array, y: Array) -> None:
         """Transform, multiply, transform back; a window of zeros gives exactly zero."""
-        zero = self._zero_windows(x)
+        self._begin(chunk)
+        zero = self._zero_windows(chunk, x)
         self._transform_maps(x)
-        for grid, sums in self._flattened(self._grid(self._products(u, x.shape[2])), y):
+        for grid, sums in self._flattened(self._grid(self._products(u)), y):
             self.output_transform.scatter(grid, sums)
         self.xp.copyto(y, 0, where=zero)
 
-    def _zero_windows(self, x: Array) -> Array:
+    def _zero_windows(self, chunk: Chunk, x: Array) -> Array:
         """Return which windows hold only zeros, computed in the workspace of the transformed maps."""
-        return zero_windows(self.xp, x, self.pad, self.workspace.array("inputs", x.shape).real)
+        pads = max(self.pad - chunk.first, 0), self.pad
+        return zero_windows(self.xp, x, pads, chunk.shape[:2], self.workspace.array("inputs", x.shape).real)
 
-    def _products(self, u: Array, m: int) -> Array:
+    def _products(self, u: Array) -> Array:
         """Return the products (p^2, tiles m, K) of the transformed maps of m images and the kernels."""
-        products = self._transformed_outputs(m)
-        self.xp.matmul(self._transformed_inputs(m), u, products)
+        products = self._transformed_outputs()
+        self.xp.matmul(self._transformed_inputs(), u, products)
         return products
 
-    def begin_backward(self, x: Array, dy: Array) -> None:
+    def begin_backward(self, chunk: Chunk, x: Array, dy: Array) -> None:
         """Transform the maps and dy; transformed dy serves both gradients."""
+        self._begin(chunk)
         self._transform_maps(x)
-        self._backward_images = x.shape[2]
-        for sums, grid in self._flattened(dy, self._grid(self._transformed_outputs(self._backward_images))):
+        for sums, grid in self._flattened(dy, self._grid(self._transformed_outputs())):
             self.output_transform.gather(sums, grid)
 
     def _wait_for_workspace(self, ctx: Context) -> None:
@@ -179,8 +201,8 @@ class Winograd(ConvAlgorithm):
 
     def weight_gradient(self, dw: Array, add: bool) -> None:
         """Compute p^2 matrix products, then the transpose of the kernels' transform, in chunks of kernels."""
-        inputs = self._transformed_inputs(self._backward_images)
-        outputs = self._transformed_outputs(self._backward_images).transpose((0, 2, 1))
+        inputs = self._transformed_inputs()
+        outputs = self._transformed_outputs().transpose((0, 2, 1))
         for chunk in chunk_slices(self.k, self.kernel_chunk):
             du = self.workspace.array("du", (self.p**2, chunk.stop - chunk.start, self.c))
             self.xp.matmul(outputs[:, chunk], inputs, du)
@@ -197,33 +219,33 @@ class Winograd(ConvAlgorithm):
 
         Comes after `weight_gradient`: the gradient takes the place of the transformed maps.
         """
-        for grid, maps in self._flattened(self._grid(self._transformed_input_gradient(u, self._backward_images)), dx):
+        for grid, maps in self._flattened(self._grid(self._transformed_input_gradient(u)), dx):
             self.input_transform.scatter(grid, maps)
 
-    def _transformed_input_gradient(self, u: Array, m: int) -> Array:
+    def _transformed_input_gradient(self, u: Array) -> Array:
         """Return the transformed gradient (p^2, tiles m, C) of the maps of m images."""
-        gradient = self._transformed_inputs(m)
-        self.xp.matmul(self._transformed_outputs(m), u, gradient)
+        gradient = self._transformed_inputs()
+        self.xp.matmul(self._transformed_outputs(), u, gradient)
         return gradient
 
     def _transform_maps(self, x: Array) -> None:
         """Transform a chunk of the maps."""
-        for maps, grid in self._flattened(x, self._grid(self._transformed_inputs(x.shape[2]))):
+        for maps, grid in self._flattened(x, self._grid(self._transformed_inputs())):
             self.input_transform.gather(maps, grid)
 
     def _grid(self, transformed: Array) -> Array:
         """Return the view (p, p, tile rows, tile columns, m, channels) of (p^2, tiles m, channels)."""
-        return transformed.reshape((self.p, self.p, self.th, self.tw, -1, transformed.shape[2]))
+        return transformed.reshape((self.p, self.p, -1, self.tw, self.m, transformed.shape[2]))
 
     def _flattened(self, *arrays: Array) -> Iterator[tuple[Array, ...]]:
         """Yield views (..., flat) of arrays (..., m, channels), in chunks of images."""
         for images in chunk_slices(arrays[0].shape[-2], flat_chunk(self.group, arrays[0])):
             yield tuple(array[..., images, :].reshape((*array.shape[:-2], -1)) for array in arrays)
 
-    def _transformed_inputs(self, m: int) -> Array:
+    def _transformed_inputs(self) -> Array:
         """Return workspace for the transformed maps of m images, then for their gradient, (p^2, tiles m, C)."""
-        return self.workspace.array("inputs", (self.p**2, self.th * self.tw * m, self.c))
+        return self.workspace.array("inputs", (self.p**2, self.tiles * self.m, self.c))
 
-    def _transformed_outputs(self, m: int) -> Array:
+    def _transformed_outputs(self) -> Array:
         """Return workspace for the transformed outputs, or their gradient, of m images, (p^2, tiles m, K)."""
-        return self.workspace.array("outputs", (self.p**2, self.th * self.tw * m, self.k))
+        return self.workspace.array("outputs", (self.p**2, self.tiles * self.m, self.k))
