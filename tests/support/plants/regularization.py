@@ -11,6 +11,7 @@ from nl_training.training import steps as taking
 from nl_training.training import trainer
 from nl_training.training.average import WeightAverage
 from nl_training.training.regularization import Regularization
+from nl_training.training.trainer import Trainer
 from support.plants.registry import ROWS, plant, wrap
 
 SMOOTHED = {**ROWS, "label_smoothing": 0.1}
@@ -102,3 +103,13 @@ def average_without_statistics() -> None:
         self.net.load_state_dict({**self.net.state_dict(), **before})
 
     wrap(WeightAverage, "update", change)
+
+
+@plant("step", ROWS, regularization=AVERAGED)
+def last_weights_measured_for_the_average() -> None:
+    """The test result of the average at the end is that of the last weights."""
+
+    def change(right, self, net, name):
+        return right(self, self.net if name == "test" else net, name)
+
+    wrap(Trainer, "_measured", change)

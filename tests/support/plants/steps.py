@@ -257,6 +257,12 @@ def plateaus_an_epoch_late() -> None:
     wrap(ReduceOnPlateau, "factor", lambda right, self, *time: right(self, *time[:2], time[2][:-1]))
 
 
+@plant("step", ROWS, schedule=ReduceOnPlateau(0.5, patience=0))
+def losses_kept_from_the_schedule() -> None:
+    """The schedule never gets the validation losses."""
+    Trainer._losses = property(lambda self: [])
+
+
 @plant("trainer", ROWS)
 def images_reversed_in_float32() -> None:
     """In float32, the trainer reverses the images of a batch, but not their labels."""

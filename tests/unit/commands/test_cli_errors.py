@@ -52,6 +52,9 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
         (["model.init=-1"], ["model.init=-1"]),
         (["device.dtype=float16"], ["float16", "float64"]),
         (["seed=-1"], ["seed=-1"]),
+        (["experiment=lr_range", "experiment.constant=[]"], ["experiment.constant=[]", "one value or more"]),
+        (["experiment=lr_range", "experiment.low=10"], ["experiment.low=10", "below experiment.high=10"]),
+        (["experiment=edge_of_stability", "experiment.rates=[]"], ["experiment.rates=[]", "one value or more"]),
         (["model=mlp,cnn3"], ["-m"]),
         (["a=[1,"], ["a=[1,"]),
         (["~model"], ["~model"]),
@@ -173,6 +176,13 @@ def test_options_of_logged_runs_are_refused_without_tracking(option: str) -> Non
     asked = ["model=mlp", "data=digits", "tracking=off", option]
     with pytest.raises(UserError, match=f"{option.partition('=')[0]} needs tracking=mlflow"):
         refuse_ignored(check(asked, multirun=False))
+
+
+def test_a_curve_that_nothing_logs_is_refused() -> None:
+    asked = ["model=mlp", "data=digits", "tracking=off", "trainer.curvature_every=5"]
+    with pytest.raises(UserError, match=r"trainer.curvature_every needs tracking=mlflow or tracking.files"):
+        refuse_ignored(check(asked, multirun=False))
+    refuse_ignored(check([*asked, "tracking.files=csv"], multirun=False))
 
 
 @pytest.mark.parametrize(

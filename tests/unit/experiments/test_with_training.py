@@ -119,6 +119,34 @@ def test_sharpness_rises_to_two_over_the_learning_rate() -> None:
         assert end < loss / 5
 
 
+def test_descent_that_diverges_is_refused_with_its_rate() -> None:
+    with pytest.raises(UserError, match=r"experiment\.rates: the loss is (inf|nan) after \d+ steps of 1e\+200"):
+        small("edge_of_stability", "experiment.small.experiment.rates=[1e200]", "verify=off")
+
+
+@pytest.mark.parametrize("name", ["lr_range", "edge_of_stability", "sharpness_of_optimizers"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "regularization.weight_decay=0.1", "regularization.augment=shift", "regularization.mixup=0.2",
+        "regularization.clip_norm=1", "regularization.ema=0.9", "trainer.accumulate=2",
+    ],
+)  # fmt: skip
+def test_options_of_the_trainer_are_refused_by_studies_that_take_steps(name: str, option: str) -> None:
+    with pytest.raises(UserError, match=rf"^{option.partition('=')[0]} is of trainings by a trainer"):
+        small(name, option, "optimizer=sgd", "verify=off")
+
+
+def test_label_smoothing_is_refused_where_the_loss_is_the_studys_own() -> None:
+    with pytest.raises(UserError, match=r"^regularization\.label_smoothing is of"):
+        small("edge_of_stability", "regularization.label_smoothing=0.1", "verify=off")
+
+
+def test_edge_of_stability_is_refused_for_other_optimizers() -> None:
+    with pytest.raises(UserError, match="leave optimizer out, or give sgd"):
+        small("edge_of_stability", "optimizer=momentum", "verify=off")
+
+
 def test_without_shortcuts_the_loss_rises_sooner_and_is_not_convex() -> None:
     low = of("loss_surface", "share of points with a loss below 1")
     bent = of("loss_surface", "share of points that are not convex")

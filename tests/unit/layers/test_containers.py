@@ -155,6 +155,7 @@ def test_global_average_pooling_is_the_mean_of_all_pixels() -> None:
     np.testing.assert_allclose(layer.backward(dy), np.repeat(dy / 20, 20).reshape(x.shape), rtol=1e-13)
 
 
+RELU = Relu()
 WRONG: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "unequal shapes": (
         lambda: Residual(Convolution(np.ones((3, 2, 1, 1)))).forward(np.ones((1, 2, 4, 4))),
@@ -169,6 +170,10 @@ WRONG: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("Residual", "ZeroPadShortcut", "(1, 3, 4, 4)"),
     ),
     "a class": (lambda: Sequential([Relu]), ("Sequential", "Relu", "no layer")),
+    "a layer in place of a list": (lambda: Sequential(Relu()), ("Sequential", "list", "[Relu()]")),
+    "a layer twice": (lambda: Sequential([RELU, Tanh(), RELU]), ("Sequential", "Relu()", "twice")),
+    "a layer in branch and shortcut": (lambda: Residual(Sequential([RELU]), RELU), ("Residual", "Relu()", "twice")),
+    "a list of layers": (lambda: setattr(Sequential(), "layers", [RELU]), ("layers", "tuple")),
     "a branch that is a list": (lambda: Residual([Relu()]), ("Residual", "no layer")),
     "a shortcut that is a list": (lambda: Residual(Relu(), [Relu()]), ("Residual", "no layer")),
     "fewer filters": (lambda: ZeroPadShortcut(1).forward(np.ones((1, 2, 4, 4))), ("ZeroPadShortcut", "(1, 2, 4, 4)")),

@@ -152,6 +152,14 @@ def test_a_state_that_is_neither_is_refused() -> None:
         Muon().load_state_dict(lion.state_dict(), 1)
 
 
+def test_a_state_with_other_roles_is_refused_at_the_next_step() -> None:
+    adamw, muon = AdamW(), Muon()
+    adamw.update(drawn(0), drawn(1))
+    muon.load_state_dict(adamw.state_dict(), 1)
+    with refused(f"Muon keeps momentum of {HIDDEN[0]!r}; its state has mean, square_mean"):
+        muon.update(drawn(0), drawn(1))
+
+
 def test_a_network_of_two_weights_trains_like_adamw() -> None:
     shapes = {"W1": (3, 4), "b1": (4,), "W2": (4, 2)}
     rng = np.random.default_rng(0)

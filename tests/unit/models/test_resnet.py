@@ -95,6 +95,10 @@ def test_options_and_recreation_from_the_spec() -> None:
     assert again.spec == net.spec
     for position in (True, "before_activation"):
         np.testing.assert_array_equal(small(batch_norm=position).predict(X), small().predict(X))
+    with refused("resnet20: shortcuts must be True or False, got 'false'"):
+        small(shortcuts="false")
+    with refused("ResidualSpec: branch must be a list", "[Relu()]"):
+        ResidualSpec(Relu())
     with refused("resnet20", "batch_norm=after_activation", "before_activation"):
         small(batch_norm="after_activation")
     with refused("resnet18", "width"):
@@ -155,7 +159,7 @@ WRONG = {
     "in a shortcut": ([ResidualSpec([Relu()], [ConvSpec(3, 9, 0)])], ["layer 1", "shortcut, layer 1", "9x9"]),
     "no layer": ([ResidualSpec([Relu])], ["layer 1", "no layer"]),
     "one layer twice": ([ResidualSpec([r := Relu()]), ResidualSpec([r])], ["layer 2", "in the network already"]),
-    "one layer twice in a block": ([Residual(r := Relu(), r)], ["layer 1", "in the network already"]),
+    "one layer twice in a block": ([ResidualSpec([r := Relu()], [r])], ["Residual", "twice"]),
 }
 
 

@@ -41,6 +41,13 @@ def test_all_eigenvalues_but_one() -> None:
     np.testing.assert_allclose(eigenvalues(lambda v: values * v, 5, 4, tolerance=1e-10), values[1:], rtol=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_simple_numbers_in_the_null_space_do_not_hide_the_largest_eigenvalue(seed: int) -> None:
+    # A vector of +1 and -1 is in it for some seeds.
+    np.testing.assert_allclose(eigenvalues(times(np.array([[1.0, -1.0], [-1.0, 1.0]])), 2, seed=seed), [2.0])
+    np.testing.assert_allclose(eigenvalues(times(np.eye(4) - 1 / 4), 4, seed=seed), [1.0])
+
+
 def test_eigenvalues_are_within_the_tolerance_and_repeatable() -> None:
     calls = []
 
@@ -50,7 +57,8 @@ def test_eigenvalues_are_within_the_tolerance_and_repeatable() -> None:
 
     first = eigenvalues(product, SIZE, seed=5)
     assert abs(first[0] / np.linalg.eigvalsh(matrix())[-1] - 1) <= 1e-3
-    np.testing.assert_array_equal(calls[0] / np.abs(calls[0]), rademacher(5, 0, SIZE))
+    start = np.random.default_rng(5).standard_normal(SIZE)
+    np.testing.assert_allclose(calls[0] / np.linalg.norm(calls[0]), start / np.linalg.norm(start))
     np.testing.assert_array_equal(first, eigenvalues(product, SIZE, seed=5))
 
 

@@ -125,6 +125,17 @@ def test_unknown_augmentation_is_refused() -> None:
         Augmentation(("crop",), DATA, 0)
 
 
+def test_an_augmentation_given_twice_is_refused() -> None:
+    with refused("augment has crop_flip twice, perhaps as auto: name each once"):
+        Augmentation(augmentations(["auto", "cutout", "crop_flip"], 3), DATA, 0)
+
+
+@pytest.mark.parametrize("wrong", [3, 0, True, [3], [["shift"]], {"shift"}])
+def test_augmentations_that_are_no_names_are_refused(wrong) -> None:
+    with refused("augment=", "must be a name or a list of names: auto, shift"):
+        augmentations(wrong, 1)
+
+
 @pytest.mark.parametrize("classes", [4, 1])
 def test_mixup_mixes_images_and_labels_of_the_same_pairs(classes: int) -> None:
     x, t = np.eye(40, dtype=np.float32).reshape(40, 1, 5, 8), RNG.integers(0, max(classes, 2), 40)

@@ -67,6 +67,11 @@ def test_bad_tag_is_refused(override: str, words: list[str]) -> None:
         check([override], multirun=False)
 
 
+def test_a_list_is_described_in_words() -> None:
+    with refused("regularization.augment=3 must be", "or a list of values, each "):
+        check(["regularization.augment=3"], multirun=False)
+
+
 def test_a_sweep_has_one_name() -> None:
     with refused("tracking.name=a,b", "one value for all jobs", 'tracking.name="a,b"'):
         check(["tracking.name=a,b", "seed=0,1"], multirun=True)

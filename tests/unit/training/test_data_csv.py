@@ -117,7 +117,10 @@ BROKEN = {
     "one class": ("1,2\n1,3\n", "only the label 1"),
     "no pixels": ("1\n0\n", "0 pixels a row"),
     "too few": ("1,2\n0,3\n", "too few to put some aside"),
-    "semicolons": ("label;a\n1;2\n", "row 2, column 1: '1;2'"),
+    "semicolons": ("label;a\n1;2\n", "has semicolons between its columns; save it with commas"),
+    "tabs": ("1\t2\n0\t2\n", "has tabs between its columns"),
+    "columns counted from 0": ("0,1,2,3,4\n1,9,9,9,9\n0,8,8,8,8\n", "row 1 counts the columns: remove it, or name"),
+    "columns counted from 1": ("1,2,3,4,5\n1,9,9,9,9\n0,8,8,8,8\n", "row 1 counts the columns"),
     "a line break in a name": ('"a\nb",c\n1,2\n', "could not convert"),
     "a cell of 200,000 characters": ("1,2\n0," + "9" * 200_000 + "\n", "row 2: field larger"),
     "not text": (b"1,\xff\n0,1\n", "UTF-8"),
@@ -139,6 +142,9 @@ def test_refuses_columns_folders_and_shapes_that_do_not_fit(tmp_path: Path):
             read_source("csv", path, label=label)
     with refused("no column digit", "label, pixel0, pixel1"):
         read_source("csv", path, label="digit")
+    plain = table(tmp_path / "d/train.csv", ROWS)
+    with refused("has no header, so no column digit", "data.label=NUMBER"):
+        read_source("csv", plain, label="digit")
     table(tmp_path / "d/test.csv", [[*row, *row[1:], 0, 0, 0, 0, 0][:10] for row in ROWS])
     with refused("train.csv has images (1, 2, 2), test.csv has (1, 3, 3)"):
         read_source("csv", str(tmp_path / "d"))
@@ -147,6 +153,18 @@ def test_refuses_columns_folders_and_shapes_that_do_not_fit(tmp_path: Path):
         load("csv", root=str(tmp_path / "empty"))
     with refused("data=csv needs data.root"):
         load("csv")
+    with refused("does not exist; give the path of the file or folder"):
+        load("csv", root=str(tmp_path / "none.csv"))
+
+
+@pytest.mark.parametrize("header", [HEADER[::-1], ["label", "a", "b", "c", "d"], None], ids=["order", "names", "none"])
+def test_refuses_test_columns_that_are_not_the_training_columns(tmp_path: Path, header):
+    train, test = tmp_path / "d/train.csv", tmp_path / "d/test.csv"
+    for one, other in ((HEADER, header), (header, HEADER)):
+        table(train, ROWS, one)
+        table(test, ROWS, other)
+        with refused(f"{test} has other columns than {train}: give both the same header, in the same order"):
+            read_source("csv", str(tmp_path / "d"))
 
 
 def test_config_takes_a_name_or_number_and_a_shape():

@@ -24,7 +24,7 @@ from nl_training.training.average import WeightAverage
 from nl_training.training.callbacks import Callback
 from nl_training.training.checkpoint import Checkpoints
 from nl_training.training.regularization import Regularization
-from nl_training.training.snapshot import restore
+from nl_training.training.snapshot import restore, snapshot
 from nl_training.training.trainer import Diverged, Trainer, TrainOptions
 
 install()
@@ -59,6 +59,29 @@ def trainer(
     net = build("mlp", device, 0.1, input_shape=data.input_shape, hidden=[8], batch_norm=True, dropout=0.3, seed=1)
     options = TrainOptions(**{"epochs": 2, "batch_size": 50, "regularization": how, **options})
     return Trainer(net, optimizer or SGD(RATE), Constant(), data, options, DECAY, 0, [Recorder(stop)], checkpoints)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Regularization(("shift",)), Regularization(("cutout",))),
+        (Regularization(mixup=0.4), Regularization()),
+        (Regularization(), Regularization(clip_norm=0.5)),
+        (Regularization(ema=0.9), Regularization(ema=0.99)),
+    ],
+)
+def test_a_snapshot_of_another_regularization_is_refused(before: Regularization, after: Regularization) -> None:
+    with refused("of another training: its regularization is", str(before) or "None", f"not {str(after) or None}"):
+        restore(trainer(after), snapshot(trainer(before)))
+    restore(trainer(before), snapshot(trainer(before)))
+
+
+def test_a_snapshot_from_before_there_was_regularization_is_restored() -> None:
+    found = snapshot(trainer(Regularization()))
+    del found.facts["training"]["regularization"]
+    restore(trainer(Regularization()), found)
+    with refused("its regularization is None, not mixup=0.4"):
+        restore(trainer(Regularization(mixup=0.4)), found)
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

@@ -146,6 +146,8 @@ def test_evaluate_takes_the_runs_own_data_unless_another_is_named(script: Script
     assert "on 200 images" in script("evaluate.py", f"data.root={folder}/moved.npz")
     with pytest.raises(SystemExit, match=r"data.limit=50: the whole test set is taken, .* leave data.limit out"):
         script("evaluate.py", "data.limit=50")
+    with pytest.raises(SystemExit, match=r"data.name=digits: the run's own data are taken: add data=NAME, or leave"):
+        script("evaluate.py", "data.name=digits")
 
 
 def test_the_served_model_refuses_pixels_of_another_range(run_id: str) -> None:

@@ -24,14 +24,15 @@ class Sequential(Layer):
     x and y have the shapes of the first layer's input and of the last one's output.
 
     Raises:
-        UserError: for anything that is no layer.
+        UserError: for anything that is no layer, and a layer that is there twice.
     """
 
     def __init__(self, layers: Iterable[Layer] = ()) -> None:
         super().__init__()
+        if isinstance(layers, Layer):
+            raise UserError(f"Sequential: layers must be a list, such as [{layers!r:.60}]")
         layers = tuple(layers)
-        for layer in layers:
-            _check("Sequential", layer)
+        _check("Sequential", *layers)
         self.layers = layers
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
@@ -59,16 +60,14 @@ class Residual(Layer):
 
     Raises:
         ShapeError: where the shapes of branch and shortcut differ.
-        UserError: for anything that is no layer.
+        UserError: for anything that is no layer, and a layer that is there twice.
 
     Source: He et al., Deep Residual Learning for Image Recognition (2016), 3.2, equations 1 and 2.
     """
 
     def __init__(self, branch: Layer, shortcut: Layer | None = None) -> None:
         super().__init__()
-        _check("Residual", branch)
-        if shortcut is not None:
-            _check("Residual", shortcut)
+        _check("Residual", *([branch] if shortcut is None else [branch, shortcut]))
         self.branch, self.shortcut = branch, shortcut
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
@@ -133,10 +132,11 @@ class ZeroPadShortcut(Layer):
         return cls(filters, stride)
 
 
-def _check(owner: str, layer: Layer) -> None:
+def _check(owner: str, *layers: Layer) -> None:
     """Refuse anything that is no layer."""
-    if not isinstance(layer, Layer):
-        raise UserError(f"{owner}: {layer!r:.60} is no layer: use those of nl_layers, or your own")
+    for layer in layers:
+        if not isinstance(layer, Layer):
+            raise UserError(f"{owner}: {layer!r:.60} is no layer: use those of nl_layers, or your own")
 
 
 def _affine(draw: Drawing) -> tuple[Affine]:

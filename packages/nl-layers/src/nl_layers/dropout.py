@@ -19,7 +19,7 @@ class Dropout(Layer):
         inverted: scale the remaining elements by 1 / (1 - ratio) in training (the default); False is the original form,
             which scales by 1 - ratio in inference instead.
         seed: seed of the masks; the same seed, stream and pass give the same mask on every device.
-        stream: distinguishes the dropouts of one network.
+        stream: distinguishes the dropouts of one network, which numbers those of 0; elsewhere, give each its own.
 
     Raises:
         UserError: for a ratio outside [0, 1).

@@ -14,10 +14,10 @@ from nl_nodes.typing import Array, Shape
 def decays(name: str) -> bool:
     """Return whether weight decay applies to a parameter of this name: to weights, not to biases, gammas and betas.
 
-    >>> [decays(name) for name in ("W1", "b1", "gamma2", "weight", "bias")]
+    >>> [decays(name) for name in ("W1", "b1", "gamma2", "weight", "branch.0.bias")]
     [True, False, False, True, False]
     """
-    return name.rstrip("0123456789") not in {"b", "bias", "gamma", "beta"}
+    return name.rpartition(".")[2].rstrip("0123456789") not in {"b", "bias", "gamma", "beta"}
 
 
 class FlatDict(Params):

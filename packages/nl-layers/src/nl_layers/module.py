@@ -153,10 +153,13 @@ class Module:
         if name in vars(self) and not (name.startswith("_") or name == "grads"):
             changes = self.changes
             super().__setattr__(name, value)
-            self._changes += changes + 1 - self.changes  # those of a replaced child count on
+            self._changes += changes + 1 - self.changes  # those of a replaced child still count
         else:
             super().__setattr__(name, value)
         for child, layer in _children(name, value).items():
+            for part in layer.tree():
+                if sum(part is other for other in self.tree()) > 1:  # an optimizer would update it twice
+                    raise UserError(f"{type(self).__name__}: {part!r:.60} is in it twice: make a new one")
             for inner, leaf in layer._leaves(Leaf).items():
                 leaf.name = f"{child}.{inner}"  # unique in a graph of this layer alone
 
@@ -215,6 +218,8 @@ def _children(name: str, value: Any) -> dict[str, Module]:
     """Return the layers in an attribute of this name and value by their names."""
     if name == "layers" and isinstance(value, tuple):
         return {str(place): layer for place, layer in enumerate(value)}
+    if isinstance(value, list | tuple) and any(isinstance(part, Module) for part in value):
+        raise UserError(f"{name}: a layer has the layers inside it in attributes, or in a tuple named layers")
     return {name: value} if isinstance(value, Module) else {}
 
 

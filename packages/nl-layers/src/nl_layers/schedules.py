@@ -24,7 +24,13 @@ class Schedule(Protocol):
     """A factor of the learning rate as a function of the epoch, which may be fractional."""
 
     def factor(self, epoch: float, epochs: float, losses: Sequence[float] = ()) -> float:
-        """Return the factor after `epoch` of `epochs` epochs; `losses` are the validation losses after each epoch."""
+        """Return the factor after `epoch` of `epochs` epochs.
+
+        Args:
+            epoch: the time in epochs.
+            epochs: the length of the training.
+            losses: the validation loss after each epoch; without validation images the epoch's mean training loss.
+        """
 
 
 @check_init
@@ -92,12 +98,12 @@ class Cosine:
 class OneCycle:
     """Half a cosine from 1 / `div_factor` up to 1, then one down to 1 / (`div_factor` `final_div_factor`).
 
-    The learning rate of the optimizer is the largest. PyTorch's `OneCycleLR` has the same curve over steps 0 to T - 1,
-    this one over the whole time; momentum stays as it is.
+    The learning rate of the optimizer is the largest. PyTorch's `OneCycleLR` has the same two curves over whole steps:
+    its first ends a step earlier. Momentum stays as it is.
 
     Source: Smith and Topin, Super-Convergence (2018), with half cosines for its straight lines.
 
-    >>> [OneCycle(div_factor=10.0).factor(epoch, 10.0) for epoch in (0.0, 3.0)]
+    >>> [round(OneCycle(div_factor=10.0).factor(epoch, 10.0), 6) for epoch in (0.0, 3.0)]
     [0.1, 1.0]
     """
 
@@ -143,8 +149,9 @@ class Exponential:
 class ReduceOnPlateau:
     """Decay by `gamma` after more than `patience` epochs in a row without a better validation loss.
 
-    A loss is better if it is below (1 - `threshold`) times the best one. The factor follows from the losses so far, so
-    that a resumed training has the same. PyTorch's `ReduceLROnPlateau` is the same, with `factor` for `gamma`.
+    Without validation images it is the epoch's mean training loss. A loss is better if it is below (1 - `threshold`)
+    times the best one. The factor follows from the losses so far, so that a resumed training has the same. PyTorch's
+    `ReduceLROnPlateau` is the same, with `factor` for `gamma`.
 
     >>> ReduceOnPlateau(gamma=0.5, patience=1).factor(4.0, 10.0, losses=[0.9, 0.8, 0.8, 0.9])
     0.5

@@ -91,6 +91,8 @@ class Translation:
 
     def end(self) -> None:
         """Name the last operator's output "logits"."""
+        if not self.nodes:
+            self.add("Identity")
         self.nodes[-1].output[0] = "logits"
 
 

@@ -150,6 +150,8 @@ def _assemble(
 ) -> Network:
     """Return a network of stages of blocks; each stage has twice the filters of the one before it."""
     WIDTH.check(name, width=width)
+    if not isinstance(shortcuts, bool):
+        raise UserError(f"{name}: shortcuts must be True or False, got {shortcuts!r}")
     if options.position not in (False, "before_activation"):
         raise UserError(f"{name}: batch_norm={options.batch_norm} is not its architecture: use before_activation")
 

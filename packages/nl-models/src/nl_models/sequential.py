@@ -19,7 +19,7 @@ class Sequential(Network):
     A layer belongs to one network, which takes over its weights. Parameters are named by the layers' numbers: W1 and
     b1, gamma1 and beta1 of a batch normalisation beside them, then W2. A dropout whose seed is 0 gets the network's,
     and one whose stream is 0 its position, so that each has masks of its own. Layers inside others, such as those of a
-    residual block, count on in the order of wiring: the branch, then the shortcut.
+    residual block, are numbered in the order of wiring: the branch, then the shortcut.
 
     Args:
         layers: layers with weights of their own, and specs, whose weights are drawn for the shape of their input.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from nl_layers import Affine, BatchNormalization, Convolution, Layer
-from nl_nodes import ShapeError
+from nl_nodes import ShapeError, UserError
 from nl_nodes.arguments import COUNT, NATURAL, check_init
 from nl_nodes.typing import Array, Shape
 
@@ -86,6 +86,12 @@ class ResidualSpec:
 
     branch: Sequence[Layer | LayerSpec]
     shortcut: Sequence[Layer | LayerSpec] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a layer in place of a list."""
+        for name, value in vars(self).items():
+            if not isinstance(value, list | tuple):
+                raise UserError(f"ResidualSpec: {name} must be a list of layers and specs, such as [{value!r:.60}]")
 
 
 LayerSpec = ConvSpec | DenseSpec | BatchNormSpec | ResidualSpec

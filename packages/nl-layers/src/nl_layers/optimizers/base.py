@@ -79,6 +79,11 @@ class Optimizer:
         self.now = self.numbers()
         arrays = {name: param for name, (param, _) in paired(params, grads, self.elementwise).items()}
         for name, slots in self.slots_of(arrays).items():
+            if name in self.state and set(self.state[name]) != set(slots):
+                raise UserError(
+                    f"{type(self).__name__} keeps {', '.join(slots)} of {name!r}; "
+                    f"its state has {', '.join(self.state[name])}: it is of another optimizer or network"
+                )
             if name not in self.state:
                 zeros = backend_of([arrays[name]]).xp.zeros_like
                 self.state[name] = {slot: zeros(arrays[name]) for slot in slots}

@@ -90,7 +90,9 @@ def _moved(graph: Graph, feeds: Mapping[str, Any], vectors: Mapping[str, Any]) -
     unfed = {name: leaf.value for name, leaf in graph.leaves.items() if name not in feeds and leaf.value is not None}
     moved = {name: _double(array) for name, array in {**feeds, **unfed}.items()}
     for name, vector in vectors.items():
-        if name in moved and np.shape(vector) != moved[name].shape:
+        if name not in moved:
+            raise UserError(f"the graph's input {name!r} is not fed")
+        if np.shape(vector) != moved[name].shape:
             raise ShapeError(f"vectors: that of {name!r} must have shape {moved[name].shape}, got {np.shape(vector)}")
         moved[name] = moved[name] + 1j * COMPLEX_H * np.asarray(vector, dtype=np.float64)
     return moved

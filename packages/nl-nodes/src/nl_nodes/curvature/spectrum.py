@@ -79,7 +79,8 @@ def eigenvalues(
     """
     if end not in ENDS:
         raise UserError(f"eigenvalues: end={end!r}: {near(end, ENDS)}")
-    Range(f"a whole number from 1 to {size - 1}", at_least=1, at_most=size - 1, whole=True).check(
+    least = 2 if end == "both" else 1
+    Range(f"a whole number from {least} to {size - 1}", at_least=least, at_most=size - 1, whole=True).check(
         "eigenvalues", count=count
     )
     POSITIVE.check("eigenvalues", tolerance=tolerance)
@@ -87,7 +88,8 @@ def eigenvalues(
         from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
     except ImportError:
         raise UserError("eigenvalues needs SciPy: python -m pip install 'nl-nodes[curvature]'") from None
-    multiply, start = _finite(product), rademacher(seed, 0, size)
+    # Not of +1 and -1, which may be in the null space of a matrix of simple numbers.
+    multiply, start = _finite(product), np.random.default_rng(seed).standard_normal(size)
     operator = LinearOperator((size, size), matvec=multiply, dtype=np.float64)
     options = {"tol": tolerance, "maxiter": RESTARTS, "v0": start, "return_eigenvectors": False}
     try:

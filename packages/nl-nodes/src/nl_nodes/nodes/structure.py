@@ -140,16 +140,18 @@ class T(Node):
 
 
 class Slice(Node):
-    """A part of each axis, as in NumPy's basic indexing.
+    """A part of each axis, by a slice with a step of 1 or more.
 
     Forward: y = x[slices]. Backward: dx = dy where y was taken from x, 0 elsewhere.
     Shapes: y's axes are as long as their slices of x. Saves: nothing. Kinks: none.
-    Errors: `ShapeError` unless there is a slice for each axis of x; `UserError` for a step below 1.
+    Errors: `ShapeError` unless there is a slice for each axis of x; `UserError` for anything else and a step below 1.
     Source: ONNX operators, Slice.
     """
 
     def __init__(self, x: Node, slices: tuple[slice, ...]) -> None:
         # Tuples, as slices have no hash and no attributes that a fingerprint could read.
+        if not isinstance(slices, tuple) or not all(isinstance(s, slice) for s in slices):
+            raise UserError(f"Slice: slices must be a tuple of a slice for each axis, got {slices}")
         self.spans = tuple((s.start, s.stop, 1 if s.step is None else s.step) for s in slices)
         if any(step < 1 for _, _, step in self.spans):
             raise UserError(f"Slice: steps must be 1 or more, got {slices}")
@@ -212,8 +214,8 @@ class Pad(Node):
     """
 
     def __init__(self, x: Node, widths: tuple[tuple[int, int], ...]) -> None:
-        if any(width < 0 for pair in widths for width in pair):
-            raise UserError(f"Pad: widths must be 0 or more, got {widths}")
+        if not all(isinstance(pair, tuple) and len(pair) == 2 and min(pair) >= 0 for pair in widths):
+            raise UserError(f"Pad: widths must be a pair of numbers, 0 or more, for each axis, got {widths}")
         self.widths = widths
         super().__init__(x)
 

@@ -30,7 +30,8 @@ worst mistakes.
   nl evaluate run=latest
   nl evaluate run=ID data=mnist data.root=FOLDER
 
-Without data=NAME it uses the test set of the run's own data; data.root=FOLDER says where that is now."""
+Without data=NAME it uses the test set of the run's own data; data.root=FOLDER says where that is now.
+With it the keys of that data set may follow, such as data.label=NAME of data=csv."""
 
 
 def main() -> None:
@@ -40,6 +41,10 @@ def main() -> None:
         given = {key_of(text): text for text in overrides}
         for key in given.keys() & {"data.limit", "data.validation", "data.normalize"}:
             raise UserError(f"{given[key]}: the whole test set is taken, normalized as in training: leave {key} out")
+        if "data" not in given:
+            for key in given:
+                if key.startswith("data.") and key != "data.root":
+                    raise UserError(f"{given[key]}: the run's own data are taken: add data=NAME, or leave {key} out")
         evaluate(run_id, config, given)
 
     run_command(task, HELP, takes=("data", "seed", "device"))

@@ -204,6 +204,8 @@ def refuse_ignored(config: Config) -> None:
         given["max_seconds"] = t.max_seconds is not None
         for key in (key for key, is_given in given.items() if is_given):
             raise UserError(f"trainer.{key} needs tracking=mlflow: its files belong to a logged run")
+        if t.curvature_every is not None and config.tracking.files is None:
+            raise UserError("trainer.curvature_every needs tracking=mlflow or tracking.files: it logs a curve")
     if t.patience is not None and not config.data.validation:
         raise UserError("trainer.patience needs a validation split: set data.validation above 0")
 

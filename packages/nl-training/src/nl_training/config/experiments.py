@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nl_training.config.ranges import Count, NotNegative, Positive, Several
+from nl_nodes import UserError
+from nl_training.config.ranges import Count, NotNegative, Positive, Positives, Several
 
 Changes = Mapping[str, Any]
 
@@ -98,7 +99,12 @@ class LearningRateRangeConfig(ComparisonConfig):
     steps: Several
     low: Positive
     high: Positive
-    constant: tuple[Positive, ...]
+    constant: Positives
+
+    def __post_init__(self) -> None:
+        """Refuse rates that do not rise."""
+        if not self.low < self.high:
+            raise UserError(f"experiment.low={self.low:g} must be below experiment.high={self.high:g}")
 
 
 @dataclass(frozen=True)
@@ -177,7 +183,7 @@ class EdgeOfStabilityConfig(OfImagesConfig):
 
     steps: Count
     every: Count
-    rates: tuple[Positive, ...]
+    rates: Positives
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,19 @@ class In:
         return value
 
 
+@dataclass(frozen=True)
+class NotEmpty:
+    """Sequences of one value or more."""
+
+    description: str = "one value or more"
+
+    def contains(self, value: Any) -> bool:
+        """Return whether there is a value."""
+        return len(value) > 0
+
+
 Positive = Annotated[float, In(POSITIVE)]
+Positives = Annotated[tuple[Positive, ...], In(NotEmpty())]
 NotNegative = Annotated[float, In(NOT_NEGATIVE)]
 Share = Annotated[float, In(SHARE)]
 Fraction = Annotated[float, In(FRACTION)]

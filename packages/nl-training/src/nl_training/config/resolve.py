@@ -131,8 +131,8 @@ def _describe(hint: Any) -> str:
         return ", ".join(get_args(hint)[:-1]) + f" or {get_args(hint)[-1]}" if get_args(hint)[1:] else get_args(hint)[0]
     if origin is tuple:
         kinds = get_args(hint)
-        count = "" if kinds[-1] is Ellipsis else f"{len(kinds)} numbers, "
-        return f"a list of {count}of which each is {_describe(kinds[0])}"
+        count = "values" if kinds[-1] is Ellipsis else f"{len(kinds)} numbers"
+        return f"a list of {count}, each {_describe(kinds[0])}"
     if origin is Mapping:
         kind = get_args(hint)[1]
         return "a group of keys" if kind is Any else f"a group of keys of which each is {_describe(kind)}"

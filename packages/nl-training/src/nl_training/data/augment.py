@@ -33,7 +33,7 @@ class Augmentation:
         seed: seed of the changes.
 
     Raises:
-        UserError: for an unknown name.
+        UserError: for an unknown name, or one given twice: both would draw the same random words.
         ShapeError: if the data are not images (N, C, H, W).
     """
 
@@ -41,6 +41,8 @@ class Augmentation:
         for name in names:
             if name not in AUGMENTATIONS:
                 raise UserError(f"augment={name} is unknown: {near(name, [AUTO, *AUGMENTATIONS])}")
+            if list(names).count(name) > 1:
+                raise UserError(f"augment has {name} twice, perhaps as {AUTO}: name each once")
         if names and data.train.x.ndim != 4:
             raise ShapeError(f"augment needs images (N, C, H, W), got {data.train.x.shape}")
         self.names, self.seed, self.images = names, seed, len(data.train)
@@ -74,7 +76,9 @@ def augmentations(chosen: str | Sequence[str] | None, channels: int) -> tuple[st
     >>> augmentations("auto", 1), augmentations(["auto", "cutout"], 3), augmentations(None, 3)
     (('shift',), ('crop_flip', 'cutout'), ())
     """
-    names = [chosen] if isinstance(chosen, str) else chosen or ()
+    names = () if chosen is None else [chosen] if isinstance(chosen, str) else chosen
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"augment={chosen} must be a name or a list of names: {', '.join([AUTO, *AUGMENTATIONS])}")
     auto = "shift" if channels == 1 else "crop_flip"
     return tuple(auto if name == AUTO else name for name in names)
 

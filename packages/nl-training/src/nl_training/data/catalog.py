@@ -116,7 +116,7 @@ def read_source(name: str, root: str | None, **options: Any) -> Source:
         raise UserError(f"data={name} comes with the installation and takes no data.root; leave {root} out")
     path = None if root is None else Path(root).expanduser()
     if path is not None and not path.exists():
-        raise UserError(f"data.root={root} does not exist; give the path of the folder that holds the data")
+        raise UserError(f"data.root={root} does not exist; give the path of the file or folder that holds the data")
     return READERS[name](path, **options)
 
 

@@ -56,6 +56,8 @@ def load_csv(root: Path, label: str | int | None = None, shape: tuple[int, int, 
     if test and test.cells.shape[1] == train.cells.shape[1] - 1:
         log.warning("%s has no column of labels and is left out; a part of %s is held out to test", test_path, path)
         test = None
+    if test and test.names != train.names:
+        raise UserError(f"{test_path} has other columns than {path}: give both the same header, in the same order")
     return _source(train, test, label, shape)
 
 
@@ -96,9 +98,13 @@ def _label_column(table: _Table, label: str | int | None) -> int:
         if not 1 <= label <= columns:
             raise UserError(f"{table.path} has the columns 1 to {columns}; data.label={label} is none of them")
         return label - 1
+    if not table.names:
+        raise UserError(f"{table.path} has no header, so no column {label}; give data.label=NUMBER, from 1")
     if label not in table.names:
-        some = f"the columns {reason(ValueError(', '.join(table.names[:3])))}, ..." if table.names else "no header"
-        raise UserError(f"{table.path} has no column {label}, but {some}; give data.label=NAME or its number from 1")
+        some = "the columns " + reason(ValueError(", ".join(table.names[:3])))
+        raise UserError(
+            f"{table.path} has no column {label}, but {some}, ...; give data.label=NAME or its number from 1"
+        )
     return table.names.index(label)
 
 
@@ -106,6 +112,7 @@ def _read(path: Path) -> _Table:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = next(csv.reader(file), [])
+            _check_first(path, first)
             names = [] if all(map(_is_number, first)) else first
             file.seek(0)
             with warnings.catch_warnings(action="ignore"):  # NumPy's, of a file without rows
@@ -124,6 +131,16 @@ def _read(path: Path) -> _Table:
     if names and len(names) != cells.shape[1]:
         raise UserError(f"{path}: the header has {len(names)} columns, the rows {cells.shape[1]}")
     return _Table(path, names, cells)
+
+
+def _check_first(path: Path, first: list[str]) -> None:
+    """Refuse a first row that is neither pixels nor names: unnamed columns' numbers, or cells without commas."""
+    for separator, words in ((";", "semicolons"), ("\t", "tabs")):
+        if len(first) == 1 and separator in first[0]:
+            raise UserError(f"{path} has {words} between its columns; save it with commas")
+    count = len(first)
+    if count > 2 and first in ([str(i + start) for i in range(count)] for start in (0, 1)):
+        raise UserError(f"{path}: row 1 counts the columns: remove it, or name the columns")
 
 
 def _is_number(cell: str) -> bool:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 PALETTE = (
     "#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#8c8c8c", "#ccb974", "#64b5cd",
 )  # fmt: skip
-_DASHES = ("-", "--", "-.", ":", (0, (7, 2)), (0, (6, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (3, 2)), "-", "--")
+_DASHES = (
+    "-", "--", "-.", ":", (0, (7, 2)), (0, (6, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (3, 2)), (0, (5, 1, 1, 1)),
+    (0, (9, 2, 2, 2)),
+)  # fmt: skip
 # Options of `plot` for lines in one panel: each has its own colour, dashes and marker.
 LINES: tuple[dict[str, Any], ...] = tuple(
     {"color": color, "linestyle": dashes, "marker": marker, "markersize": 4, "markevery": 0.15, "linewidth": 1.2}

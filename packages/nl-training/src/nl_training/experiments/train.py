@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from nl_nodes import UserError
 from nl_training.config import build
 from nl_training.config.resolve import named
 from nl_training.config.variants import variant
@@ -128,11 +129,27 @@ def verified_network(config: Config, data: Dataset, loss: Loss | None = None) ->
         config: the checked config.
         data: the data set that the network is for.
         loss: its loss; None for its own.
+
+    Raises:
+        UserError: for an option of the training loop, which such a study would ignore.
     """
+    _refuse_options_of_trainer(config, label_smoothing=loss is not None)
     net = build.network(config, data, build.device(config))
     net.loss_layer = loss or net.loss_layer
     verify(net, config.verify.mode, config.verify.max_seconds)
     return net
+
+
+def _refuse_options_of_trainer(config: Config, label_smoothing: bool) -> None:
+    """Refuse options that change steps by a trainer, and label smoothing where a study has its own loss."""
+    r = config.regularization
+    given = {f"regularization.{key}": getattr(r, key) for key in ("augment", "mixup", "clip_norm", "ema")}
+    # The optimizers with their own weight decay apply it in any study.
+    given["regularization.weight_decay"] = r.weight_decay and not hasattr(config.optimizer, "weight_decay")
+    given["regularization.label_smoothing"] = label_smoothing and r.label_smoothing
+    given["trainer.accumulate"] = config.trainer.accumulate > 1
+    for key in (key for key, value in given.items() if value):
+        raise UserError(f"{key} is of trainings by a trainer, but this study takes its own steps: leave it out")
 
 
 def training_batches(data: Dataset, config: Config) -> Iterator[tuple[Any, Any]]:

@@ -12,6 +12,7 @@ from nl_models import Network
 from nl_nodes import UserError
 from nl_training.data import Dataset
 from nl_training.training.average import WeightAverage
+from nl_training.training.regularization import Regularization
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ class TrainingState:
             validation split).
         started: start time by `perf_counter`, as if the training had not been interrupted.
         average: the moving average of the weights, None without.
+        regularization: augmentation, mixup, clipping and averaging of weights.
     """
 
     net: Network
@@ -139,6 +141,7 @@ class TrainingState:
     best_state: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=perf_counter)
     average: WeightAverage | None = None
+    regularization: Regularization = field(default_factory=Regularization)
 
     @property
     def step(self) -> int:

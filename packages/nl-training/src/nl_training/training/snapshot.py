@@ -90,6 +90,8 @@ def identity(trainer: TrainingState) -> dict[str, Any]:
         # One number for one batch per step, as in checkpoints from before there were more.
         "batch size": trainer.batch_size if trainer.accumulate == 1 else [trainer.accumulate, trainer.batch_size],
         "seed": trainer.seed,
+        # None without any, as checkpoints from before there was any lack it.
+        "regularization": str(trainer.regularization) or None,
     }
     plain: dict[str, Any] = json.loads(json.dumps(properties))
     return plain

@@ -100,7 +100,7 @@ class Trainer(TrainingState):
         steps = options.epochs * self.steps_per_epoch
         total_steps = min(steps, options.max_steps or steps)
         super().__init__(net, optimizer, data, options.batch_size, total_steps, seed, callbacks, options.accumulate)
-        regularization = options.regularization
+        self.regularization = regularization = options.regularization
         if regularization.ema is not None:
             self.average = WeightAverage(net, regularization.ema)
         self._augment = Augmentation(regularization.augment, data, seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -143,7 +143,7 @@ def training_beside_textbook(
     how = training.regularization
     limits = TrainOptions(EPOCHS, watch.size, accumulate=training.accumulated, regularization=how)
     try:
-        Trainer(net, optimizer, training.schedule, data, limits, training.weight_decay, SEED, [watch]).run()
+        Trainer(net, optimizer, watch, data, limits, training.weight_decay, SEED, [watch]).run()
     except Diverged as error:
         raise NotComparable(str(error)) from None
     return watch.worst
@@ -186,6 +186,8 @@ def batches_beside_textbook(training: Training) -> tuple[str, float]:
 class _Beside(Callback):
     """Runs the textbook training in step with a trainer, and records the largest difference.
 
+    It is the trainer's schedule too, so that it sees the losses that a schedule gets.
+
     Args:
         book: the textbook training.
         lr: the learning rate before the schedule.
@@ -210,6 +212,12 @@ class _Beside(Callback):
         self._sums: dict[str, float] = {}
         self._losses: list[float] = []
         self._best: dict[str, Any] = {"val/acc": -1.0}
+
+    def factor(self, epoch: float, epochs: float, losses: Sequence[float] = ()) -> float:
+        """Return the schedule's factor; the losses must be the validation losses reported so far."""
+        if list(losses) != self._losses:
+            self.worst = ("the schedule's losses", FAR)
+        return self.schedule.factor(epoch, epochs, losses)
 
     def on_batch(self, trainer: TrainingState, step: int, x: Any, t: Any) -> None:
         """Run the textbook's step, before the trainer's."""
@@ -291,17 +299,11 @@ class _Beside(Callback):
         """Compare the epoch's evaluation."""
         expected, self._sums, noise, rounded = self._sums, {}, dict[str, float](), self._rounding
         for name, split in (("val", self.data.validation), ("test", self.data.test)):
-            assert split is not None
-            loss, expected[f"{name}/acc"], rough = self.book.evaluate(split.x, split.t)
-            expected[f"{name}/loss"] = loss
-            noise[f"{name}/loss"] = rounding(np.float64(loss), *rough, dtype=self.book.trains.device.dtype)
-
-        self._losses.append(expected["val/loss"])
+            expected[f"{name}/loss"], expected[f"{name}/acc"], noise[f"{name}/loss"] = self._evaluated(split)
+        self._losses.append(report.metrics["val/loss"])
         if self.regularization.ema is not None:
-            assert self.data.validation is not None
-            averaged = self.book.evaluate(self.data.validation.x, self.data.validation.t, self._average)
-            expected["val/loss_ema"], expected["val/acc_ema"], rough = averaged
-            noise["val/loss_ema"] = rounding(np.float64(averaged[0]), *rough, dtype=self.book.trains.device.dtype)
+            averaged = self._evaluated(self.data.validation, self._average)
+            expected["val/loss_ema"], expected["val/acc_ema"], noise["val/loss_ema"] = averaged
 
         def allowed(name: str) -> float:
             return noise[name] if name in noise else rounded(name)
@@ -316,6 +318,18 @@ class _Beside(Callback):
         reported = {"test/loss": result.test_loss, "test/acc": result.test_accuracy}
         found = {**trainer.best_state, **reported}
         self._compare({name: self._best[name] for name in found}, found, self._best_noise)
+        if self.regularization.ema is not None:
+            assert result.average is not None
+            loss, acc, noise = self._evaluated(self.data.test, self._average)
+            names = "the average's test/loss", "the average's test/acc"
+            expected, averaged = (dict(zip(names, pair, strict=True)) for pair in ((loss, acc), result.average))
+            self._compare(expected, averaged, lambda name: noise if name == names[0] else 0.0)
+
+    def _evaluated(self, split: Split | None, state: Arrays | None = None) -> tuple[float, float, float]:
+        """Return the textbook's loss and accuracy on a split, and the rounding error of the loss."""
+        assert split is not None
+        loss, acc, rough = self.book.evaluate(split.x, split.t, state)
+        return loss, acc, rounding(np.float64(loss), *rough, dtype=self.book.trains.device.dtype)
 
     def _compare(self, expected: Mapping[str, Any], found: Mapping[str, Any], noise: Callable[[str], float]) -> None:
         """Compare arrays, small ones relative to the largest; `noise` estimates the rounding error of each."""

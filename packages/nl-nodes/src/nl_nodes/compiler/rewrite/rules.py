@@ -182,13 +182,13 @@ def sink_transpose_pairwise(node: Add | Mul, x: Node, y: Node, axes: tuple[int, 
 @rule(var("node", Slice, op(Transpose, x, axes=axes)))
 def sink_transpose_slice(node: Slice, x: Node, axes: tuple[int, ...]) -> Node:
     """Sink a transposition past a slice of each axis."""
-    return Transpose(node.replace((x,), spans=_in_place(node.spans, axes)), axes)
+    return Transpose(node.replace((x,), spans=_in_own_order(node.spans, axes)), axes)
 
 
 @rule(var("node", Pad, op(Transpose, x, axes=axes)))
 def sink_transpose_pad(node: Pad, x: Node, axes: tuple[int, ...]) -> Node:
     """Sink a transposition past zeros around each axis."""
-    return Transpose(node.replace((x,), widths=_in_place(node.widths, axes)), axes)
+    return Transpose(node.replace((x,), widths=_in_own_order(node.widths, axes)), axes)
 
 
 @rule(op(Sum, op(Transpose, x, axes=axes), axis=axis, keepdims=False))
@@ -319,7 +319,7 @@ def _is_mean_of(x: Node, maps: Node, target: Shape) -> bool:
     return False
 
 
-def _in_place(of_axes: tuple[Any, ...], axes: tuple[int, ...]) -> tuple[Any, ...]:
+def _in_own_order(of_axes: tuple[Any, ...], axes: tuple[int, ...]) -> tuple[Any, ...]:
     """Return what belongs to each axis of a transposed array in the order of the array's own axes."""
     own = [a % len(axes) for a in axes]
     return tuple(of_axes[own.index(i)] for i in range(len(own)))

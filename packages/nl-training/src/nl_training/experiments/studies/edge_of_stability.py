@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from nl_layers import Loss
 from nl_layers.module import Mode
 from nl_layers.optimizers import SGD
 from nl_models import Curvature
-from nl_nodes import Mean, Node, OneHot, Sum
+from nl_nodes import Mean, Node, OneHot, Sum, UserError
 from nl_training.config import build
 from nl_training.config.experiments import EdgeOfStabilityConfig
 from nl_training.experiments.result import LINES, Figures, dress, panels
@@ -48,6 +49,8 @@ def run(config: Config, cfg: DictConfig) -> Figures:
     """Train at each learning rate from the same weights."""
     o = config.experiment
     assert isinstance(o, EdgeOfStabilityConfig)
+    if type(build.optimizer(cfg)) is not SGD:
+        raise UserError("experiment=edge_of_stability is of gradient descent: leave optimizer out, or give sgd")
     data = subset(build.dataset(config), o.images, config.seed)
     start = verified_network(config, data, SquaredError())
     descents = {rate: descend(copy(start), data.train, rate, o) for rate in o.rates}
@@ -66,12 +69,20 @@ def run(config: Config, cfg: DictConfig) -> Figures:
 
 
 def descend(net: Network, images: Split, rate: float, o: EdgeOfStabilityConfig) -> Descent:
-    """Take steps on all images, and measure the sharpness, the Hessian's largest eigenvalue, before every few."""
+    """Take steps on all images, and measure the sharpness, the Hessian's largest eigenvalue, before every few.
+
+    Raises:
+        UserError: if the loss becomes infinite or no number.
+    """
     optimizer, losses, sharpness = SGD(rate), [], []
     for step in range(o.steps):
-        if step % o.every == 0:
-            sharpness.append(float(Curvature(net, images.x, images.t).eigenvalues(tolerance=0.01)[0]))
-        out = net.step(images.x, images.t)
+        with np.errstate(over="ignore", invalid="ignore"):  # a rate far too large may overflow within a step
+            loss = net.loss(images.x, images.t)
+            if not isfinite(loss):
+                raise UserError(f"experiment.rates: the loss is {loss} after {step} steps of {rate:g}: lower this rate")
+            if step % o.every == 0:
+                sharpness.append(float(Curvature(net, images.x, images.t).eigenvalues(tolerance=0.01)[0]))
+            out = net.step(images.x, images.t)
         losses.append(float(out.loss))
         optimizer.update(net.params, out.grads)
     return Descent(losses, range(0, o.steps, o.every), sharpness)

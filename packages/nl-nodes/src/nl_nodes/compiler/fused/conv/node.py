@@ -166,6 +166,7 @@ class Conv(Node):
             ("windows, one channel", (9, 6, 3, 1), (2, 1, 3, 3), 1, 1),
             ("windows of 5x4", (4, 5, 3, 5), (2, 5, 5, 4), 2, 1),
             ("windows, stride 2", (7, 6, 3, 4), (3, 4, 3, 2), 1, 2),
+            ("windows of one", (5, 3, 3, 5), (2, 5, 1, 1), 0, 1),
         ):
             for form in forms:
                 build = partial(_case, x[:2], w, pad, stride, **form)
