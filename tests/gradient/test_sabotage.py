@@ -34,7 +34,8 @@ def one_sign_flipped(name: str, grads: Grads) -> np.ndarray:
 
 def mirrored_or_rolled(name: str, grads: Grads) -> np.ndarray:
     grad = grads[name]
-    return grad[:, :, ::-1, ::-1] if grad.ndim == 4 else np.roll(grad, 1, axis=0)
+    # A kernel of 1x1 is its own mirror image.
+    return grad[:, :, ::-1, ::-1] if grad.shape[2:] not in {(), (1, 1)} else np.roll(grad, 1, axis=0)
 
 
 def swapped(name: str, grads: Grads) -> np.ndarray | None:
