@@ -155,10 +155,10 @@ class Failing(Executor):
         raise CallFailed(self.number, "out of order")
 
 
-@pytest.mark.parametrize(("owned", "name"), [(True, "of Dot"), (False, "of None")])
+@pytest.mark.parametrize(("owned", "name"), [(True, "Dot"), (False, "None")])
 def test_a_failed_call_is_named_by_its_node_if_it_has_one(owned: bool, name: str) -> None:
     workers, feeds = Failing(), {"x": values(6, 3)}
     failing = plan(loss(), feeds, workers)
     workers.number = next(i for i, (node, _) in enumerate(failing.owners[0]) if (node is not None) == owned)
-    with refused(name, "failed on the GPU: out of order"):
+    with refused(f" of {name}, failed on the GPU: out of order"):
         failing.run(feeds, 0)

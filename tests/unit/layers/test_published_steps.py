@@ -199,6 +199,13 @@ def test_a_trust_ratio_makes_the_first_step_a_share_of_the_weight() -> None:
         assert moved == pytest.approx(0.01 * reference, rel=1e-4), key
 
 
+def test_zero_weights_take_a_step_without_a_trust_ratio() -> None:
+    params = {name: np.zeros_like(value) for name, value in drawn(0).items()}
+    LAMB(lr=0.1, weight_decay=0.0).update(params, drawn(1))
+    for p in params.values():
+        np.testing.assert_allclose(np.abs(p), 0.1, rtol=1e-3)
+
+
 def test_wrong_numbers_are_refused() -> None:
     for make, told in {
         lambda: Lion(beta2=1.0): "Lion: beta2 must be a number from 0 to below 1, got 1.0",

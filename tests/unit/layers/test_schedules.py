@@ -58,6 +58,7 @@ def test_exponential_decays_within_epochs_too() -> None:
         ([5, 6, 4, 4.5, 3.5, 4, 3], 0),
         ([5, 4.6, 4.4, 4.4], 0),  # below 90 % of 5 just in time
         ([5, 4.6, 4.55, 4.55], 1),  # better, but not by the threshold
+        ([math.nan], 0),
         ([math.nan, math.nan], 1),
         ([5, math.nan, math.inf], 1),
     ],

@@ -78,7 +78,7 @@ def small_resnet() -> Network:
         convolution(3, 4, bias=False), norm(4), Relu(),
         Residual(Sequential([convolution(4, 4, bias=False), norm(4)])), Relu(),
         Fork(Add, [Tanh()], [norm(4)]), Relu(),
-        Residual(Sequential([strided, norm(8)]), ZeroPadShortcut(8, 2)), Relu(),
+        Residual(Sequential([strided, norm(8)]), ZeroPadShortcut(8, 2)), Relu(), Pooling(2, 2),
         GlobalAveragePooling(), affine(8, CLASSES),
     ]  # fmt: skip
     spec = {"name": "residual", "input_shape": (3, 5, 6), "classes": CLASSES}

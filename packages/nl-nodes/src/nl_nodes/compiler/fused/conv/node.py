@@ -177,6 +177,9 @@ class Conv(Node):
         for label, x, w, pad, stride in (
             ("many tiles of 4", (11, 5, 2, c), (2, c, 3, 3), 1, 1),
             ("tiles of 4, tall", (5, 4, 2, 10), (2, 10, 3, 3), 1, 1),
+            ("many rows of tiles", (18, 5, 2, c), (2, c, 3, 3), 1, 1),
+            ("many rows of tiles, pad 2", (15, 4, 2, c), (2, c, 3, 3), 2, 1),
+            ("wide rows of tiles", (5, 18, 2, c), (2, c, 3, 3), 1, 1),
             ("few images, wide", (5, 7, 2, c), (c, c, 3, 3), 0, 1),
             ("many channels, stride 2", (3, 4, 2, c), (2, c, 3, 3), 1, 2),
             ("maps of 2x2, pad 2", (2, 2, 2, c), (2, c, 3, 3), 2, 1),
