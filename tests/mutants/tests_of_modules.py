@@ -16,7 +16,11 @@ TESTS = {
     "nl_nodes.compiler.lower.lower": ["unit/compiler/test_lower.py"],
     "nl_nodes.compiler.rewrite.engine": ["unit/compiler/test_rewrite.py"],
     "nl_nodes.compiler.rewrite.pattern": ["unit/compiler/test_pattern.py", "unit/compiler/test_rewrite.py"],
-    "nl_nodes.compiler.rewrite.rules": ["unit/models/test_fusions.py", "unit/models/test_near_misses.py"],
+    "nl_nodes.compiler.rewrite.rules": [
+        "unit/models/test_fusions.py",
+        "unit/models/test_near_misses.py",
+        "unit/models/test_rules.py",
+    ],
     "nl_nodes.compiler.lower.trace": ["unit/compiler/test_trace.py"],
     "nl_nodes.runtime": [
         "unit/runtime/test_protocol.py",
