@@ -101,7 +101,7 @@ def test_click_on_a_compiled_node_shows_its_time_and_highlights_its_sources(brow
     told = panel(browser)
     (forward, backward) = re.search(r"time ([\d.]+ [mµ]s) ([\d.]+ [mµ]s)", told).groups()
     assert float(forward.split()[0]) > 0 < float(backward.split()[0])
-    for words in ("cost", "of the step", "operations", "read and written", "y = max(pool(gamma xhat + beta), 0)"):
+    for words in ("cost", "of the step", "operations", "read and written", "y = max(pool(gamma xhat + beta) + r, 0)"):
         assert words in told
     of = {"Power -0.5", "ValueMask", "Img2Matrix", "Max"}
     assert of < set(lit(browser))
