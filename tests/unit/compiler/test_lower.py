@@ -252,7 +252,8 @@ def test_the_memory_of_large_partial_gradients_is_reused(monkeypatch: pytest.Mon
     assert sizes[1] < sizes[0] / 2
 
 
-@pytest.mark.parametrize("chunked", [True, False])
-def test_nodes_work_in_chunks_where_asked_for(chunked: bool) -> None:
-    worker = TracedWorker(Tape(Memory()), 0, 2, 4, {}, chunked)
-    assert (worker.chunked, worker.single().chunked) == (chunked, chunked)
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("option", ["chunked", "panels"])
+def test_nodes_work_in_chunks_and_with_panels_where_asked_for(option: str, given: bool) -> None:
+    worker = TracedWorker(Tape(Memory()), 0, 2, 4, {}, **{option: given})
+    assert (getattr(worker, option), getattr(worker.single(), option)) == (given, given)

@@ -9,7 +9,7 @@ import pytest
 
 from nl_nodes.device import product_limit as module
 from nl_nodes.device.product_limit import KERNELS, LIMIT, product_limit
-from nl_nodes.runtime.cut import MIN_COLUMNS, MIN_ROWS, cut_product
+from nl_nodes.runtime.cut import MIN_ROWS, VECTOR, cut_product
 
 rng = np.random.default_rng(3)
 
@@ -36,13 +36,15 @@ def transposed(*shape: int) -> np.ndarray:
         (transposed(5, 40, 20), interior(5, 20, 48), normal(5, 40, 48)),
         (normal(36, 9), normal(7, 9, 160), normal(36, 7, 160).transpose(1, 0, 2)),  # the kernels' transform
         (normal(2, 3, 24, 50), normal(3, 50, 32), normal(2, 3, 24, 32)),
-        (normal(4, 200), normal(200, 64), normal(4, 64)),  # fewer rows than a piece has otherwise
-        (normal(8, 70), normal(70, 32), normal(8, 32)),
+        (normal(7, 30), normal(30, 256), normal(7, 256)),  # fewer rows than a piece has otherwise
+        (normal(96, 25), normal(25, 100), normal(96, 100)),  # all columns, as no multiple of 16 divides them
+        (transposed(90, 20), transposed(20, 32), normal(90, 32)),
+        (normal(4, 1, 48, 20), normal(4, 3, 20, 64), normal(4, 48, 192).reshape(4, 48, 3, 64).swapaxes(1, 2)),  # panels
     ],
 )
 def test_a_cut_product_is_a_batch_of_views_and_equal_to_rounding(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     m, k, n = *a.shape[-2:], b.shape[-1]
-    limit = max(m * k * n // 3, min(m, MIN_ROWS) * k * min(n, MIN_COLUMNS))
+    limit = m * k * n // 2
     name, views = cut_product(("matmul", (a, b, out)), limit)
     expected = a @ b
     assert name == "matmul"
@@ -55,7 +57,7 @@ def test_a_cut_product_is_a_batch_of_views_and_equal_to_rounding(a: np.ndarray, 
     assert depth == k
     assert rows * k * columns <= limit
     assert rows >= min(m, MIN_ROWS)
-    assert columns >= min(n, MIN_COLUMNS)
+    assert columns >= min(n, VECTOR)
     out[...] = np.nan
     np.matmul(*views)
     np.testing.assert_allclose(out, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
@@ -64,23 +66,37 @@ def test_a_cut_product_is_a_batch_of_views_and_equal_to_rounding(a: np.ndarray, 
 @pytest.mark.parametrize(
     ("shape", "limit", "piece"),
     [
-        ((64, 10, 64), 10 * 32 * 32, (32, 32)),
-        ((64, 10, 64), 10 * 32 * 32 - 1, (16, 32)),
-        ((128, 10, 64), 10 * 64 * 64, (64, 64)),
-        ((24, 10, 48), 10 * 8 * 16, (8, 16)),
-        ((24, 10, 36), 10 * 8 * 36, (12, 18)),  # not all columns, nor all rows
+        ((64, 10, 64), 10 * 32 * 64, (32, 64)),  # rather fewer rows than fewer columns
+        ((64, 10, 64), 10 * 32 * 64 - 1, (16, 64)),
+        ((128, 10, 128), 10 * 128 * 64, (128, 64)),  # nor more than a block's 64
+        ((128, 10, 96), 10 * 64 * 96, (128, 48)),  # 48 are nearer to 64 than 96
+        ((24, 10, 48), 10 * 12 * 16, (12, 16)),
+        ((24, 10, 100), 10 * 8 * 100, (8, 100)),  # no multiple of 16 divides 100
         ((512, 10, 16), 10 * 16 * 100, (64, 16)),
-        ((4, 10, 64), 10 * 4 * 32, (4, 32)),
         ((64, 10, 12), 10 * 32 * 12, (32, 12)),
     ],
 )
-def test_a_piece_is_the_one_that_reads_least(shape: tuple[int, int, int], limit: int, piece: tuple[int, int]) -> None:
+def test_a_piece_has_a_block_of_columns_then_reads_least(
+    shape: tuple[int, int, int], limit: int, piece: tuple[int, int]
+) -> None:
     m, k, n = shape
-    _, (a, b, out) = cut_product(("matmul", (normal(m, k), normal(k, n), normal(m, n))), limit)
-    rows, columns = piece
-    assert a.shape == (m // rows, 1, rows, k)
-    assert b.shape == (1, n // columns, k, columns)
+    assert piece_of(normal(m, k), normal(k, n), limit) == piece
+
+
+def piece_of(a: np.ndarray, b: np.ndarray, limit: int) -> tuple[int, int]:
+    """Return the rows and columns of the pieces of a product."""
+    (m, k), n = a.shape, b.shape[1]
+    _, (left, right, out) = cut_product(("matmul", (a, b, normal(m, n))), limit)
+    rows, columns = left.shape[-2], right.shape[-1]
+    assert left.shape == (m // rows, 1, rows, k)
+    assert right.shape == (1, n // columns, k, columns)
     assert out.shape == (m // rows, n // columns, rows, columns)
+    return rows, columns
+
+
+@pytest.mark.parametrize(("k", "columns"), [(20, 64), (32, 64), (64, 32), (65, 32), (128, 16), (999, 16)])
+def test_with_a_transposed_left_factor_a_piece_of_the_right_one_stays_in_the_cache(k: int, columns: int) -> None:
+    assert piece_of(transposed(64, k), normal(k, 128), 64 * k * 127) == (64, columns)
 
 
 def test_what_has_no_smaller_pieces_stays_whole() -> None:
@@ -89,8 +105,10 @@ def test_what_has_no_smaller_pieces_stays_whole() -> None:
         (("matmul", (large, large, out)), None),
         (("matmul", (large, large, out)), 64**3),
         (("matmul", (large, large.T, out)), 64 * 32 * 32),  # BLAS has no faster way
-        (("matmul", (normal(10, 999), normal(999, 40), normal(10, 40))), 999 * MIN_ROWS * MIN_COLUMNS - 1),
+        (("matmul", (normal(10, 999), normal(999, 40), normal(10, 40))), 999 * MIN_ROWS * VECTOR - 1),
         (("matmul", (normal(67, 50), normal(50, 61), normal(67, 61))), 50 * 66 * 60),  # prime rows and columns
+        (("matmul", (normal(64, 50), normal(50, 24), normal(64, 24))), 50 * 24 * 7),  # too few rows with all 24 columns
+        (("matmul", (normal(64, 99), normal(99, 32), normal(64, 32))), 99 * 8 * 16),  # 5.3 products per value read
         (("multiply", (large, large, out)), 1),
         (("barrier", ()), 1),
     ):

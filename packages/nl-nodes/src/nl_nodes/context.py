@@ -21,9 +21,11 @@ class WorkerGroup:
     Attributes:
         xp: the array functions of the device.
         chunked: whether fused nodes work in chunks that stay in a processor's cache, or on the whole batch at once.
+        panels: whether fused nodes store right factors in panels of columns, for products that are cut.
     """
 
     chunked: bool = True
+    panels: bool = False
 
     def __init__(self, xp: Namespace) -> None:
         self.xp = xp

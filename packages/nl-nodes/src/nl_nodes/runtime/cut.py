@@ -7,19 +7,31 @@ from math import prod
 
 from nl_nodes.runtime.call import Call
 
-MIN_ROWS, MIN_COLUMNS = 8, 16
-"""The least rows and columns of a piece; a vector of AVX-512 holds 16 columns."""
+MIN_ROWS = 8
+"""The least rows of a piece."""
+
+VECTOR, BLOCK = 16, 64
+"""Columns that a register of AVX-512 holds, and that BLAS computes at once."""
+
+REREAD_VALUES = 2048
+"""The most values of the right factor, for more than a register's columns, where the left one is transposed: BLAS reads
+them again for every few rows, so they should stay in the first-level cache."""
+
+MIN_INTENSITY = 6
+"""The least multiplications of a piece per value that it reads: with fewer, the whole product is as fast."""
 
 
 def cut_product(call: Call, limit: int | None) -> Call:
     """Return a call with a large matrix product cut into pieces of at most `limit` multiplications each.
 
-    Rows and columns are cut into equal pieces: of all that are small enough, those that read the fewest values. The
-    pieces are a batch, `np.matmul` of views with two more axes, so the call remains one call and nothing is copied.
-    Sums along K stay whole.
+    Rows and columns are cut into equal pieces, columns into multiples of a register's. Of all that are small enough
+    those are taken whose width is nearest to a block of BLAS, then those that read the fewest values. The pieces are a
+    batch, `np.matmul` of views with two more axes, so the call remains one call and nothing is copied. Sums along K
+    stay whole.
 
-    Returned as they are: other calls; small products; a product without such pieces; and one whose right factor is
-    transposed, for which BLAS has no faster way (OpenBLAS, kernel/x86_64/sgemm_small_kernel_permit_skylakex.c).
+    Returned as they are: other calls; small products; a product without such pieces; and one of which only the right
+    factor is transposed, for which BLAS has no faster way
+    (OpenBLAS, kernel/x86_64/sgemm_small_kernel_permit_skylakex.c).
 
     Args:
         call: any call of a plan on the CPU.
@@ -30,12 +42,16 @@ def cut_product(call: Call, limit: int | None) -> Call:
         return call
     a, b, out = args
     (m, k), n = a.shape[-2:], b.shape[-1]
-    if m * k * n <= limit or b.strides[-1] != b.itemsize:
+    if m * k * n <= limit or (b.strides[-1] != b.itemsize and a.strides[-1] == a.itemsize):
         return call
-    pieces = [p for p in product(_divisors(m, MIN_ROWS), _divisors(n, MIN_COLUMNS)) if prod(p) * k <= limit]
+    widths = [width for width in _divisors(n, VECTOR) if width % VECTOR == 0 or width == n]
+    pieces = [piece for piece in product(_divisors(m, MIN_ROWS), widths) if prod(piece) * k <= limit]
     if not pieces:
         return call
-    rows, columns = max(pieces, key=_products_per_value)
+    block = BLOCK if a.strides[-1] == a.itemsize else min(max(REREAD_VALUES // k, VECTOR), BLOCK)
+    rows, columns = piece = max(pieces, key=lambda size: (-abs(size[1] - block), _intensity(size)))
+    if _intensity(piece) < min(MIN_INTENSITY, _intensity((m, n))):
+        return call
     # (..., M, K) (..., K, N) becomes (..., M / rows, 1, rows, K) (..., 1, N / columns, K, columns).
     a = a.reshape((*a.shape[:-2], m // rows, 1, rows, k))
     b = b.reshape((*b.shape[:-2], 1, k, n // columns, columns)).swapaxes(-3, -2)
@@ -43,7 +59,7 @@ def cut_product(call: Call, limit: int | None) -> Call:
     return name, (a, b, out)
 
 
-def _products_per_value(piece: tuple[int, ...]) -> float:
+def _intensity(piece: tuple[int, ...]) -> float:
     """Return the multiplications of a piece (rows, columns) per value that it reads."""
     return prod(piece) / sum(piece)
 

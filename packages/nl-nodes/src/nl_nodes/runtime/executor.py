@@ -44,6 +44,11 @@ class Executor:
         self.lock, self.process = RLock(), os.getpid()
         self.pass_index = 0
 
+    @property
+    def panels(self) -> bool:
+        """Whether fused nodes store right factors in panels of columns: where products are cut."""
+        return self.product_limit is not None
+
     def memory(self, size: int) -> Any:
         """Allocate `size` zero bytes on pages of their own, shared by all workers and freed with the last reference."""
         return open_memory(-1, size)

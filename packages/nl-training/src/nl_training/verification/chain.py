@@ -54,6 +54,7 @@ from nl_training.verification.twins import (
     gpu_twin,
     loss_terms,
     passes_differ,
+    product_limit,
     slices,
     twin,
     unchanged,
@@ -375,7 +376,8 @@ class Chain:
         grads = FlatDict({n: p.shape for n, p in net.params.items()}, lambda size: np.zeros(size, dtype))
         compiled = rewrite(graph, RULES) if net.device.compiles else graph
         try:
-            return lower(compiled, CompileSpec(feeds, frozenset(feeds), grads), self.workers)
+            spec = CompileSpec(feeds, frozenset(feeds), grads)
+            return lower(compiled, spec, self.workers, panels=product_limit(net) is not None)
         except TypeError as error:  # a user's node that does not compile
             raise NotComparable(str(error)) from None
 

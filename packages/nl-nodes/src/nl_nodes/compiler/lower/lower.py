@@ -78,10 +78,17 @@ class TracedWorker(WorkerGroup):
     """The group as one of several workers sees it while its calls are traced."""
 
     def __init__(
-        self, tape: Tape, number: int, count: int, batch: int, shared: dict[Any, Any], chunked: bool = True
+        self,
+        tape: Tape,
+        number: int,
+        count: int,
+        batch: int,
+        shared: dict[Any, Any],
+        chunked: bool = True,
+        panels: bool = False,
     ) -> None:
         super().__init__(tape.xp)
-        self.chunked = chunked
+        self.chunked, self.panels = chunked, panels
         self.tape, self.number, self.count, self.batch, self.shared = tape, number, count, batch, shared
         self._requests = itertools.count()
 
@@ -95,7 +102,7 @@ class TracedWorker(WorkerGroup):
 
     def single(self) -> TracedWorker:
         """Return this worker as a group of one, for work that every worker repeats."""
-        return TracedWorker(self.tape, 0, 1, self.batch, {}, self.chunked)
+        return TracedWorker(self.tape, 0, 1, self.batch, {}, self.chunked, self.panels)
 
     def global_batch(self, batched: int) -> int:
         """Return the batch size of all workers together."""
@@ -156,6 +163,7 @@ class Lowering:
         spec: what the graph is compiled for.
         workers: the number of workers that share the batch.
         chunked: whether fused nodes work in chunks that stay in the cache, or on the whole batch at once.
+        panels: whether fused nodes store right factors in panels of columns.
 
     Attributes:
         tapes: each worker's calls.
@@ -168,13 +176,18 @@ class Lowering:
         NotShardable: if the batch cannot be split among the workers.
     """
 
-    def __init__(self, graph: Graph, spec: CompileSpec, workers: int, chunked: bool = True) -> None:
+    def __init__(
+        self, graph: Graph, spec: CompileSpec, workers: int, chunked: bool = True, panels: bool = False
+    ) -> None:
         self.graph, self.spec = graph, spec
         self.memory = Memory()
         self.tapes = [Tape(self.memory) for _ in range(workers)]
         shared: dict[Any, Any] = {}
         batch = next((spec.feeds[name][0][0] for name in spec.batched), 0)
-        self.group = [TracedWorker(tape, w, workers, batch, shared, chunked) for w, tape in enumerate(self.tapes)]
+        self.group = [
+            TracedWorker(tape, worker, workers, batch, shared, chunked, panels)
+            for worker, tape in enumerate(self.tapes)
+        ]
         self.shapes = graph.shapes(spec.shapes)
         self.axes = self._propagate_batch_axis() if workers > 1 else dict.fromkeys(graph.order)
         self.inputs: dict[str, Any] = {}

@@ -87,9 +87,9 @@ class FilterParallelWinograd(Winograd):
 
     def _multiply(self, maps: Array, taps: Array, products: Array) -> None:
         """Transform a chunk of kernels (I, 9, J), and multiply all maps by it."""
-        u = self._kernel_workspace((taps.shape[0], taps.shape[2]))
-        self.xp.matmul(self.kernel_transform, taps, u.transpose((1, 0, 2)))
-        self.xp.matmul(maps, u, products)
+        u = self.workspace.array("kernels", self._panelled(taps.shape[0], taps.shape[2]))
+        self._transform_kernels(taps, u)
+        self._multiply_panels(maps, u, products)
 
     def _shard_chunks(self, count: int) -> Iterator[slice]:
         """Yield chunks of this worker's shard of `count` kernels or channels."""

@@ -29,6 +29,9 @@ GEMM_MIN_ROWS = 192
 LARGE_KERNELS = 2**16
 """Kernels times channels from which on their transforms take much memory."""
 
+PANEL = 64
+"""Columns of a panel, as many as BLAS computes at once; its rows are adjacent, else they may be pages apart."""
+
 Matrix = tuple[tuple[float, ...], ...]
 
 
@@ -155,17 +158,35 @@ class Winograd(ConvAlgorithm):
         self.output_transform = make(self.at.T, pads=(0, 0), size=(rows, self.ow))
 
     def transformed_kernels(self, ctx: Context, w: Array, back: bool = False) -> Array:
-        """Return the transformed kernels (p^2, C, K), or with `back` (p^2, K, C); each worker transforms its shard.
+        """Return the transformed kernels of the filters K in panels, or with `back` of the channels C.
 
-        Not a transposed view: BLAS takes a fifth longer with a transposed factor.
+        Each worker transforms its shard. Not a transposed view: BLAS takes a fifth longer with a transposed factor.
         """
         self._wait_for_workspace(ctx)
         taps = w.reshape((self.k, self.c, 9)).transpose((0, 2, 1) if back else (1, 2, 0))
-        u = ctx.group.shared_empty((self.p**2, taps.shape[0], taps.shape[2]), self.dtype)
-        shard = ctx.group.shard(taps.shape[0])
-        self.xp.matmul(self.kernel_transform, taps[shard], u.transpose((1, 0, 2))[shard])
+        rows, _, columns = taps.shape
+        u = ctx.group.shared_empty(self._panelled(rows, columns), self.dtype)
+        shard = ctx.group.shard(rows)
+        self._transform_kernels(taps[shard], u[:, :, shard])
         ctx.group.barrier()
         return u
+
+    def _panelled(self, rows: int, columns: int) -> Shape:
+        """Return the shape (p^2, panels, rows, width) of transformed kernels: panels of adjacent columns."""
+        width = PANEL if self.group.panels and columns % PANEL == 0 else columns
+        return self.p**2, columns // width, rows, width
+
+    def _transform_kernels(self, taps: Array, u: Array) -> None:
+        """Transform kernels (rows, 9, columns) to u (p^2, panels, rows, width)."""
+        panels, width = u.shape[1], u.shape[3]
+        of_panels = taps.reshape((*taps.shape[:2], panels, width)).transpose((2, 0, 1, 3))
+        self.xp.matmul(self.kernel_transform, of_panels, u.transpose((1, 2, 0, 3)))
+
+    def _multiply_panels(self, maps: Array, u: Array, products: Array) -> None:
+        """Multiply maps (p^2, M, rows) by kernels in panels to products (p^2, M, columns)."""
+        panels, width = u.shape[1], u.shape[3]
+        columns = products.reshape((*products.shape[:2], panels, width)).transpose((0, 2, 1, 3))
+        self.xp.matmul(maps[:, None], u, columns)
 
     def forward(self, chunk: Chunk, x: Array, u: Array, y: Array) -> None:
         """Transform, multiply, transform back; a window of zeros gives exactly zero."""
@@ -184,7 +205,7 @@ class Winograd(ConvAlgorithm):
     def _products(self, u: Array) -> Array:
         """Return the products (p^2, tiles m, K) of the transformed maps of m images and the kernels."""
         products = self._transformed_outputs()
-        self.xp.matmul(self._transformed_inputs(), u, products)
+        self._multiply_panels(self._transformed_inputs(), u, products)
         return products
 
     def begin_backward(self, chunk: Chunk, x: Array, dy: Array) -> None:
@@ -225,7 +246,7 @@ class Winograd(ConvAlgorithm):
     def _transformed_input_gradient(self, u: Array) -> Array:
         """Return the transformed gradient (p^2, tiles m, C) of the maps of m images."""
         gradient = self._transformed_inputs()
-        self.xp.matmul(self._transformed_outputs(), u, gradient)
+        self._multiply_panels(self._transformed_outputs(), u, gradient)
         return gradient
 
     def _transform_maps(self, x: Array) -> None:
