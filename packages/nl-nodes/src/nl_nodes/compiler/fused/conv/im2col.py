@@ -77,7 +77,7 @@ class Im2col(ConvAlgorithm):
 
         In a chunk for the cache, a product for each row of the maps, then their sum: BLAS is slow on longer sums.
         """
-        rows = self._chunk.shape[0] if self.group.chunked else 1
+        rows = self._chunk.shape[0] if self.group.chunked and self.transposed else 1
         windows = self._inputs.reshape((rows, -1, self.depth)).transpose((0, 2, 1))
         du = self.workspace.array("du", (rows, self.depth, self.k))
         self.xp.matmul(windows, self._dy.reshape((rows, -1, self.k)), du)
