@@ -227,7 +227,7 @@ def plot(results: dict[str, dict[str, list[float]]]) -> Figure:
     """Plot the speed of each, relative to the faster of PyTorch's layouts."""
     from matplotlib.figure import Figure  # imported here, as `alone` would measure its 28 MB
 
-    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    figure = Figure(figsize=(max(7.2, 0.8 * len(results)), 3.4), layout="constrained")
     axes = figure.subplots()
     labels = [key for key in COLORS if any(key in times for times in results.values())]
     for number, label in enumerate(labels):

@@ -104,7 +104,7 @@ def _table(title: str, runs: Sequence[Record], cell: Callable[[Record], str]) ->
 
 
 def _against(found: Record) -> str:
-    return f"{_text(found['against torch'], '.2f')} ({_text(found['ms']['compiled'][1], '.3g')})"
+    return f"{_text(found['against torch'], '.2f')} ({_three_digits(found['ms']['compiled'][1])})"
 
 
 def _speed(found: Record) -> str:
@@ -113,8 +113,12 @@ def _speed(found: Record) -> str:
 
 def milliseconds(quartiles: Sequence[float]) -> str:
     """Format the three quartiles of times as median (lower-upper)."""
-    low, middle, high = (f"{ms:.3g}" for ms in quartiles)
+    low, middle, high = map(_three_digits, quartiles)
     return f"{middle} ({low}-{high})"
+
+
+def _three_digits(ms: float) -> str:
+    return f"{ms:.3g}" if ms < 100 else f"{ms:,.0f}"
 
 
 def _text(number: float | None, form: str) -> str:

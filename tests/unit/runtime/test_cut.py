@@ -74,6 +74,8 @@ def test_a_cut_product_is_a_batch_of_views_and_equal_to_rounding(a: np.ndarray, 
         ((24, 10, 100), 10 * 8 * 100, (8, 100)),  # no multiple of 16 divides 100
         ((512, 10, 16), 10 * 16 * 100, (64, 16)),
         ((64, 10, 12), 10 * 32 * 12, (32, 12)),
+        ((64, 10, 24), 10 * 8 * 24, (8, 24)),  # six products per value read
+        ((64, 500, 128), 500 * 16 * 64, (16, 64)),
     ],
 )
 def test_a_piece_has_a_block_of_columns_then_reads_least(
@@ -96,7 +98,10 @@ def piece_of(a: np.ndarray, b: np.ndarray, limit: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize(("k", "columns"), [(20, 64), (32, 64), (64, 32), (65, 32), (128, 16), (999, 16)])
 def test_with_a_transposed_left_factor_a_piece_of_the_right_one_stays_in_the_cache(k: int, columns: int) -> None:
-    assert piece_of(transposed(64, k), normal(k, 128), 64 * k * 127) == (64, columns)
+    limit = 64 * k * 127
+    assert piece_of(transposed(64, k), normal(k, 128), limit) == (64, columns)
+    batch = ("matmul", (transposed(3, 64, k), normal(3, k, 128), normal(3, 64, 128)))
+    assert cut_product(batch, limit)[1][1].shape == (3, 1, 128 // columns, k, columns)
 
 
 def test_what_has_no_smaller_pieces_stays_whole() -> None:
@@ -105,6 +110,7 @@ def test_what_has_no_smaller_pieces_stays_whole() -> None:
         (("matmul", (large, large, out)), None),
         (("matmul", (large, large, out)), 64**3),
         (("matmul", (large, large.T, out)), 64 * 32 * 32),  # BLAS has no faster way
+        (("matmul", (normal(2, 64, 50), transposed(2, 50, 64), normal(2, 64, 64))), 50 * 32 * 32),
         (("matmul", (normal(10, 999), normal(999, 40), normal(10, 40))), 999 * MIN_ROWS * VECTOR - 1),
         (("matmul", (normal(67, 50), normal(50, 61), normal(67, 61))), 50 * 66 * 60),  # prime rows and columns
         (("matmul", (normal(64, 50), normal(50, 24), normal(64, 24))), 50 * 24 * 7),  # too few rows with all 24 columns

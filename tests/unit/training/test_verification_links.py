@@ -7,10 +7,12 @@ import pytest
 from support.assertions import refused
 from support.fake_device import install
 
+from nl_layers import Pooling, Relu
 from nl_layers.optimizers import SGD
 from nl_layers.schedules import Step
-from nl_models import Network, build
+from nl_models import ConvSpec, DenseSpec, Network, Sequential, build
 from nl_nodes import Device, Tanh
+from nl_nodes.device.product_limit import LIMIT
 from nl_training.data import Split
 from nl_training.verification import Chain, Training, verify
 
@@ -35,6 +37,22 @@ def test_a_node_that_gives_more_precision_than_its_input_is_named(monkeypatch: p
     monkeypatch.setattr(Tanh, "forward", lambda self, ctx, *inputs: right(self, ctx, *inputs) * np.float64(1))
     with refused("verify=strict", "precision", "Tanh(", "forward gives float64 from float32"):
         verify(net(activation="tanh"), "strict", 1e6, training=training(6))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_training_with_cut_products_and_panels_is_replayed_bit_by_bit(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = [ConvSpec(64, pad=1), Relu(), ConvSpec(64, pad=1), Relu(), Pooling(2, 2), DenseSpec(100), DenseSpec(3)]
+    model = Sequential(layers, (1, 8, 8), device=Device(workers="threads", threads=threads))
+    monkeypatch.setattr(model.device.executor, "product_limit", LIMIT)
+    rng = np.random.default_rng(2)
+    train = Split(rng.standard_normal((128, 1, 8, 8)), rng.integers(0, 3, 128))
+    asked = Training(train, frozenset({128}), frozenset({6}), 7.5, SGD(0.01), Step(2), 0.0)
+    links = [link for name, link in Chain(model, 2, asked).links().items() if name.startswith("executor")]
+    assert [link().distance for link in links] == [0.0] * len(links) != []
+    pieces = {args[0].shape for name, args in model.plan(True, 128).calls[0] if name == "matmul"}
+    assert pieces >= {(36, 1, 2, 1, 128, 64), (16 // threads, 1, 8, 1024)}
 
 
 def test_evaluation_is_checked_with_a_full_and_a_partial_batch() -> None:

@@ -15,7 +15,7 @@ from nl_nodes.device.blas import BlasThreads, blas_versions
 from nl_nodes.files import atomic_write
 from nl_nodes.platform import cache_folder, locked, processor_name
 from nl_nodes.runtime.call import Call
-from nl_nodes.runtime.cut import cut_product
+from nl_nodes.runtime.cut import BLOCK, cut_product
 
 KERNELS = ("SkylakeX", "Cooperlake", "SapphireRapids")
 """The kernels of OpenBLAS with another algorithm for small products, which packs no factor."""
@@ -31,6 +31,9 @@ PRODUCTS = ((4, 128, 512, 128), (4, 128, 256, 256), (8, 176, 128, 128), (1, 784,
 
 REPEATS = 5
 
+FORM = 2
+"""The number of the form in which products are cut: another one is measured again."""
+
 
 @cache
 def product_limit() -> int | None:
@@ -42,7 +45,7 @@ def product_limit() -> int | None:
     blas = " ".join(blas_versions())
     if not any(kernel in blas for kernel in KERNELS):
         return None
-    name = re.sub("[^a-z0-9]+", "-", f"{processor_name()} {blas}".lower())
+    name = re.sub("[^a-z0-9]+", "-", f"{processor_name()} {blas} {FORM}".lower())
     try:
         return _kept(cache_folder() / "products" / f"{name}.json")
     except OSError:  # a cache folder that cannot be written
@@ -69,14 +72,16 @@ def _measured() -> int | None:
 
 
 def _share_of_whole(limit: int) -> float:
-    """Return the time of `PRODUCTS` if they are cut, as a share of the time if they are whole."""
+    """Return the time of `PRODUCTS` if they are cut, with panels, as a share of the time if they are whole."""
     rng, whole, cut = np.random.default_rng(0), 0.0, 0.0
     with BlasThreads(1):
         for batch, m, k, n in PRODUCTS:
-            shapes = (batch, m, k), (batch, k, n), (batch, m, n)
-            call: Call = ("matmul", tuple(rng.standard_normal(shape, np.float32) for shape in shapes))
-            whole += _seconds(call)
-            cut += _seconds(cut_product(call, limit))
+            a, b, out = (rng.standard_normal((batch, *shape), np.float32) for shape in ((m, k), (k, n), (m, n)))
+            whole += _seconds(("matmul", (a, b, out)))
+            width = BLOCK if n % BLOCK == 0 else n
+            panels = np.ascontiguousarray(b.reshape(batch, k, -1, width).swapaxes(1, 2))
+            columns = out.reshape(batch, m, -1, width).swapaxes(1, 2)
+            cut += _seconds(cut_product(("matmul", (a[:, None], panels, columns)), limit))
     return cut / whole
 
 

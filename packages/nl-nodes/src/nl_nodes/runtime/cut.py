@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from math import prod
+from typing import Any
 
 from nl_nodes.runtime.call import Call
 
@@ -11,7 +12,7 @@ MIN_ROWS = 8
 """The least rows of a piece."""
 
 VECTOR, BLOCK = 16, 64
-"""Columns that a register of AVX-512 holds, and that BLAS computes at once."""
+"""Columns that a register of AVX-512 holds in float32, and that BLAS computes at once."""
 
 REREAD_VALUES = 2048
 """The most values of the right factor, for more than a register's columns, where the left one is transposed: BLAS reads
@@ -24,14 +25,14 @@ MIN_INTENSITY = 6
 def cut_product(call: Call, limit: int | None) -> Call:
     """Return a call with a large matrix product cut into pieces of at most `limit` multiplications each.
 
-    Rows and columns are cut into equal pieces, columns into multiples of a register's. Of all that are small enough
-    those are taken whose width is nearest to a block of BLAS, then those that read the fewest values. The pieces are a
-    batch, `np.matmul` of views with two more axes, so the call remains one call and nothing is copied. Sums along K
-    stay whole.
+    Rows and columns are cut into equal pieces; columns into multiples of 16, or not at all. Of all that are small
+    enough those are taken whose width is nearest to 64, or to `REREAD_VALUES / K` (16 to 64) where the left factor is
+    transposed, then those that read the fewest values. The pieces are a batch, `np.matmul` of views with two more axes,
+    so the call remains one call and nothing is copied. Sums along K stay whole.
 
-    Returned as they are: other calls; small products; a product without such pieces; and one of which only the right
-    factor is transposed, for which BLAS has no faster way
-    (OpenBLAS, kernel/x86_64/sgemm_small_kernel_permit_skylakex.c).
+    Returned as they are: other calls; small products; a product without such pieces, or whose pieces would compute too
+    little for what they read, as all with six rows or fewer; and one of which only the right factor is transposed, for
+    which BLAS has no faster way (OpenBLAS, kernel/x86_64/sgemm_small_kernel_permit_skylakex.c).
 
     Args:
         call: any call of a plan on the CPU.
@@ -42,21 +43,26 @@ def cut_product(call: Call, limit: int | None) -> Call:
         return call
     a, b, out = args
     (m, k), n = a.shape[-2:], b.shape[-1]
-    if m * k * n <= limit or (b.strides[-1] != b.itemsize and a.strides[-1] == a.itemsize):
+    if m * k * n <= limit or (_transposed(b) and not _transposed(a)):
         return call
     widths = [width for width in _divisors(n, VECTOR) if width % VECTOR == 0 or width == n]
     pieces = [piece for piece in product(_divisors(m, MIN_ROWS), widths) if prod(piece) * k <= limit]
     if not pieces:
         return call
-    block = BLOCK if a.strides[-1] == a.itemsize else min(max(REREAD_VALUES // k, VECTOR), BLOCK)
+    block = min(max(REREAD_VALUES // k, VECTOR), BLOCK) if _transposed(a) else BLOCK
     rows, columns = piece = max(pieces, key=lambda size: (-abs(size[1] - block), _intensity(size)))
-    if _intensity(piece) < min(MIN_INTENSITY, _intensity((m, n))):
+    if _intensity(piece) < MIN_INTENSITY:
         return call
     # (..., M, K) (..., K, N) becomes (..., M / rows, 1, rows, K) (..., 1, N / columns, K, columns).
     a = a.reshape((*a.shape[:-2], m // rows, 1, rows, k))
     b = b.reshape((*b.shape[:-2], 1, k, n // columns, columns)).swapaxes(-3, -2)
     out = out.reshape((*out.shape[:-2], m // rows, rows, n // columns, columns)).swapaxes(-3, -2)
     return name, (a, b, out)
+
+
+def _transposed(factor: Any) -> bool:
+    """Return whether the values of a row lie apart: those of a column are adjacent then."""
+    return bool(factor.strides[-1] != factor.itemsize)
 
 
 def _intensity(piece: tuple[int, ...]) -> float:

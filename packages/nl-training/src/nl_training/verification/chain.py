@@ -221,7 +221,7 @@ class Chain:
                 return arrays_of(graph.run(x=given.x.astype(dtype), t=given.t))
 
             return reference
-        replay = Replay(self._recording(self.net, point))
+        replay = Replay(self._recording(self.net, point), product_limit(self.net))
         return lambda given, number: _replayed(replay, given.x.astype(dtype), given.t, number)
 
     def device(self, dtype: str, point: Point, what: str) -> Link:
@@ -377,7 +377,7 @@ class Chain:
         compiled = rewrite(graph, RULES) if net.device.compiles else graph
         try:
             spec = CompileSpec(feeds, frozenset(feeds), grads)
-            return lower(compiled, spec, self.workers, panels=product_limit(net) is not None)
+            return lower(compiled, spec, self.workers, panels=product_limit(self.net) is not None)
         except TypeError as error:  # a user's node that does not compile
             raise NotComparable(str(error)) from None
 

@@ -21,6 +21,7 @@ from nl_nodes.compiler.fused.epilogue import ALL
 from nl_nodes.compiler.fused.workspace import cache_chunk, chunk_slices, flat_chunk
 from nl_nodes.context import Context, WorkerGroup
 from nl_nodes.errors import ShapeError
+from nl_nodes.runtime.cut import BLOCK
 from nl_nodes.typing import Array, Shape
 
 GEMM_MIN_ROWS = 192
@@ -28,9 +29,6 @@ GEMM_MIN_ROWS = 192
 
 LARGE_KERNELS = 2**16
 """Kernels times channels from which on their transforms take much memory."""
-
-PANEL = 64
-"""Columns of a panel, as many as BLAS computes at once; its rows are adjacent, else they may be pages apart."""
 
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -172,8 +170,11 @@ class Winograd(ConvAlgorithm):
         return u
 
     def _panelled(self, rows: int, columns: int) -> Shape:
-        """Return the shape (p^2, panels, rows, width) of transformed kernels: panels of adjacent columns."""
-        width = PANEL if self.group.panels and columns % PANEL == 0 else columns
+        """Return the shape (p^2, panels, rows, width) of transformed kernels.
+
+        A panel has the columns that BLAS computes at once, with its rows adjacent; else they may be pages apart.
+        """
+        width = BLOCK if self.group.panels and columns % BLOCK == 0 else columns
         return self.p**2, columns // width, rows, width
 
     def _transform_kernels(self, taps: Array, u: Array) -> None:
