@@ -34,6 +34,9 @@ def test_eigenvalues_are_those_at_the_end(end: str, expected: slice) -> None:
 def test_eigenvalues_of_both_ends() -> None:
     exact = np.linalg.eigvalsh(matrix())
     np.testing.assert_allclose(eigenvalues(times(matrix()), SIZE, 2, "both", 1e-10), exact[[0, -1]], rtol=1e-9)
+    for end, least in (("both", 2), ("largest", 1)):
+        with refused(f"eigenvalues: count must be a whole number from {least} to {SIZE - 1}, got {least - 1}"):
+            eigenvalues(times(matrix()), SIZE, least - 1, end)
 
 
 def test_all_eigenvalues_but_one() -> None:
