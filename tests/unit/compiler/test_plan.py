@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,11 +11,13 @@ from support.assertions import refused
 
 from nl_nodes import Add, Buffer, Constant, Dot, Exp, Graph, Input, Leaf, Mul, Node, Parameter, Sum
 from nl_nodes.compiler import CompileSpec, Executor, Plan, compile_graph
+from nl_nodes.compiler import plan as plan_module
 from nl_nodes.compiler.plan import lower
 from nl_nodes.context import NotShardable
 from nl_nodes.nodes.arithmetic import Elementwise
 from nl_nodes.runtime import executor
 from nl_nodes.runtime.call import CallFailed
+from nl_nodes.runtime.threads import Threads
 from nl_nodes.typing import Shape
 
 X = frozenset({"x"})
@@ -68,6 +70,50 @@ def test_workers_share_a_batch_that_is_large_enough(batch: int, batched: Any, ki
     assert all(made.calls)
     assert [len(calls) for calls in made.calls] == [len(owners) for owners in made.owners]
     check(made, graph, feeds)
+
+
+class Noting(Exp):
+    """Notes how its group wants it to work."""
+
+    seen: ClassVar[set[tuple[bool, bool]]] = set()
+
+    def forward(self, ctx, *inputs):
+        self.seen.add((ctx.group.chunked, ctx.group.panels))
+        return super().forward(ctx, *inputs)
+
+
+class NotingMixing(Noting):
+    def batch_axis(self, shapes, axes):
+        raise NotShardable
+
+
+@pytest.mark.parametrize("kind", [Noting, NotingMixing])
+@pytest.mark.parametrize(("chunked", "limit"), [(True, None), (True, 10**6), (False, None), (False, 10**6)])
+def test_nodes_work_as_the_executor_wants(kind: type[Node], chunked: bool, limit: int | None) -> None:
+    two = Threads(2, limit)
+    two.chunked = chunked
+    Noting.seen.clear()
+    plan(loss(kind), {"x": values(5, 3)}, two)
+    assert Noting.seen == {(chunked, limit is not None)}
+
+
+def test_calls_between_two_barriers_are_of_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    record, found = plan_module.record_use, set()
+
+    def note(memory, worker, number, round_, array):
+        found.add((worker, number, round_))
+        record(memory, worker, number, round_, array)
+
+    monkeypatch.setattr(plan_module, "record_use", note)
+    made = plan(loss(), {"x": values(5, 3)}, executor("threads", 2))
+    names = [[name for name, _ in calls] for calls in made.calls]
+    assert found == {
+        (worker, number, calls[: number + 1].count("barrier"))
+        for worker, calls in enumerate(names)
+        for number, name in enumerate(calls)
+        if name != "barrier"
+    }
+    assert max(round_ for *_, round_ in found) > 0
 
 
 def test_the_smallest_batch_of_all_inputs_decides() -> None:

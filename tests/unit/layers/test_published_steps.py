@@ -1,6 +1,7 @@
 """Lion, LAMB and Muon compared with their published recurrences in float64, over 20 steps with a changing rate."""
 
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -181,6 +182,26 @@ def test_orthogonalized_singular_values_are_about_one(shape: tuple[int, int]) ->
     assert np.all((np.diag(inner) > 0.65) & (np.diag(inner) < 1.25))
 
 
+class Counted(np.ndarray):
+    """An array whose products are listed by their shapes."""
+
+    products: ClassVar[list[tuple[int, ...]]] = []
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        plain = [np.asarray(x) for x in inputs]
+        found = getattr(ufunc, method)(*plain, **kwargs)
+        if ufunc is np.matmul:
+            self.products.append(found.shape)
+        return np.asarray(found).view(Counted)
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (8, 3)])
+def test_orthogonalized_makes_the_smaller_gram_matrix(shape: tuple[int, int]) -> None:
+    Counted.products.clear()
+    orthogonalized(np.random.default_rng(1).standard_normal(shape).view(Counted))
+    assert set(Counted.products) == {(3, 3), (3, 8)}
+
+
 def test_steps_do_not_depend_on_the_size_of_gradients() -> None:
     for make in (Lion, Muon, LAMB):
         one, two = drawn(0), drawn(0)
@@ -197,6 +218,14 @@ def test_a_trust_ratio_makes_the_first_step_a_share_of_the_weight() -> None:
         moved = np.linalg.norm(params[key] - start[key])
         reference = np.linalg.norm(start[key]) if key.startswith("W") else np.sqrt(start[key].size)
         assert moved == pytest.approx(0.01 * reference, rel=1e-4), key
+
+
+def test_a_trust_ratio_is_known_for_small_weights_and_not_for_a_step_of_zero() -> None:
+    params = {"W1": np.full((2, 3), 1e-3)}
+    LAMB(0.01, weight_decay=0.0).update(params, {"W1": np.zeros((2, 3))})
+    np.testing.assert_array_equal(params["W1"], 1e-3)
+    LAMB(0.01, weight_decay=0.0).update(params, {"W1": np.full((2, 3), 4.0)})
+    np.testing.assert_allclose(params["W1"], 0.99e-3, rtol=1e-6)
 
 
 def test_zero_weights_take_a_step_without_a_trust_ratio() -> None:

@@ -70,6 +70,7 @@ def test_a_plateau_is_more_than_patience_epochs_without_a_better_loss(losses: li
 def test_a_plateau_without_patience_is_one_epoch() -> None:
     schedule = ReduceOnPlateau(gamma=0.1, patience=0)
     assert [schedule.factor(e, 4, [3.0, 2.0, 2.0, 1.0][:e]) for e in range(5)] == [1, 1, 1, 0.1, 0.1]
+    assert ReduceOnPlateau(patience=0, threshold=0.5).factor(2, 4, [2.0, 1.0]) == 0.1  # it must be below one half
 
 
 def test_wrong_numbers_are_refused() -> None:

@@ -43,6 +43,7 @@ def test_depth_blocks_and_shortcuts(make, depth: int) -> None:
     assert [c.weight.value.shape[0] for c in convolutions] == [4] * (2 * n + 1) + [8] * 2 * n + [16] * 2 * n
     assert [i for i, c in enumerate(convolutions) if c.stride == 2] == [2 * n + 1, 4 * n + 1]
     assert not any(c.bias for c in convolutions)
+    assert not layers_of(net, Dropout)
 
 
 def test_projections_are_numbered_after_their_blocks_convolutions() -> None:

@@ -50,7 +50,7 @@ class Plan:
 
     def __init__(self, graph: Graph, spec: CompileSpec, executor: Executor) -> None:
         self.executor, self.graph = executor, graph
-        lowered = lower(graph, spec, executor.count, executor.chunked, executor.panels)
+        lowered = lower(graph, spec, executor.count, chunked=executor.chunked, panels=executor.panels)
         changed = []
         if executor.checks:
             changed = [buffer.value for buffer in lowered.updates]
@@ -133,9 +133,9 @@ def lower(graph: Graph, spec: CompileSpec, workers: int, chunked: bool = True, p
     """Lower a graph for all workers, or for one where the batch is smaller than their number or cannot be split."""
     batch = min((spec.feeds[name][0][0] for name in spec.batched), default=0)
     try:
-        return Lowering(graph, spec, workers if batch >= workers else 1, chunked, panels)
+        return Lowering(graph, spec, workers if batch >= workers else 1, chunked=chunked, panels=panels)
     except NotShardable:
-        return Lowering(graph, spec, 1, chunked, panels)
+        return Lowering(graph, spec, 1, chunked=chunked, panels=panels)
 
 
 def make_kernels(lowered: Lowering) -> None:
