@@ -7,7 +7,7 @@ from support.trainings import certificate_of, narrow_training
 # Each was refused before verification distinguished rounding from errors.
 SEEDS = [15, 19, 61, 98, 128, 151, 166, 216, 270]
 PLAIN = [name for name in WIDTHS if "resnet" not in name]
-CASES = [*((seed, PLAIN) for seed in SEEDS), (0, ["resnet20"]), (4, ["resnet18"])]
+CASES = [*((seed, PLAIN) for seed in SEEDS), (0, ["resnet20"]), (4, ["resnet18"]), (148, [*WIDTHS])]
 
 
 @pytest.mark.parametrize(("seed", "names"), CASES)

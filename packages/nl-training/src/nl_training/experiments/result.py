@@ -18,6 +18,8 @@ _DASHES = (
     "-", "--", "-.", ":", (0, (7, 2)), (0, (6, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (3, 2)), (0, (5, 1, 1, 1)),
     (0, (9, 2, 2, 2)),
 )  # fmt: skip
+COLUMN = 7
+"""Entries of a legend in one column, at most."""
 # Options of `plot` for lines in one panel: each has its own colour, dashes and marker.
 LINES: tuple[dict[str, Any], ...] = tuple(
     {"color": color, "linestyle": dashes, "marker": marker, "markersize": 4, "markevery": 0.15, "linewidth": 1.2}
@@ -59,8 +61,9 @@ def dress(axis: Any, x: str, y: str, title: str = "", legend: bool = True) -> No
     axis.set(xlabel=x, ylabel=y)
     axis.set_title(title, fontsize=10)
     axis.grid(alpha=0.3)
-    if legend and axis.get_legend_handles_labels()[1]:
-        axis.legend(fontsize=8)
+    entries = len(axis.get_legend_handles_labels()[1])
+    if legend and entries:
+        axis.legend(fontsize=8, ncols=1 if entries <= COLUMN else 2)
 
 
 def images(pictures: Sequence[Any], titles: Sequence[str], columns: int, title: str) -> Figure:

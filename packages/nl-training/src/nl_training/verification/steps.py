@@ -296,10 +296,11 @@ class _Beside(Callback):
         self._compare(moved, theirs, lambda name: 4 * self.eps * length(self._start[name]))
 
     def on_epoch(self, report: EpochReport) -> None:
-        """Compare the epoch's evaluation."""
+        """Compare the epoch's evaluation with that of the network's own state, which the steps have compared."""
         expected, self._sums, noise, rounded = self._sums, {}, dict[str, float](), self._rounding
+        state = self._net.state_dict()
         for name, split in (("val", self.data.validation), ("test", self.data.test)):
-            expected[f"{name}/loss"], expected[f"{name}/acc"], noise[f"{name}/loss"] = self._evaluated(split)
+            expected[f"{name}/loss"], expected[f"{name}/acc"], noise[f"{name}/loss"] = self._evaluated(split, state)
         self._losses.append(report.metrics["val/loss"])
         if self.regularization.ema is not None:
             averaged = self._evaluated(self.data.validation, self._average)
@@ -325,7 +326,7 @@ class _Beside(Callback):
             expected, averaged = (dict(zip(names, pair, strict=True)) for pair in ((loss, acc), result.average))
             self._compare(expected, averaged, lambda name: noise if name == names[0] else 0.0)
 
-    def _evaluated(self, split: Split | None, state: Arrays | None = None) -> tuple[float, float, float]:
+    def _evaluated(self, split: Split | None, state: Arrays) -> tuple[float, float, float]:
         """Return the textbook's loss and accuracy on a split, and the rounding error of the loss."""
         assert split is not None
         loss, acc, rough = self.book.evaluate(split.x, split.t, state)

@@ -313,12 +313,12 @@ class Textbook(Updates):
         graph.passes = number
         return arrays_of(graph.run(x=np.asarray(x, np.float64), t=t))
 
-    def evaluate(self, x: Any, t: Any, state: Arrays | None = None) -> tuple[float, float, list[float]]:
+    def evaluate(self, x: Any, t: Any, state: Arrays) -> tuple[float, float, list[float]]:
         """Return mean loss and accuracy of images `x` with labels `t`, and the losses of rough passes.
 
-        They are of the weights and running statistics `state`; None is those of the last step.
+        They are of the weights and running statistics `state`.
         """
-        self.net.load_state_dict({**self.params, **self.statistics} if state is None else state)
+        self.net.load_state_dict(state)
         logits, mode = logits_of(self.net, x), Mode(train=False)
         graph = Graph(self.net.loss_layer.wire(Input("x", logits.shape), Input("t", t.shape), mode=mode))
         losses = [graph.run(x=logits, t=t).results[0]]
