@@ -15,7 +15,7 @@ from nl_nodes.typing import Array, Shape
 FEW_CHANNELS = 4
 """Up to this many channels, the matrix of windows is stored transposed."""
 
-LONG_SUM = 512
+LONG_SUM = 1024
 """Windows in a row of maps from which on their sums are taken row by row."""
 
 
