@@ -129,8 +129,8 @@ def constants_off_in_float32() -> None:
 def statistics_exchanged_in_float32() -> None:
     """In float32, a batch norm's new running mean and variance are exchanged."""
 
-    def change(right, self, *arguments):
-        right(self, *arguments)
+    def change(right, self, *arguments, **options):
+        right(self, *arguments, **options)
         if self.updates and self.results[0].dtype == np.float32:
             (mean, first), (variance, second), *others = self.updates.items()
             self.updates = {mean: second, variance: first, **dict(others)}
