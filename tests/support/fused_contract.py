@@ -14,8 +14,10 @@ import numpy as np
 from nl_nodes import Graph, Input, Mul, Node, Transpose
 from nl_nodes.compiler import CompileSpec, Plan
 from nl_nodes.compiler.fused import Conv, LabelLogSoftmax, batch_norm, workspace
+from nl_nodes.compiler.fused.conv import winograd
 from nl_nodes.compiler.fused.conv.node import winograd_spec
 from nl_nodes.compiler.fused.conv.winograd import F2_PAD1, F4
+from nl_nodes.context import WorkerGroup
 from nl_nodes.runtime import Executor
 from nl_nodes.runtime.call import Call
 from support import fused_oracles  # noqa: F401  (registers its formulas)
@@ -54,6 +56,16 @@ def results_are_independent_of_chunks(s: Subject) -> None:
         with chunks_of(count):
             found = [*s.graph.run(**s.feeds).results, *s.gradients().values()]
         _close(found, expected)
+
+
+def results_are_independent_of_panels(s: Subject) -> None:
+    """Transformed kernels in panels of four or five columns, which divide some counts and not others, give the same."""
+    if not any(isinstance(node, Conv) for node in s.graph.order):
+        return
+    expected = [*s.graph.run(**s.feeds).results, *s.gradients().values()]
+    for columns in (4, 5):
+        with panels_of(columns):
+            _close([*s.graph.run(**s.feeds).results, *s.gradients().values()], expected)
 
 
 def results_are_independent_of_workers(s: Subject) -> None:
@@ -162,6 +174,17 @@ def chunks_of(count: int) -> Iterator[None]:
             module.even_chunk = before
 
 
+@contextmanager
+def panels_of(columns: int) -> Iterator[None]:
+    """Make panels of `columns` columns, as where products are cut."""
+    before = winograd.BLOCK
+    WorkerGroup.panels, winograd.BLOCK = True, columns
+    try:
+        yield
+    finally:
+        WorkerGroup.panels, winograd.BLOCK = False, before
+
+
 def _of_images(graph: Graph, maps: set[str], out: bool) -> Graph:
     """Return the graph times an input dy, with images in place of maps as inputs and output."""
     new: dict[Node, Node] = {}
@@ -181,6 +204,7 @@ def _close(found: Iterable[np.ndarray], expected: Iterable[np.ndarray]) -> None:
 
 FUSED_CHECKS: Iterable[Callable[[Subject], None]] = (
     results_are_independent_of_chunks,
+    results_are_independent_of_panels,
     algorithms_are_the_fastest,
     zero_windows_give_the_bias,
     large_logits_do_not_overflow,

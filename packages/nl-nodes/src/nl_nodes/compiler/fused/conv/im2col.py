@@ -15,9 +15,6 @@ from nl_nodes.typing import Array, Shape
 FEW_CHANNELS = 4
 """Up to this many channels, the matrix of windows is stored transposed."""
 
-LONG_SUM = 1024
-"""Windows in a row of maps from which on their sums are taken row by row."""
-
 
 class Im2col(ConvAlgorithm):
     """Convolution as a matrix product of windows and kernels.
@@ -78,10 +75,9 @@ class Im2col(ConvAlgorithm):
     def weight_gradient(self, dw: Array, add: bool) -> None:
         """Multiply the transposed windows by dy, and reorder the result to (K, C, FH, FW).
 
-        Of many windows with few values, a product for each row of the maps, then their sum: BLAS is slow on long sums.
+        In a chunk for the cache, a product for each row of the maps, then their sum: BLAS is slow on longer sums.
         """
-        long = self.group.chunked and self.transposed and self.ow * self.n >= LONG_SUM
-        rows = self._chunk.shape[0] if long else 1
+        rows = self._chunk.shape[0] if self.group.chunked else 1
         windows = self._inputs.reshape((rows, -1, self.depth)).transpose((0, 2, 1))
         du = self.workspace.array("du", (rows, self.depth, self.k))
         self.xp.matmul(windows, self._dy.reshape((rows, -1, self.k)), du)
