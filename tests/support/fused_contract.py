@@ -15,6 +15,7 @@ from nl_nodes import Graph, Input, Mul, Node, Transpose
 from nl_nodes.compiler import CompileSpec, Plan
 from nl_nodes.compiler.fused import Conv, LabelLogSoftmax, batch_norm, workspace
 from nl_nodes.compiler.fused.conv import winograd
+from nl_nodes.compiler.fused.conv.im2col import Im2col
 from nl_nodes.compiler.fused.conv.node import winograd_spec
 from nl_nodes.compiler.fused.conv.winograd import F2_PAD1, F4
 from nl_nodes.context import WorkerGroup
@@ -66,6 +67,33 @@ def results_are_independent_of_panels(s: Subject) -> None:
     for columns in (4, 5):
         with panels_of(columns):
             _close([*s.graph.run(**s.feeds).results, *s.gradients().values()], expected)
+
+
+def kernels_lie_in_panels_where_asked(s: Subject) -> None:
+    """In panels of whole blocks of columns, and in one panel of other numbers of columns."""
+    if any(isinstance(node, Conv) for node in s.graph.order):
+        kernels = winograd.Winograd(F4, 1, WorkerGroup(np), (4, 4, 2, 8), (4, 4, 12), np.dtype(float))
+        whole = (36, 1, 8, 12)
+        for columns, asked, expected in (
+            (4, True, (36, 3, 8, 4)),
+            (4, False, whole),
+            (5, True, whole),
+            (12, True, whole),
+        ):
+            with panels_of(columns, asked):
+                assert kernels._panelled(8, 12) == expected
+
+
+def long_sums_are_taken_by_rows(s: Subject) -> None:
+    """The gradient of im2col's kernels is a sum over the rows of a chunk, where nodes work in chunks."""
+    if any(isinstance(node, Conv) for node in s.graph.order):
+        for chunked, rows in ((True, 3), (False, 1)):
+            group = WorkerGroup(np)
+            group.chunked = chunked
+            windows = Im2col((3, 3), 1, 0, group, (5, 6, 2, 7), (3, 4, 2), np.dtype(float))
+            windows.begin_backward(next(windows.chunks(1)), np.ones((5, 6, 2, 7)), np.ones((3, 4, 2, 2)))
+            windows.weight_gradient(np.empty((2, 7, 3, 3)), add=False)
+            assert windows.workspace._blocks["du"].size == rows * 63 * 2
 
 
 def results_are_independent_of_workers(s: Subject) -> None:
@@ -175,10 +203,10 @@ def chunks_of(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def panels_of(columns: int) -> Iterator[None]:
-    """Make panels of `columns` columns, as where products are cut."""
+def panels_of(columns: int, asked: bool = True) -> Iterator[None]:
+    """Make panels of `columns` columns, if any are asked for, as where products are cut."""
     before = winograd.BLOCK
-    WorkerGroup.panels, winograd.BLOCK = True, columns
+    WorkerGroup.panels, winograd.BLOCK = asked, columns
     try:
         yield
     finally:
@@ -205,6 +233,8 @@ def _close(found: Iterable[np.ndarray], expected: Iterable[np.ndarray]) -> None:
 FUSED_CHECKS: Iterable[Callable[[Subject], None]] = (
     results_are_independent_of_chunks,
     results_are_independent_of_panels,
+    kernels_lie_in_panels_where_asked,
+    long_sums_are_taken_by_rows,
     algorithms_are_the_fastest,
     zero_windows_give_the_bias,
     large_logits_do_not_overflow,
