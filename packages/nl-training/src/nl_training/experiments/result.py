@@ -18,8 +18,7 @@ _DASHES = (
     "-", "--", "-.", ":", (0, (7, 2)), (0, (6, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (3, 2)), (0, (5, 1, 1, 1)),
     (0, (9, 2, 2, 2)),
 )  # fmt: skip
-COLUMN = 7
-"""Entries of a legend in one column, at most."""
+COLUMN = 7  # entries of a legend in one column, at most
 # Options of `plot` for lines in one panel: each has its own colour, dashes and marker.
 LINES: tuple[dict[str, Any], ...] = tuple(
     {"color": color, "linestyle": dashes, "marker": marker, "markersize": 4, "markevery": 0.15, "linewidth": 1.2}
