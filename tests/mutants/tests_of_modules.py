@@ -14,6 +14,7 @@ TESTS = {
     "nl_nodes.compiler.lower.memory": ["unit/compiler/test_memory.py", BARRIERS, ON_GPU],
     "nl_nodes.compiler.plan": ["unit/compiler/test_plan.py", "unit/compiler/test_memory.py", ON_GPU, STEP_ON_GPU],
     "nl_nodes.compiler.lower.lower": ["unit/compiler/test_lower.py"],
+    "nl_nodes.compiler.lower.traced_worker": ["unit/compiler/test_lower.py"],
     "nl_nodes.compiler.rewrite.engine": ["unit/compiler/test_rewrite.py"],
     "nl_nodes.compiler.rewrite.pattern": ["unit/compiler/test_pattern.py", "unit/compiler/test_rewrite.py"],
     "nl_nodes.compiler.rewrite.rules": [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ from nl_nodes.compiler import CompileSpec, Plan
 from nl_nodes.compiler.fused import Conv, LabelLogSoftmax, batch_norm, workspace
 from nl_nodes.compiler.fused.conv import winograd
 from nl_nodes.compiler.fused.conv.im2col import Im2col
-from nl_nodes.compiler.fused.conv.node import winograd_spec
+from nl_nodes.compiler.fused.conv.mec import Mec
+from nl_nodes.compiler.fused.conv.node import padding
 from nl_nodes.compiler.fused.conv.winograd import F2_PAD1, F4
-from nl_nodes.context import WorkerGroup
+from nl_nodes.compiler.fused.pad import padded_shape
+from nl_nodes.context import Context, WorkerGroup
 from nl_nodes.runtime import Executor
 from nl_nodes.runtime.call import Call
 from support import fused_oracles  # noqa: F401  (registers its formulas)
@@ -28,25 +31,29 @@ from support.forward_oracles import assert_formulas, assert_forward, formulas
 TOLERANCE = 1e-12
 # Axes from maps (H, W, N, C) to images that are contiguous in memory, and back.
 TO_MAPS, TO_IMAGES = (1, 2, 0, 3), (2, 0, 1, 3)
-# Maps, channels and kernels, pad, stride, and the fastest Winograd algorithm; None for im2col.
+# Maps, channels and kernels, pad, stride, and the fastest algorithm.
 ALGORITHMS = [
     ((3, 4), (8, 3, 3), 1, 1, F4),
     ((4, 3), (9, 3, 3), 1, 1, F4),
     ((5, 5), (8, 3, 3), 0, 1, F4),
     ((1, 7), (8, 3, 3), 2, 1, F4),
-    ((4, 4), (8, 3, 3), 0, 1, None),
-    ((4, 4), (8, 3, 3), 3, 1, None),
-    ((2, 9), (8, 3, 3), 1, 1, None),
-    ((3, 3), (7, 3, 3), 1, 1, None),
-    ((9, 9), (8, 3, 3), 1, 2, None),
-    ((9, 9), (8, 2, 3), 1, 1, None),
-    ((9, 9), (8, 3, 2), 1, 1, None),
-    ((9, 9), (8, 5, 5), 1, 1, None),
+    ((4, 4), (8, 3, 3), 0, 1, Im2col),
+    ((4, 4), (8, 3, 3), 3, 1, Im2col),
+    ((2, 9), (8, 3, 3), 1, 1, Im2col),
+    ((3, 3), (7, 3, 3), 1, 1, Im2col),
+    ((9, 9), (8, 3, 3), 1, 2, Im2col),
+    ((9, 9), (8, 2, 3), 1, 1, Im2col),
+    ((9, 9), (8, 3, 2), 1, 1, Im2col),
+    ((9, 9), (8, 5, 5), 1, 1, Im2col),
     ((2, 2), (8, 3, 3), 1, 1, F2_PAD1),
     ((2, 2), (8, 3, 3), 2, 1, F4),
-    ((2, 2), (8, 3, 3), 0, 1, None),
-    ((1, 2), (8, 3, 3), 1, 1, None),
-    ((2, 1), (8, 3, 3), 1, 1, None),
+    ((2, 2), (8, 3, 3), 0, 1, Im2col),
+    ((1, 2), (8, 3, 3), 1, 1, Im2col),
+    ((2, 1), (8, 3, 3), 1, 1, Im2col),
+    ((4, 4), (5, 3, 3), 1, 1, Im2col),
+    ((4, 4), (4, 3, 3), 1, 1, Mec),
+    ((4, 5), (4, 1, 1), 0, 2, Mec),
+    ((4, 5), (4, 1, 1), 0, 1, Im2col),
 ]
 
 
@@ -57,6 +64,17 @@ def results_are_independent_of_chunks(s: Subject) -> None:
         with chunks_of(count):
             found = [*s.graph.run(**s.feeds).results, *s.gradients().values()]
         _close(found, expected)
+
+
+def backward_writes_to_no_value(s: Subject) -> None:
+    """A backward pass leaves inputs and outputs as they are: other nodes may read them."""
+    run = s.graph.run(**s.feeds)
+    contexts = [(node.saves, ctx) for node, ctx in run._contexts.items()]
+    values = [x for saves, ctx in contexts if "inputs" in saves for x in ctx.inputs]
+    values += [ctx.output for saves, ctx in contexts if "output" in saves]
+    before = [x.copy() for x in values]
+    run.backward(s.dy)
+    assert all(map(np.array_equal, values, before))
 
 
 def results_are_independent_of_panels(s: Subject) -> None:
@@ -96,6 +114,16 @@ def long_sums_are_taken_by_rows(s: Subject) -> None:
             assert windows.workspace._blocks["du"].size == rows * 63 * 2
 
 
+def rows_of_few_channels_are_copied_once_for_each_column(s: Subject) -> None:
+    """The windows of neighbouring rows are views of the same memory: 5 rows for 3 of outputs, not 3 times 3."""
+    if any(isinstance(node, Conv) for node in s.graph.order):
+        algorithm = Mec((3, 3), 1, 0, WorkerGroup(np), (5, 6, 2, 1), (3, 4, 2), np.dtype(float))
+        windows = algorithm._copied_windows(next(algorithm.chunks(1)), np.ones((5, 6, 2, 1)))
+        assert windows.shape == (3, 9, 8)
+        assert algorithm.workspace._blocks["rows"].size == 5 * 3 * 8
+        assert all(np.shares_memory(one, other) for one, other in pairwise(windows))
+
+
 def results_are_independent_of_workers(s: Subject) -> None:
     """Two workers give the same as one, whichever runs first, and whatever the previous pass left in memory."""
     run = s.graph.run(**s.feeds)
@@ -126,13 +154,26 @@ def algorithms_are_the_fastest(s: Subject) -> None:
     """Each convolution takes the algorithm that was measured to be fastest for its shapes."""
     if any(isinstance(node, Conv) for node in s.graph.order):
         for maps, (c, *kernel), pad, stride, expected in ALGORITHMS:
-            assert winograd_spec(maps, (4, c, *kernel), pad, stride) is expected, (maps, c, kernel, pad, stride)
+            w = (4, c, *kernel)
+            node = Conv(Input("x", (*maps, 4, c)), Input("w", w), size=maps, pad=pad, stride=stride)
+            ctx = Context()
+            ctx.xp, ctx.group = np, WorkerGroup(np)
+            x = padded_shape((*maps, 4, c), padding(maps, w, pad, stride))
+            algorithm = node._algorithm(ctx, (np.empty(x), np.empty(w)))
+            found = algorithm.spec if isinstance(algorithm, winograd.Winograd) else type(algorithm)
+            assert found is expected, (maps, c, kernel, pad, stride)
 
 
 def zero_windows_give_the_bias(s: Subject) -> None:
     """Exactly, whatever its neighbours hold; a window whose values cancel over the channels is not zero."""
     if sum(isinstance(node, Conv) for node in s.graph.order) != 1:
         return
+    with chunks_of(2):
+        _zero_windows_give_the_bias(s)
+    _zero_windows_give_the_bias(s)
+
+
+def _zero_windows_give_the_bias(s: Subject) -> None:
     rng = np.random.default_rng(1)
     *pixels, channels = s.feeds["x0"].shape
     signs = np.resize([1.0, -1.0], channels)
@@ -232,9 +273,11 @@ def _close(found: Iterable[np.ndarray], expected: Iterable[np.ndarray]) -> None:
 
 FUSED_CHECKS: Iterable[Callable[[Subject], None]] = (
     results_are_independent_of_chunks,
+    backward_writes_to_no_value,
     results_are_independent_of_panels,
     kernels_lie_in_panels_where_asked,
     long_sums_are_taken_by_rows,
+    rows_of_few_channels_are_copied_once_for_each_column,
     algorithms_are_the_fastest,
     zero_windows_give_the_bias,
     large_logits_do_not_overflow,

@@ -187,6 +187,14 @@ def residual_block() -> Graph:
     return Graph(Sum(Exp(normal(branch, "2", relu=True, residual=shortcut))))
 
 
+def residual_chain() -> Graph:
+    """Two sums one after the other, so that the second is computed again from the first."""
+    stem = normal(Exp(maps()), "1", relu=True)
+    first = normal(Conv(stem, held("v", 16, 16, 3, 3), size=(2, 2), pad=1), "2", relu=True, residual=stem)
+    second = normal(Conv(first, held("w", 16, 16, 3, 3), size=(2, 2), pad=1), "3", relu=True, residual=first)
+    return Graph(Sum(Conv(second, held("u", 16, 16, 3, 3), size=(2, 2), pad=1)))
+
+
 def padded() -> Graph:
     y = ZeroPad(maps(), (1, 0, 2, 1))
     return Graph(Sum(Mul(Exp(y), Add(y, held("b", 16)))))
@@ -210,4 +218,4 @@ ON_ROWS = [
     input_without_batch_axis, input_named_constant, batch_last, sums_over_the_batch, two_sums_in_one_node,
     updates, dropout, several_uses,
 ]  # fmt: skip
-ON_MAPS = [statistics, normalised, residual_block, padded, kernels_split, replicated_maps]
+ON_MAPS = [statistics, normalised, residual_block, residual_chain, padded, kernels_split, replicated_maps]

@@ -9,8 +9,9 @@ import numpy as np
 from nl_nodes import Device, Dot, MulConst
 from nl_nodes.compiler import Plan, Rule, plan
 from nl_nodes.compiler.lower import arena
-from nl_nodes.compiler.lower.lower import Lowering, TracedWorker
+from nl_nodes.compiler.lower.lower import Lowering
 from nl_nodes.compiler.lower.trace import Tape
+from nl_nodes.compiler.lower.traced_worker import TracedWorker
 from nl_nodes.compiler.rewrite import rules
 from nl_nodes.runtime import Executor, threads
 from support.plants.registry import IMAGES, NORMALISED, ROWS, in_workers, plant, wrap

@@ -77,7 +77,7 @@ def test_bytes_are_counted_as_read_and_written(plan: Plan) -> None:
 
 def test_row_names_the_convolution_algorithm(plan: Plan) -> None:
     algorithms = {row.path: row.algorithm for row in profiled(plan)}
-    assert algorithms["Convolution 1/Conv"] == "im2col"
+    assert algorithms["Convolution 1/Conv"] == "MEC"
     assert algorithms["Convolution 2/Conv"] == "winograd 4x4"
     assert algorithms["Affine 7/Affine"] == ""
 

@@ -10,7 +10,7 @@ from nl_nodes import Device, Graph, IndexMask, Max, Node, Tanh
 from nl_nodes.compiler import RULES, rewrite
 from nl_nodes.compiler.fused import Affine, Conv, Normalize, Pool
 from nl_nodes.compiler.fused.conv.filter_parallel import prefers_filter_parallel
-from nl_nodes.compiler.fused.conv.im2col import FEW_CHANNELS
+from nl_nodes.compiler.fused.conv.mec import FEW_CHANNELS
 from nl_nodes.compiler.fused.conv.node import winograd_spec
 from nl_nodes.context import WorkerGroup
 

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -155,6 +156,13 @@ def test_results_that_are_not_finite_come_without_warnings(executor: Executor) -
 # Failures
 
 
+def test_numpy_has_small_buffers_within_a_pass_and_the_callers_behind_it() -> None:
+    before, within = np.getbufsize(), []
+    Executor().run([[(lambda: within.append(np.getbufsize()), ())]], 0)
+    assert within == [EXECUTOR.BUFFER] != [before]
+    assert np.getbufsize() == before
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_thread_that_fails_ends_the_pass_of_all_and_the_next_one_is_right(number: int) -> None:
     check_failure(Threads(2), number)
@@ -253,6 +261,19 @@ def test_workers_with_a_quota_of_fewer_cores_run_where_they_may(
     os.sched_setaffinity(0, two_cores[1:])
     assert cores_during_a_pass(executor) == (two_cores[1:], set(two_cores))
     assert cores() == two_cores[1:]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs the processor time of another process")
+def test_a_worker_that_waits_sleeps(processes: Processes) -> None:
+    def ticks() -> int:
+        return sum(map(int, Path(f"/proc/{processes.children[0].pid}/stat").read_text().split()[13:15]))
+
+    x = numbers(processes)
+    processes.run(processes.load([[("copyto", (x, 1.0)), BARRIER], [("copyto", (x, 1.0)), BARRIER]]), 0)
+    sleep(0.1)  # it polls for a millisecond first
+    before = ticks()
+    sleep(0.5)
+    assert ticks() - before < 10  # of 50
 
 
 def test_memory_and_lists_that_nothing_uses_are_given_back_by_all(processes: Processes) -> None:

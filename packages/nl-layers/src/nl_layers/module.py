@@ -78,6 +78,7 @@ class Module:
     """
 
     registry: ClassVar[dict[str, type[Module]]] = {}
+    latest_change: ClassVar[object] = None
     feeds: ClassVar[tuple[str, ...]] = ("x",)
 
     def __init_subclass__(cls, *, abstract: bool = False) -> None:
@@ -154,6 +155,7 @@ class Module:
             changes = self.changes
             super().__setattr__(name, value)
             self._changes += changes + 1 - self.changes  # those of a replaced child still count
+            Module.latest_change = object()
         else:
             super().__setattr__(name, value)
         for child, layer in _children(name, value).items():

@@ -11,6 +11,7 @@ from typing import Any
 
 from nl_layers import FlatDict, Layer, Loss, SigmoidWithLoss, SoftmaxWithLoss
 from nl_layers.labels import checked_labels
+from nl_layers.module import Module
 from nl_layers.optimizers import Optimizer
 from nl_models.curvature import Curvature
 from nl_models.fork import prepare_for_forks
@@ -33,7 +34,7 @@ BATCH_SIZES = 8
 """Size of the cache of graphs and plans, keyed by mode and batch size."""
 
 # Attributes that a copy creates anew; the layers hold the values.
-NOT_COPIED = {"_params", "_grads", "_graphs", "_plans", "_forked", "_wired", "_lock"}
+NOT_COPIED = {"_params", "_grads", "_graphs", "_plans", "_forked", "_seen", "_wired", "_lock"}
 NOT_COPIED |= {"_grads_owner", "_copy_grads", "finite_so_far"}
 
 
@@ -78,6 +79,7 @@ class Network(Wiring):
         self._lock = RLock()
         self._set_arrays([self._params.flat, self._grads.flat, *statistics])
         self._forked = False
+        self._seen: tuple[object, ...] = ()
         self._wired = self._wiring()
         prepare_for_forks(self)
 
@@ -128,17 +130,23 @@ class Network(Wiring):
         Raises:
             UserError: where a `Parameter` was replaced.
         """
-        wiring = self._wiring()
-        if wiring == self._wired:
+        seen = (*self.layers, self.loss_layer, Module.latest_change)
+        if seen == self._seen:  # no layer of any network has changed
             return
+        wiring = self._wiring()
+        if wiring != self._wired:
+            self._refuse_new_parameters()
+            self._graphs.clear()
+            self._plans.clear()
+            self._wired = wiring
+        self._seen = seen
+
+    def _refuse_new_parameters(self) -> None:
         leaves = {*self._parameters.values(), *self._buffers.values()}
         for layer in self.layers:
             if not leaves.issuperset((*layer.parameters.values(), *layer.buffers.values())):
                 kind = type(layer).__name__
                 raise UserError(f"{self.name}: {kind} has a new Parameter: set its values, or build a new network")
-        self._graphs.clear()
-        self._plans.clear()
-        self._wired = wiring
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in NOT_COPIED}

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from nl_nodes.compiler.fused import Conv
-from nl_nodes.compiler.fused.conv.node import winograd_spec
+from nl_nodes.compiler.fused.conv.node import uses_mec, winograd_spec
 from nl_nodes.compiler.lower.lower import CompileSpec, Lowering
 from nl_nodes.compiler.lower.trace import Owner
 from nl_nodes.compiler.plan import Plan
@@ -191,7 +191,9 @@ def _algorithm(node: Node | None) -> str:
     kernels = node.inputs[1].shape
     assert kernels is not None  # the rule that made the node requires it
     spec = winograd_spec(node.size, kernels, node.pad, node.stride)
-    return "im2col" if spec is None else spec.name
+    if spec is not None:
+        return spec.name
+    return "MEC" if uses_mec(kernels, node.stride) else "im2col"
 
 
 def _touched(array: Any) -> int:

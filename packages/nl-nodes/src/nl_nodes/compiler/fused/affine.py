@@ -11,6 +11,9 @@ from nl_nodes.node import Node
 from nl_nodes.shapes import size
 from nl_nodes.typing import Array, Shape
 
+PIXEL_MIN_CHANNELS = 16
+"""Channels of maps from which on their weights' gradient is computed pixel by pixel, where nodes work in chunks."""
+
 
 class Affine(Node):
     """y = relu(x w + b); ReLU is optional.
@@ -57,11 +60,9 @@ class Affine(Node):
         x, w = ctx.saved
         g = dy * (ctx.output.real > 0) if self.relu else dy
         dx = g @ w.T if ctx.needs[0] else None
-        dw = x.T @ g if ctx.needs[1] else None
+        dw = _weight_gradient(ctx, x, g, ctx.shapes[0]) if ctx.needs[1] else None
         db = column_sums(ctx.xp, g) if ctx.needs[2] else None
-        if len(ctx.shapes[0]) == 4:
-            dx, dw = _as_maps(dx, ctx.shapes[0]), _as_images(ctx, dw, ctx.shapes[0])
-        return dx, dw, db
+        return _as_maps(dx, ctx.shapes[0]), dw, db
 
     @classmethod
     def cases(cls) -> Iterator[Case]:
@@ -70,6 +71,7 @@ class Affine(Node):
         yield Case("plain", cls, draws)
         yield Case("rectified", lambda x, w, b: cls(x, w, b, relu=True), draws)
         yield Case("maps", cls, (real(2, 3, 4, 2), real(12, 5), real(5)))
+        yield Case("maps of many channels", cls, (real(2, 1, 2, PIXEL_MIN_CHANNELS), real(32, 3), real(3)))
         yield Case("maps, rectified", lambda x, w, b: cls(x, w, b, True), (real(3, 2, 3, 2), real(12, 4), real(4)))
 
 
@@ -91,16 +93,28 @@ def _ordered(ctx: Context, w: Array, maps: Shape) -> Array:
     return ordered.reshape(w.shape)
 
 
-def _as_maps(dx: Array | None, maps: Shape) -> Array | None:
-    h, w, n, c = maps
-    return None if dx is None else dx.reshape((n, h, w, c)).transpose((1, 2, 0, 3))
+def _as_maps(dx: Array | None, x: Shape) -> Array | None:
+    if dx is None or len(x) == 2:
+        return dx
+    h, w, n, c = x
+    return dx.reshape((n, h, w, c)).transpose((1, 2, 0, 3))
 
 
-def _as_images(ctx: Context, dw: Array | None, maps: Shape) -> Array | None:
-    """Return the weights' gradient in their own order, (C, H, W)."""
-    if dw is None:
-        return None
-    pixels, c, m = maps[0] * maps[1], maps[3], dw.shape[1]
-    own = ctx.xp.empty((c, pixels, m), dtype=dw.dtype)
-    own[...] = dw.reshape((pixels, c, m)).transpose((1, 0, 2))
-    return own.reshape(dw.shape)
+def _weight_gradient(ctx: Context, x: Array, g: Array, maps: Shape) -> Array:
+    """Return x.T @ g; of maps, in the weights' own order (C, H, W): written there a pixel at a time, or copied."""
+    if len(maps) == 2:
+        return x.T @ g
+    (n, k), m = x.shape, g.shape[1]
+    pixels, c = maps[0] * maps[1], maps[3]
+    own = ctx.xp.empty((c, pixels, m), dtype=ctx.xp.result_type(x.dtype, g.dtype))
+    by_pixel = own.transpose((1, 0, 2))
+    if _writes_pixels(ctx, c):
+        ctx.xp.matmul(x.reshape((n, pixels, c)).transpose((1, 2, 0)), g, by_pixel)
+    else:
+        by_pixel[...] = (x.T @ g).reshape((pixels, c, m))
+    return own.reshape((k, m))
+
+
+def _writes_pixels(ctx: Context, channels: int) -> bool:
+    """Whether a product for each pixel is faster than one product and a copy of it."""
+    return bool(ctx.group.chunked and channels >= PIXEL_MIN_CHANNELS)

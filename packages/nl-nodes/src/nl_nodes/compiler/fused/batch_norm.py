@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nl_nodes.cases import Case, real
-from nl_nodes.compiler.fused.epilogue import ALL, Epilogue, column_sums
+from nl_nodes.compiler.fused.epilogue import ALL, Epilogue, column_sums, has_one_pixel
 from nl_nodes.compiler.fused.pad import NO_PADDING, Padding, empty_padded, hwnc_batch_axis, interior, padded_shape
 from nl_nodes.compiler.fused.workspace import chunk_slices, even_chunk
 from nl_nodes.context import Context, NotShardable
@@ -143,8 +143,8 @@ class Normalize(Node):
 
     @property
     def recomputable(self) -> bool:
-        """Whether forward may run once more in backward, from x and values per channel alone."""
-        return not self.pool and self.out_pad == NO_PADDING and len(self.inputs) == 5
+        """Whether forward may run once more in backward: it saves no masks, and nothing waits for its padding."""
+        return not self.pool and self.out_pad == NO_PADDING
 
     def infer(self, *shapes: Shape) -> Shape:
         """Return the padded shape of the outputs."""
@@ -262,7 +262,9 @@ def _chunk_rows(ctx: Context, x: Array, pool_stride: int) -> int:
 
 
 def _tiled(ctx: Context, row: Array, x: Array) -> Array:
-    """Repeat a row (K,) for each image of x: broadcasting (K,) alone makes short inner loops."""
+    """Repeat a row (K,) for each image of x with several pixels: broadcasting (K,) alone makes short inner loops."""
+    if has_one_pixel(x):
+        return row
     tiled = ctx.xp.empty(x.shape[2:], dtype=row.dtype)
     tiled[...] = row
     return tiled

@@ -71,7 +71,7 @@ class Epilogue:
             self._pool(_windows(sums, y), index, y)
             source = y
         if self.bias is not None:
-            xp.add(source, self.tiled_bias[:m], y)
+            xp.add(source, self.bias if has_one_pixel(y) else self.tiled_bias[:m], y)
             source = y
         if residual is not None:
             xp.add(source, residual, y)
@@ -138,6 +138,11 @@ class Epilogue:
 def _windows(sums: Array, y: Array) -> Array:
     """Return the sums that are pooled to y, without an odd last row or column."""
     return sums[: 2 * y.shape[0], : 2 * y.shape[1]]
+
+
+def has_one_pixel(maps: Array) -> bool:
+    """Whether maps (H, W, N, K) have one pixel: there, a row (K,) is not worth a copy for each image."""
+    return bool(maps.shape[:2] == (1, 1))
 
 
 def column_sums(xp: Any, x: Array) -> Array:

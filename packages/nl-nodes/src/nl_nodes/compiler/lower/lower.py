@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,8 @@ import numpy as np
 from nl_nodes.compiler.fused import Normalize
 from nl_nodes.compiler.lower.memory import Block, Memory
 from nl_nodes.compiler.lower.trace import Tape, Traced
-from nl_nodes.context import PARTIAL_SUM, Context, WorkerGroup
+from nl_nodes.compiler.lower.traced_worker import TracedWorker
+from nl_nodes.context import PARTIAL_SUM, Context
 from nl_nodes.graph import Graph, input_gradients
 from nl_nodes.node import Node
 from nl_nodes.nodes.leaves import Constant, Input, Leaf
@@ -21,7 +21,7 @@ from nl_nodes.typing import Shape
 REDUCE_ALONE_MIN_SIZE = 2**20
 """Elements from which on a gradient is reduced on its own, as soon as every worker has its part."""
 
-RECOMPUTE_MIN_BYTES = 2**24
+RECOMPUTE_MIN_BYTES = 2**23
 """Bytes of a worker's normalised maps that backward computes again, as Chen et al. (2016), Sublinear Memory Cost."""
 
 PerWorker = list[Any]
@@ -72,77 +72,6 @@ class CompileSpec:
     def shapes(self) -> dict[str, Shape]:
         """The shape of each input."""
         return {name: shape for name, (shape, _) in self.feeds.items()}
-
-
-class TracedWorker(WorkerGroup):
-    """The group as one of several workers sees it while its calls are traced."""
-
-    def __init__(
-        self,
-        tape: Tape,
-        number: int,
-        count: int,
-        batch: int,
-        shared: dict[Any, Any],
-        chunked: bool = True,
-        panels: bool = False,
-    ) -> None:
-        super().__init__(tape.xp)
-        self.chunked, self.panels = chunked, panels
-        self.tape, self.number, self.count, self.batch, self.shared = tape, number, count, batch, shared
-        self._requests = itertools.count()
-
-    def enter(self, node: Node | None, direction: str) -> None:
-        """Begin a node's forward or backward."""
-        self.tape.owner = (node, direction)
-
-    def shard(self, count: int) -> slice:
-        """Return this worker's slice of `count` items."""
-        return slice(count * self.number // self.count, count * (self.number + 1) // self.count)
-
-    def single(self) -> TracedWorker:
-        """Return this worker as a group of one, for work that every worker repeats."""
-        return TracedWorker(self.tape, 0, 1, self.batch, {}, self.chunked, self.panels)
-
-    def global_batch(self, batched: int) -> int:
-        """Return the batch size of all workers together."""
-        return self.batch if self.count > 1 else batched
-
-    def shared_empty(self, shape: Shape, dtype: Any) -> Traced:
-        """Return uninitialised memory that all workers see; they make their requests in the same order."""
-        key = next(self._requests)
-        if key not in self.shared:
-            self.shared[key] = self.tape.empty(shape, dtype)
-        return self.tape.of(np.asarray(self.shared[key]))
-
-    def persistent_zeros(self, shape: Shape, dtype: Any) -> Traced:
-        """Return memory that keeps its place from pass to pass, zeroed once."""
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return self.tape.on(self.tape.memory.allocate(size, persistent=True), shape, dtype)
-
-    def all_reduce_sum(self, x: Traced) -> Traced:
-        """Return the sum of every worker's x: each writes its slot of a shared array, and sums all slots."""
-        if self.count > 1:
-            slots = self.shared_empty((self.count, *x.shape), x.dtype)
-            slots[self.number] = x
-            self.barrier()
-            x = np.add.reduce(slots, axis=0)
-        return x
-
-    def barrier(self) -> None:
-        """Wait until all workers have reached this barrier."""
-        if self.count > 1:
-            self.tape.write("barrier")
-
-    def random_bits(self, start: int) -> Any:
-        """Return a source of a node's random words, whose first is word `start` of the whole batch."""
-
-        def random_bits(seed: int, stream: int, pass_index: int, count: int) -> Traced:
-            target = self.tape.empty((count,), np.uint64)
-            self.tape.write("random_bits", seed, stream, start, target)
-            return target
-
-        return random_bits
 
 
 class Lowering:
@@ -292,7 +221,7 @@ class Lowering:
         by_worker, made_before = [], len(self.memory.blocks)
         for worker, ctx, dy in zip(self.group, self._contexts[node], dys, strict=True):
             if "inputs" in node.saves:
-                ctx.inputs = tuple(self._recomputed(n, x, worker) for n, x in zip(node.inputs, ctx.inputs, strict=True))
+                ctx.inputs = self._recomputed_inputs(node, ctx, worker)
             worker.enter(node, "backward")
             by_worker.append(input_gradients(node, ctx, dy))
         for n, *parts in zip(node.inputs, *by_worker, strict=True):
@@ -310,13 +239,20 @@ class Lowering:
                     parts = [worker.all_reduce_sum(dx) for worker, dx in zip(self.group, parts, strict=True)]
                 _accumulate(grads, n, parts, self._only_here(parts, sum(by_worker, ()), made_before))
 
+    def _recomputed_inputs(self, node: Node, ctx: Context, worker: TracedWorker) -> tuple[Any, ...]:
+        return tuple(self._recomputed(n, x, worker) for n, x in zip(node.inputs, ctx.inputs, strict=True))
+
     def _recomputed(self, node: Node, value: Any, worker: TracedWorker) -> Any:
-        """Return a node's value, computed once more if it is a large normalisation: its input is kept in any case."""
+        """Return a node's value, computed once more if it is a large normalisation.
+
+        Of its inputs, the convolution's output is kept in any case; a shortcut may be computed once more itself.
+        """
         if not (isinstance(node, Normalize) and node.recomputable and value.nbytes >= RECOMPUTE_MIN_BYTES):
             return value
-        worker.enter(node, "backward")
         ctx = self._contexts[node][worker.number]
-        if ctx.output is value:
+        if ctx.output is self._values[node][worker.number]:
+            ctx.inputs = self._recomputed_inputs(node, ctx, worker)
+            worker.enter(node, "backward")
             ctx.output = node.forward(ctx, *ctx.inputs)
         return ctx.output
 

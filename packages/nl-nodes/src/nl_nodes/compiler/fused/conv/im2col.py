@@ -12,9 +12,6 @@ from nl_nodes.compiler.fused.workspace import cache_chunk, chunk_slices
 from nl_nodes.context import Context, WorkerGroup
 from nl_nodes.typing import Array, Shape
 
-FEW_CHANNELS = 4
-"""Up to this many channels, the matrix of windows is stored transposed."""
-
 
 class Im2col(ConvAlgorithm):
     """Convolution as a matrix product of windows and kernels.
@@ -33,24 +30,23 @@ class Im2col(ConvAlgorithm):
     ) -> None:
         super().__init__(group, x, outputs, dtype)
         self.kernel, self.stride, self.pad, self.size = kernel, stride, pad, x[:2]
-        self.copies = prod(kernel) > 1 or stride > 1 or pad > 0
+        self.copies = prod(kernel) > 1 or stride > 1
         self.depth, self.images = prod(kernel) * self.c, self.n
 
     def _chunk_rows(self, pool_stride: int) -> int:
         """Return the rows of outputs per chunk."""
-        row_bytes = 4 * pool_stride * self.ow * self.n * (self.depth + self.k)
+        row_bytes = self.ow * self.n * self._pixel_bytes(pool_stride)
         return cache_chunk(self.group, self.oh // pool_stride, row_bytes)
+
+    def _pixel_bytes(self, pool_stride: int) -> int:
+        """Return the bytes of workspace for a pixel of a row of outputs."""
+        return 4 * pool_stride * (self.depth + self.k)
 
     def chunks(self, pool_stride: int) -> Iterator[Chunk]:
         """Yield chunks of rows, which are contiguous in the maps and in the outputs."""
         for rows in chunk_slices(self.oh // pool_stride, self._chunk_rows(pool_stride)):
             first, last = pool_stride * rows.start, pool_stride * rows.stop
             yield Chunk((rows, ALL), (ALL,), (last - first, self.ow, self.n, self.k), first)
-
-    @property
-    def transposed(self) -> bool:
-        """Whether the matrix of windows is stored transposed, a row per tap and channel."""
-        return self.copies and self.c <= FEW_CHANNELS
 
     def transformed_kernels(self, ctx: Context, w: Array, back: bool = False) -> Array:
         """Return the kernels as a matrix (FH FW C, K)."""
@@ -81,7 +77,11 @@ class Im2col(ConvAlgorithm):
         windows = self._inputs.reshape((rows, -1, self.depth)).transpose((0, 2, 1))
         du = self.workspace.array("du", (rows, self.depth, self.k))
         self.xp.matmul(windows, self._dy.reshape((rows, -1, self.k)), du)
-        total = du.sum(axis=0) if rows > 1 else du[0]
+        self._store_kernels_gradient(du, dw, add)
+
+    def _store_kernels_gradient(self, du: Array, dw: Array, add: bool) -> None:
+        """Write the sum of the rows' gradients (rows, FH FW C, K) to dw (K, C, FH, FW), or add it."""
+        total = du.sum(axis=0) if len(du) > 1 else du[0]
         ordered = total.reshape((*self.kernel, self.c, self.k)).transpose((3, 2, 0, 1))
         if add:
             self.xp.add(dw, ordered, dw)
@@ -92,10 +92,7 @@ class Im2col(ConvAlgorithm):
         """Multiply dy by the transposed kernels, and add each row to the pixels of its window (col2im)."""
         rows = self._chunk.shape[0]
         matrix = self._matrix(rows) if self.copies else self._rows_of(self._chunk, dx)
-        if self.transposed:
-            self.xp.matmul(u, self._dy.T, matrix.T)
-        else:
-            self.xp.matmul(self._dy, u.T, matrix)
+        self.xp.matmul(self._dy, u.T, matrix)
         if self.copies:
             for column, (inside, pixels) in zip(self._columns(rows), self._pixels(self._chunk, dx), strict=True):
                 self.xp.add(pixels, column[inside], pixels)
@@ -135,18 +132,12 @@ class Im2col(ConvAlgorithm):
     def _columns(self, rows: int) -> list[Array]:
         """Return for each tap its columns of the matrix, as (rows, OW, N, C)."""
         windows = self._windows(rows)
-        if self.transposed:
-            return [tap.transpose((1, 2, 3, 0)) for tap in windows]
         return [windows[:, :, :, i] for i in range(prod(self.kernel))]
 
     def _windows(self, rows: int) -> Array:
-        """Return workspace for a chunk: (FH FW, C, rows, OW, N) if transposed, else (rows, OW, N, FH FW, C)."""
-        taps = prod(self.kernel)
-        transposed = (taps, self.c, rows, self.ow, self.n)
-        row_major = (rows, self.ow, self.n, taps, self.c)
-        return self.workspace.array("windows", transposed if self.transposed else row_major)
+        """Return workspace for a chunk (rows, OW, N, FH FW, C)."""
+        return self.workspace.array("windows", (rows, self.ow, self.n, prod(self.kernel), self.c))
 
     def _matrix(self, rows: int) -> Array:
         """Return the windows as a matrix (rows OW N, FH FW C)."""
-        windows = self._windows(rows)
-        return windows.reshape((self.depth, -1)).T if self.transposed else windows.reshape((-1, self.depth))
+        return self._windows(rows).reshape((-1, self.depth))

@@ -10,6 +10,7 @@ from nl_nodes.cases import Case, real
 from nl_nodes.compiler.fused.conv.algorithm import ConvAlgorithm
 from nl_nodes.compiler.fused.conv.filter_parallel import FilterParallelWinograd, prefers_filter_parallel
 from nl_nodes.compiler.fused.conv.im2col import Im2col
+from nl_nodes.compiler.fused.conv.mec import FEW_CHANNELS, Mec
 from nl_nodes.compiler.fused.conv.winograd import F2_PAD1, F4, Winograd, WinogradSpec
 from nl_nodes.compiler.fused.epilogue import ALL, Epilogue
 from nl_nodes.compiler.fused.pad import (
@@ -100,7 +101,8 @@ class Conv(Node):
         spec = winograd_spec(self.size, w, self.pad, self.stride)
         if spec is None:
             missing = self.pad if x[:2] == self.size else 0
-            return Im2col(w[2:], self.stride, missing, ctx.group, x, outputs, dtype)
+            kind = Mec if uses_mec(w, self.stride) else Im2col
+            return kind(w[2:], self.stride, missing, ctx.group, x, outputs, dtype)
         if prefers_filter_parallel(spec, x, outputs, ctx.group):
             return FilterParallelWinograd(spec, self.pad, ctx.group, x, outputs, dtype)
         return Winograd(spec, self.pad, ctx.group, x, outputs, dtype)
@@ -163,9 +165,10 @@ class Conv(Node):
             ("maps of 2x2", (2, 2, 3, c), (c + 1, c, 3, 3), 1, 1),
             ("few images, many kernels", (5, 4, 2, c + 1), (c, c + 1, 3, 3), 1, 1),
             ("maps of 2x2, few images", (2, 2, 2, c), (c + 1, c, 3, 3), 1, 1),
-            ("windows, one channel", (9, 6, 3, 1), (2, 1, 3, 3), 1, 1),
+            ("one channel", (9, 6, 3, 1), (2, 1, 3, 3), 1, 1),
+            ("few channels, stride 3", (7, 8, 3, 2), (3, 2, 3, 2), 3, 3),
             ("windows of 5x4", (4, 5, 3, 5), (2, 5, 5, 4), 2, 1),
-            ("windows, stride 2", (7, 6, 3, 4), (3, 4, 3, 2), 1, 2),
+            ("windows, stride 3", (6, 8, 3, 5), (3, 5, 3, 2), 4, 3),
             ("windows of one", (5, 3, 3, 5), (2, 5, 1, 1), 0, 1),
         ):
             for form in forms:
@@ -179,12 +182,15 @@ class Conv(Node):
             ("tiles of 4, tall", (5, 4, 2, 10), (2, 10, 3, 3), 1, 1),
             ("many rows of tiles", (18, 5, 2, c), (2, c, 3, 3), 1, 1),
             ("many rows of tiles, pad 2", (15, 4, 2, c), (2, c, 3, 3), 2, 1),
+            ("windows of one, stride 2", (5, 3, 3, 5), (2, 5, 1, 1), 0, 2),
             ("wide rows of tiles", (5, 18, 2, c), (2, c, 3, 3), 1, 1),
             ("few images, wide", (5, 7, 2, c), (c, c, 3, 3), 0, 1),
             ("many channels, stride 2", (3, 4, 2, c), (2, c, 3, 3), 1, 2),
             ("maps of 2x2, pad 2", (2, 2, 2, c), (2, c, 3, 3), 2, 1),
         ):
             yield Case(label, partial(_case, x[:2], w, pad, stride), (real(*x), real(*w)))
+        build = partial(_case, (16, 4), (2, c, 3, 3), 1, 1, pool=True)
+        yield Case("many rows of tiles, pooled", build, (real(16, 4, 2, c), real(2, c, 3, 3)))
         once = partial(_case, (4, 4), (c, c, 3, 3), 1, 1)
         draws = (real(4, 4, 2, c), real(c, c, 3, 3))
         yield Case(
@@ -222,6 +228,11 @@ def winograd_spec(maps: Shape, w: Shape, pad: int, stride: int) -> WinogradSpec 
     if maps == (2, 2) and pad == 1:
         return F2_PAD1
     return F4 if min(maps) + 2 * pad - 2 > 2 else None
+
+
+def uses_mec(w: Shape, stride: int) -> bool:
+    """Whether MEC takes the place of im2col for kernels (K, C, FH, FW)."""
+    return w[1] <= FEW_CHANNELS and (w[2:] != (1, 1) or stride > 1)
 
 
 def _case(maps: Shape, kernels: Shape, pad: int, stride: int, *inputs: Node, **form: Any) -> Node:

@@ -135,14 +135,17 @@ class Winograd(ConvAlgorithm):
 
     def chunks(self, pool_stride: int) -> Iterator[Chunk]:
         """Yield chunks of rows of tiles and of images; an incomplete last row of tiles joins the one before."""
-        tile = self.spec.tile
-        starts = [tile * tiles.start for tiles in chunk_slices(self.oh // tile, self.tile_rows)] or [0]
         for images in chunk_slices(self.n, self.images):
-            for first, end in pairwise([*starts, self.oh]):
+            for first, end in pairwise([*self._first_rows(), self.oh]):
                 shape = (end - first, self.ow, images.stop - images.start, self.k)
                 outputs = slice(first // pool_stride, end // pool_stride)
                 inputs = slice(max(first - self.before, 0), min(end + 2 - self.before, self.h))
                 yield Chunk((outputs, images), (inputs, ALL, images), shape, first)
+
+    def _first_rows(self) -> list[int]:
+        """Return the first row of outputs of each chunk."""
+        tile = self.spec.tile
+        return [tile * tiles.start for tiles in chunk_slices(self.oh // tile, self.tile_rows)] or [0]
 
     def _begin(self, chunk: Chunk) -> None:
         """Make the transforms of a chunk."""
