@@ -13,7 +13,7 @@ from nl_nodes.context import Context, NotShardable
 from nl_nodes.node import Node
 from nl_nodes.typing import Array, Shape
 
-ROW_BLOCK_BYTES = 2**22
+ROW_BLOCK_BYTES = 2**20
 """Bytes of a chunk of rows, at most; a single row may have more."""
 
 
