@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from threading import RLock
 from time import perf_counter
 from typing import Any
@@ -120,21 +119,11 @@ class Executor:
 
 
 def execute(calls: Sequence[BoundCall]) -> None:
-    """Run calls in order, with NumPy's settings of a pass."""
-    with settings_of_a_pass():
-        for function, args in calls:
-            function(*args)
-
-
-@contextmanager
-def settings_of_a_pass() -> Iterator[None]:
-    """Return a `with` block without NumPy's warnings and with small buffers.
-
-    The reference repeats a pass that is not finite, and warns.
-    """
+    """Run calls in order, without NumPy's warnings: the reference repeats a pass that is not finite, and warns."""
     with np.errstate(all="ignore"):  # its end restores the size of the buffers too
         np.setbufsize(BUFFER)
-        yield
+        for function, args in calls:
+            function(*args)
 
 
 def parallel_workers(count: int) -> int:

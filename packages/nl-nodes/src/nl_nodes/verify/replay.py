@@ -14,7 +14,7 @@ import numpy as np
 from nl_nodes.compiler.lower.lower import Lowering
 from nl_nodes.runtime.call import Call
 from nl_nodes.runtime.cut import cut_product
-from nl_nodes.runtime.executor import settings_of_a_pass
+from nl_nodes.runtime.executor import BUFFER
 from nl_nodes.verify.rounding import ROUGH
 
 # The calls whose results are rounded; the others choose, compare and copy.
@@ -56,7 +56,8 @@ class Replay:
             array[...] = feeds[name]
         waiting = [iter(calls) for calls in self._lists]
         self._lists.reverse()
-        with settings_of_a_pass():
+        with np.errstate(all="ignore"):
+            np.setbufsize(BUFFER)
             while waiting:
                 waiting = [calls for calls in waiting if self._reaches_barrier(calls, pass_index)]
 
