@@ -29,7 +29,12 @@ TESTS = {
         "unit/runtime/test_workers.py",
         CERTIFICATE,
     ],
-    "nl_nodes.runtime.executor": ["unit/compiler/test_memory.py", "unit/runtime/test_workers.py", CERTIFICATE],
+    "nl_nodes.runtime.executor": [
+        "unit/compiler/test_memory.py",
+        "unit/compiler/test_panels.py",
+        "unit/runtime/test_workers.py",
+        CERTIFICATE,
+    ],
     "nl_nodes.runtime.cut": ["unit/runtime/test_cut.py"],
     "nl_nodes.arguments": ["unit/layers/test_optimizers.py"],
     "nl_nodes.operators": ["unit/nodes/test_operators.py"],

@@ -226,6 +226,17 @@ def test_a_large_normalisation_is_computed_again(
     check(plan, graph)
 
 
+def test_a_sum_computed_again_adds_its_shortcut_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lowering, "RECOMPUTE_MIN_BYTES", 1)
+    graph = residual_chain()
+    plan = planned(graph, 1, one_buffer(graph))
+    _, first, second = (node for node in graph.order if isinstance(node, Normalize))
+    pairs = zip(plan.calls[0], plan.owners[0], strict=True)
+    backward = [(node, name, args) for (name, args), (node, direction) in pairs if direction == "backward"]
+    (shortcut,) = (args[-1] for node, name, args in backward if node is first and name == "maximum")
+    assert any(np.shares_memory(args[1], shortcut) for node, name, args in backward if node is second and name == "add")
+
+
 def test_each_call_has_its_nodes_owner() -> None:
     graph = layers()
     plan = planned(graph, 2, one_buffer(graph))
