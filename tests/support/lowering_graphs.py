@@ -187,12 +187,13 @@ def residual_block() -> Graph:
     return Graph(Sum(Exp(normal(branch, "2", relu=True, residual=shortcut))))
 
 
-def residual_chain() -> Graph:
-    """Two sums one after the other, so that the second is computed again from the first."""
-    stem = normal(Exp(maps()), "1", relu=True)
-    first = normal(Conv(stem, held("v", 16, 16, 3, 3), size=(2, 2), pad=1), "2", relu=True, residual=stem)
-    second = normal(Conv(first, held("w", 16, 16, 3, 3), size=(2, 2), pad=1), "3", relu=True, residual=first)
-    return Graph(Sum(Conv(second, held("u", 16, 16, 3, 3), size=(2, 2), pad=1)))
+def residual_chain(count: int = 2) -> Graph:
+    """Sums one after the other, each of which is computed again from the one before."""
+    y = normal(Exp(maps()), "0", relu=True)
+    for n in range(1, count + 1):
+        branch = Conv(y, held(f"w{n}", 16, 16, 3, 3), size=(2, 2), pad=1)
+        y = normal(branch, str(n), relu=True, residual=y)
+    return Graph(Sum(Conv(y, held("w", 16, 16, 3, 3), size=(2, 2), pad=1)))
 
 
 def padded() -> Graph:

@@ -226,6 +226,14 @@ def test_a_large_normalisation_is_computed_again(
     check(plan, graph)
 
 
+def test_of_a_long_chain_of_sums_every_fourth_value_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lowering, "RECOMPUTE_MIN_BYTES", 1)
+    graph = residual_chain(7)
+    again = {node for call, node in calls_backward(planned(graph, 1, one_buffer(graph))) if call == "maximum"}
+    sums = [node for node in graph.order if isinstance(node, Normalize)]
+    assert [node in again for node in sums] == [True, True, True, False] * 2
+
+
 def test_a_sum_computed_again_adds_its_shortcut_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lowering, "RECOMPUTE_MIN_BYTES", 1)
     graph = residual_chain()

@@ -8,10 +8,11 @@ from support.assertions import refused
 from support.copies import COPIES
 
 import nl_layers
-from nl_layers import Affine, BatchNormalization, Convolution, Dropout, Relu, Residual, Tanh, ZeroPadShortcut
+from nl_layers import Affine, BatchNormalization, Convolution, Dropout, Layer, Relu, Residual, Tanh, ZeroPadShortcut
+from nl_layers.module import Mode
 from nl_models import BatchNormSpec, ConvSpec, DenseSpec, Network, ResidualSpec, Sequential, build
 from nl_models.resnet import resnet18, resnet20, resnet32, resnet44, resnet56
-from nl_nodes import Device
+from nl_nodes import Device, Node
 
 COUNTS = {resnet20: 269_722, resnet32: 464_154, resnet44: 658_586, resnet56: 853_018, resnet18: 11_173_962}
 RNG = np.random.default_rng(0)
@@ -129,6 +130,21 @@ def test_a_changed_setting_inside_a_block_takes_effect() -> None:
     for _ in range(2):
         with refused("Residual has a new Parameter"):
             net.step(x, T)
+
+
+def test_a_layer_inside_another_takes_effect_when_it_is_set_first() -> None:
+    class Maybe(Layer, abstract=True):
+        inner: Dropout | None = None
+
+        def wire(self, *inputs: Node, mode: Mode) -> Node:
+            return mode.wire(self.inner, inputs[0]) if self.inner else inputs[0]
+
+    layer = Maybe()
+    net = Sequential([layer, DenseSpec(3)], (4,), device=Device(threads=1))
+    x = np.ones((5, 4))
+    first = net.step(x, T).logits.copy()
+    layer.inner = Dropout(0.5)
+    assert not np.array_equal(net.step(x, T).logits, first)
 
 
 def test_dropouts_inside_blocks_get_the_networks_seed_and_streams_of_their_own() -> None:

@@ -78,6 +78,7 @@ class Module:
     """
 
     registry: ClassVar[dict[str, type[Module]]] = {}
+    # Another object after each changed setting of any layer.
     latest_change: ClassVar[object] = None
     feeds: ClassVar[tuple[str, ...]] = ("x",)
 
@@ -158,6 +159,9 @@ class Module:
             Module.latest_change = object()
         else:
             super().__setattr__(name, value)
+            if _children(name, value):
+                self._changes = vars(self).get("_changes", 0) + 1
+                Module.latest_change = object()
         for child, layer in _children(name, value).items():
             for part in layer.tree():
                 if sum(part is other for other in self.tree()) > 1:  # an optimizer would update it twice

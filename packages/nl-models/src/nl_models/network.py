@@ -79,7 +79,7 @@ class Network(Wiring):
         self._lock = RLock()
         self._set_arrays([self._params.flat, self._grads.flat, *statistics])
         self._forked = False
-        self._seen: tuple[object, ...] = ()
+        self._seen: tuple[object, ...] = ()  # the layers, and `Module.latest_change`, when they were last compared
         self._wired = self._wiring()
         prepare_for_forks(self)
 

@@ -26,7 +26,8 @@ class Processes(Executor):
     """The executor on the calling process and child processes.
 
     Each child runs `worker_main`, imports nothing of the caller's script, and ends when its socket closes: with this
-    executor, or with this process however that ends. Between passes it polls its socket for a millisecond, then blocks.
+    executor, or with this process however that ends. Between passes it polls its socket for half a millisecond, where
+    there is a core for each process, then blocks.
 
     Attributes:
         children: the child processes.

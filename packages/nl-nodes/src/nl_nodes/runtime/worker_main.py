@@ -16,7 +16,7 @@ from nl_nodes.runtime.executor import Executor
 from nl_nodes.runtime.shared_memory import SpinBarrier, open_memory, spin_limit
 
 POLLS = 1000
-"""Polls of the socket, about a millisecond, before a worker with a core of its own sleeps: waking it takes 40 us."""
+"""Polls of the socket, half a millisecond, before a worker sleeps if there is a core for each: waking takes 40 us."""
 
 
 class Worker(Executor):
@@ -68,7 +68,9 @@ def main(link: int, number: int, count: int, core: int | None = None) -> None:
         readable.register(connection, select.POLLIN)
         polls = POLLS if worker.spins > 1 else 0
         while True:
-            any(readable.poll(0) for _ in range(polls))
+            for _ in range(polls):
+                if readable.poll(0):
+                    break
             try:
                 worker.handle(*protocol.receive(connection))
             except (EOFError, ConnectionError):

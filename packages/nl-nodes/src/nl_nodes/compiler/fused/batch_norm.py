@@ -143,7 +143,7 @@ class Normalize(Node):
 
     @property
     def recomputable(self) -> bool:
-        """Whether forward may run once more in backward: it saves no masks, and nothing waits for its padding."""
+        """Whether forward may run once more in backward: it has neither masks nor padding."""
         return not self.pool and self.out_pad == NO_PADDING
 
     def infer(self, *shapes: Shape) -> Shape:

@@ -24,6 +24,9 @@ REDUCE_ALONE_MIN_SIZE = 2**20
 RECOMPUTE_MIN_BYTES = 2**23
 """Bytes of a worker's normalised maps that backward computes again, as Chen et al. (2016), Sublinear Memory Cost."""
 
+RECOMPUTE_MAX_DEPTH = 3
+"""Normalised maps that are computed again for one, itself included."""
+
 PerWorker = list[Any]
 """One array for each worker."""
 
@@ -123,6 +126,7 @@ class Lowering:
         self._values: dict[Node, PerWorker] = {}
         self._contexts: dict[Node, list[Context]] = {}
         self._forward()
+        self._dropped = self._drop_large_normalisations()
         self.results = [self._gather(node, self._values[node]) for node in graph.outputs]
         self.updates = {b: self._gather(node, self._values[node]) for b, node in graph.updates.items()}
         self.grads: dict[str, Any] = {}
@@ -239,15 +243,25 @@ class Lowering:
                     parts = [worker.all_reduce_sum(dx) for worker, dx in zip(self.group, parts, strict=True)]
                 _accumulate(grads, n, parts, self._only_here(parts, sum(by_worker, ()), made_before))
 
+    def _drop_large_normalisations(self) -> dict[Node, int]:
+        """Return the nodes whose values backward computes again, with how many of them that takes one after another.
+
+        Of a long chain of sums with shortcuts some are kept: the last would need all before it again, at once.
+        """
+        dropped: dict[Node, int] = {}
+        for node in self.graph.order:
+            if isinstance(node, Normalize) and node.recomputable:
+                depth = 1 + max(dropped.get(n, 0) for n in node.inputs)
+                if self._values[node][0].nbytes >= RECOMPUTE_MIN_BYTES and depth <= RECOMPUTE_MAX_DEPTH:
+                    dropped[node] = depth
+        return dropped
+
     def _recomputed_inputs(self, node: Node, ctx: Context, worker: TracedWorker) -> tuple[Any, ...]:
         return tuple(self._recomputed(n, x, worker) for n, x in zip(node.inputs, ctx.inputs, strict=True))
 
     def _recomputed(self, node: Node, value: Any, worker: TracedWorker) -> Any:
-        """Return a node's value, computed once more if it is a large normalisation.
-
-        Of its inputs, the convolution's output is kept in any case; a shortcut may be computed once more itself.
-        """
-        if not (isinstance(node, Normalize) and node.recomputable and value.nbytes >= RECOMPUTE_MIN_BYTES):
+        """Return a node's value, computed once more where forward did not keep it."""
+        if node not in self._dropped:
             return value
         ctx = self._contexts[node][worker.number]
         if ctx.output is self._values[node][worker.number]:

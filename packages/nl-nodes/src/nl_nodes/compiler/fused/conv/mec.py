@@ -7,7 +7,7 @@ from nl_nodes.compiler.fused.conv.im2col import Im2col
 from nl_nodes.typing import Array
 
 FEW_CHANNELS = 4
-"""Up to this many channels, rows of images are copied faster than the windows' pixels."""
+"""Up to this many channels, to copy a row of all images is faster than to copy each image's channels."""
 
 
 class Mec(Im2col):
@@ -21,6 +21,7 @@ class Mec(Im2col):
     """
 
     def _pixel_bytes(self, pool_stride: int) -> int:
+        """Return the bytes for rows and outputs, without those of `data_gradient`: a first layer needs none."""
         return 4 * pool_stride * (self.stride * self.kernel[1] * self.c + self.k)
 
     def forward(self, chunk: Chunk, x: Array, u: Array, y: Array) -> None:

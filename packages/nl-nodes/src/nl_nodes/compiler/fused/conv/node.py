@@ -28,7 +28,7 @@ from nl_nodes.nodes.masks import StopGradient
 from nl_nodes.typing import Array, Shape
 
 WINOGRAD_MIN_CHANNELS = 8
-"""Channels from which on Winograd is faster than im2col."""
+"""Channels from which on Winograd is faster than im2col and MEC."""
 
 
 class Conv(Node):
@@ -38,14 +38,14 @@ class Conv(Node):
 
     Forward: y = max(pool(conv(x, w)) + b, 0). Backward: g = dy where y > 0, db = the sum of g; g goes to the
     first maximum of each pooling window in row-major order; then dw and dx as of a convolution.
-    Shapes: x (H, W, N, C), zero-padded for im2col without stride, w (K, C, FH, FW), b (K,), y (OH, OW, N, K), or half
-    the height and width, plus padding.
+    Shapes: x (H, W, N, C), zero-padded where there is no stride and no Winograd, w (K, C, FH, FW), b (K,),
+    y (OH, OW, N, K), or half the height and width, plus padding.
     Saves: inputs, output, saved (masks: which of two neighbours is larger). Kinks: as ValueMask and Max.
     Errors: none; `conv` makes matching shapes.
     Source: Deep Learning from Scratch, 7.4; Lavin and Gray (2016).
 
     Args:
-        x: maps, zero-padded by `pad` where im2col has no stride.
+        x: maps, zero-padded by `pad` where `padding` says so.
         w: the kernels.
         b: the bias, if any.
         size: the shape (H, W) of the maps without padding.
@@ -216,13 +216,13 @@ def conv(x: Node, w: Node, b: Node | None, pad: int, stride: int) -> Node:
 def padding(maps: Shape, w: Shape, pad: int, stride: int) -> Padding:
     """Return the zero padding that maps (H, W) need for kernels (K, C, FH, FW).
 
-    Winograd needs none, nor does im2col with a stride, which reads few pixels twice.
+    Winograd needs none, nor do im2col and MEC with a stride, which read few pixels twice.
     """
     return NO_PADDING if stride > 1 or winograd_spec(maps, w, pad, stride) else (pad, pad, pad, pad)
 
 
 def winograd_spec(maps: Shape, w: Shape, pad: int, stride: int) -> WinogradSpec | None:
-    """Return the Winograd algorithm for maps (H, W) and kernels (K, C, FH, FW), or None where im2col is used."""
+    """Return the Winograd algorithm for maps (H, W) and kernels (K, C, FH, FW), or None where im2col or MEC is used."""
     if w[2:] != (3, 3) or stride != 1 or w[1] < WINOGRAD_MIN_CHANNELS or pad > 2:  # a tile must overlap the maps
         return None
     if maps == (2, 2) and pad == 1:
