@@ -8,9 +8,11 @@ from support.trainings import certificate_of, narrow_training
 SEEDS = [15, 19, 61, 98, 128, 151, 166, 216, 270]
 PLAIN = [name for name in WIDTHS if "resnet" not in name]
 CASES = [*((seed, PLAIN) for seed in SEEDS), (0, ["resnet20"]), (4, ["resnet18"]), (148, [*WIDTHS])]
+# Its gradients overflow in float32, about which NumPy warns.
+OVERFLOW = [pytest.mark.filterwarnings(f"ignore:{what} encountered") for what in ("overflow", "invalid value")]
 
 
-@pytest.mark.parametrize(("seed", "names"), CASES)
+@pytest.mark.parametrize(("seed", "names"), [*CASES, pytest.param(231, [*WIDTHS], marks=OVERFLOW)])
 def test_network_without_errors_is_accepted(seed: int, names: list[str]) -> None:
     certificate = certificate_of(*narrow_training(seed, names))
     assert (certificate.failed, certificate.missing) == ((), ())
