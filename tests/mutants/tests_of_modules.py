@@ -66,6 +66,12 @@ TESTS = {
     "nl_models.resnet": ["unit/models/test_resnet.py"],
     "nl_models.recent": ["unit/models/test_recent.py"],
     "nl_training": ["unit/training/test_step.py", CERTIFICATE, "unit/cuda/test_training.py"],
+    "nl_training.training": [
+        "unit/training/test_step.py",
+        "unit/training/test_regularization.py",
+        CERTIFICATE,
+        "unit/cuda/test_training.py",
+    ],
     "nl_training.data": ["unit/training/test_data_parts.py", CERTIFICATE],
 }
 """Test files by prefix of a module's name; the longest matching prefix is used."""

@@ -226,7 +226,7 @@ class Chain:
         def replayed(given: Point, number: int) -> dict[str, Any]:
             found = _replayed(replay, given.x.astype(dtype), given.t, number)
             # The network repeats a pass that is not finite node by node.
-            finite = all(np.isfinite(found[name]).all() for name in (LOGITS, *self.net.params))
+            finite = all(np.isfinite(found[name]).all() for name in (LOGITS, *replay.grads))
             return found if finite else reference(given, number)
 
         return replayed
