@@ -16,6 +16,9 @@ from support.kernels.poison import poison
 
 Arrays = dict[str, np.ndarray]
 
+PASS = 3
+"""The index of every pass."""
+
 
 def graph_error(
     graph: Graph,
@@ -24,14 +27,47 @@ def graph_error(
     kernels: KernelExecutor | None = None,
 ) -> float:
     """Return the distance of a compiled graph's pass through kernels from one through NumPy."""
+    return largest_error(*(_pass(graph, feeds, places, how) for how in (kernels or KernelExecutor(), Executor())))
+
+
+def error_beside_exact(
+    graph: Graph,
+    values: Mapping[str, np.ndarray],
+    feeds: Mapping[str, np.ndarray],
+    places: Mapping[str, Any] | None,
+    kernels: KernelExecutor | None = None,
+) -> float:
+    """Return the distance of a pass through kernels from one node by node in extended precision.
+
+    So the rounding errors of NumPy's plan do not count, which are far larger where a sum cancels.
+
+    Args:
+        graph: the graph.
+        values: the values of its leaves.
+        feeds: images, and labels in training.
+        places: where to put the gradients, None for a graph without any.
+        kernels: the kernels' executor.
+    """
+    found = _pass(graph, feeds, places, kernels or KernelExecutor())
+    graph.passes = PASS
+    wide = {n: x.astype(np.longdouble) if x.dtype.kind == "f" else x for n, x in {**values, **feeds}.items()}
+    done = graph.run(**{name: x for name, x in wide.items() if name in feeds or name in graph.leaves})
+    expected = {f"result {i}": result for i, result in enumerate(done.results)}
+    if places is not None:
+        grads = done.backward(np.ones((), np.longdouble))
+        expected |= {f"gradient of {name}": grad for name, grad in grads.items()}
+        expected |= {f"update of {buffer.name}": new for buffer, new in done.updates.items()}
+    return largest_error(found, {name: x.astype(found[name].dtype) for name, x in expected.items()})
+
+
+def _pass(
+    graph: Graph, feeds: Mapping[str, np.ndarray], places: Mapping[str, Any] | None, executor: Executor
+) -> Arrays:
+    """Return the outcome of a compiled graph's pass; its gradients' places hold nothing before."""
+    for place in (places or {}).values():
+        place[...] = np.nan
     shapes = {name: (x.shape, x.dtype) for name, x in feeds.items()}
-    spec = CompileSpec(shapes, frozenset(feeds), places)
-    found = []
-    for executor in (kernels or KernelExecutor(), Executor()):
-        for place in (places or {}).values():
-            place[...] = np.nan
-        found.append(outcome(compile_graph(graph, spec, executor), feeds))
-    return largest_error(*found)
+    return outcome(compile_graph(graph, CompileSpec(shapes, frozenset(feeds), places), executor), feeds)
 
 
 def case_error(s: Subject) -> float:
@@ -46,7 +82,7 @@ def case_error(s: Subject) -> float:
 def outcome(plan: Plan, feeds: Mapping[str, np.ndarray]) -> Arrays:
     """Return results, gradients and updates of a pass of a plan whose memory is poisoned."""
     poison(plan)
-    results = plan.run(feeds, pass_index=3)
+    results = plan.run(feeds, pass_index=PASS)
     found = {f"result {i}": result for i, result in enumerate(results)}
     found |= {f"gradient of {name}": np.array(grad) for name, grad in plan.grads.items()}
     return found | {f"update of {buffer.name}": np.array(new) for buffer, new in plan._updates.items()}

@@ -228,6 +228,21 @@ def test_a_trust_ratio_is_known_for_small_weights_and_not_for_a_step_of_zero() -
     np.testing.assert_allclose(params["W1"], 0.99e-3, rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [1e-32, 1e-29, 1e-26])
+def test_a_trust_ratio_is_right_where_squares_underflow(size: float) -> None:
+    gradient = (size * drawn(1)["W2"]).astype(np.float32)
+    start = drawn(0)["W2"].astype(np.float32)
+    params = {"W2": start.copy()}
+    LAMB(0.1, weight_decay=0.0).update(params, {"W2": gradient})
+    direction = gradient / np.linalg.norm(gradient.astype(np.float64))
+    np.testing.assert_allclose(params["W2"], start - 0.1 * np.linalg.norm(start) * direction, rtol=1e-5)
+
+
+def test_a_huge_momentum_is_orthogonalized() -> None:
+    matrix = np.random.default_rng(1).standard_normal((3, 8)).astype(np.float32)
+    np.testing.assert_allclose(orthogonalized(np.float32(1e25) * matrix), orthogonalized(matrix), atol=1e-5)
+
+
 def test_zero_weights_take_a_step_without_a_trust_ratio() -> None:
     params = {name: np.zeros_like(value) for name, value in drawn(0).items()}
     LAMB(lr=0.1, weight_decay=0.0).update(params, drawn(1))

@@ -134,5 +134,8 @@ def orthogonalized(matrix: Array) -> Array:
 
 
 def _norm(array: Array) -> Array:
-    """Return the 2-norm of all elements, as an array without axes."""
-    return backend_of([array]).xp.sqrt((array * array).sum())
+    """Return the 2-norm of all elements, as an array without axes; squares of tiny elements do not underflow."""
+    xp = backend_of([array]).xp
+    largest = abs(array).max()
+    scaled = array / xp.where(largest > 0, largest, 1)
+    return largest * xp.sqrt((scaled * scaled).sum())

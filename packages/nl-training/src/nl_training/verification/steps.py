@@ -260,7 +260,7 @@ class _Beside(Callback):
         self._compare(
             moved,
             {name: found[name] - book.before[name] for name in moved},
-            lambda name: 2 * self.eps * length(book.before[name]) + book.jumps(name, self.eps),
+            lambda name: 2 * self.eps * length(book.before[name]) + book.jumps(name, book.trains.device.dtype),
         )
         expected = {"loss": book.found[LOSS], "acc": accuracy(book.found[LOGITS], self._t)}
         noise = self._noise()

@@ -24,7 +24,7 @@ from nl_training.verification.distance import LOGITS, LOSS, Arrays, arrays_of
 from nl_training.verification.points import NotComparable
 
 ROUNDINGS = 64
-"""The most roundings in a sum of two terms, as a share of which its sign is open."""
+"""The most roundings in a sum of two terms: a sum below so many has either sign."""
 
 Rule = Callable[[Mapping[str, Any], Any, Any, Arrays, float, int], Any]
 """From settings, a parameter, its gradient and state, the learning rate and the step's number to the new parameter."""
@@ -62,11 +62,16 @@ def rmsprop(h: Mapping[str, Any], p: Any, g: Any, s: Arrays, lr: float, step: in
 
 
 def adam(h: Mapping[str, Any], p: Any, g: Any, s: Arrays, lr: float, step: int) -> Any:
-    """Return `p - lr m' / (sqrt(v') + eps)`, with bias-corrected moving averages `m'` of `g` and `v'` of `g^2`."""
+    """Return `p - lr u`, with Adam's direction `u`."""
+    return p - lr * adams_direction(h, g, s, step)
+
+
+def adams_direction(h: Mapping[str, Any], g: Any, s: Arrays, step: int) -> Any:
+    """Return `m' / (sqrt(v') + eps)`, with bias-corrected moving averages `m'` of `g` and `v'` of `g^2`."""
     b1, b2 = h["beta1"], h["beta2"]
     s["m"] = b1 * s.get("m", 0.0) + (1 - b1) * g
     s["v"] = b2 * s.get("v", 0.0) + (1 - b2) * g**2
-    return p - lr * (s["m"] / (1 - b1**step)) / (np.sqrt(s["v"] / (1 - b2**step)) + h["eps"])
+    return (s["m"] / (1 - b1**step)) / (np.sqrt(s["v"] / (1 - b2**step)) + h["eps"])
 
 
 def lion(h: Mapping[str, Any], p: Any, g: Any, s: Arrays, lr: float, step: int) -> Any:
@@ -75,16 +80,16 @@ def lion(h: Mapping[str, Any], p: Any, g: Any, s: Arrays, lr: float, step: int) 
     m, size = s.get("m", 0.0), s.get("size", 0.0)
     c, terms = b1 * m + (1 - b1) * g, b1 * size + (1 - b1) * np.abs(g)
     s["m"], s["size"] = b2 * m + (1 - b2) * g, b2 * size + (1 - b2) * np.abs(g)
-    s["jump"] = 2 * lr, np.divide(np.abs(c), terms, out=np.ones_like(g), where=terms > 0)
+    s["jump"] = 2 * lr, np.abs(c), terms
     return p - lr * np.sign(c)
 
 
 def lamb(h: Mapping[str, Any], p: Any, g: Any, s: Arrays, lr: float, step: int) -> Any:
     """Return `p - lr |p| u / |u|` for a weight, with Adam's direction and decay in `u`; Adam's step for others."""
-    adams = p - adam(h, p, g, s, 1.0, step)
+    u = adams_direction(h, g, s, step)
     if p.ndim < 2:
-        return p - lr * adams
-    u = adams + h["weight_decay"] * p
+        return p - lr * u
+    u = u + h["weight_decay"] * p
     norms = np.linalg.norm(p), np.linalg.norm(u)
     return p - lr * u * (norms[0] / norms[1] if all(norms) else 1.0)
 
@@ -236,10 +241,12 @@ class Updates:
                 p = p - lr * self._decoupled * p
             self.params[name] = self._rules[name](self._settings, p, g, self._states[name], lr, self.made)
 
-    def jumps(self, name: str, eps: float) -> float:
-        """Return the length of what rounding to `eps` may change in a parameter's last step: signs of tiny sums."""
-        size, cancelled = self._states[name].get("jump", (0.0, 1.0))
-        return float(size * np.sqrt(np.count_nonzero(cancelled < ROUNDINGS * eps)))
+    def jumps(self, name: str, dtype: str) -> float:
+        """Return the length of what rounding to a dtype may change in a parameter's last step: signs of tiny sums."""
+        size, total, terms = self._states[name].get("jump", (0.0, 0.0, 0.0))
+        info = np.finfo(dtype)
+        unknown = (terms > 0) & (total < ROUNDINGS * (info.eps * terms + info.smallest_subnormal))
+        return float(size * np.sqrt(np.count_nonzero(unknown)))
 
 
 class Textbook(Updates):
