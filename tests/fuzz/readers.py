@@ -192,7 +192,7 @@ def _certificate() -> Certificate:
     return Certificate(
         fingerprint="f" * 64, code="c" * 64, nodes=3, edges=2, dtype="float64", device="cpu", oracle="complex step",
         tolerance=1e-10, draws=3, seed=0, tensors=(verdict,), missing_tensors=("b",),
-        structural_zeros=(), mutation=None, gpu="not run", product_limit=None, seconds=0.5,
+        structural_zeros=(), mutation=None, gpu="not run", product_cut=None, seconds=0.5,
     )  # fmt: skip
 
 

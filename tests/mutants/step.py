@@ -30,7 +30,7 @@ EXCLUDED = (
     "nl_nodes.platform",
     "nl_nodes.signals",
     "nl_nodes.device.blas",
-    "nl_nodes.device.product_limit",
+    "nl_nodes.device.product_cut",
     "nl_models.fork",
     "nl_layers.containers:_affine",  # these three are cases of tests
     "nl_layers.containers:_block",

@@ -174,6 +174,7 @@ class FakeNamespace:
             "equal",
             "absolute",
             "copyto",
+            "einsum",
             "array",
             "exp",
             "log",

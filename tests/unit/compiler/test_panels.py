@@ -8,7 +8,7 @@ import pytest
 from nl_nodes import Graph, Input, Mul, Parameter, Sum, Transpose
 from nl_nodes.compiler import CompileSpec, Executor, Plan
 from nl_nodes.compiler.fused.conv.node import Conv
-from nl_nodes.device.product_limit import LIMIT
+from nl_nodes.device.product_cut import CUTS
 from nl_nodes.runtime.cut import BLOCK
 from nl_nodes.runtime.threads import Threads
 
@@ -19,7 +19,7 @@ rng = np.random.default_rng(5)
 def workers(request: pytest.FixtureRequest) -> Iterator[tuple[Executor, str]]:
     """Yield an executor that cuts products, and a dtype."""
     count, dtype = request.param
-    executor = Threads(count, LIMIT) if count > 1 else Executor(LIMIT)
+    executor = Threads(count, CUTS[0]) if count > 1 else Executor(CUTS[0])
     yield executor, dtype
     executor.close()
 

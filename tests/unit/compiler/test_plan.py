@@ -14,9 +14,11 @@ from nl_nodes.compiler import CompileSpec, Executor, Plan, compile_graph
 from nl_nodes.compiler import plan as plan_module
 from nl_nodes.compiler.plan import lower
 from nl_nodes.context import NotShardable
+from nl_nodes.device.product_cut import CUTS
 from nl_nodes.nodes.arithmetic import Elementwise
 from nl_nodes.runtime import executor
 from nl_nodes.runtime.call import CallFailed
+from nl_nodes.runtime.cut import ProductCut
 from nl_nodes.runtime.threads import Threads
 from nl_nodes.typing import Shape
 
@@ -88,13 +90,13 @@ class NotingMixing(Noting):
 
 
 @pytest.mark.parametrize("kind", [Noting, NotingMixing])
-@pytest.mark.parametrize(("chunked", "limit"), [(True, None), (True, 10**6), (False, None), (False, 10**6)])
-def test_nodes_work_as_the_executor_wants(kind: type[Node], chunked: bool, limit: int | None) -> None:
-    two = Threads(2, limit)
+@pytest.mark.parametrize(("chunked", "cut"), [(True, None), (True, CUTS[0]), (False, None), (False, CUTS[0])])
+def test_nodes_work_as_the_executor_wants(kind: type[Node], chunked: bool, cut: ProductCut | None) -> None:
+    two = Threads(2, cut)
     two.chunked = chunked
     Noting.seen.clear()
     plan(loss(kind), {"x": values(5, 3)}, two)
-    assert Noting.seen == {(chunked, limit is not None)}
+    assert Noting.seen == {(chunked, cut is not None)}
 
 
 def test_calls_between_two_barriers_are_of_one_round(monkeypatch: pytest.MonkeyPatch) -> None:

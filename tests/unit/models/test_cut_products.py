@@ -8,6 +8,7 @@ from support.small_models import CLASSES, WIDTHS
 
 from nl_models import Network, build
 from nl_nodes import Device
+from nl_nodes.runtime.cut import ProductCut
 
 BATCH, LIMIT = 12, 5000
 WIDE = WIDTHS | {"cnn3": 32}  # products of few columns stay whole
@@ -17,7 +18,7 @@ X, T = rng.standard_normal((BATCH, 1, 28, 28)), rng.integers(0, CLASSES, BATCH)
 
 def network(monkeypatch: pytest.MonkeyPatch, name: str, limit: int | None, **device: Any) -> Network:
     net = build(name, device=Device(dtype="float64", **device), width=WIDE[name], classes=CLASSES, seed=3)
-    monkeypatch.setattr(net.device.executor, "product_limit", limit)
+    monkeypatch.setattr(net.device.executor, "product_cut", limit and ProductCut(limit, narrow=True))
     net.step(X, T)  # makes the plan
     return net
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nl_nodes.device import product_limit as module
-from nl_nodes.device.product_limit import KERNELS, LIMIT, product_limit
-from nl_nodes.runtime.cut import MIN_ROWS, VECTOR, cut_product
+from nl_nodes.device import product_cut as module
+from nl_nodes.device.product_cut import CUTS, KERNELS, product_cut
+from nl_nodes.runtime.cut import MIN_ROWS, VECTOR, ProductCut, cut_product
 
 rng = np.random.default_rng(3)
 
@@ -45,7 +45,7 @@ def transposed(*shape: int) -> np.ndarray:
 def test_a_cut_product_is_a_batch_of_views_and_equal_to_rounding(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     m, k, n = *a.shape[-2:], b.shape[-1]
     limit = m * k * n // 2
-    name, views = cut_product(("matmul", (a, b, out)), limit)
+    name, views = cut_product(("matmul", (a, b, out)), ProductCut(limit, narrow=True))
     expected = a @ b
     assert name == "matmul"
     assert views[2].ndim == out.ndim + 2
@@ -85,10 +85,10 @@ def test_a_piece_has_a_block_of_columns_then_reads_least(
     assert piece_of(normal(m, k), normal(k, n), limit) == piece
 
 
-def piece_of(a: np.ndarray, b: np.ndarray, limit: int) -> tuple[int, int]:
+def piece_of(a: np.ndarray, b: np.ndarray, limit: int, narrow: bool = True) -> tuple[int, int]:
     """Return the rows and columns of the pieces of a product."""
     (m, k), n = a.shape, b.shape[1]
-    _, (left, right, out) = cut_product(("matmul", (a, b, normal(m, n))), limit)
+    _, (left, right, out) = cut_product(("matmul", (a, b, normal(m, n))), ProductCut(limit, narrow))
     rows, columns = left.shape[-2], right.shape[-1]
     assert left.shape == (m // rows, 1, rows, k)
     assert right.shape == (1, n // columns, k, columns)
@@ -100,8 +100,9 @@ def piece_of(a: np.ndarray, b: np.ndarray, limit: int) -> tuple[int, int]:
 def test_with_a_transposed_left_factor_a_piece_of_the_right_one_stays_in_the_cache(k: int, columns: int) -> None:
     limit = 64 * k * 127
     assert piece_of(transposed(64, k), normal(k, 128), limit) == (64, columns)
+    assert piece_of(transposed(64, k), normal(k, 128), limit, narrow=False) == (64, 64)
     batch = ("matmul", (transposed(3, 64, k), normal(3, k, 128), normal(3, 64, 128)))
-    assert cut_product(batch, limit)[1][1].shape == (3, 1, 128 // columns, k, columns)
+    assert cut_product(batch, ProductCut(limit, narrow=True))[1][1].shape == (3, 1, 128 // columns, k, columns)
 
 
 def test_what_has_no_smaller_pieces_stays_whole() -> None:
@@ -118,7 +119,7 @@ def test_what_has_no_smaller_pieces_stays_whole() -> None:
         (("multiply", (large, large, out)), 1),
         (("barrier", ()), 1),
     ):
-        assert cut_product(call, limit) is call
+        assert cut_product(call, limit and ProductCut(limit, narrow=True)) is call
 
 
 @pytest.fixture
@@ -128,13 +129,13 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
 
     def choose(name: str) -> None:
         monkeypatch.setattr(module, "blas_versions", lambda: [f"openblas 0.3.31 {name}"])
-        product_limit.cache_clear()
+        product_cut.cache_clear()
 
     yield choose
-    product_limit.cache_clear()
+    product_cut.cache_clear()
 
 
-def measures_nothing(limit: int) -> float:
+def measures_nothing(*_: object) -> float:
     raise AssertionError("measured")
 
 
@@ -144,7 +145,7 @@ def test_only_kernels_with_small_products_are_measured(
     monkeypatch.setattr(module, "_share_of_whole", measures_nothing)
     for name in ("Haswell", "Zen", "NEOVERSEN1", "None"):
         kernel(name)
-        assert product_limit() is None
+        assert product_cut() is None
     assert not list(tmp_path.iterdir())
 
 
@@ -153,32 +154,43 @@ def test_a_limit_is_measured_once_and_kept(
     name: str, kernel: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     kernel(name)
-    found = product_limit()
-    assert found in (None, LIMIT)
+    found = product_cut()
+    assert found in (None, *CUTS)
     (path,) = tmp_path.rglob("*.json")
     assert path.parent == tmp_path / "node-layer-network" / "products"
     assert name.lower() in path.name
-    assert json.loads(path.read_text()) == found
-    for damaged in ("", "5", "{}", "[1"):
+    assert json.loads(path.read_text()) == (found and list(found))
+    for damaged in ("", "5", "{}", "[1", "[1000000]", "[5, true]"):
         path.write_text(damaged)
         kernel(name)
-        assert product_limit() in (None, LIMIT)
-        assert json.loads(path.read_text()) in (None, LIMIT)
-    other = None if found else LIMIT
-    path.write_text(json.dumps(other))
+        found = product_cut()
+        assert found in (None, *CUTS)
+        assert json.loads(path.read_text()) == (found and list(found))
     monkeypatch.setattr(module, "_share_of_whole", measures_nothing)
-    assert product_limit() != 5
-    kernel(name)
-    assert product_limit() == other
+    for other in (None, *CUTS):
+        path.write_text(json.dumps(other))
+        assert product_cut() == found
+        kernel(name)
+        found = product_cut()
+        assert found == other
 
 
-@pytest.mark.parametrize(("share", "limit"), [(0.9, LIMIT), (0.99, None), (1.2, None)])
+@pytest.mark.parametrize(
+    ("share", "seconds", "cut"),
+    [(0.9, [1, 2], CUTS[0]), (0.9, [2, 1], CUTS[1]), (0.99, [1, 2], None), (1.2, [2, 1], None)],
+)
 def test_products_are_cut_where_that_is_faster_beyond_noise(
-    share: float, limit: int | None, kernel: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    share: float,
+    seconds: list[int],
+    cut: ProductCut | None,
+    kernel: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(module, "_share_of_whole", lambda _: share)
+    monkeypatch.setattr(module, "_share_of_whole", lambda: share)
+    monkeypatch.setattr(module, "_seconds_of_transposed", lambda cut: seconds[CUTS.index(cut)])
     kernel("SkylakeX")
     (tmp_path / "node-layer-network").write_text("no folder")  # nothing can be kept, and the process decides once
-    assert product_limit() == limit
+    assert product_cut() == cut
     monkeypatch.setattr(module, "_share_of_whole", measures_nothing)
-    assert product_limit() == limit
+    assert product_cut() == cut

@@ -20,6 +20,7 @@ from nl_layers.optimizers import SGD, Adam, Momentum
 from nl_layers.schedules import Cosine, ReduceOnPlateau
 from nl_models import build, save_state
 from nl_nodes import Device, UserError
+from nl_nodes.runtime.cut import ProductCut
 from nl_training.data import load
 from nl_training.training.callbacks import Callback
 from nl_training.training.checkpoint import Checkpoints, Snapshot, read, write
@@ -385,17 +386,17 @@ def test_raised_epoch_limit_continues_with_the_next_epoch(tmp_path) -> None:
 def limited(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> Trainer:
     """Return a trainer whose plans cut products with more multiplications than this."""
     net = build("mlp", width=10, input_shape=(1, 8, 8), seed=3, device=Device(threads=1))
-    monkeypatch.setattr(net.device.executor, "product_limit", limit)
+    monkeypatch.setattr(net.device.executor, "product_cut", limit and ProductCut(limit, narrow=True))
     return Trainer(net, Momentum(0.1), Cosine(), DATA, TrainOptions(epochs=1, batch_size=256))
 
 
 def test_a_run_recorded_with_a_limit_of_products_goes_on_with_its_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     there, here = limited(monkeypatch, 4000), limited(monkeypatch, None)
     saved = snapshot(there)
-    assert saved.facts["executor"] == {"product_limit": 4000}
+    assert saved.facts["executor"] == {"product_cut": [4000, True]}
     restore(here, saved)
     here.run(), there.run()
-    assert snapshot(here).facts["executor"] == {"product_limit": None}
+    assert snapshot(here).facts["executor"] == {"product_cut": None}
     shapes = [
         {args[2].shape for name, args in t.net.plan(True, 256).calls[0] if name == "matmul"} for t in (there, here)
     ]

@@ -22,7 +22,7 @@ SNAPSHOT = Snapshot(
 CERTIFICATE = Certificate(
     fingerprint="f" * 64, code="c" * 64, nodes=3, edges=2, dtype="float64", device="cpu", oracle="complex step",
     tolerance=1e-10, draws=3, seed=0, tensors=(Verdict("w", (3, 4), 1e-15, 1.0, 3, 0.5, 0.5, "verified"),),
-    missing_tensors=(), structural_zeros=(), mutation=None, gpu="not run", product_limit=None, seconds=0.5,
+    missing_tensors=(), structural_zeros=(), mutation=None, gpu="not run", product_cut=None, seconds=0.5,
 )  # fmt: skip
 NET = mlp(input_shape=(1, 2, 2), width=4)
 

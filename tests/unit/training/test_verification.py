@@ -21,6 +21,7 @@ from nl_layers.schedules import Constant, Cosine
 from nl_models import Network, build
 from nl_nodes import Device, MulConst
 from nl_nodes.compiler.fused.conv.winograd import Winograd
+from nl_nodes.runtime.cut import ProductCut
 from nl_nodes.verify import Certificate, fingerprint, load_certificate, mutated_code
 from nl_training.data import Split
 from nl_training.paths import program
@@ -105,7 +106,7 @@ def test_every_run_has_a_certificate_and_the_second_uses_the_cache(uri: str, cac
         assert tags["verify.fingerprint"] == fields["fingerprint"]
         assert "verify.mutation_score" in tags
         assert (fields["dtype"], fields["device"], fields["gpu"]) == ("float32", "cpu", "not run")
-        assert fields["product_limit"] == Device().executor.product_limit
+        assert fields["product_cut"] == Device().executor.state()["product_cut"]
         images = {kind: {link["images"] for link in fields["links"] if link["kind"] == kind} for kind in KINDS}
         assert images["plan"] == {64, 14}
         assert images["inference"] == {144, 256 + 359 % 256}
@@ -121,12 +122,12 @@ def test_every_run_has_a_certificate_and_the_second_uses_the_cache(uri: str, cac
         assert client.get_metric_history(found[1].info.run_id, name) == []
 
 
-def test_a_certificate_is_of_one_limit_of_products(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_is_of_one_cut_of_products(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = net(device=Device(threads=1))
     whole = path_of(model)
-    monkeypatch.setattr(model.device.executor, "product_limit", 7)
+    monkeypatch.setattr(model.device.executor, "product_cut", ProductCut(7, narrow=False))
     assert path_of(model) != whole
-    assert verify(model, "strict", LONG).certificate.product_limit == 7
+    assert verify(model, "strict", LONG).certificate.product_cut == (7, False)
     assert [path.name for path in cache.iterdir()] == [path_of(model).name]
 
 

@@ -12,7 +12,7 @@ from nl_layers.optimizers import SGD
 from nl_layers.schedules import Step
 from nl_models import ConvSpec, DenseSpec, Network, Sequential, build
 from nl_nodes import Device, Tanh
-from nl_nodes.device.product_limit import LIMIT
+from nl_nodes.device.product_cut import CUTS
 from nl_training.data import Split
 from nl_training.verification import Chain, Training, verify
 
@@ -45,7 +45,7 @@ def test_training_with_cut_products_and_panels_is_replayed_bit_by_bit(
 ) -> None:
     layers = [ConvSpec(64, pad=1), Relu(), ConvSpec(64, pad=1), Relu(), Pooling(2, 2), DenseSpec(100), DenseSpec(3)]
     model = Sequential(layers, (1, 8, 8), device=Device(workers="threads", threads=threads))
-    monkeypatch.setattr(model.device.executor, "product_limit", LIMIT)
+    monkeypatch.setattr(model.device.executor, "product_cut", CUTS[0])
     rng = np.random.default_rng(2)
     train = Split(rng.standard_normal((128, 1, 8, 8)), rng.integers(0, 3, 128))
     asked = Training(train, frozenset({128}), frozenset({6}), 7.5, SGD(0.01), Step(2), 0.0)

@@ -134,8 +134,6 @@ def orthogonalized(matrix: Array) -> Array:
 
 
 def _norm(array: Array) -> Array:
-    """Return the 2-norm of all elements, as an array without axes; squares of tiny elements do not underflow."""
-    xp = backend_of([array]).xp
-    largest = abs(array).max()
-    scaled = array / xp.where(largest > 0, largest, 1)
-    return largest * xp.sqrt((scaled * scaled).sum())
+    """Return the 2-norm of all elements as a scalar, from squares in float64, which do not underflow."""
+    xp, flat = backend_of([array]).xp, array.ravel()
+    return xp.sqrt(xp.einsum("i,i->", flat, flat, dtype="float64")).astype(array.dtype)

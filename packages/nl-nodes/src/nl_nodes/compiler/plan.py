@@ -73,8 +73,8 @@ class Plan:
 
     def _relocate(self, lowered: Lowering, arena: Arena) -> None:
         """Relocate all arrays to the arena, cut large products, and load the calls into the executor."""
-        limit = self.executor.product_limit
-        self.calls = [[cut_product(arena.relocate_call(call), limit) for call in tape.calls] for tape in lowered.tapes]
+        cut = self.executor.product_cut
+        self.calls = [[cut_product(arena.relocate_call(call), cut) for call in tape.calls] for tape in lowered.tapes]
         self.owners = [tape.owners for tape in lowered.tapes]
         with self._named_failures():
             self._loaded = self.executor.load(self.calls)

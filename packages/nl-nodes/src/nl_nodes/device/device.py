@@ -14,7 +14,7 @@ from nl_nodes.arguments import check_init
 from nl_nodes.device.backend import backend
 from nl_nodes.device.blas import BlasThreads
 from nl_nodes.device.cpu import NumpyBackend
-from nl_nodes.device.product_limit import product_limit
+from nl_nodes.device.product_cut import product_cut
 from nl_nodes.errors import DeviceError, UserError
 from nl_nodes.platform import can_share_memory, cpu_count
 from nl_nodes.runtime import Executor, executor
@@ -96,7 +96,7 @@ class Device:
                 raise DeviceError("device.workers=processes: processes share no memory on this system: use threads")
             if kind == "auto":  # see docs/decisions/0007-processes.md
                 kind = "processes" if shares else "threads"
-            self._executor = executor(kind, self.threads or self._cores, product_limit())
+            self._executor = executor(kind, self.threads or self._cores, product_cut())
         return self._executor
 
     def zeros(self, size: int) -> Array:

@@ -4,6 +4,7 @@ import os
 from threading import Lock
 from weakref import WeakValueDictionary
 
+from nl_nodes.runtime.cut import ProductCut
 from nl_nodes.runtime.executor import Executor
 from nl_nodes.runtime.processes import Processes
 from nl_nodes.runtime.threads import Threads
@@ -16,14 +17,14 @@ _EXECUTORS: WeakValueDictionary[tuple[str, int], Executor] = WeakValueDictionary
 _LOCK = Lock()
 
 
-def executor(kind: str, count: int, product_limit: int | None = None) -> Executor:
+def executor(kind: str, count: int, product_cut: ProductCut | None = None) -> Executor:
     """Return an executor of `count` "threads" or "processes", shared with other callers while all its workers run."""
     if count == 1:
-        return Executor(product_limit)
+        return Executor(product_cut)
     with _LOCK, DeferSignals():
         found = _EXECUTORS.get((kind, count))
         if found is None or not found.complete:
-            found = _EXECUTORS[kind, count] = {"threads": Threads, "processes": Processes}[kind](count, product_limit)
+            found = _EXECUTORS[kind, count] = {"threads": Threads, "processes": Processes}[kind](count, product_cut)
         return found
 
 

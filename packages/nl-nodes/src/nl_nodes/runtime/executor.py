@@ -13,6 +13,7 @@ import numpy as np
 from nl_nodes.philox import philox
 from nl_nodes.platform import cpu_count, refuse_beyond_memory
 from nl_nodes.runtime.call import BoundCall, Call
+from nl_nodes.runtime.cut import ProductCut
 from nl_nodes.runtime.shared_memory import open_memory
 from nl_nodes.typing import Shape
 
@@ -30,7 +31,7 @@ class Executor:
         count: the number of workers that plans are lowered for.
         chunked: whether fused nodes work in chunks that stay in the cache, or on the whole batch at once.
         fused: whether calls are fused into CUDA kernels.
-        product_limit: the most multiplications of one matrix product; plans cut larger ones. None for any number.
+        product_cut: how plans cut large matrix products; None to cut nothing.
         checks: whether a pass itself checks that its results are finite, and then stores the buffers' new values.
         lock: held by the thread that loads or runs a plan.
         process: the id of the process that owns it.
@@ -42,15 +43,15 @@ class Executor:
     fused = False
     checks = False
 
-    def __init__(self, product_limit: int | None = None) -> None:
-        self.product_limit = product_limit
+    def __init__(self, product_cut: ProductCut | None = None) -> None:
+        self.product_cut = product_cut
         self.lock, self.process = RLock(), os.getpid()
         self.pass_index = 0
 
     @property
     def panels(self) -> bool:
         """Whether fused nodes store right factors in panels of columns: where products are cut."""
-        return self.product_limit is not None
+        return self.product_cut is not None
 
     def memory(self, size: int) -> Any:
         """Allocate `size` zero bytes on pages of their own, shared by all workers and freed with the last reference."""
@@ -83,7 +84,7 @@ class Executor:
 
     def state(self) -> dict[str, object]:
         """Return what results depend on, bit by bit, besides the graph: plain data, for a checkpoint."""
-        return {"product_limit": self.product_limit}
+        return {"product_cut": self.product_cut and list(self.product_cut)}
 
     def load_state(self, state: object) -> None:
         """Take what `state` returned on a machine of the same kind; ignore any other.

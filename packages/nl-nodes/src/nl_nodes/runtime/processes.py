@@ -18,6 +18,7 @@ from nl_nodes.errors import DeviceError
 from nl_nodes.platform import cores, cpu_count, pin
 from nl_nodes.runtime import protocol, shared_memory
 from nl_nodes.runtime.call import BoundCall, Call
+from nl_nodes.runtime.cut import ProductCut
 from nl_nodes.runtime.executor import Executor, merge_calls, parallel_workers
 from nl_nodes.signals import DeferSignals
 
@@ -33,8 +34,8 @@ class Processes(Executor):
         children: the child processes.
     """
 
-    def __init__(self, count: int, product_limit: int | None = None) -> None:
-        super().__init__(product_limit)
+    def __init__(self, count: int, product_cut: ProductCut | None = None) -> None:
+        super().__init__(product_cut)
         self.count, processes = count, parallel_workers(count)
         self._links: list[socket.socket] = []
         # By number: address and size of each memory segment, all that the workers hold, and what of it is unused.

@@ -8,14 +8,15 @@ from typing import Any
 from weakref import finalize
 
 from nl_nodes.runtime.call import BoundCall, Call
+from nl_nodes.runtime.cut import ProductCut
 from nl_nodes.runtime.executor import Executor, execute, merge_calls, parallel_workers
 
 
 class Threads(Executor):
     """The executor on the calling thread and further threads."""
 
-    def __init__(self, count: int, product_limit: int | None = None) -> None:
-        super().__init__(product_limit)
+    def __init__(self, count: int, product_cut: ProductCut | None = None) -> None:
+        super().__init__(product_cut)
         self.count, threads = count, parallel_workers(count)
         self._shared = _Shared(threads)
         self.close = finalize(self, self._shared.gate.abort)  # type: ignore[method-assign]

@@ -11,9 +11,10 @@ from typing import Any
 
 from nl_nodes.errors import UserError
 from nl_nodes.files import atomic_write
+from nl_nodes.runtime.cut import ProductCut
 from nl_nodes.typing import Shape
 
-VERSION = 4
+VERSION = 5
 NOT_RUN = "not run"
 """The result on a GPU where there is none, or its checks are not all made."""
 HOLDS = ("verified", "zero", "cancelled")
@@ -96,7 +97,7 @@ class Certificate:
         edges: number of edges.
         dtype: training dtype.
         device: training device.
-        product_limit: the most multiplications of one matrix product in the training's plans; None for any number.
+        product_cut: how the training's plans cut large matrix products, if at all.
         oracle: the numerical method.
         tolerance: the largest residual that passes.
         draws: directions per tensor: all but the last of +1 and -1, the last Gaussian.
@@ -120,7 +121,7 @@ class Certificate:
     edges: int
     dtype: str
     device: str
-    product_limit: int | None
+    product_cut: ProductCut | None
     oracle: str
     tolerance: float
     draws: int
@@ -207,7 +208,8 @@ def _certificate(fields: dict[str, Any], path: Path) -> Certificate:
         verdicts = tuple(Verdict(**{**v, "shape": tuple(v["shape"])}) for v in fields["tensors"])
         lists = {name: tuple(fields[name]) for name in ("missing_tensors", "missing_links", "structural_zeros")}
         links = tuple(Link(**link) for link in fields["links"])
-        return Certificate(**{**fields, **lists, "tensors": verdicts, "links": links})
+        cut = fields["product_cut"] and ProductCut(*fields["product_cut"])
+        return Certificate(**{**fields, **lists, "tensors": verdicts, "links": links, "product_cut": cut})
     except (TypeError, KeyError):
         raise UserError(f"the certificate {path} lacks fields of version {VERSION}") from None
 

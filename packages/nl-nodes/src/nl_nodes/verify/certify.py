@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nl_nodes.graph import Graph
+from nl_nodes.runtime.cut import ProductCut
 from nl_nodes.verify.certificate import NOT_RUN, Certificate, Verdict
 from nl_nodes.verify.directional import DirectionalCheck, Product, worst
 from nl_nodes.verify.fingerprint import code_hash, fingerprint
@@ -70,7 +71,7 @@ def certify(
     *,
     dtype: str = "float64",
     device: str = "cpu",
-    product_limit: int | None = None,
+    product_cut: ProductCut | None = None,
     draws: int = DRAWS,
     seed: int = 0,
     tolerance: float = TOLERANCE,
@@ -88,7 +89,7 @@ def certify(
         dy: the upstream gradient; for a scalar output not 1, so that a backward that ignores it is found.
         dtype: training dtype to note in the certificate.
         device: training device to note in the certificate.
-        product_limit: the limit of products in the training's plans, to note in the certificate.
+        product_cut: how the training's plans cut large products, to note in the certificate.
         draws: random directions per leaf, 2 or more: the last Gaussian, the others of +1 and -1.
         seed: seed of the directions.
         tolerance: the largest residual that passes.
@@ -124,7 +125,7 @@ def certify(
         edges=sum(len(node.inputs) for node in graph.order),
         dtype=dtype,
         device=device,
-        product_limit=product_limit,
+        product_cut=product_cut,
         oracle="complex step, float64 and complex128",
         tolerance=tolerance,
         draws=draws,

@@ -13,7 +13,7 @@ import numpy as np
 
 from nl_nodes.compiler.lower.lower import Lowering
 from nl_nodes.runtime.call import Call
-from nl_nodes.runtime.cut import cut_product
+from nl_nodes.runtime.cut import ProductCut, cut_product
 from nl_nodes.runtime.executor import BUFFER
 from nl_nodes.verify.rounding import ROUGH
 
@@ -28,7 +28,7 @@ class Replay:
 
     Args:
         lowered: the lowered graph; its blocks are the memory, so it can't be replayed twice at the same time.
-        limit: the most multiplications of one matrix product, as in the plan; None for any number.
+        cut: how the plan's large products are cut, if at all.
 
     Attributes:
         results: the graph's outputs, valid until the next pass.
@@ -36,12 +36,12 @@ class Replay:
         updates: the new value of each buffer, valid until the next pass.
     """
 
-    def __init__(self, lowered: Lowering, limit: int | None = None) -> None:
+    def __init__(self, lowered: Lowering, cut: ProductCut | None = None) -> None:
         self._memory = lowered.memory
         for block in lowered.memory.blocks:
             if block.value is not None:
                 np.ndarray(block.value.shape, block.value.dtype, block.memory)[...] = block.value
-        self._lists = [[cut_product(self._bound(call), limit) for call in tape.calls] for tape in lowered.tapes]
+        self._lists = [[cut_product(self._bound(call), cut) for call in tape.calls] for tape in lowered.tapes]
         self._inputs = {name: self._plain(array) for name, array in lowered.inputs.items()}
         self.results = tuple(map(self._plain, lowered.results))
         self.grads = {name: self._plain(array) for name, array in lowered.grads.items()}

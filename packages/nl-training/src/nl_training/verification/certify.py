@@ -23,7 +23,7 @@ from nl_training.verification.chain import ON_GPU, Chain
 from nl_training.verification.outcome import Outcome, advice, faults, missing
 from nl_training.verification.points import NotComparable
 from nl_training.verification.steps import Training
-from nl_training.verification.twins import batch_of, gpu_of, product_limit, twin
+from nl_training.verification.twins import batch_of, gpu_of, product_cut, twin
 
 log = logging.getLogger(__name__)
 
@@ -113,12 +113,12 @@ def feeds_for(net: Network) -> dict[str, Any]:
 
 def certificate_path(net: Network, graph: Graph) -> Path:
     """Return the path of the certificate of a network's training graph."""
-    limit = product_limit(net)
+    cut = product_cut(net)
     name = [
         fingerprint(graph, modules(net)),
         net.device.name,
         net.device.dtype,
-        *([] if limit is None else [f"{limit}"]),
+        *map(str, cut or ()),
     ]
     return cache_folder() / "certificates" / f"{'-'.join(name)}.json"
 
@@ -153,7 +153,7 @@ def certify_network(
             UPSTREAM,
             dtype=net.device.dtype,
             device=net.device.name,
-            product_limit=product_limit(net),
+            product_cut=product_cut(net),
             known=known,
             max_seconds=max_seconds,
             seed=seed,

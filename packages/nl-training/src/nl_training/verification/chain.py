@@ -54,7 +54,7 @@ from nl_training.verification.twins import (
     gpu_twin,
     loss_terms,
     passes_differ,
-    product_limit,
+    product_cut,
     slices,
     twin,
     unchanged,
@@ -221,7 +221,7 @@ class Chain:
 
         if not self.net.device.compiles:
             return reference
-        replay = Replay(self._recording(self.net, point), product_limit(self.net))
+        replay = Replay(self._recording(self.net, point), product_cut(self.net))
 
         def replayed(given: Point, number: int) -> dict[str, Any]:
             found = _replayed(replay, given.x.astype(dtype), given.t, number)
@@ -384,7 +384,7 @@ class Chain:
         compiled = rewrite(graph, RULES) if net.device.compiles else graph
         try:
             spec = CompileSpec(feeds, frozenset(feeds), grads)
-            return lower(compiled, spec, self.workers, panels=product_limit(self.net) is not None)
+            return lower(compiled, spec, self.workers, panels=product_cut(self.net) is not None)
         except TypeError as error:  # a user's node that does not compile
             raise NotComparable(str(error)) from None
 

@@ -14,6 +14,7 @@ import numpy as np
 from nl_models import Network
 from nl_nodes import Device, IndexMask
 from nl_nodes.runtime.cuda import CudaExecutor
+from nl_nodes.runtime.cut import ProductCut
 from nl_nodes.verify.directional import Term
 from nl_training.verification.points import NotComparable
 
@@ -72,9 +73,9 @@ def workers(net: Network) -> int:
     return net.device.executor.count if net.device.compiles else 1
 
 
-def product_limit(net: Network) -> int | None:
-    """Return the most multiplications of one matrix product in a network's plans, None for any number."""
-    return net.device.executor.product_limit if net.device.compiles else None
+def product_cut(net: Network) -> ProductCut | None:
+    """Return how a network's plans cut large matrix products, if at all."""
+    return net.device.executor.product_cut if net.device.compiles else None
 
 
 def batch_of(net: Network) -> int:
