@@ -26,6 +26,7 @@ from nl_layers.schedules import Cosine
 from nl_models import build
 from nl_models.weights import save_state
 from nl_nodes import Device, UserError
+from nl_nodes.runtime.cut import ProductCut
 from nl_nodes.verify.certificate import Certificate, Verdict, load_certificate
 from nl_training.config.cli import check
 from nl_training.data import load
@@ -192,7 +193,8 @@ def _certificate() -> Certificate:
     return Certificate(
         fingerprint="f" * 64, code="c" * 64, nodes=3, edges=2, dtype="float64", device="cpu", oracle="complex step",
         tolerance=1e-10, draws=3, seed=0, tensors=(verdict,), missing_tensors=("b",),
-        structural_zeros=(), mutation=None, gpu="not run", product_cut=None, seconds=0.5,
+        structural_zeros=(), mutation=None, gpu="not run", seconds=0.5,
+        product_cut=ProductCut(5, narrow=True),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Whole passes through kernels beside NumPy: models and the cases of all nodes; and their costs."""
+"""Whole passes through kernels: models beside exact passes, the cases of all nodes beside NumPy; and their costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Passes through kernels beside passes through NumPy, on the same plan."""
+"""Passes through kernels beside passes through NumPy on the same plan, or beside exact ones."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def error_beside_exact(
     places: Mapping[str, Any] | None,
     kernels: KernelExecutor | None = None,
 ) -> float:
-    """Return the distance of a pass through kernels from one node by node in extended precision.
+    """Return the distance of a pass through kernels from one node by node in NumPy's widest precision.
 
-    So the rounding errors of NumPy's plan do not count, which are far larger where a sum cancels.
+    So the rounding errors of NumPy's plan do not count, which are larger than the kernels' where a sum cancels.
 
     Args:
         graph: the graph.
@@ -57,7 +57,7 @@ def error_beside_exact(
         grads = done.backward(np.ones((), np.longdouble))
         expected |= {f"gradient of {name}": grad for name, grad in grads.items()}
         expected |= {f"update of {buffer.name}": new for buffer, new in done.updates.items()}
-    return largest_error(found, {name: x.astype(found[name].dtype) for name, x in expected.items()})
+    return largest_error(found, {name: x.astype(feeds["x"].dtype) for name, x in expected.items()})
 
 
 def _pass(

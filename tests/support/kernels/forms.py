@@ -8,7 +8,7 @@ from nl_models import Network, build
 from nl_nodes import Device
 
 ERROR = 1e-12
-"""The largest distance of kernels from NumPy in double precision, in parts of an array's norm."""
+"""The largest distance of kernels in double precision from exact values, in parts of an array's norm."""
 
 WIDTHS = {"mlp": 30, "cnn3": 12, "cnn8": 12, "vgg11": 4, "vgg16": 4}
 FORMS: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""Networks through kernels beside networks node by node in extended precision."""
+"""Networks through kernels beside networks node by node in NumPy's widest precision."""
 
 from __future__ import annotations
 

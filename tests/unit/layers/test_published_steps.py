@@ -238,6 +238,14 @@ def test_a_trust_ratio_is_right_where_squares_underflow(size: float) -> None:
     np.testing.assert_allclose(params["W2"], start - 0.1 * np.linalg.norm(start) * direction, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("eps", "size"), [(1.0, 1e-39), (1e-3, 1e-42), (1e-6, 3e-45)])
+def test_a_step_scaled_up_from_the_smallest_gradients_is_finite(eps: float, size: float) -> None:
+    params = {"W2": np.full((50, 50), 2.0, np.float32)}
+    for _ in range(20):
+        LAMB(0.1, eps=eps, weight_decay=0.0).update(params, {"W2": np.full((50, 50), size, np.float32)})
+    assert np.all((params["W2"] > 0) & (params["W2"] <= 2))
+
+
 def test_a_huge_momentum_is_orthogonalized() -> None:
     matrix = np.random.default_rng(1).standard_normal((3, 8)).astype(np.float32)
     np.testing.assert_allclose(orthogonalized(np.float32(1e25) * matrix), orthogonalized(matrix), atol=1e-5)

@@ -1,4 +1,4 @@
-"""Networks as kernels, run on a processor beside NumPy; `nox -s kernels` runs all models and random networks."""
+"""Networks as kernels, run on a processor beside exact passes; `nox -s kernels` runs all models and random networks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def net(name: str, dtype: str = "float64", **options: Any) -> Any:
 
 @runs
 @pytest.mark.parametrize("train", [True, False], ids=["training", "inference"])
-def test_kernels_compute_what_numpy_does(train: bool) -> None:
+def test_kernels_compute_the_network(train: bool) -> None:
     assert network_error(net("mlp", batch_norm=True, dropout=0.3), 20, train) <= ERROR
     assert network_error(net("cnn3", width=8), 5, train) <= ERROR
 

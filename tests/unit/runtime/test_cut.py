@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nl_nodes.device import product_cut as module
-from nl_nodes.device.product_cut import CUTS, KERNELS, product_cut
+from nl_nodes.device.product_cut import CUTS, KERNELS, NARROW, WIDE, product_cut
 from nl_nodes.runtime.cut import MIN_ROWS, VECTOR, ProductCut, cut_product
 
 rng = np.random.default_rng(3)
@@ -150,7 +150,7 @@ def test_only_kernels_with_small_products_are_measured(
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_a_limit_is_measured_once_and_kept(
+def test_a_cut_is_measured_once_and_kept(
     name: str, kernel: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     kernel(name)
@@ -177,7 +177,7 @@ def test_a_limit_is_measured_once_and_kept(
 
 @pytest.mark.parametrize(
     ("share", "seconds", "cut"),
-    [(0.9, [1, 2], CUTS[0]), (0.9, [2, 1], CUTS[1]), (0.99, [1, 2], None), (1.2, [2, 1], None)],
+    [(0.9, [96, 100], NARROW), (0.9, [98, 100], WIDE), (0.9, [2, 1], WIDE), (0.99, [1, 2], None), (1.2, [2, 1], None)],
 )
 def test_products_are_cut_where_that_is_faster_beyond_noise(
     share: float,

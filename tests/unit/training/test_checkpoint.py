@@ -390,7 +390,7 @@ def limited(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> Trainer:
     return Trainer(net, Momentum(0.1), Cosine(), DATA, TrainOptions(epochs=1, batch_size=256))
 
 
-def test_a_run_recorded_with_a_limit_of_products_goes_on_with_its_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_recorded_with_a_cut_of_products_goes_on_with_its_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     there, here = limited(monkeypatch, 4000), limited(monkeypatch, None)
     saved = snapshot(there)
     assert saved.facts["executor"] == {"product_cut": [4000, True]}

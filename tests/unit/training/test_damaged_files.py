@@ -12,6 +12,7 @@ from support.assertions import at_most_refused
 from nl_models import mlp
 from nl_models.weights import load_state, save_state
 from nl_nodes import UserError
+from nl_nodes.runtime.cut import ProductCut
 from nl_nodes.verify.certificate import Certificate, Verdict, load_certificate
 from nl_training.config.cli import check
 from nl_training.training.checkpoint import Snapshot, read, write
@@ -22,7 +23,8 @@ SNAPSHOT = Snapshot(
 CERTIFICATE = Certificate(
     fingerprint="f" * 64, code="c" * 64, nodes=3, edges=2, dtype="float64", device="cpu", oracle="complex step",
     tolerance=1e-10, draws=3, seed=0, tensors=(Verdict("w", (3, 4), 1e-15, 1.0, 3, 0.5, 0.5, "verified"),),
-    missing_tensors=(), structural_zeros=(), mutation=None, gpu="not run", product_cut=None, seconds=0.5,
+    missing_tensors=(), structural_zeros=(), mutation=None, gpu="not run", seconds=0.5,
+    product_cut=ProductCut(5, narrow=True),
 )  # fmt: skip
 NET = mlp(input_shape=(1, 2, 2), width=4)
 

@@ -50,15 +50,16 @@ class LAMB(Adam):
             return
         m, scale = self.moments(grad, **state)
         u = m / (self.now["bias"] * scale) + self.weight_decay * param
-        param -= self.now["lr"] * _trust_ratio(param, u) * u
+        weight_norm, step_norm = _norms(param, u)
+        param -= self.now["lr"] * weight_norm * (u / step_norm)  # the ratio of the norms may be too large for float32
 
 
-def _trust_ratio(weight: Array, update: Array) -> Array:
-    """Return |weight| / |update| as an array without axes, 1 where either is 0."""
+def _norms(weight: Array, step: Array) -> tuple[Array, Array]:
+    """Return |weight| and |step| as arrays without axes, both 1 where either is 0."""
     xp = backend_of([weight]).xp
-    weight_norm, update_norm = _norm(weight), _norm(update)
-    known = (weight_norm > 0) & (update_norm > 0)
-    return xp.where(known, weight_norm, 1) / xp.where(known, update_norm, 1)
+    norms = _norm(weight), _norm(step)
+    known = (norms[0] > 0) & (norms[1] > 0)
+    return xp.where(known, norms[0], 1), xp.where(known, norms[1], 1)
 
 
 class Muon(AdamW):
@@ -134,6 +135,6 @@ def orthogonalized(matrix: Array) -> Array:
 
 
 def _norm(array: Array) -> Array:
-    """Return the 2-norm of all elements as a scalar, from squares in float64, which do not underflow."""
+    """Return the 2-norm of all elements as a scalar, from squares in float64: in float32 they may underflow."""
     xp, flat = backend_of([array]).xp, array.ravel()
     return xp.sqrt(xp.einsum("i,i->", flat, flat, dtype="float64")).astype(array.dtype)

@@ -23,10 +23,11 @@ KERNELS = ("SkylakeX", "Cooperlake", "SapphireRapids")
 LIMIT = 100**3
 """The most multiplications of a product that is small for them (sgemm_small_kernel_permit_skylakex.c)."""
 
-CUTS = (ProductCut(LIMIT, narrow=True), ProductCut(LIMIT, narrow=False))
+NARROW, WIDE = CUTS = (ProductCut(LIMIT, narrow=True), ProductCut(LIMIT, narrow=False))
+"""The cuts to choose from."""
 
 GAIN = 0.97
-"""Cut where that takes at most this share of the time: less gain is noise."""
+"""Cut, and into narrow pieces, where that takes at most this share of the time: less gain is noise."""
 
 PRODUCTS = ((4, 128, 512, 128), (4, 128, 256, 256), (8, 176, 128, 128), (1, 784, 64, 100))
 """Batch, M, K and N of frequent products, of VGG16 and of the MLP."""
@@ -76,12 +77,12 @@ def _measured() -> ProductCut | None:
     """Return the cut that measurements give."""
     if _share_of_whole() > GAIN:
         return None
-    return min(CUTS, key=_seconds_of_transposed)
+    return NARROW if _seconds_of_transposed(NARROW) <= GAIN * _seconds_of_transposed(WIDE) else WIDE
 
 
 def _share_of_whole() -> float:
     """Return the time of `PRODUCTS` if they are cut, with panels, as a share of the time if they are whole."""
-    whole, cut = 0.0, 0.0
+    whole, in_pieces = 0.0, 0.0
     with BlasThreads(1):
         for batch, m, k, n in PRODUCTS:
             a, b, out = _factors(batch, m, k, n)
@@ -89,12 +90,12 @@ def _share_of_whole() -> float:
             width = BLOCK if n % BLOCK == 0 else n
             panels = np.ascontiguousarray(b.reshape(batch, k, -1, width).swapaxes(1, 2))
             columns = out.reshape(batch, m, -1, width).swapaxes(1, 2)
-            cut += _seconds(cut_product(("matmul", (a[:, None], panels, columns)), CUTS[0]))
-    return cut / whole
+            in_pieces += _seconds(cut_product(("matmul", (a[:, None], panels, columns)), WIDE))
+    return in_pieces / whole
 
 
 def _seconds_of_transposed(cut: ProductCut) -> float:
-    """Return the time of the products `TRANSPOSED`."""
+    """Return the time of the products `TRANSPOSED` if they are cut in this way."""
     seconds = 0.0
     with BlasThreads(1):
         for batch, m, k, n in TRANSPOSED:

@@ -39,8 +39,8 @@ def cut_product(call: Call, cut: ProductCut | None) -> Call:
 
     Rows and columns are cut into equal pieces; columns into multiples of 16, or not at all. Of all that are small
     enough those are taken whose width is nearest to 64, for narrow ones to `NARROW_VALUES / K` (16 to 64), then those
-    that read the fewest values. The pieces are a batch, `np.matmul` of views with two more axes, so the call
-    remains one call and nothing is copied. Sums along K stay whole.
+    that read the fewest values. The pieces are a batch, `np.matmul` of views with two more axes, so a call remains one
+    and nothing is copied. Sums along K stay whole.
 
     Returned as they are: other calls; small products; a product without such pieces, or whose pieces would compute too
     little for what they read, as all with six rows or fewer; and one of which only the right factor is transposed, for

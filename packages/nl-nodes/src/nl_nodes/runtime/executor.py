@@ -89,7 +89,7 @@ class Executor:
     def load_state(self, state: object) -> None:
         """Take what `state` returned on a machine of the same kind; ignore any other.
 
-        The limit of products is this machine's: a limit of another BLAS kernel would make this one slower.
+        The cut of products stays this machine's: that of another processor would make this one slower.
         """
 
     def barrier(self) -> None:

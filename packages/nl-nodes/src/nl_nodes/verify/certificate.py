@@ -208,7 +208,7 @@ def _certificate(fields: dict[str, Any], path: Path) -> Certificate:
         verdicts = tuple(Verdict(**{**v, "shape": tuple(v["shape"])}) for v in fields["tensors"])
         lists = {name: tuple(fields[name]) for name in ("missing_tensors", "missing_links", "structural_zeros")}
         links = tuple(Link(**link) for link in fields["links"])
-        cut = fields["product_cut"] and ProductCut(*fields["product_cut"])
+        cut = None if fields["product_cut"] is None else ProductCut(*fields["product_cut"])
         return Certificate(**{**fields, **lists, "tensors": verdicts, "links": links, "product_cut": cut})
     except (TypeError, KeyError):
         raise UserError(f"the certificate {path} lacks fields of version {VERSION}") from None

@@ -24,7 +24,7 @@ from nl_training.verification.distance import LOGITS, LOSS, Arrays, arrays_of
 from nl_training.verification.points import NotComparable
 
 ROUNDINGS = 64
-"""The most roundings in a sum of two terms: a sum that is smaller has either sign."""
+"""The most roundings in a sum of two terms: one smaller than that has either sign."""
 
 Rule = Callable[[Mapping[str, Any], Any, Any, Arrays, float, int], Any]
 """From settings, a parameter, its gradient and state, the learning rate and the step's number to the new parameter."""
