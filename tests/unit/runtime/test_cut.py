@@ -176,19 +176,19 @@ def test_a_cut_is_measured_once_and_kept(
 
 
 @pytest.mark.parametrize(
-    ("share", "seconds", "cut"),
-    [(0.9, [96, 100], NARROW), (0.9, [98, 100], WIDE), (0.9, [2, 1], WIDE), (0.99, [1, 2], None), (1.2, [2, 1], None)],
+    ("of_whole", "of_wide", "cut"),
+    [(0.9, 0.96, NARROW), (0.9, 0.98, WIDE), (0.97, 1.2, WIDE), (0.99, 0.9, None), (1.2, 1.2, None)],
 )
 def test_products_are_cut_where_that_is_faster_beyond_noise(
-    share: float,
-    seconds: list[int],
+    of_whole: float,
+    of_wide: float,
     cut: ProductCut | None,
     kernel: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(module, "_share_of_whole", lambda: share)
-    monkeypatch.setattr(module, "_seconds_of_transposed", lambda cut: seconds[CUTS.index(cut)])
+    monkeypatch.setattr(module, "_share_of_whole", lambda: of_whole)
+    monkeypatch.setattr(module, "_share_of_wide", lambda: of_wide)
     kernel("SkylakeX")
     (tmp_path / "node-layer-network").write_text("no folder")  # nothing can be kept, and the process decides once
     assert product_cut() == cut
