@@ -56,7 +56,7 @@ LEFT_OUT = {
 
 def install() -> None:
     """Replace NumPy's executors."""
-    device.executor = lambda kind, count: KernelExecutor()  # type: ignore[attr-defined]
+    device.executor = lambda kind, count, cut: KernelExecutor()  # type: ignore[attr-defined]
     Plan.__init__ = _as_kernels(Plan.__init__)  # type: ignore[method-assign]
     Plan.run = _poisoned(Plan.run)  # type: ignore[method-assign]
     Optimizer.update = _recorded(Optimizer.update)  # type: ignore[method-assign]
