@@ -30,6 +30,8 @@ LEFT_OUT = {
     "unit/compiler/test_plan.py::test_workers_share_a_batch_that_is_large_enough": WORKERS,
     "unit/compiler/test_plan.py::test_a_failed_call_is_named_by_its_node_if_it_has_one": WORKERS,
     "unit/compiler/test_plan.py::test_other_loaded_calls_may_run_in_place_of_the_plans_own": BETWEEN,
+    "unit/compiler/test_plan.py::test_nodes_work_as_the_executor_wants": WORKERS,
+    "unit/compiler/test_plan.py::test_calls_between_two_barriers_are_of_one_round": WORKERS,
     "unit/models/test_barriers.py": WORKERS,
     "unit/models/test_compiled.py::test_more_workers_than_cores_give_the_same_bits": WORKERS,
     "unit/models/test_compiled.py::test_memory_does_not_grow_with_new_batch_sizes": COSTS,
@@ -49,6 +51,7 @@ LEFT_OUT = {
     "unit/training/test_verification.py::test_gradient_wrong_only_in_float32_is_found": BITS,
     "unit/training/test_verification.py::test_plan_wrong_at_the_training_batch_size_is_reported": WORKERS,
     "unit/training/test_verification_links.py::test_links_on_another_device": WORKERS,
+    "unit/training/test_verification_links.py::test_training_with_cut_products_and_panels_is_replayed_bit_by_bit": BITS,
     "unit/training/test_verification.py::test_large_batch_runs_through_the_reference_in_slices": BITS,
 }
 """Tests that compile, but are of NumPy's executors by their nature, by file or by file and name; and why."""
