@@ -1,7 +1,6 @@
 """The drawing page in a real Chromium: a click on a node shows its data and highlights related nodes."""
 
 import re
-from pathlib import Path
 
 import pytest
 from selenium.webdriver import ActionChains, Chrome
@@ -9,6 +8,7 @@ from selenium.webdriver.common.action_chains import ScrollOrigin
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
+from support.screenshots import shot
 
 from nl_models import build
 from nl_training.data import load
@@ -17,7 +17,6 @@ from nl_training.viz.graph import capture_layer, capture_network, page
 
 pytestmark = pytest.mark.browser
 
-SHOTS = Path(__file__).resolve().parents[2] / "outputs" / "browser"
 FORM = {"batch_norm": "before_activation", "dropout": 0.5, "width": 16}
 
 
@@ -44,11 +43,6 @@ def show(browser: Chrome, pages: dict[str, str]):
     assert browser.get_log("browser") == []
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
-
-def shot(browser: Chrome, name: str) -> None:
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    browser.save_screenshot(str(SHOTS / f"{name}.png"))
 
 
 def node(browser: Chrome, label: str, graph: int = 0) -> WebElement:

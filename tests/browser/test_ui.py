@@ -16,11 +16,11 @@ from selenium.common.exceptions import TimeoutException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
+from support.screenshots import shot
 
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[2]
-SHOTS = ROOT / "outputs" / "browser"
 NAME = "mlp adam data=digits trainer.epochs=3"  # of the run of these overrides
 
 
@@ -66,8 +66,7 @@ def shows(browser: Chrome, url: str, name: str, *words: str) -> None:
     except TimeoutException:
         pytest.fail(f"{url} does not show {missing}")
     finally:
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        browser.save_screenshot(str(SHOTS / f"{name}.png"))
+        shot(browser, name)
 
 
 def missing_from(browser: Chrome, words: tuple[str, ...], missing: list[str]) -> list[str]:
@@ -97,7 +96,7 @@ def test_logged_figure_is_shown(ui: tuple[str, MlflowClient], browser: Chrome) -
     shows(browser, f"{page}?workflowType=machine_learning", "picture", "learning_curves.png")
     loaded = "return [...document.images].some(image => image.naturalWidth > 500)"
     WebDriverWait(browser, 60).until(lambda driver: driver.execute_script(loaded))
-    browser.save_screenshot(str(SHOTS / "picture.png"))
+    shot(browser, "picture")
 
 
 def test_experiments_page_is_rendered(ui: tuple[str, MlflowClient], browser: Chrome) -> None:
