@@ -189,7 +189,17 @@ def residual_block() -> Graph:
 
 def residual_chain(count: int = 2) -> Graph:
     """Sums one after the other, each of which is computed again from the one before."""
-    y = normal(Exp(maps()), "0", relu=True)
+    return sums_after(Exp(maps()), count)
+
+
+def first_convolution() -> Graph:
+    """Sums one after the other, the first of a convolution of three channels."""
+    images = Transpose(Input("x", (2, 3, 2, 2)), (2, 3, 0, 1))
+    return sums_after(Conv(ZeroPad(images, (1, 1, 1, 1)), held("w0", 16, 3, 3, 3), size=(2, 2), pad=1), 2)
+
+
+def sums_after(first: Node, count: int) -> Graph:
+    y = normal(first, "0", relu=True)
     for n in range(1, count + 1):
         branch = Conv(y, held(f"w{n}", 16, 16, 3, 3), size=(2, 2), pad=1)
         y = normal(branch, str(n), relu=True, residual=y)

@@ -15,6 +15,7 @@ from support.lowering_graphs import (
     ON_ROWS,
     N,
     Tail,
+    first_convolution,
     held,
     layers,
     nothing_to_train,
@@ -199,50 +200,80 @@ def test_a_plan_has_no_call_barrier_or_byte_more_than_before(make: Callable[[], 
     assert tuple(found) == COUNTS[make.__name__]
 
 
-def calls_backward(plan: Plan) -> list[tuple[str, Node | None]]:
-    """Return the name and the node of each call of a backward pass."""
+def calls_of(plan: Plan, wanted: str) -> list[tuple[str, Node | None]]:
+    """Return the name and the node of each call of a direction."""
     pairs = zip(chain(*plan.calls), chain(*plan.owners), strict=True)
-    return [(name, node) for (name, _), (node, direction) in pairs if direction == "backward"]
+    return [(name, node) for (name, _), (node, direction) in pairs if direction == wanted]
+
+
+def sums(graph: Graph) -> list[Node]:
+    return [node for node in graph.order if isinstance(node, Normalize)]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("make", [residual_block, residual_chain])
+@pytest.mark.parametrize(("make", "times"), [(residual_block, (1, 0)), (residual_chain, (3, 2, 1))])
 def test_a_large_normalisation_is_computed_again(
-    workers: int, make: Callable[[], Graph], monkeypatch: pytest.MonkeyPatch
+    workers: int, make: Callable[[], Graph], times: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = make()
     usual = planned(graph, workers, one_buffer(graph))
     monkeypatch.setattr(lowering, "RECOMPUTE_MIN_BYTES", 1)
     plan = planned(graph, workers, one_buffer(graph))
-    again = [node for call, node in calls_backward(plan) if call == "maximum"]
-    read = {n for node in graph.order if isinstance(node, Conv) for n in node.inputs}
-    assert set(again) == {node for node in read if isinstance(node, Normalize)}
-    assert len(again) == len(set(again)) * workers  # once for each worker, though a shortcut is read twice
-    assert not any(call == "maximum" for call, _ in calls_backward(usual))
-    feeds = {"x": rng.standard_normal((2, 16, 2, 2))}
-    for one, other in zip(usual.run(feeds, 0), plan.run(feeds, 0), strict=True):
-        assert np.array_equal(one, other)
-    assert all(np.array_equal(plan.grads[name], grad) for name, grad in usual.grads.items())
+    again = [node for call, node in calls_of(plan, "backward") if call == "maximum"]
+    # Once for the convolution that reads it, though a sum reads it too, and once for each later one in a chain.
+    assert [again.count(node) for node in sums(graph)] == [workers * count for count in times]
+    assert not any(call == "maximum" for call, _ in calls_of(usual, "backward"))
+    same_results(usual, plan, graph)
     check(plan, graph)
 
 
-def test_of_a_long_chain_of_sums_every_fourth_value_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def same_results(one: Plan, other: Plan, graph: Graph) -> None:
+    feeds = {name: rng.standard_normal(shape) for name, shape in shapes(graph, Input).items()}
+    for y, z in zip(one.run(feeds, 0), other.run(feeds, 0), strict=True):
+        assert np.array_equal(y, z)
+    assert all(np.array_equal(one.grads[name], grad) for name, grad in other.grads.items())
+
+
+def test_a_large_convolution_of_few_channels_is_computed_again_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = first_convolution()
+    usual = planned(graph, 2, one_buffer(graph))
     monkeypatch.setattr(lowering, "RECOMPUTE_MIN_BYTES", 1)
-    graph = residual_chain(7)
-    again = {node for call, node in calls_backward(planned(graph, 1, one_buffer(graph))) if call == "maximum"}
-    sums = [node for node in graph.order if isinstance(node, Normalize)]
-    assert [node in again for node in sums] == [True, True, True, False] * 2
+    plan = planned(graph, 2, one_buffer(graph))
+    first = next(node for node in graph.order if isinstance(node, Conv))
+    forward, before, after = (
+        [name for name, node in calls_of(one, direction) if node is first]
+        for one, direction in ((plan, "forward"), (usual, "backward"), (plan, "backward"))
+    )
+    assert len(after) == len(before) + len(forward) > len(before)
+    same_results(usual, plan, graph)
+    check(plan, graph)
 
 
-def test_a_sum_computed_again_adds_its_shortcut_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_long_chain_of_sums_every_fifth_value_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lowering, "RECOMPUTE_MIN_BYTES", 1)
+    graph = residual_chain(9)
+    plan = planned(graph, 1, one_buffer(graph))
+    again = {node for call, node in calls_of(plan, "backward") if call == "maximum"}
+    assert [node in again for node in sums(graph)] == [True, True, True, True, False] * 2
+
+
+def test_what_a_value_computed_again_takes_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lowering, "RECOMPUTE_MIN_BYTES", 1)
     graph = residual_chain()
-    plan = planned(graph, 1, one_buffer(graph))
-    _, first, second = (node for node in graph.order if isinstance(node, Normalize))
-    pairs = zip(plan.calls[0], plan.owners[0], strict=True)
+    lowered = lowering.Lowering(graph, CompileSpec({"x": ((2, 16, 2, 2), np.dtype("float64"))}, gradients={}), 1)
+    (tape,) = lowered.tapes
+    pairs = zip(tape.calls, tape.owners, strict=True)
     backward = [(node, name, args) for (name, args), (node, direction) in pairs if direction == "backward"]
-    (shortcut,) = (args[-1] for node, name, args in backward if node is first and name == "maximum")
-    assert any(np.shares_memory(args[1], shortcut) for node, name, args in backward if node is second and name == "add")
+
+    def readers(y: Any) -> set[Node]:
+        arrays = [(node, a) for node, _, args in backward for a in args[:-1] if isinstance(a, np.ndarray)]
+        return {node for node, a in arrays if lowered.memory.block(a) is lowered.memory.block(y)}
+
+    made = [(node, readers(args[-1]) - {node}) for node, name, args in backward if name == "maximum"]
+    first, second, third = sums(graph)
+    one, two, three = (node for node in graph.order if isinstance(node, Conv))
+    on_the_way = [(first, {second}), (second, {third})]
+    assert made == [*on_the_way, (third, {three}), (first, {second}), (second, {two}), (first, {one})]
 
 
 def test_each_call_has_its_nodes_owner() -> None:

@@ -14,7 +14,7 @@ import pytest
 from nl_nodes import DeviceError
 from nl_nodes.philox import philox
 from nl_nodes.platform import cores
-from nl_nodes.runtime import Executor, Processes, Threads, shared_memory
+from nl_nodes.runtime import Executor, Processes, Threads, protocol, shared_memory
 from nl_nodes.runtime.executor import merge_calls, parallel_workers
 from nl_nodes.runtime.worker_main import Worker
 
@@ -134,6 +134,23 @@ def test_each_worker_runs_its_own_list_and_waits_at_the_barriers(two: Executor) 
         assert total.tolist() == [8, 11, 14, 17]
         assert a.tolist() == [15, 15, 15, 17]
         assert b.tolist() == [2, 4, 6, 8]
+
+
+def test_calls_are_sent_a_few_at_a_time(processes: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+
+    def sent(link: Any, message: dict[str, Any], descriptor: int | None = None) -> None:
+        counts.append(len(message.get("load", ())))
+        send(link, message, descriptor)
+
+    send = protocol.send
+    monkeypatch.setattr(protocol, "send", sent)
+    array = numbers(processes)
+    calls = [("add", (array, 1.0, array))] * 1000
+    processes.run(processes.load([[], calls]), 0)
+    assert sum(counts) == 1000
+    assert max(counts) < 300
+    assert array.tolist() == [1000] * 4
 
 
 @pytest.mark.parametrize("kind", [Threads, Processes])

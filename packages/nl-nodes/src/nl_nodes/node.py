@@ -26,6 +26,8 @@ class Node(Operators):
         inputs: the nodes whose outputs this one takes.
         shape: the output's shape where the inputs' shapes are known before a pass, else None.
         saves: what the graph keeps for backward, of "inputs", "output" and "saved"; it frees the rest after forward.
+        unread: indices of inputs whose values backward does not read, though it saves "inputs".
+        recomputable: whether a plan may run forward again in backward, where keeping the output takes much memory.
         grad_included_in_first: indices of inputs derived from input 0, whose gradient input 0's already includes.
         constant: whether the inputs have no gradient.
         broadcasts: whether backward may return gradients of the broadcast shape, for the graph to reduce.
@@ -34,6 +36,8 @@ class Node(Operators):
 
     registry: ClassVar[dict[str, type[Node]]] = {}
     saves: ClassVar[tuple[str, ...]] = ()
+    unread: ClassVar[tuple[int, ...]] = ()
+    recomputable: bool = False
     grad_included_in_first: ClassVar[tuple[int, ...]] = ()
     constant: ClassVar[bool] = False
     broadcasts: ClassVar[bool] = False

@@ -22,6 +22,9 @@ from nl_nodes.runtime.cut import ProductCut
 from nl_nodes.runtime.executor import Executor, merge_calls, parallel_workers
 from nl_nodes.signals import DeferSignals
 
+CALLS = 256
+"""Calls of a message: encoded, those of a large plan would take more memory than the calls themselves."""
+
 
 class Processes(Executor):
     """The executor on the calling process and child processes.
@@ -88,8 +91,10 @@ class Processes(Executor):
             self._release_unused()
             number = loaded.number = next(self._numbers)
             for link, one in zip(self._links, calls[1:], strict=True):
-                encoded = [[name, [self._encode(a) for a in args]] for name, args in one]
-                self._send(link, {"load": encoded, "number": number})
+                for start in range(0, len(one) + 1, CALLS):  # a worker without calls too
+                    part = one[start : start + CALLS]
+                    encoded = [[name, [self._encode(a) for a in args]] for name, args in part]
+                    self._send(link, {"load": encoded, "number": number})
             self._hold(loaded, "load", number)
             return loaded
 

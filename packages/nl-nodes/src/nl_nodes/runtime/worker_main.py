@@ -37,7 +37,7 @@ class Worker(Executor):
             self.barrier()
         elif "load" in message:
             calls = [(name, tuple(protocol.decode(a, self.segments) for a in args)) for name, args in message["load"]]
-            self.lists[message["number"]] = self.bind(calls)
+            self.lists.setdefault(message["number"], []).extend(self.bind(calls))
         elif "free" in message:
             del {"memory": self.segments, "load": self.lists}[message["free"]][message["number"]]
         else:

@@ -118,6 +118,7 @@ class Normalize(Node):
     """
 
     saves = ("inputs", "output", "saved")
+    unread = (5,)
     grad_included_in_first = (1, 2)
 
     def __init__(
@@ -142,8 +143,8 @@ class Normalize(Node):
         return 2 if self.pool else 1
 
     @property
-    def recomputable(self) -> bool:
-        """Whether forward may run once more in backward: it has neither masks nor padding."""
+    def recomputable(self) -> bool:  # type: ignore[override]
+        """Whether it has neither masks nor padding."""
         return not self.pool and self.out_pad == NO_PADDING
 
     def infer(self, *shapes: Shape) -> Shape:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nl_nodes.compiler.fused import Normalize
+from nl_nodes.compiler.fused import Conv
 from nl_nodes.compiler.lower.memory import Block, Memory
 from nl_nodes.compiler.lower.trace import Tape, Traced
 from nl_nodes.compiler.lower.traced_worker import TracedWorker
@@ -22,10 +22,10 @@ REDUCE_ALONE_MIN_SIZE = 2**20
 """Elements from which on a gradient is reduced on its own, as soon as every worker has its part."""
 
 RECOMPUTE_MIN_BYTES = 2**23
-"""Bytes of a worker's normalised maps that backward computes again, as Chen et al. (2016), Sublinear Memory Cost."""
+"""Bytes of a worker's value that backward computes again, as Chen et al. (2016), Sublinear Memory Cost."""
 
-RECOMPUTE_MAX_DEPTH = 3
-"""Normalised maps that are computed again for one, itself included."""
+RECOMPUTE_MAX_DEPTH = 4
+"""Values that are computed again for one, itself included."""
 
 PerWorker = list[Any]
 """One array for each worker."""
@@ -126,7 +126,7 @@ class Lowering:
         self._values: dict[Node, PerWorker] = {}
         self._contexts: dict[Node, list[Context]] = {}
         self._forward()
-        self._dropped = self._drop_large_normalisations()
+        self._dropped = self._drop_large_values()
         self.results = [self._gather(node, self._values[node]) for node in graph.outputs]
         self.updates = {b: self._gather(node, self._values[node]) for b, node in graph.updates.items()}
         self.grads: dict[str, Any] = {}
@@ -225,7 +225,10 @@ class Lowering:
         by_worker, made_before = [], len(self.memory.blocks)
         for worker, ctx, dy in zip(self.group, self._contexts[node], dys, strict=True):
             if "inputs" in node.saves:
-                ctx.inputs = self._recomputed_inputs(node, ctx, worker)
+                ctx.inputs = tuple(
+                    x if number in node.unread else self._recomputed(node.inputs[number], x, worker)
+                    for number, x in enumerate(ctx.inputs)
+                )
             worker.enter(node, "backward")
             by_worker.append(input_gradients(node, ctx, dy))
         for n, *parts in zip(node.inputs, *by_worker, strict=True):
@@ -243,32 +246,35 @@ class Lowering:
                     parts = [worker.all_reduce_sum(dx) for worker, dx in zip(self.group, parts, strict=True)]
                 _accumulate(grads, n, parts, self._only_here(parts, sum(by_worker, ()), made_before))
 
-    def _drop_large_normalisations(self) -> dict[Node, int]:
+    def _drop_large_values(self) -> dict[Node, int]:
         """Return the nodes whose values backward computes again, with how many of them that takes one after another.
 
-        Of a long chain of sums with shortcuts some are kept: the last would need all before it again, at once.
+        Of a long chain of sums with shortcuts some are kept, as each takes all before it.
         """
         dropped: dict[Node, int] = {}
         for node in self.graph.order:
-            if isinstance(node, Normalize) and node.recomputable:
+            if node.recomputable:
                 depth = 1 + max(dropped.get(n, 0) for n in node.inputs)
                 if self._values[node][0].nbytes >= RECOMPUTE_MIN_BYTES and depth <= RECOMPUTE_MAX_DEPTH:
                     dropped[node] = depth
         return dropped
 
-    def _recomputed_inputs(self, node: Node, ctx: Context, worker: TracedWorker) -> tuple[Any, ...]:
-        return tuple(self._recomputed(n, x, worker) for n, x in zip(node.inputs, ctx.inputs, strict=True))
+    def _recomputed(self, node: Node, value: Any, worker: TracedWorker, keep: bool = True) -> Any:
+        """Return a node's value, computed once more where forward did not keep it.
 
-    def _recomputed(self, node: Node, value: Any, worker: TracedWorker) -> Any:
-        """Return a node's value, computed once more where forward did not keep it."""
+        What that takes is not kept in turn, lest a chain fills the memory, but for convolutions, which take longer.
+        """
         if node not in self._dropped:
             return value
         ctx = self._contexts[node][worker.number]
-        if ctx.output is self._values[node][worker.number]:
-            ctx.inputs = self._recomputed_inputs(node, ctx, worker)
-            worker.enter(node, "backward")
-            ctx.output = node.forward(ctx, *ctx.inputs)
-        return ctx.output
+        if ctx.output is not self._values[node][worker.number]:
+            return ctx.output
+        inputs = [self._recomputed(n, x, worker, keep=False) for n, x in zip(node.inputs, ctx.inputs, strict=True)]
+        worker.enter(node, "backward")
+        again = node.forward(ctx, *inputs)
+        if keep or isinstance(node, Conv):
+            ctx.output = again
+        return again
 
     def _only_here(self, parts: PerWorker, every: tuple[Any, ...], made_before: int) -> bool:
         """Whether a node's gradients, of all it has returned, are alone in blocks that its backward has made."""

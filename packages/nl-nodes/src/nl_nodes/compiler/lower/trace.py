@@ -27,6 +27,8 @@ class Traced(np.ndarray[Any, Any]):
     returns a new array; operations that a tape cannot record raise TypeError.
     """
 
+    __slots__ = ("of_tape",)  # a large graph has tens of thousands
+
     # Weak, as the tape holds the arrays: the collector sees no cycle through NumPy's `base`, and would free nothing.
     of_tape: ReferenceType[Tape]
 

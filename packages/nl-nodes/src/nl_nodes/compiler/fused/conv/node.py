@@ -80,6 +80,12 @@ class Conv(Node):
         """Rows and columns of the convolution that pooling turns into one."""
         return 2 if self.pool else 1
 
+    @property
+    def recomputable(self) -> bool:  # type: ignore[override]
+        """Whether it is that of few channels alone, of images for example: cheap, and without masks and padding."""
+        w = self.inputs[1].shape
+        return not (self.relu or self.pool or any(self.out_pad)) and w is not None and uses_mec(w, self.stride)
+
     def outputs(self, w: Shape) -> Shape:
         """Return (OH, OW, K) of the convolution alone."""
         oh, ow = ((n + 2 * self.pad - k) // self.stride + 1 for n, k in zip(self.size, w[2:], strict=True))
