@@ -198,6 +198,14 @@ def first_convolution() -> Graph:
     return sums_after(Conv(ZeroPad(images, (1, 1, 1, 1)), held("w0", 16, 3, 3, 3), size=(2, 2), pad=1), 2)
 
 
+def doubled_chain() -> Graph:
+    """Each sum is of its input and the same input normalised."""
+    y = normal(Exp(maps()), "0", relu=True)
+    for n in range(1, 3):
+        y = normal(y, str(n), relu=True, residual=y)
+    return Graph(Sum(Conv(y, held("w", 16, 16, 3, 3), size=(2, 2), pad=1)))
+
+
 def sums_after(first: Node, count: int) -> Graph:
     y = normal(first, "0", relu=True)
     for n in range(1, count + 1):

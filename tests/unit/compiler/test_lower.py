@@ -15,6 +15,7 @@ from support.lowering_graphs import (
     ON_ROWS,
     N,
     Tail,
+    doubled_chain,
     first_convolution,
     held,
     layers,
@@ -211,7 +212,9 @@ def sums(graph: Graph) -> list[Node]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize(("make", "times"), [(residual_block, (1, 0)), (residual_chain, (3, 2, 1))])
+@pytest.mark.parametrize(
+    ("make", "times"), [(residual_block, (1, 0)), (residual_chain, (3, 2, 1)), (doubled_chain, (3, 2, 1))]
+)
 def test_a_large_normalisation_is_computed_again(
     workers: int, make: Callable[[], Graph], times: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -340,6 +340,19 @@ def held(pid: int) -> tuple[int, int]:
     return (process / "maps").read_text().count("memfd:nl-nodes"), len(list((process / "fd").iterdir()))
 
 
+@pytest.mark.parametrize("at", [0, 1000])
+def test_calls_of_which_one_is_refused_are_freed_by_all(processes: Processes, at: int) -> None:
+    processes.run(processes.load([[], []]), 0)
+    before = held(processes.children[0].pid)
+    array = numbers(processes)
+    calls = [("add", (array, 1.0, array))] * at
+    with pytest.raises(DeviceError, match="not in shared memory"):
+        processes.load([[], [*calls, ("negative", (np.zeros(4), array))]])
+    del array, calls
+    processes.run(processes.load([[], []]), 0)
+    assert held(processes.children[0].pid) == before
+
+
 def test_an_array_outside_of_shared_memory_is_refused(processes: Processes) -> None:
     inside = processes.memory(4096)
     with pytest.raises(DeviceError, match="not in shared memory"):

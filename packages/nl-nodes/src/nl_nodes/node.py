@@ -27,7 +27,6 @@ class Node(Operators):
         shape: the output's shape where the inputs' shapes are known before a pass, else None.
         saves: what the graph keeps for backward, of "inputs", "output" and "saved"; it frees the rest after forward.
         unread: indices of inputs whose values backward does not read, though it saves "inputs".
-        recomputable: whether a plan may run forward again in backward, where keeping the output takes much memory.
         grad_included_in_first: indices of inputs derived from input 0, whose gradient input 0's already includes.
         constant: whether the inputs have no gradient.
         broadcasts: whether backward may return gradients of the broadcast shape, for the graph to reduce.
@@ -37,7 +36,6 @@ class Node(Operators):
     registry: ClassVar[dict[str, type[Node]]] = {}
     saves: ClassVar[tuple[str, ...]] = ()
     unread: ClassVar[tuple[int, ...]] = ()
-    recomputable: bool = False
     grad_included_in_first: ClassVar[tuple[int, ...]] = ()
     constant: ClassVar[bool] = False
     broadcasts: ClassVar[bool] = False
@@ -76,6 +74,11 @@ class Node(Operators):
         vars(twin).update(attributes)
         twin._connect(self.inputs if inputs is None else tuple(inputs))
         return twin
+
+    @property
+    def recomputable(self) -> bool:
+        """Whether a plan may run forward again in backward rather than keep a large output; never of a partial sum."""
+        return False
 
     def infer(self, *shapes: Shape) -> Shape:
         """Return the output's shape for these input shapes; raise `ShapeError` where they don't fit."""

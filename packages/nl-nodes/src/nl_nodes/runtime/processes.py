@@ -90,12 +90,12 @@ class Processes(Executor):
         with self.lock, DeferSignals():
             self._release_unused()
             number = loaded.number = next(self._numbers)
+            self._hold(loaded, "load", number)  # first, so that parts sent before one that fails are freed
             for link, one in zip(self._links, calls[1:], strict=True):
-                for start in range(0, len(one) + 1, CALLS):  # a worker without calls too
+                for start in range(0, len(one) or 1, CALLS):  # a worker without calls too
                     part = one[start : start + CALLS]
                     encoded = [[name, [self._encode(a) for a in args]] for name, args in part]
                     self._send(link, {"load": encoded, "number": number})
-            self._hold(loaded, "load", number)
             return loaded
 
     def run(self, loaded: Any, pass_index: int) -> None:
@@ -139,9 +139,9 @@ class Processes(Executor):
     def _send(self, link: socket.socket, message: dict[str, Any], descriptor: int | None = None) -> None:
         try:
             protocol.send(link, message, descriptor)
-        except OSError:
+        except OSError as error:
             self._check_alive()
-            raise
+            raise DeviceError(f"a worker process is ending ({error}): use device.workers=threads") from error
 
     def _hold(self, owner: Any, kind: str, number: int) -> None:
         """Note that the workers hold this until it is dropped here.

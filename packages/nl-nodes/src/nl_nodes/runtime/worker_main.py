@@ -39,7 +39,8 @@ class Worker(Executor):
             calls = [(name, tuple(protocol.decode(a, self.segments) for a in args)) for name, args in message["load"]]
             self.lists.setdefault(message["number"], []).extend(self.bind(calls))
         elif "free" in message:
-            del {"memory": self.segments, "load": self.lists}[message["free"]][message["number"]]
+            # A list may have failed before its first part came.
+            {"memory": self.segments, "load": self.lists}[message["free"]].pop(message["number"], None)
         else:
             assert descriptor is not None
             memory = self.segments[message["number"]] = open_memory(descriptor, message["memory"])

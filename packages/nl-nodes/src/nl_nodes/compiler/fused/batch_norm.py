@@ -143,7 +143,7 @@ class Normalize(Node):
         return 2 if self.pool else 1
 
     @property
-    def recomputable(self) -> bool:  # type: ignore[override]
+    def recomputable(self) -> bool:
         """Whether it has neither masks nor padding."""
         return not self.pool and self.out_pad == NO_PADDING
 

@@ -25,7 +25,7 @@ RECOMPUTE_MIN_BYTES = 2**23
 """Bytes of a worker's value that backward computes again, as Chen et al. (2016), Sublinear Memory Cost."""
 
 RECOMPUTE_MAX_DEPTH = 4
-"""Values that are computed again for one, itself included."""
+"""Length of a chain of values that are computed again for its last."""
 
 PerWorker = list[Any]
 """One array for each worker."""
@@ -247,7 +247,7 @@ class Lowering:
                 _accumulate(grads, n, parts, self._only_here(parts, sum(by_worker, ()), made_before))
 
     def _drop_large_values(self) -> dict[Node, int]:
-        """Return the nodes whose values backward computes again, with how many of them that takes one after another.
+        """Return the nodes whose values backward computes again, with the length of the chain of such nodes up to it.
 
         Of a long chain of sums with shortcuts some are kept, as each takes all before it.
         """
@@ -262,16 +262,17 @@ class Lowering:
     def _recomputed(self, node: Node, value: Any, worker: TracedWorker, keep: bool = True) -> Any:
         """Return a node's value, computed once more where forward did not keep it.
 
-        What that takes is not kept in turn, lest a chain fills the memory, but for convolutions, which take longer.
+        Values computed on the way are not kept, or a chain would fill the memory. Convolutions are: they take longer.
         """
         if node not in self._dropped:
             return value
         ctx = self._contexts[node][worker.number]
         if ctx.output is not self._values[node][worker.number]:
             return ctx.output
-        inputs = [self._recomputed(n, x, worker, keep=False) for n, x in zip(node.inputs, ctx.inputs, strict=True)]
+        inputs = dict(zip(node.inputs, ctx.inputs, strict=True)).items()
+        values = {n: self._recomputed(n, x, worker, keep=False) for n, x in inputs}
         worker.enter(node, "backward")
-        again = node.forward(ctx, *inputs)
+        again = node.forward(ctx, *(values[n] for n in node.inputs))
         if keep or isinstance(node, Conv):
             ctx.output = again
         return again

@@ -81,8 +81,8 @@ class Conv(Node):
         return 2 if self.pool else 1
 
     @property
-    def recomputable(self) -> bool:  # type: ignore[override]
-        """Whether it is that of few channels alone, of images for example: cheap, and without masks and padding."""
+    def recomputable(self) -> bool:
+        """Whether it has few input channels, as images have, and neither ReLU, masks nor padding."""
         w = self.inputs[1].shape
         return not (self.relu or self.pool or any(self.out_pad)) and w is not None and uses_mec(w, self.stride)
 
