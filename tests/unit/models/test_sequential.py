@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.assertions import refused
 
-from nl_layers import Affine, Dropout, Layer, Pooling, Relu, SigmoidWithLoss
+from nl_layers import Affine, Dropout, Layer, Pooling, Relu, Residual, SigmoidWithLoss
 from nl_layers.optimizers import SGD, Adam
 from nl_models import MODELS, BatchNormSpec, ConvSpec, DenseSpec, Sequential, build, cnn3, mlp
-from nl_nodes import Device, ShapeError, Sigmoid
+from nl_nodes import Device, ShapeError, Sigmoid, UserError
 
 RNG = np.random.default_rng(0)
 X, T = RNG.standard_normal((6, 1, 8, 8)), np.array([0, 2, 1, 1, 0, 2])
@@ -115,6 +117,33 @@ RELU = Relu()
 def test_layers_that_do_not_fit_are_refused(layers: list, told: list[str]) -> None:
     with refused("sequential", *told):
         Sequential(layers, (4,))
+
+
+def affine() -> Affine:
+    return Affine(RNG.standard_normal((4, 3)), np.zeros(3))
+
+
+@pytest.mark.parametrize("outer", [lambda layer: layer, lambda layer: Residual(layer, affine())])
+def test_a_layer_of_another_network_is_refused(outer: Callable[[Layer], Layer]) -> None:
+    layer = affine()
+    net = Sequential([outer(layer)], (4,))
+    with pytest.raises(UserError, match=r"^sequential: layer 2 .*Affine.* is in another network: make a new one"):
+        Sequential([Relu(), layer], (4,))
+    net.params["W1"][...] = 2
+    assert (layer.parameters["weight"].value == 2).all()
+    Sequential([Relu(), deepcopy(layer)], (4,)).params["W1"][...] = 3
+    assert (net.state_dict()["W1"] == 2).all()
+
+
+def test_a_layer_of_a_network_that_is_gone_can_be_used_again() -> None:
+    layer = affine()
+    for _ in range(2):
+        net = Sequential([layer], (4,))
+        net.itself = net
+        del net
+    with pytest.raises(ShapeError):
+        Sequential([layer, affine()], (4,))  # a network that does not come about takes no layers
+    assert Sequential([layer], (4,)).params["W1"].shape == (4, 3)
 
 
 def test_an_output_that_is_no_row_of_logits_is_refused() -> None:

@@ -16,6 +16,7 @@ from nl_layers.optimizers import Optimizer
 from nl_models.curvature import Curvature
 from nl_models.fork import prepare_for_forks
 from nl_models.names import name_leaves
+from nl_models.ownership import own
 from nl_models.recent import RecentlyUsed
 from nl_models.recorded_update import recorded_update, update_key
 from nl_models.results import Enqueued, TrainOutput
@@ -68,6 +69,7 @@ class Network(Wiring):
         self._parameters, self._buffers = name_leaves(layers)
         self._prepare()
         self.wire(1, train=False)
+        own(self, self.layers)
 
     def _prepare(self) -> None:
         """Allocate the arrays and create the state that copies do not share."""
@@ -154,6 +156,7 @@ class Network(Wiring):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._prepare()
+        own(self, self.layers)
 
     def __copy__(self) -> Network:
         return deepcopy(self)

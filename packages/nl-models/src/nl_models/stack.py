@@ -13,6 +13,7 @@ from nl_layers import Dropout, Layer, Mode, Residual, Sequential
 from nl_layers.initializers import normal
 from nl_layers.module import Module
 from nl_models.names import Numbering
+from nl_models.ownership import is_in_a_network
 from nl_models.specs import BatchNormSpec, ConvSpec, DenseSpec, LayerSpec, ResidualSpec
 from nl_nodes import Device, Input, ShapeError, UserError
 from nl_nodes.arguments import COUNT, NATURAL
@@ -101,6 +102,8 @@ class Stack:
         """Give a layer its number, and a dropout its seed and stream."""
         if layer in self._placed:
             raise UserError(f"{where}: {_short(layer)} is in the network already: make a new one")
+        if is_in_a_network(layer):
+            raise UserError(f"{where}: {_short(layer)} is in another network: make a new one, or a copy.deepcopy of it")
         self._placed[layer] = None
         if isinstance(layer, Dropout):
             layer.seed = layer.seed or self.seed
