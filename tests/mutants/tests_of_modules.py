@@ -62,6 +62,7 @@ TESTS = {
         ON_GPU,
     ],
     "nl_models.names": ["unit/models/test_names.py", "unit/models/test_resnet.py", "unit/models/test_sequential.py"],
+    "nl_models.ownership": ["unit/models/test_sequential.py"],
     "nl_models.stack": ["unit/models/test_sequential.py", "unit/models/test_resnet.py"],
     "nl_models.resnet": ["unit/models/test_resnet.py"],
     "nl_models.recent": ["unit/models/test_recent.py"],

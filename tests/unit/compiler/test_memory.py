@@ -79,6 +79,12 @@ def test_a_block_gets_the_lowest_gap_that_is_wide_enough() -> None:
     assert lines((1, during(0, 9)), (2, during(0, 9)), (3, during(0, 9))) == ([5, 3, 0], 6)
 
 
+def test_blocks_are_numbered_as_they_are_made() -> None:
+    memory = Memory()
+    made = [memory.allocate(CHUNK), memory.allocate(8), memory.block(memory.external(np.zeros(3)))]
+    assert [block.number for block in made] == [0, 1, 2]
+
+
 def test_blocks_are_placed_by_size_then_length_then_start() -> None:
     order = [
         (3, in_rounds(3, 3, 0, 1)),
