@@ -277,6 +277,15 @@ def test_what_a_value_computed_again_takes_is_not_kept(monkeypatch: pytest.Monke
     one, two, three = (node for node in graph.order if isinstance(node, Conv))
     on_the_way = [(first, {second}), (second, {third})]
     assert made == [*on_the_way, (third, {three}), (first, {second}), (second, {two}), (first, {one})]
+    last = {node: args[-1] for node, name, args in backward if name == "maximum"}
+    masks = {node: args[0] for node, name, args in backward if name == "greater"}  # a node's own backward reads it
+    assert all(lowered.memory.block(masks[node]) is lowered.memory.block(last[node]) for node in sums(graph))
+
+
+def test_an_axis_of_one_element_is_not_broadcast() -> None:
+    row = np.zeros(3)
+    assert not lowering._is_broadcast(row[None])
+    assert lowering._is_broadcast(np.broadcast_to(row, (2, 3)))
 
 
 def test_each_call_has_its_nodes_owner() -> None:
