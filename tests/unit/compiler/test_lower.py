@@ -252,6 +252,18 @@ def test_a_large_convolution_of_few_channels_is_computed_again_once(monkeypatch:
     check(plan, graph)
 
 
+def test_without_chunks_a_convolution_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = first_convolution()
+    first = next(node for node in graph.order if isinstance(node, Conv))
+    spec = CompileSpec({"x": ((2, 3, 2, 2), np.dtype("float64"))}, gradients={})
+    counts = []
+    for least in (lowering.RECOMPUTE_MIN_BYTES, 1):
+        monkeypatch.setattr(lowering, "RECOMPUTE_MIN_BYTES", least)
+        (tape,) = lowering.Lowering(graph, spec, 1, chunked=False).tapes
+        counts.append(tape.owners.count((first, "backward")))
+    assert counts[0] == counts[1] > 0
+
+
 def test_of_a_long_chain_of_sums_every_fifth_value_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lowering, "RECOMPUTE_MIN_BYTES", 1)
     graph = residual_chain(9)

@@ -249,11 +249,12 @@ class Lowering:
     def _drop_large_values(self) -> dict[Node, int]:
         """Return the nodes whose values backward computes again, with the length of the chain of such nodes up to it.
 
-        Of a long chain of sums with shortcuts some are kept, as each takes all before it.
+        Of a long chain of sums with shortcuts some are kept, as each takes all before it. So are convolutions that do
+        not work in chunks, on a GPU: it has more memory, and a product is a launch there.
         """
         dropped: dict[Node, int] = {}
         for node in self.graph.order:
-            if node.recomputable:
+            if node.recomputable and (self.group[0].chunked or not isinstance(node, Conv)):
                 depth = 1 + max(dropped.get(n, 0) for n in node.inputs)
                 if self._values[node][0].nbytes >= RECOMPUTE_MIN_BYTES and depth <= RECOMPUTE_MAX_DEPTH:
                     dropped[node] = depth
