@@ -73,6 +73,13 @@ TESTS = {
         CERTIFICATE,
         "unit/cuda/test_training.py",
     ],
+    "nl_training.training.trainer": [
+        "unit/training/test_step.py",
+        "unit/training/test_regularization.py",
+        CERTIFICATE,
+        "unit/cuda/test_training.py",
+        "unit/training/test_trainer.py",
+    ],
     "nl_training.data": ["unit/training/test_data_parts.py", CERTIFICATE],
 }
 """Test files by prefix of a module's name; the longest matching prefix is used."""
