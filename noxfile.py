@@ -116,9 +116,9 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types strictly in the packages."""
+    """Check types strictly in the packages and the scripts."""
     install(session)
-    session.run("mypy", *SOURCES)
+    session.run("mypy", *SOURCES, "scripts")
 
 
 @nox.session(default=False)

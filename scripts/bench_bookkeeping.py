@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nl_training.config.cli import main
+from nl_training.data import batches
 from nl_training.training import trainer as training
 from nl_training.training.callbacks import Callback, EpochReport
 
@@ -26,7 +27,7 @@ class Meter(Callback):
         """Time every function that computes."""
         for owner, name in ((trainer.net, "step"), (trainer.net, "evaluate"), (trainer.optimizer, "update")):
             setattr(owner, name, self._timed(getattr(owner, name)))
-        training.batches = self._timed_batches(training.batches)
+        training.batches = self._timed_batches(batches)  # type: ignore[attr-defined]  # the trainer's own name
         self.start = time.perf_counter()
 
     def _timed(self, function: Any) -> Any:
@@ -65,4 +66,4 @@ def task(config: Any, cfg: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main(task, lambda config, overrides: None)
+    main(task)

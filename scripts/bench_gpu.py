@@ -86,7 +86,7 @@ def compare(net: nl_models.Network, plan: Plan, feeds: Results, **options: Any) 
 
 def memory(net: nl_models.Network, plan: Plan) -> float:
     """Return the MB of the GPU's memory that a pass takes: plan, parameters, gradients, cublasLt's workspace."""
-    return (plan.size + net.params.flat.nbytes + net._grads.flat.nbytes + WORKSPACE) / 1e6
+    return float(plan.size + net.params.flat.nbytes + net._grads.flat.nbytes + WORKSPACE) / 1e6
 
 
 def times(executor: CudaExecutor, loaded: Any) -> Results:
@@ -106,7 +106,7 @@ def slowest(executor: CudaExecutor, plan: Plan, loaded: Any) -> list[Results]:
     with executor.card.lock, executor.card.enqueuing():
         for (name, args), (node, direction), call in zip(plan.calls[0], plan.owners[0], loaded.calls, strict=True):
             seconds = executor.card.seconds(call)
-            row = {"call": f"{name} {direction} of {node!r} {getattr(node, 'path', '')}", "us": seconds * 1e6}
+            row: Results = {"call": f"{name} {direction} of {node!r} {getattr(node, 'path', '')}", "us": seconds * 1e6}
             if name == "matmul":
                 row["TFLOP/s"] = 2 * args[0].shape[-1] * args[2].size / seconds / 1e12
             else:
@@ -117,13 +117,13 @@ def slowest(executor: CudaExecutor, plan: Plan, loaded: Any) -> list[Results]:
 
 def algorithms(executor: CudaExecutor, plan: Plan) -> list[Results]:
     """Return the time of cublasLt's first offer and of the best one for each product."""
-    card, found = executor.card, {}
+    card, found = executor.card, dict[str, Results]()
     with card.lock, card.enqueuing():
         for name, args in plan.calls[0]:
             if name != "matmul":
                 continue
             a, b, out = (card.address(array) for array in args)
-            product, operands = describe(*args, addresses=(a, b, out), tf32=executor.tf32)
+            product, operands = describe(args[0], args[1], args[2], addresses=(a, b, out), tf32=executor.tf32)
             if product.key in found:
                 found[product.key]["calls"] += 1
                 continue

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -10,14 +11,14 @@ from nl_models import vgg16
 from nl_nodes import Device
 from nl_nodes.verify import Residual, sample_check
 
-FORMS = {
+FORMS: dict[str, tuple[int, dict[str, Any]]] = {
     "plain": (2, {}),
     "batch norm, dropout": (8, {"batch_norm": "before_activation", "dropout": 0.5}),
 }
 LIMIT = 1e-11
 
 
-def verify(batch: int, form: dict, width: int, seed: int) -> tuple[list[Residual], int, float]:
+def verify(batch: int, form: dict[str, Any], width: int, seed: int) -> tuple[list[Residual], int, float]:
     """Return residuals along a +-1 and a Gaussian direction per tensor, the number of parameters, and the seconds."""
     net = vgg16(width=width, seed=seed, device=Device(dtype="float64"), **form)
     rng = np.random.default_rng(seed)
