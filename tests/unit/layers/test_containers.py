@@ -190,6 +190,12 @@ def test_wrong_use_is_refused(what: str) -> None:
         call()
 
 
+@pytest.mark.parametrize("name", ["blocks", "stages"])
+def test_a_tuple_of_layers_of_another_name_is_refused(name: str) -> None:
+    with refused(name, "a tuple named layers"):
+        setattr(Relu(), name, (Tanh(),))
+
+
 class Twice(Layer, abstract=True):
     """A layer of a user's own with a layer inside."""
 

@@ -202,6 +202,10 @@ def test_orthogonalized_makes_the_smaller_gram_matrix(shape: tuple[int, int]) ->
     assert set(Counted.products) == {(3, 3), (3, 8)}
 
 
+def test_orthogonalized_keeps_the_dtype() -> None:
+    assert orthogonalized(np.ones((3, 8), np.float32)).dtype == np.float32
+
+
 def test_steps_do_not_depend_on_the_size_of_gradients() -> None:
     for make in (Lion, Muon, LAMB):
         one, two = drawn(0), drawn(0)
