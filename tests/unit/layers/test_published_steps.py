@@ -161,6 +161,21 @@ def test_a_state_with_other_roles_is_refused_at_the_next_step() -> None:
         muon.update(drawn(0), drawn(1))
 
 
+@pytest.mark.parametrize("kind", [Adam, Muon])
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_state_of_other_shapes_is_refused_and_nothing_changes(kind: type[Adam], flat: bool) -> None:
+    def arrays(width: int) -> dict[str, np.ndarray]:
+        shapes = {"W1": (2, width), "b1": (width,), "W2": (width, 2)}
+        return FlatDict(shapes, np.ones) if flat else {name: np.ones(shape) for name, shape in shapes.items()}
+
+    optimizer, params = kind(), arrays(4)
+    optimizer.update(arrays(3), arrays(3))
+    with refused(kind.__name__, "trained another network", "make a new optimizer"):
+        optimizer.update(params, arrays(4))
+    assert optimizer.steps == 1
+    assert all((param == 1).all() for param in params.values())
+
+
 def test_a_network_of_two_weights_trains_like_adamw() -> None:
     shapes = {"W1": (3, 4), "b1": (4,), "W2": (4, 2)}
     rng = np.random.default_rng(0)

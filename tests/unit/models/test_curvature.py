@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.assertions import refused
 from support.small_models import narrow
 
 from nl_models import Curvature, Network, mlp
@@ -143,3 +144,5 @@ def test_wrong_arguments_are_refused() -> None:
         net.hessian_product(x, t, {"b1": np.zeros(3)})
     with pytest.raises(UserError, match="batch_size must be a whole number, 1 or more, got 0"):
         net.hessian_product(x, t, {}, batch_size=0)
+    with refused("no variance", "batch_size=2 cuts 5 images into pieces of 1 and more"):
+        Curvature(narrow("mlp", 1, batch_norm=True), *images(net, 5), batch_size=2)

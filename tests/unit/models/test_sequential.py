@@ -82,6 +82,23 @@ def test_the_dropouts_of_a_network_differ_and_depend_on_its_seed() -> None:
     np.testing.assert_array_equal(masks(0), [first, second])
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_dropouts_with_the_same_masks_are_refused(inside: bool) -> None:
+    dropout = Dropout(0.5)
+    Sequential([dropout, DenseSpec(2)], (9,), seed=4)
+    first, second = deepcopy(dropout), deepcopy(dropout)
+    with refused("layer 3", "Dropout(ratio=0.5", "the same masks", "seed=4, stream=1"):
+        Sequential([first, Relu(), Residual(second) if inside else second], (9,))
+    second.stream = 7
+    Sequential([first, Relu(), second], (9,))
+
+
+def test_one_logit_needs_another_loss_than_that_of_softmax() -> None:
+    for make in (lambda: Sequential([DenseSpec(1)], (4,)), lambda: mlp(classes=1)):
+        with refused("softmax of one logit", "SigmoidWithLoss()"):
+            make()
+
+
 def test_another_loss() -> None:
     net = Sequential([DenseSpec(1)], (4,), loss=SigmoidWithLoss(), device=DOUBLE)
     x = RNG.standard_normal((5, 4))

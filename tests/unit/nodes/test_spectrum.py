@@ -35,13 +35,20 @@ def test_eigenvalues_of_both_ends() -> None:
     exact = np.linalg.eigvalsh(matrix())
     np.testing.assert_allclose(eigenvalues(times(matrix()), SIZE, 2, "both", 1e-10), exact[[0, -1]], rtol=1e-9)
     for end, least in (("both", 2), ("largest", 1)):
-        with refused(f"eigenvalues: count must be a whole number from {least} to {SIZE - 1}, got {least - 1}"):
+        with refused(f"eigenvalues: count must be a whole number from {least} to {SIZE}, got {least - 1}"):
             eigenvalues(times(matrix()), SIZE, least - 1, end)
 
 
 def test_all_eigenvalues_but_one() -> None:
     values = np.arange(1.0, 6.0)
     np.testing.assert_allclose(eigenvalues(lambda v: values * v, 5, 4, tolerance=1e-10), values[1:], rtol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 2, SIZE])
+@pytest.mark.parametrize("end", ["largest", "smallest"])
+def test_all_eigenvalues(size: int, end: str) -> None:
+    whole = matrix()[:size, :size]
+    np.testing.assert_allclose(eigenvalues(times(whole), size, size, end), np.linalg.eigvalsh(whole), rtol=1e-10)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -140,6 +147,7 @@ def test_smoothed_density_is_a_sum_of_gaussians() -> None:
     np.testing.assert_allclose(np.trapezoid(smooth, points), 1, rtol=1e-9)
     np.testing.assert_allclose(np.trapezoid(smooth * points, points), 2.25, rtol=1e-9)
     np.testing.assert_allclose(density.at([3.0], 0.5), 0.75 / (0.5 * np.sqrt(2 * np.pi)), rtol=1e-7)
+    assert density.at(points[7], 0.5) == smooth[7]
 
 
 def test_a_probe_has_the_top_bits_of_numpys_generator() -> None:
@@ -158,8 +166,8 @@ def test_wrong_arguments_are_refused() -> None:
     product = times(matrix())
     with refused("eigenvalues: end='larg'", "largest"):
         eigenvalues(product, SIZE, end="larg")
-    for count in (0, 1.5, SIZE):
-        with refused(f"eigenvalues: count must be a whole number from 1 to 59, got {count}"):
+    for count in (0, 1.5, SIZE + 1):
+        with refused(f"eigenvalues: count must be a whole number from 1 to 60, got {count}"):
             eigenvalues(product, SIZE, count)
     with refused("eigenvalues: tolerance must be a number above 0, got 0"):
         eigenvalues(product, SIZE, tolerance=0)
@@ -169,6 +177,9 @@ def test_wrong_arguments_are_refused() -> None:
         spectral_density(product, SIZE, 0)
     with refused("spectral_density: probes must be a whole number, 1 or more, got 0"):
         spectral_density(product, SIZE, probes=0)
+    for function in (eigenvalues, trace, spectral_density):
+        with refused(f"{function.__name__}: seed must be a whole number, 0 or more, got -1"):
+            function(product, SIZE, seed=-1)
     with refused("Density.at: width must be a number above 0, got 0"):
         Density(np.zeros(1), np.ones(1)).at([0.0], 0)
 

@@ -151,6 +151,12 @@ def test_mixup_mixes_images_and_labels_of_the_same_pairs(classes: int) -> None:
     assert rows.dtype == np.float32
 
 
+@pytest.mark.parametrize(("classes", "label"), [(4, 4), (4, -1), (1, 2)])
+def test_mixup_refuses_labels_of_other_classes(classes: int, label: int) -> None:
+    with refused("mixup", label):
+        mixup(np.ones((2, 1, 2, 2)), np.array([0, label]), 0.4, classes, seed=0, epoch=1, step=0)
+
+
 def test_mixup_depends_on_seed_epoch_and_step() -> None:
     x, t = DATA.train.x[:8], DATA.train.t[:8]
     results = [mixup(x, t, 0.4, 4, *given)[0] for given in ((3, 2, 1), (3, 2, 1), (4, 2, 1), (3, 3, 1), (3, 2, 2))]

@@ -37,7 +37,14 @@ def test_fit_is_the_trainer_and_leaves_the_best_weights(capsys: pytest.CaptureFi
 
 def test_fit_refuses_wrong_arguments() -> None:
     data, net = load("digits"), mlp(**SMALL)
-    for options, message in (({"epoch": 1}, "did you mean epochs?"), ({"epochs": 0}, "epochs must be a whole number")):
+    for options, message in (
+        ({"epoch": 1}, "did you mean epochs?"),
+        ({"epochs": 0}, "epochs must be a whole number"),
+        ({"schedule": "cosine"}, "schedule is no Schedule, such as Cosine(): got 'cosine'"),
+        ({"schedule": Constant}, "schedule is no Schedule"),
+        ({"callbacks": None}, "callbacks is no Sequence, such as [ProgressBar()]: got None"),
+        ({"callbacks": [print]}, "one of callbacks is no Callback, such as ProgressBar()"),
+    ):
         with refused("fit", message):
             fit(net, data, **options)  # type: ignore[arg-type]
 

@@ -123,6 +123,13 @@ def test_invert_is_one_of_three_words(script: Script, folder: Path) -> None:
         script("predict.py", "invert=maybe", *pictures(folder, n=1))
 
 
+def test_evaluate_tests_all_rows_of_another_file(script: Script, folder: Path) -> None:
+    test = digits().test
+    rows = np.column_stack([test.t, np.rint(test.x.reshape(len(test), -1) / 16 * 255)])[:40]
+    np.savetxt(folder / "held.csv", rows, "%d", ",")
+    assert "on 40 images" in script("evaluate.py", "data=csv", f"data.root={folder}/held.csv")
+
+
 @pytest.mark.parametrize(("scale", "shift", "invert"), [(1 / 8, -1, False), (255 / 16, 0, True)])
 def test_evaluate_converts_arrays_to_the_runs_format(
     script: Script, client: MlflowClient, run_id: str, folder: Path, caplog, scale: float, shift: float, invert: bool

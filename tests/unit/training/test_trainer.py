@@ -1,13 +1,14 @@
 """The trainer: every image once per epoch, best weights by validation, target accuracy, bit-exact results."""
 
 import dataclasses
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from support.assertions import refused
 
 from nl_layers.optimizers import SGD, Adam
-from nl_layers.schedules import Constant, ReduceOnPlateau
+from nl_layers.schedules import Constant, Cosine, ReduceOnPlateau
 from nl_models import build
 from nl_nodes import Device, UserError
 from nl_training.commands import train
@@ -166,6 +167,17 @@ def test_the_schedule_scales_the_learning_rate() -> None:
     assert rates[0] == 0.2
     assert rates[len(rates) // 2] == pytest.approx(0.1)
     assert rates == sorted(rates, reverse=True)
+
+
+def test_the_optimizer_has_its_learning_rate_again_after_the_training() -> None:
+    for data in (DATA, dataclasses.replace(DATA, train=dataclasses.replace(DATA.train, x=DATA.train.x * np.nan))):
+        optimizer = SGD(0.2)
+        made, recorder = trainer(optimizer, data=data)
+        made.schedule = Cosine(warmup=1)
+        with nullcontext() if data is DATA else refused("lower optimizer.lr (now 0.2, 0.002 by the schedule)"):
+            made.run()
+        assert optimizer.lr == 0.2
+    assert not recorder.steps
 
 
 @pytest.mark.parametrize("name", ["val/loss", "train/epoch_loss"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import cos, inf, pi
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nl_nodes.arguments import (
     AT_LEAST_ONE,
@@ -20,6 +20,7 @@ from nl_nodes.arguments import (
 )
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """A factor of the learning rate as a function of the epoch, which may be fractional."""
 

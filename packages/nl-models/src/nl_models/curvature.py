@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from nl_layers import FlatDict
-from nl_nodes import Device, Graph, UserError, backend_of
+from nl_nodes import Device, Graph, ShapeError, UserError, backend_of
 from nl_nodes.arguments import COUNT, near
 from nl_nodes.curvature import (
     Density,
@@ -69,14 +69,20 @@ class Curvature:
         self._pieces = list(self._cut(x, t, size))
 
     def _cut(self, x: Array, t: Array, most: int) -> Iterator[Piece]:
-        """Yield pieces that differ by at most one image, so that none is too small for batch norm."""
+        """Yield pieces that differ by at most one image."""
         count = -(-len(x) // most)
         for number in range(count):
             part = slice(number * len(x) // count, (number + 1) * len(x) // count)
             feeds = {"x": x[part], "t": t[part]}
-            graph = self._net.wire(len(feeds["x"]), train=True, rows=t.ndim == 2)
+            graph = self._wired(len(feeds["x"]), t, len(x), most)
             graph.passes = self._net.passes + number
             yield graph, feeds, len(feeds["x"]) / len(x)
+
+    def _wired(self, images: int, t: Array, of: int, most: int) -> Graph:
+        try:
+            return self._net.wire(images, train=True, rows=t.ndim == 2)
+        except ShapeError as error:
+            raise ShapeError(f"{error}; batch_size={most} cuts {of} images into pieces of {images} and more") from None
 
     def named_product(self, v: Mapping[str, Any]) -> FlatDict:
         """Return the product with a vector, both by parameter name; parameters that are not named count as 0."""

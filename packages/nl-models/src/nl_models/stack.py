@@ -108,7 +108,17 @@ class Stack:
         if isinstance(layer, Dropout):
             layer.seed = layer.seed or self.seed
             layer.stream = layer.stream or sum(not part.children for part in self._placed)
+            self._refuse_same_masks(layer, where)
         return self._numbering.next(layer)
+
+    def _refuse_same_masks(self, layer: Dropout, where: str) -> None:
+        for part in self._placed:
+            same = isinstance(part, Dropout) and (part.seed, part.stream) == (layer.seed, layer.stream)
+            if same and part is not layer:
+                raise UserError(
+                    f"{where}: another dropout has the same masks, those of seed={layer.seed}, stream={layer.stream}: "
+                    "make a new one, or give it a stream of its own"
+                )
 
     def _refuse_beyond_memory(self, parameters: int) -> None:
         """Count new parameters; refuse a network that needs more memory than there is."""

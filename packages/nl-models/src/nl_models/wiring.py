@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nl_layers import Layer, Loss, Mode
+from nl_layers import Layer, Loss, Mode, SoftmaxWithLoss
 from nl_layers.module import Module
 from nl_models.names import layer_paths
-from nl_nodes import Graph, Input, Node, ShapeError
+from nl_nodes import Graph, Input, Node, ShapeError, UserError
 from nl_nodes.node import assign_scope
 from nl_nodes.typing import Shape
 
@@ -20,6 +20,9 @@ class Wiring:
         layers: pairs of a layer and the number in its parameters' names.
         spec: name, input_shape and classes, with the other arguments of `build` that create the network again.
         loss: loss on the logits.
+
+    Raises:
+        UserError: for the softmax of a single logit, which learns nothing.
 
     Attributes:
         layers: the layers, without those inside them.
@@ -33,6 +36,8 @@ class Wiring:
         self.layers = [layer for layer, _ in layers]
         self._numbers = [number for _, number in layers]
         self.loss_layer = loss
+        if self.classes == 1 and isinstance(loss, SoftmaxWithLoss):
+            raise UserError(f"{self.name}: the softmax of one logit is 1: give loss=SigmoidWithLoss(), or more classes")
 
     @property
     def all_layers(self) -> list[Module]:

@@ -74,19 +74,39 @@ class Optimizer:
         self.update(params, grads)
 
     def begin(self, params: Arrays, grads: Arrays) -> None:
-        """Begin a step: count it, set `now`, and create the state of parameters that have none yet."""
+        """Begin a step: count it, set `now`, and create the state of parameters that have none yet.
+
+        Raises:
+            UserError: where the state is of other parameters; nothing is changed then.
+        """
+        arrays = {name: param for name, (param, _) in paired(params, grads, self.elementwise).items()}
+        all_slots = self.slots_of(arrays)
+        for name, slots in all_slots.items():
+            self._check_state(name, arrays[name], slots)
         self.steps += 1
         self.now = self.numbers()
-        arrays = {name: param for name, (param, _) in paired(params, grads, self.elementwise).items()}
-        for name, slots in self.slots_of(arrays).items():
-            if name in self.state and set(self.state[name]) != set(slots):
-                raise UserError(
-                    f"{type(self).__name__} keeps {', '.join(slots)} of {name!r}; "
-                    f"its state has {', '.join(self.state[name])}: it is of another optimizer or network"
-                )
+        for name, slots in all_slots.items():
             if name not in self.state:
                 zeros = backend_of([arrays[name]]).xp.zeros_like
                 self.state[name] = {slot: zeros(arrays[name]) for slot in slots}
+
+    def _check_state(self, name: str, param: Array, slots: tuple[str, ...]) -> None:
+        """Refuse a parameter's state that has other arrays, or arrays of another shape."""
+        state = self.state.get(name)
+        if state is None:
+            return
+        owner, of = type(self).__name__, f" of {name!r}" if name else ""
+        if set(state) != set(slots):
+            raise UserError(
+                f"{owner} keeps {', '.join(slots)}{of}; its state has {', '.join(state)}: "
+                "it is of another optimizer or network"
+            )
+        for slot, array in state.items():
+            if array.shape != param.shape:
+                raise UserError(
+                    f"{owner} has a {slot}{of} of shape {array.shape}, the parameters have {param.shape}: "
+                    "it trained another network; make a new optimizer"
+                )
 
     def slots_of(self, params: Arrays) -> dict[str, tuple[str, ...]]:
         """Return the names of the state arrays of each parameter."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nl_nodes.arguments import COUNT, POSITIVE, Range, near
+from nl_nodes.arguments import COUNT, NATURAL, POSITIVE, Range, near
 from nl_nodes.errors import UserError
 from nl_nodes.philox import philox
 
@@ -49,9 +49,9 @@ class Density:
     weights: Any
 
     def at(self, points: Any, width: float) -> Any:
-        """Return the density at points (p,), smoothed by a Gaussian with the standard deviation `width`."""
+        """Return the density at points of any shape, smoothed by a Gaussian with the standard deviation `width`."""
         POSITIVE.check("Density.at", width=width)
-        distances = (np.asarray(points)[:, None] - self.nodes) / width
+        distances = (np.asarray(points)[..., None] - self.nodes) / width
         return np.exp(-(distances**2) / 2) @ self.weights / (width * np.sqrt(2 * np.pi))
 
 
@@ -63,7 +63,7 @@ def eigenvalues(
     Args:
         product: multiplies a vector by the symmetric matrix.
         size: number of rows of the matrix.
-        count: how many; fewer than `size`.
+        count: how many, up to `size`; all of them from the whole matrix.
         end: "largest" or "smallest", by value and not by magnitude, or "both": half from each end.
         tolerance: the residual's norm relative to the eigenvalue, which bounds the relative error.
         seed: seed of the first vector.
@@ -80,16 +80,20 @@ def eigenvalues(
     if end not in ENDS:
         raise UserError(f"eigenvalues: end={end!r}: {near(end, ENDS)}")
     least = 2 if end == "both" else 1
-    Range(f"a whole number from {least} to {size - 1}", at_least=least, at_most=size - 1, whole=True).check(
+    Range(f"a whole number from {least} to {size}", at_least=least, at_most=size, whole=True).check(
         "eigenvalues", count=count
     )
     POSITIVE.check("eigenvalues", tolerance=tolerance)
+    NATURAL.check("eigenvalues", seed=seed)
+    multiply = _finite(product)
+    if count == size:  # too many for Lanczos
+        return np.linalg.eigvalsh(np.stack([multiply(unit) for unit in np.eye(size)]))
     try:
         from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
     except ImportError:
         raise UserError("eigenvalues needs SciPy: python -m pip install 'nl-nodes[curvature]'") from None
     # Not of +1 and -1, which may be in the null space of a matrix of simple numbers.
-    multiply, start = _finite(product), np.random.default_rng(seed).standard_normal(size)
+    start = np.random.default_rng(seed).standard_normal(size)
     operator = LinearOperator((size, size), matvec=multiply, dtype=np.float64)
     options = {"tol": tolerance, "maxiter": RESTARTS, "v0": start, "return_eigenvectors": False}
     try:
@@ -120,6 +124,7 @@ def trace(product: Product, size: int, probes: int = 10, seed: int = 0) -> Trace
     Trace(value=6.0, error=0.0)
     """
     PROBES.check("trace", probes=probes)
+    NATURAL.check("trace", seed=seed)
     multiply = _finite(product)
     vectors = (rademacher(seed, k, size) for k in range(probes))
     samples = [float(z @ multiply(z)) for z in vectors]
@@ -148,6 +153,7 @@ def spectral_density(product: Product, size: int, steps: int = 80, probes: int =
     (array([1., 5.]), array([0.5, 0.5]))
     """
     COUNT.check("spectral_density", steps=steps, probes=probes)
+    NATURAL.check("spectral_density", seed=seed)
     nodes, weights = [], []
     for k in range(probes):
         values, vectors = np.linalg.eigh(tridiagonal(_finite(product), rademacher(seed, k, size), steps))

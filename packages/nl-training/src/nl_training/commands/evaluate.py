@@ -14,7 +14,7 @@ from nl_nodes import UserError
 from nl_training.config import build
 from nl_training.config.run_command import run_command
 from nl_training.config.sweep_jobs import key_of
-from nl_training.data import load_test
+from nl_training.data import Trained, load_test
 from nl_training.paths import optional_output
 from nl_training.tracking.logged_run import open_run
 from nl_training.tracking.model import softmax
@@ -31,7 +31,8 @@ worst mistakes.
   nl evaluate run=ID data=mnist data.root=FOLDER
 
 Without data=NAME it uses the test set of the run's own data; data.root=FOLDER says where that is now.
-With it the keys of that data set may follow, such as data.label=NAME of data=csv."""
+With it the keys of that data set may follow, such as data.label=NAME of data=csv. Of files without test images all are
+tested, or those that the run was not trained on if they are its own data."""
 
 
 def main() -> None:
@@ -65,11 +66,12 @@ def evaluate(run_id: str, config: Config, given: Collection[str]) -> float:
 
     run = open_run(run_id, config.tracking, build.device(config))
     data = config.data
+    trained: Trained | None = Trained(run.digest, run.config.data.get("limit"))
     if "data" not in given:
-        own = resolve(run.config).data
+        own, trained = resolve(run.config).data, None
         data = replace(own, root=data.root) if "data.root" in given else own
     options = build.data_options(data)
-    test, classes = load_test(data.name, data.root, run.pixels, run.normalization, **options)
+    test, classes = load_test(data.name, data.root, run.pixels, run.normalization, trained, **options)
     shape = test.x.shape[1:]
     if shape != run.net.input_shape or len(classes) != run.net.classes:
         raise UserError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,8 +28,16 @@ log = logging.getLogger(__name__)
 Reader = Callable[..., Source]
 """Reads the raw images of a data set from its `root`, a path or None, with the config's keys beyond the common ones."""
 
+
 IMAGES = "images"
 EMBEDDED = ("mnist5k", "digits")
+
+
+class Trained(NamedTuple):
+    """The data that a run was trained on: their digest, and `data.limit`."""
+
+    digest: str
+    limit: int | None
 
 
 def load(
@@ -79,15 +88,23 @@ def load(
 
 
 def load_test(
-    name: str, root: str | None, pixels: PixelFormat | None, scale: Normalization, **options: Any
+    name: str,
+    root: str | None,
+    pixels: PixelFormat | None,
+    scale: Normalization,
+    trained: Trained | None = None,
+    **options: Any,
 ) -> tuple[Split, tuple[str, ...]]:
     """Load the test images of data set `name`, converted to a run's pixel format, and the class names.
+
+    All images of files without test images are tested, unless the run was trained on a part of them.
 
     Args:
         name: as in `load`.
         root: as in `load`.
         pixels: the run's pixel format; images of another format are converted, with a warning. None for no conversion.
         scale: the run's normalisation.
+        trained: what the run was trained on; None for these data.
         options: as in `load`; pictures get the size of `pixels`.
 
     Raises:
@@ -96,7 +113,8 @@ def load_test(
     if name == IMAGES and pixels is not None:
         options = {"size": pixels.size, "matte": pixels.matte}
     source = read_source(name, root, **options)
-    x = source.test.x
+    test = _tested(name, source, trained)
+    x = test.x
     if pixels is not None:
         found = PixelFormat.of(x, source.range)
         opposite = {found.ground, pixels.ground} == {DARK, LIGHT}
@@ -105,7 +123,20 @@ def load_test(
             how = ", inverted" if invert else ""
             log.warning("data=%s is %s; it is converted to the run's %s%s", name, found, pixels, how)
         x = pixels.adapt(x, source.range, invert)
-    return _normalized(Split(x, source.test.t), scale, "float32"), source.classes
+    return _normalized(Split(x, test.t), scale, "float32"), source.classes
+
+
+def _tested(name: str, source: Source, trained: Trained | None) -> Split:
+    """Return the test images; all images where they are other data than a run's, without test images."""
+    if trained is None or not source.divided:
+        return source.test
+    with suppress(UserError):  # too few images for the limit
+        same = source if trained.limit is None else limited(source, trained.limit)
+        if same.digest() == trained.digest:
+            return source.test
+    parts = source.train, source.test
+    log.warning("data=%s has no test images of its own: all %d images are tested", name, sum(map(len, parts)))
+    return Split(np.concatenate([part.x for part in parts]), np.concatenate([part.t for part in parts]))
 
 
 def read_source(name: str, root: str | None, **options: Any) -> Source:

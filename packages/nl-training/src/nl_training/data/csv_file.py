@@ -71,7 +71,7 @@ def _source(train: _Table, test: _Table | None, label: str | int | None, shape: 
         raise UserError(f"{train.path} has only the label {labels[0]}; give images of at least two classes")
     t, t_test = np.searchsorted(labels, t), np.searchsorted(labels, t_test)
     splits = (Split(x, t), Split(x_test, t_test)) if test else train_and_test(x, t)
-    return Source(*splits, tuple(map(str, labels)))
+    return Source(*splits, tuple(map(str, labels)), divided=test is None)
 
 
 def _images(

@@ -92,7 +92,7 @@ class Source:
     """Raw images as read, before a validation split is taken out of `train`.
 
     `range` is the pixel range, `matte` the grey on which transparent pictures were composited, `validation` a split of
-    the data's own.
+    the data's own. `divided` is whether `test` was taken out of the training images, as the files have no test images.
     """
 
     train: Split
@@ -101,6 +101,7 @@ class Source:
     range: Range = EIGHT_BITS
     matte: int | None = None
     validation: Split | None = None
+    divided: bool = False
 
     @property
     def pixels(self) -> PixelFormat:

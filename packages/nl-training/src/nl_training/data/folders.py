@@ -59,7 +59,7 @@ def load_folder(root: Path, size: tuple[int, int] | None = None, matte: int | No
     x, matte = _read_all(paths, size, matte)
     t = np.array(labels, np.int64)
     if len(parts) == 1:
-        return Source(*train_and_test(x, t), tuple(classes), matte=matte)
+        return Source(*train_and_test(x, t), tuple(classes), matte=matte, divided=True)
     pieces = zip(parts, np.split(x, ends[:-1]), np.split(t, ends[:-1]), strict=True)
     split = {name: Split(images, labels) for name, images, labels in pieces}
     return Source(split[_TRAIN], split[_TEST], tuple(classes), matte=matte, validation=split.get(_VALIDATION))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from nl_layers.labels import checked_labels
 from nl_nodes import backend_of
 
 STREAM = 2**33
@@ -26,6 +27,9 @@ def mixup(x: Any, t: Any, alpha: float, classes: int, seed: int, epoch: int, ste
         epoch: the epoch, from 1.
         step: the step in the epoch, from 0.
 
+    Raises:
+        UserError: for labels that are no classes.
+
     Returns:
         The mixed images, and rows of labels (N, K) in their dtype.
 
@@ -33,6 +37,7 @@ def mixup(x: Any, t: Any, alpha: float, classes: int, seed: int, epoch: int, ste
     """
     rng = np.random.Generator(np.random.Philox(counter=[0, step, epoch, 0], key=(STREAM << 64) + seed))
     share, order = rng.beta(alpha, alpha), rng.permutation(len(t))
-    rows = np.eye(classes)[t] if classes > 1 else t[:, None]
+    t = checked_labels("mixup", t, (len(t), classes))
+    rows = t if t.ndim == 2 else np.eye(classes)[t]
     mixed = share * x + (1 - share) * x[backend_of([x]).array(order)]
     return mixed, (share * rows + (1 - share) * rows[order]).astype(x.dtype)

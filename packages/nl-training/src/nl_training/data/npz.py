@@ -39,7 +39,7 @@ def load_npz(path: Path, size: tuple[int, int] | None = None) -> Source:
     if train.x.shape[1:] != test.x.shape[1:] or train.x.dtype != test.x.dtype:
         kinds = f"{train.x.dtype} {train.x.shape} and {test.x.dtype} {test.x.shape}"
         raise UserError(f"x_train and x_test in {path} are {kinds}; they must agree in image shape and dtype")
-    return Source(train, test, classes, _range([part.x for part in parts], path))
+    return Source(train, test, classes, _range([part.x for part in parts], path), divided=len(parts) == 1)
 
 
 def _read(path: Path) -> dict[str, Array]:

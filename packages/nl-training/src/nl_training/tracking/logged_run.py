@@ -36,6 +36,7 @@ class LoggedRun:
         classes: the names of its classes.
         normalization: the normalization of its inputs.
         pixels: the format of its raw images; None in runs that did not record it.
+        digest: the digest of its data; "" in runs that did not record it.
     """
 
     run_id: str
@@ -44,6 +45,7 @@ class LoggedRun:
     classes: tuple[str, ...]
     normalization: Normalization
     pixels: PixelFormat | None = None
+    digest: str = ""
 
 
 def open_run(run_id: str, tracking: TrackingConfig, device: Device | None = None) -> LoggedRun:
@@ -70,7 +72,8 @@ def open_run(run_id: str, tracking: TrackingConfig, device: Device | None = None
         net.load(_artifact(store, run, "weights/best.safetensors", folder))
     normalization = Normalization(tuple(spec["mean"]), tuple(spec["std"]))
     pixels = PixelFormat.from_json(spec["pixels"]) if spec.get("pixels") else None
-    return LoggedRun(str(run.info.run_id), config, net, tuple(spec["classes"]), normalization, pixels)
+    digest = run.data.tags.get("dataset.digest", "")
+    return LoggedRun(str(run.info.run_id), config, net, tuple(spec["classes"]), normalization, pixels, digest)
 
 
 def _existing(store: Store, run_id: str, experiment_name: str | None) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from nl_layers.optimizers import Adam, Optimizer
 from nl_layers.schedules import Constant, Schedule
@@ -55,13 +56,13 @@ def fit(
     Raises:
         UserError: for a wrong argument, and if the loss or a gradient is not finite (`Diverged`).
     """
-    for name, value, kind, example in (
-        ("net", net, Network, "mlp()"),
-        ("data", data, Dataset, 'load("digits")'),
-        ("optimizer", optimizer or Adam(), Optimizer, "Adam()"),
-    ):
-        if not isinstance(value, kind):
-            raise UserError(f"fit: {name} is no {kind.__name__}, such as {example}: got {value!r:.40}")
+    _check("net", net, Network, "mlp()")
+    _check("data", data, Dataset, 'load("digits")')
+    _check("optimizer", optimizer or Adam(), Optimizer, "Adam()")
+    _check("schedule", schedule or Constant(), Schedule, "Cosine()")
+    _check("callbacks", callbacks, Sequence, "[ProgressBar()]")
+    for callback in callbacks:
+        _check("one of callbacks", callback, Callback, "ProgressBar()")
     COUNT.check("fit", epochs=epochs, batch_size=batch_size)
     NOT_NEGATIVE.check("fit", weight_decay=weight_decay)
     NATURAL.check("fit", seed=seed)
@@ -84,3 +85,9 @@ def fit(
             bar.close()
     net.load_state_dict(trainer.best_state)
     return result
+
+
+def _check(name: str, value: Any, kind: type, example: str) -> None:
+    """Refuse an argument of another kind, or a class in place of its instance."""
+    if isinstance(value, type) or not isinstance(value, kind):
+        raise UserError(f"fit: {name} is no {kind.__name__}, such as {example}: got {value!r:.40}")

@@ -64,7 +64,7 @@ class Trainer(TrainingState):
 
     Args:
         net: the network to train.
-        optimizer: the optimizer; the schedule scales its initial `lr`.
+        optimizer: the optimizer; the schedule scales its `lr`, which it has again after the training.
         schedule: the learning rate schedule.
         data: training, validation and test splits.
         options: batch size and when to stop.
@@ -128,6 +128,7 @@ class Trainer(TrainingState):
                 self._train()
         finally:
             gc.unfreeze()
+            self.optimizer.lr = self.base_lr
         result = self._result()
         for callback in self.callbacks:
             callback.on_end(self, result)
@@ -219,8 +220,10 @@ class Trainer(TrainingState):
         self._collect(wait=True)
         kept = self.checkpoints.paths() if self.checkpoints else []
         stays = f"; the last checkpoint is {kept[-1]}" if kept else ""
+        scheduled = "" if taken.batch.lr == self.base_lr else f", {taken.batch.lr:g} by the schedule"
         return Diverged(
-            f"{what} at step {self.step + 1}: lower optimizer.lr (now {self.optimizer.lr:g}); first in {where}{stays}"
+            f"{what} at step {self.step + 1}: lower optimizer.lr (now {self.base_lr:g}{scheduled}); "
+            f"first in {where}{stays}"
         )
 
     def _save_or_stop(self, due: bool, best: bool = False) -> None:
