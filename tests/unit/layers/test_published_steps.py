@@ -176,6 +176,27 @@ def test_a_state_of_other_shapes_is_refused_and_nothing_changes(kind: type[Adam]
     assert all((param == 1).all() for param in params.values())
 
 
+def test_gradients_that_do_not_fit_are_refused() -> None:
+    params = {"W1": np.ones((2, 3)), "b1": np.ones(3)}
+    optimizer = Adam()
+    with refused("no gradient of 'b1'"):
+        optimizer.update(params, {"W1": np.ones((2, 3))})
+    with refused("'b1'", "(1,)", "(3,)"):
+        optimizer.update(params, {"W1": np.ones((2, 3)), "b1": np.ones(1)})
+    assert optimizer.steps == 0
+    assert all((param == 1).all() for param in params.values())
+
+
+@pytest.mark.parametrize("flat_first", [True, False])
+def test_parameters_of_a_network_and_a_plain_dictionary_are_not_mixed(flat_first: bool) -> None:
+    params = FlatDict({"W1": (2, 3)}, np.ones)
+    kinds = [params, dict(params)]
+    optimizer = Adam()
+    optimizer.update(params, kinds[not flat_first])
+    with refused("Adam", "plain dictionary"):
+        optimizer.update(params, kinds[flat_first])
+
+
 def test_a_network_of_two_weights_trains_like_adamw() -> None:
     shapes = {"W1": (3, 4), "b1": (4,), "W2": (4, 2)}
     rng = np.random.default_rng(0)

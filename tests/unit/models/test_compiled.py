@@ -215,11 +215,33 @@ def python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProc
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, cwd=cwd)
 
 
-@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_workers_end_with_the_process(end: str, tmp_path) -> None:
+KILLED_IN_ITS_FIRST_PASS = """
+import os, signal
+from nl_nodes.runtime import Processes
+
+send = Processes._send
+
+def send_and_end(self, link, message, descriptor=None):
+    send(self, link, message, descriptor)
+    if "run" in message:
+        print(self.children[0].pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)  # before the worker's interpreter runs
+
+Processes._send = send_and_end
+executor = Processes(2)
+executor.run(executor.load([[], []]), 0)
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [*(STEP + end for end in ENDS.values()), KILLED_IN_ITS_FIRST_PASS],
+    ids=[*ENDS, "killed in its first pass"],
+)
+def test_workers_end_with_the_process(text: str, tmp_path) -> None:
     """A script without a `__main__` guard, for each way in which it can end."""
     script = tmp_path / "unguarded.py"
-    script.write_text(STEP + end)
+    script.write_text(text)
     done = python(str(script))
     pids = [int(pid) for pid in done.stdout.split()]
     assert len(pids) == 1, done.stderr

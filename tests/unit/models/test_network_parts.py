@@ -10,7 +10,7 @@ import pytest
 from support.assertions import refused
 from support.forked import Forked
 
-from nl_layers import Affine, BatchNormalization, Loss, Relu, SigmoidWithLoss, SoftmaxWithLoss
+from nl_layers import Affine, BatchNormalization, CrossEntropy, Loss, Relu, SigmoidWithLoss, SoftmaxWithLoss
 from nl_models import Network
 from nl_nodes import Device
 
@@ -65,7 +65,7 @@ TWO = np.array([[2.0, -1.0], [-3.0, -1.0], [1.0, 1.0]])
         (SigmoidWithLoss(), ONE[:, [0]] + 0.5, [0.0, 0.0, 1.0], 2),
         (SigmoidWithLoss(), TWO, [[1, 0], [0, 1], [1, 0]], 3),
         (SigmoidWithLoss(), TWO, [[0, 1], [0, 1], [0, 1]], 1),
-        (SoftmaxWithLoss(), ONE, [0, 0, 0], 3),
+        (CrossEntropy(), ONE, [0, 0, 0], 3),
         (SoftmaxWithLoss(), TWO, [0, 1, 0], 3),
         (SoftmaxWithLoss(), TWO, [1, 1, 1], 1),
     ],

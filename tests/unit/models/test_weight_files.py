@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.assertions import refused
 from support.fake_device import install
 
 from nl_models import build, cnn3, load_state, mlp
@@ -163,6 +164,21 @@ def test_state_dict_is_a_copy() -> None:
     assert same(net.state_dict(), ctx)
     state["W1"] += 1
     assert same(net.state_dict(), ctx)
+
+
+@pytest.mark.parametrize(("state", "told"), [(None, "NoneType"), ([1], "list"), ({"W1": [1.0]}, "W1 must be an array")])
+def test_weights_that_are_no_arrays_by_name_are_refused(state: object, told: str) -> None:
+    net = mlp(hidden=[4])
+    with refused("mlp", told):
+        net.load_state_dict({**net.state_dict(), **state} if isinstance(state, dict) else state)
+
+
+def test_weights_of_a_dtype_that_numpy_lacks_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    header = json.dumps({"W1": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with refused(str(path), "save them as float32"):
+        load_state(path)
 
 
 @pytest.mark.parametrize("kind", ["int32", "bool"])

@@ -47,7 +47,7 @@ def numbers(executor: Executor, count: int = 4) -> np.ndarray:
 
 
 def test_a_worker_does_what_it_is_told() -> None:
-    worker, mapped = Worker(1, 2), []
+    worker, mapped = Worker(os.getppid(), 1, 2), []
     for number, size in ((5, shared_memory.counter_bytes(2)), (6, shared_memory.counter_bytes(2))):
         descriptor, memory = shared_memory.create(size)
         worker.handle({"memory": size, "number": number}, descriptor)

@@ -151,6 +151,14 @@ def test_mixup_mixes_images_and_labels_of_the_same_pairs(classes: int) -> None:
     assert rows.dtype == np.float32
 
 
+def test_mixup_of_integer_images_mixes_labels_in_fractions() -> None:
+    x, t = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1), np.arange(6) % 3
+    found, expected = (mixup(images, t, 0.4, 3, seed=0, epoch=1, step=0) for images in (x, x.astype("float64")))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(found[1].sum(axis=1), 1, rtol=1e-12)
+
+
 @pytest.mark.parametrize(("classes", "label"), [(4, 4), (4, -1), (1, 2)])
 def test_mixup_refuses_labels_of_other_classes(classes: int, label: int) -> None:
     with refused("mixup", label):

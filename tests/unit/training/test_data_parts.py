@@ -24,6 +24,15 @@ def test_a_split_is_a_partition_that_keeps_every_class(labels, share, seed):
         assert abs((t[taken] == label).sum() - (t == label).sum() * share) < 1 + 1e-9
 
 
+def test_splits_of_other_things_than_images_and_as_many_labels_are_refused():
+    with refused("Split", "(4, 2)", "(3,)"):
+        Split(np.ones((4, 2)), np.arange(3))
+    with refused("Split: x must be an array, got list"):
+        Split([[1.0]], np.arange(1))
+    with refused("Split: t must be an array, got list"):
+        Split(np.ones((1, 2)), [0])
+
+
 def test_a_split_takes_the_exact_share_where_classes_are_unequal():
     t = np.repeat([0, 1, 2], [7, 12, 14])
     _, taken = stratified(t, 0.2, seed=0)

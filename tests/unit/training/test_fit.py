@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import subprocess
 import sys
 from base64 import b64decode
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,10 +16,10 @@ from support.assertions import refused
 from nl_layers import Affine
 from nl_layers.optimizers import SGD, Adam
 from nl_layers.schedules import Constant
-from nl_models import cnn3, mlp
+from nl_models import DenseSpec, Sequential, cnn3, mlp
 from nl_nodes import Device, Graph, Input
 from nl_training import fit
-from nl_training.data import load
+from nl_training.data import Split, load
 from nl_training.notebook import graph_html, layer_html, network_html
 from nl_training.training.trainer import Trainer, TrainOptions
 
@@ -47,6 +49,40 @@ def test_fit_refuses_wrong_arguments() -> None:
     ):
         with refused("fit", message):
             fit(net, data, **options)  # type: ignore[arg-type]
+
+
+def test_fit_refuses_data_that_it_cannot_train_on() -> None:
+    data, net = load("digits"), mlp(**SMALL)
+    empty = Split(data.train.x[:0], data.train.t[:0])
+    with refused("no training images"):
+        fit(net, replace(data, train=empty), progress=False)
+    whole = Split(data.train.x.astype("uint8"), data.train.t)
+    with refused("augment", "floating-point", "uint8"):
+        fit(net, replace(data, train=whole), augment="auto", progress=False)
+
+
+def test_fit_trains_on_features() -> None:
+    data = load("digits")
+    parts = {name: getattr(data, name) for name in ("train", "validation", "test")}
+    flat = replace(data, **{name: Split(part.x.reshape(len(part), -1), part.t) for name, part in parts.items()})
+    options = {"epochs": 1, "progress": False, "seed": 0}
+    results = [
+        fit(Sequential([DenseSpec(10)], shape, device=Device(threads=1)), each, **options)
+        for shape, each in (((1, 8, 8), data), ((64,), flat))
+    ]
+    assert results[0].test_loss == results[1].test_loss
+
+
+def test_fit_leaves_the_frozen_objects_of_a_program_frozen() -> None:
+    gc.freeze()
+    try:
+        count = gc.get_freeze_count()
+        fit(mlp(**SMALL), load("digits"), epochs=1, progress=False)
+        assert gc.get_freeze_count() > count / 2 > 0  # some may be freed
+    finally:
+        gc.unfreeze()
+    fit(mlp(**SMALL), load("digits"), epochs=1, progress=False)
+    assert gc.get_freeze_count() == 0
 
 
 def drawing(html: str | None) -> str:

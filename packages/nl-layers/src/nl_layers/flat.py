@@ -7,7 +7,7 @@ from math import prod, sqrt
 from typing import Any
 
 from nl_layers.params import Params
-from nl_nodes import backend_of
+from nl_nodes import ShapeError, UserError, backend_of
 from nl_nodes.typing import Array, Shape
 
 
@@ -81,9 +81,19 @@ def _restore(shapes: Mapping[str, Shape], flat: Array) -> FlatDict:
 def paired(
     params: Mapping[str, Array], grads: Mapping[str, Array], whole: bool = True
 ) -> dict[str, tuple[Array, Array]]:
-    """Return pairs of parameter and gradient: the two whole buffers if `whole` and both are flat, else by name."""
+    """Return pairs of parameter and gradient: the two whole buffers if `whole` and both are flat, else by name.
+
+    Raises:
+        UserError: where a gradient is missing.
+        ShapeError: where one has another shape.
+    """
     if whole and isinstance(params, FlatDict) and isinstance(grads, FlatDict):
         return {"": (params.flat, grads.flat)}
+    for name, param in params.items():
+        if name not in grads:
+            raise UserError(f"there is no gradient of {name!r}: give one for each parameter")
+        if grads[name].shape != param.shape:
+            raise ShapeError(f"the gradient of {name!r} has shape {grads[name].shape}, the parameter {param.shape}")
     return {name: (param, grads[name]) for name, param in params.items()}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
@@ -30,8 +30,14 @@ class Mode:
     paths: Mapping[Module, str] = field(default_factory=dict)
 
     def wire(self, layer: Module, *inputs: Node) -> Node:
-        """Return a layer's output node; its nodes get the layer's path."""
+        """Return a layer's output node; its nodes get the layer's path.
+
+        Raises:
+            UserError: where `wire` returns anything else.
+        """
         y = layer.wire(*inputs, mode=self)
+        if not isinstance(y, Node):
+            raise UserError(f"{type(layer).__name__}.wire must return a node, got {y!r:.40}")
         assign_scope([y, *self.updates.values()], self.paths.get(layer, ""))
         return y
 
@@ -82,6 +88,10 @@ class Module:
     latest_change: ClassVar[object] = None
     feeds: ClassVar[tuple[str, ...]] = ("x",)
 
+    _graph: tuple[Any, Graph] | None = None
+    _passes = 0
+    _changes = 0
+
     def __init_subclass__(cls, *, abstract: bool = False) -> None:
         """Register the subclass for verification, and refuse unknown keywords in one line."""
         check_init(cls)
@@ -91,13 +101,10 @@ class Module:
     @checked
     def __init__(self) -> None:
         self.grads: dict[str, Array] = {}
-        self._graph: tuple[Any, Graph] | None = None
-        self._passes = 0
-        self._changes = 0
 
     def wire(self, *inputs: Node, mode: Mode) -> Node:
         """Return the output node for input nodes of known shapes."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define wire")
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:
@@ -152,17 +159,14 @@ class Module:
             return
         if current is None and name in vars(self) and hasattr(value, "shape"):
             raise UserError(f"{type(self).__name__} was made without {name}: make a new one with it")
-        if name in vars(self) and not (name.startswith("_") or name == "grads"):
-            changes = self.changes
-            super().__setattr__(name, value)
+        children = _children(name, value)
+        counts = bool(children) or not (name.startswith("_") or name == "grads")
+        changes = self.changes if counts else 0
+        super().__setattr__(name, value)
+        if counts:
             self._changes += changes + 1 - self.changes  # those of a replaced child still count
             Module.latest_change = object()
-        else:
-            super().__setattr__(name, value)
-            if _children(name, value):
-                self._changes = vars(self).get("_changes", 0) + 1
-                Module.latest_change = object()
-        for child, layer in _children(name, value).items():
+        for child, layer in children.items():
             for part in layer.tree():
                 if sum(part is other for other in self.tree()) > 1:  # an optimizer would update it twice
                     raise UserError(f"{type(self).__name__}: {part!r:.60} is in it twice: make a new one")
@@ -193,7 +197,9 @@ class Module:
         """Return a new graph of this layer alone, on inputs of these shapes; labels (`t`) have no gradient."""
         mode = Mode(train)
         inputs = [Input(name, shape, gradient=name != "t") for name, shape in zip(self.feeds, shapes, strict=True)]
-        return Graph(self.wire(*inputs, mode=mode), updates=mode.updates)
+        graph = Graph(mode.wire(self, *inputs), updates=mode.updates)
+        refuse_unknown_leaves(graph, [self])
+        return graph
 
     @property
     def last_graph(self) -> Graph | None:
@@ -224,9 +230,20 @@ def _children(name: str, value: Any) -> dict[str, Module]:
     """Return the layers in an attribute of this name and value by their names."""
     if name == "layers" and isinstance(value, tuple):
         return {str(place): layer for place, layer in enumerate(value)}
-    if isinstance(value, list | tuple) and any(isinstance(part, Module) for part in value):
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    if any(isinstance(part, Module) for part in parts):
         raise UserError(f"{name}: a layer has the layers inside it in attributes, or in a tuple named layers")
+    if any(isinstance(part, Leaf) for part in parts):
+        raise UserError(f"{name}: a layer has its parameters and buffers in attributes, each in its own")
     return {name: value} if isinstance(value, Module) else {}
+
+
+def refuse_unknown_leaves(graph: Graph, layers: Iterable[Module]) -> None:
+    """Refuse parameters and buffers that `wire` made: nothing would train, save or copy them."""
+    known = {leaf for layer in layers for leaf in layer._leaves(Leaf).values()}
+    for leaf in graph.order:
+        if isinstance(leaf, Parameter | Buffer) and leaf not in known:
+            raise UserError(f"wire uses {leaf!r:.60}, which is no attribute of a layer: make it in __init__")
 
 
 class Layer(Module, abstract=True):

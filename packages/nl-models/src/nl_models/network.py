@@ -16,7 +16,7 @@ from nl_layers.optimizers import Optimizer
 from nl_models.curvature import Curvature
 from nl_models.fork import prepare_for_forks
 from nl_models.names import name_leaves
-from nl_models.ownership import own
+from nl_models.ownership import own, refuse_new_arrays, refuse_new_leaves
 from nl_models.recent import RecentlyUsed
 from nl_models.recorded_update import recorded_update, update_key
 from nl_models.results import Enqueued, TrainOutput
@@ -97,6 +97,7 @@ class Network(Wiring):
             leaf.value = self._params[name]
         for buffer, array in zip(self._buffers.values(), arrays[2:], strict=True):
             buffer.value = array
+        self._values = [(leaf, leaf.value) for leaf in (*self._parameters.values(), *self._buffers.values())]
         self._graphs: RecentlyUsed[tuple[bool, int, bool], Graph] = RecentlyUsed(BATCH_SIZES)
         self._plans: RecentlyUsed[tuple[Any, ...], Plan] = RecentlyUsed(BATCH_SIZES)
         self._grads_owner: Thread | None = None  # the thread that uses the gradients' buffer
@@ -130,25 +131,19 @@ class Network(Wiring):
         """Discard graphs and plans if the loss, a layer or a setting has changed since they were created.
 
         Raises:
-            UserError: where a `Parameter` was replaced.
+            UserError: where a `Parameter`, or the array of one, was replaced.
         """
+        refuse_new_arrays(self.name, self._values)
         seen = (*self.layers, self.loss_layer, Module.latest_change)
         if seen == self._seen:  # no layer of any network has changed
             return
         wiring = self._wiring()
         if wiring != self._wired:
-            self._refuse_new_parameters()
+            refuse_new_leaves(self.name, self.layers, [leaf for leaf, _ in self._values])
             self._graphs.clear()
             self._plans.clear()
             self._wired = wiring
         self._seen = seen
-
-    def _refuse_new_parameters(self) -> None:
-        leaves = {*self._parameters.values(), *self._buffers.values()}
-        for layer in self.layers:
-            if not leaves.issuperset((*layer.parameters.values(), *layer.buffers.values())):
-                kind = type(layer).__name__
-                raise UserError(f"{self.name}: {kind} has a new Parameter: set its values, or build a new network")
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in NOT_COPIED}
@@ -382,6 +377,7 @@ class Network(Wiring):
     def state_dict(self) -> dict[str, Any]:
         """Return host copies of all parameters and running statistics by name."""
         leaves = {**self._parameters, **self._buffers}
+        refuse_new_arrays(self.name, self._values)
         with self._lock:
             return {name: self.device.host(leaf.value).copy() for name, leaf in leaves.items()}
 

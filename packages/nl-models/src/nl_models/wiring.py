@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nl_layers import Layer, Loss, Mode, SoftmaxWithLoss
-from nl_layers.module import Module
+from nl_layers.module import Module, refuse_unknown_leaves
 from nl_models.names import layer_paths
 from nl_nodes import Graph, Input, Node, ShapeError, UserError
 from nl_nodes.node import assign_scope
@@ -60,9 +60,13 @@ class Wiring:
         if not train:
             return Graph(logits)
         t = Input("t", self._label_shape(batch, rows), gradient=False)
-        loss = self.loss_layer.wire(logits, t, mode=mode)
+        loss = mode.wire(self.loss_layer, logits, t)
+        if loss.shape != ():
+            raise ShapeError(f"{type(self.loss_layer).__name__} gives shape {loss.shape}: a loss is one number")
         assign_scope([loss], type(self.loss_layer).__name__)
-        return Graph(loss, logits, updates=mode.updates)
+        graph = Graph(loss, logits, updates=mode.updates)
+        refuse_unknown_leaves(graph, self.layers)
+        return graph
 
     def _label_shape(self, batch: int, rows: bool) -> Shape:
         return (batch, self.classes) if rows else (batch,)

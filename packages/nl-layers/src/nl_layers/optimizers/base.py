@@ -81,6 +81,11 @@ class Optimizer:
         """
         arrays = {name: param for name, (param, _) in paired(params, grads, self.elementwise).items()}
         all_slots = self.slots_of(arrays)
+        if self.state and ("" in self.state) != ("" in arrays):
+            raise UserError(
+                f"{type(self).__name__} had parameters and gradients of a network as they are, and now has a plain "
+                "dictionary, or the other way round: keep to one, as each has its own state"
+            )
         for name, slots in all_slots.items():
             self._check_state(name, arrays[name], slots)
         self.steps += 1

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nl_nodes.device.backend import Backend, backends
+from nl_nodes.errors import UserError
 from nl_nodes.philox import philox
 from nl_nodes.typing import Array
 
@@ -22,7 +23,13 @@ class NumpyBackend(Backend):
         return isinstance(value, np.ndarray | np.generic)
 
     def array(self, value: Any, dtype: Any = None) -> Array:
-        """Convert a value to an array; an array that already fits is not copied."""
+        """Convert a value to an array; an array that already fits is not copied.
+
+        Raises:
+            UserError: for a masked array, whose mask would be lost.
+        """
+        if isinstance(value, np.ma.MaskedArray):
+            raise UserError("an array has a mask, which would be lost: fill or leave out the masked values")
         return np.asarray(value, dtype=dtype)
 
     def host(self, array: Array) -> Any:

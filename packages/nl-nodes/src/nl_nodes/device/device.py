@@ -115,7 +115,18 @@ class Device:
         return self.backend.array(value, self.dtype)
 
     def feed(self, value: Any, dtype: str | None = None) -> Array:
-        """Convert a value to an array that a pass takes: one of the host for a plan that copies it to a GPU itself."""
+        """Convert a value to an array that a pass takes: one of the host for a plan that copies it to a GPU itself.
+
+        Raises:
+            UserError: for values that `dtype` cannot represent, such as complex ones, or that are no numbers.
+        """
+        try:
+            found = value.dtype if self.backend.owns(value) else np.asanyarray(value).dtype
+            known = dtype is None or np.can_cast(found, dtype, "same_kind")
+        except (TypeError, ValueError):
+            found, known = type(value).__name__, False
+        if not known:
+            raise UserError(f"inputs must be real numbers, got {found}")
         copied = self.card is not None and not self.backend.owns(value)
         return np.asarray(value, dtype) if copied else self.backend.array(value, dtype)
 

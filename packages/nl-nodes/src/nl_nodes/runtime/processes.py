@@ -188,7 +188,7 @@ class _Loaded:
 def _start(link: socket.socket, number: int, count: int, core: int | None) -> subprocess.Popen[bytes]:
     # -P keeps the working directory out of the module path, where it could shadow the standard library.
     command = [sys.executable, "-P", "-m", "nl_nodes.runtime.worker_main"]
-    command += [str(n) for n in (link.fileno(), number, count, core) if n is not None]
+    command += [str(n) for n in (link.fileno(), os.getpid(), number, count, core) if n is not None]
     # One BLAS thread, and this process's module path.
     path = os.pathsep.join(folder or os.curdir for folder in sys.path)
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path}

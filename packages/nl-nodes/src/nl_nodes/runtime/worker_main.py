@@ -1,4 +1,4 @@
-"""A worker process: `python -m nl_nodes.runtime.worker_main LINK NUMBER COUNT [CORE]`, started by `Processes`."""
+"""A worker process, `python -m nl_nodes.runtime.worker_main LINK PARENT NUMBER COUNT [CORE]`, of `Processes`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ POLLS = 1000
 class Worker(Executor):
     """The executor in a worker process: shared memory segments and call lists by number."""
 
-    def __init__(self, number: int, count: int) -> None:
+    def __init__(self, parent: int, number: int, count: int) -> None:
         super().__init__()
         self.number, self.count, self.spins = number, count, spin_limit(count)
         self.segments: dict[int, Any] = {}
         self.lists: dict[int, list[BoundCall]] = {}
         self.spin_barrier: SpinBarrier | None = None
-        self._parent = os.getppid()
+        self._parent = parent  # not `getppid`: it may have ended before this process ran
 
     def handle(self, message: dict[str, Any], descriptor: int | None) -> None:
         """Handle one message: run or load calls, map or free memory."""
@@ -58,10 +58,10 @@ class Worker(Executor):
             raise EOFError
 
 
-def main(link: int, number: int, count: int, core: int | None = None) -> None:
+def main(link: int, parent: int, number: int, count: int, core: int | None = None) -> None:
     """Handle messages until the other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C
-    worker = Worker(number, count)
+    worker = Worker(parent, number, count)
     if core is not None:
         pin([core])
     with socket.socket(fileno=link) as connection:

@@ -45,6 +45,8 @@ class Augmentation:
                 raise UserError(f"augment has {name} twice, perhaps as {AUTO}: name each once")
         if names and data.train.x.ndim != 4:
             raise ShapeError(f"augment needs images (N, C, H, W), got {data.train.x.shape}")
+        if names and data.train.x.dtype.kind != "f":
+            raise UserError(f"augment needs normalised images, of floating-point numbers, got {data.train.x.dtype}")
         self.names, self.seed, self.images = names, seed, len(data.train)
         self.fill = background(data) if names else None
         self._drawn: tuple[int, list[Any]] = (0, [])

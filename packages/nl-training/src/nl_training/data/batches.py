@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from nl_nodes import ShapeError
+from nl_nodes import ShapeError, UserError
 from nl_training.data.dataset import Labels, Split
 from nl_training.data.pixels import Array
 
@@ -38,8 +38,11 @@ class EpochBatches:
         """Return the batches of an epoch, without a last batch of one image if batch norm cannot normalise it.
 
         Raises:
+            UserError: without images.
             ShapeError: if every batch is a single image and batch norm cannot normalise it.
         """
+        if not images:
+            raise UserError("there are no training images")
         always = min(images, batch_size) == 1
         if images % batch_size != 1 and not always:
             return cls(images, batch_size, "", accumulate)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nl_nodes import ShapeError
+from nl_nodes import ShapeError, UserError, backend_of
 from nl_training.data.pixels import EIGHT_BITS, Array, PixelFormat, Range
 
 Labels = npt.NDArray[np.int64]
@@ -18,10 +18,23 @@ _CHUNK = 1024  # images per chunk, so that float64 copies stay small
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a data set: images `x` (N, C, H, W) and their labels `t` (N,), int64."""
+    """One split of a data set: images `x` (N, C, H, W) and their labels `t` (N,), int64.
+
+    Raises:
+        UserError: for anything but arrays.
+        ShapeError: where there are not as many labels as images.
+    """
 
     x: Array
     t: Labels
+
+    def __post_init__(self) -> None:
+        """Refuse what is no split."""
+        for name, array in (("x", self.x), ("t", self.t)):
+            if not backend_of([array]).owns(array):
+                raise UserError(f"Split: {name} must be an array, got {type(array).__name__}: use numpy.asarray")
+        if self.x.shape[:1] != self.t.shape[:1]:
+            raise ShapeError(f"Split: images {self.x.shape} need as many labels, got {self.t.shape}")
 
     def __len__(self) -> int:
         """The number of images."""
@@ -81,10 +94,9 @@ class Dataset:
     pixels: PixelFormat | None = None
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of each image."""
-        _, c, h, w = self.train.x.shape
-        return (c, h, w)
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of each image; (features,) of other data."""
+        return tuple(self.train.x.shape[1:])
 
 
 @dataclass(frozen=True)

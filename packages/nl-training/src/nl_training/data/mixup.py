@@ -40,4 +40,4 @@ def mixup(x: Any, t: Any, alpha: float, classes: int, seed: int, epoch: int, ste
     t = checked_labels("mixup", t, (len(t), classes))
     rows = t if t.ndim == 2 else np.eye(classes)[t]
     mixed = share * x + (1 - share) * x[backend_of([x]).array(order)]
-    return mixed, (share * rows + (1 - share) * rows[order]).astype(x.dtype)
+    return mixed, (share * rows + (1 - share) * rows[order]).astype(mixed.dtype)

@@ -121,13 +121,16 @@ class Trainer(TrainingState):
         self.started = perf_counter() - self.progress.seconds
         for callback in self.callbacks:
             callback.on_start(self)
-        gc.collect()
-        gc.freeze()  # a collection over all modules takes 0.2 s, and a training makes little garbage
+        freezes = not gc.get_freeze_count()  # else the program itself has, and objects of its own
+        if freezes:
+            gc.collect()
+            gc.freeze()  # a collection over all modules takes 0.2 s, and a training makes little garbage
         try:
             if not self.progress.ended:
                 self._train()
         finally:
-            gc.unfreeze()
+            if freezes:
+                gc.unfreeze()
             self.optimizer.lr = self.base_lr
         result = self._result()
         for callback in self.callbacks:
