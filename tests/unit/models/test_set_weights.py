@@ -32,6 +32,15 @@ def test_a_pass_is_compiled_anew_only_after_a_change(monkeypatch: pytest.MonkeyP
         for _ in range(3):
             net.step(X, T)
         assert len(compiled) - before == 1
+    before = len(compiled)
+    for rate in (0.5, 0.25):
+        network().layers[0].rate = rate  # of another network
+        net.step(X, T)
+    assert len(compiled) == before
+    compared = []
+    monkeypatch.setattr(net, "_wiring", lambda: compared.append(1))
+    net.step(X, T)
+    assert not compared  # nothing has changed at all
 
 
 @pytest.mark.parametrize("compile", [True, False])

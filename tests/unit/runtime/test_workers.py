@@ -71,6 +71,14 @@ def test_a_worker_does_what_it_is_told() -> None:
     assert list(worker.segments) == [5]
 
 
+def test_a_worker_whose_parent_has_ended_does_not_wait_for_it() -> None:
+    worker = Worker(os.getpid(), 1, 2)  # which is not this process's parent
+    descriptor, _ = shared_memory.create(size := shared_memory.counter_bytes(2))
+    worker.handle({"memory": size, "number": 0}, descriptor)
+    with pytest.raises(EOFError):
+        worker.barrier()
+
+
 def words_at(number: int, at: int) -> dict[str, Any]:
     return {"array": [number, at, [4], [8], "<u8"]}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.assertions import at_most_refused, refused
 
 from nl_training.config.cli import check
-from nl_training.data import Normalization, Trained, load, load_test
+from nl_training.data import Normalization, RunData, load, load_test
 from nl_training.data.catalog import read_source
 
 RNG = np.random.default_rng(0)
@@ -45,7 +45,7 @@ def test_a_file_is_split_by_class(tmp_path: Path, header):
 
 
 def test_all_images_of_a_file_are_tested_unless_the_run_was_trained_on_it(tmp_path: Path, caplog):
-    def tested(trained: Trained | None) -> int:
+    def tested(trained: RunData | None) -> int:
         caplog.clear()
         split, _ = load_test("csv", path, None, Normalization.scaling(255, 1), trained)
         assert ("all 60 images are tested" in caplog.text) == (len(split) == 60)
@@ -53,9 +53,9 @@ def test_all_images_of_a_file_are_tested_unless_the_run_was_trained_on_it(tmp_pa
 
     path = table(tmp_path / "a.csv", ROWS * 5)
     other = load("csv", table(tmp_path / "b.csv", ROWS)).digest
-    assert tested(Trained(other, None)) == tested(Trained(other, 30)) == tested(Trained(other, 1)) == 60
-    assert tested(None) == tested(Trained(load("csv", path).digest, None)) == 12
-    assert tested(Trained(load("csv", path, limit=30).digest, 30)) == 12
+    assert tested(RunData(other, None)) == tested(RunData(other, 30)) == tested(RunData(other, 1)) == 60
+    assert tested(None) == tested(RunData(load("csv", path).digest, None)) == 12
+    assert tested(RunData(load("csv", path, limit=30).digest, 30)) == 12
 
 
 def test_a_folder_keeps_its_own_test_images(tmp_path: Path):

@@ -1,5 +1,7 @@
 """Splits, normalisation and batches."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from support.assertions import refused
 
 from nl_models import Network, build
 from nl_nodes import Device, ShapeError
-from nl_training.data import EpochBatches, Normalization, Split, batches, epoch_order
+from nl_training.data import EpochBatches, Normalization, Split, batches, epoch_order, load
 from nl_training.data.splits import stratified, train_and_test
 
 
@@ -24,13 +26,15 @@ def test_a_split_is_a_partition_that_keeps_every_class(labels, share, seed):
         assert abs((t[taken] == label).sum() - (t == label).sum() * share) < 1 + 1e-9
 
 
-def test_splits_of_other_things_than_images_and_as_many_labels_are_refused():
-    with refused("Split", "(4, 2)", "(3,)"):
-        Split(np.ones((4, 2)), np.arange(3))
-    with refused("Split: x must be an array, got list"):
-        Split([[1.0]], np.arange(1))
-    with refused("Split: t must be an array, got list"):
-        Split(np.ones((1, 2)), [0])
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+@pytest.mark.parametrize("of", ["x", "t"])
+def test_data_of_lists_or_of_other_counts_are_refused(part: str, of: str):
+    data = load("digits")
+    split = getattr(data, part)
+    array = getattr(split, of)
+    for other, told in ((array.tolist(), "NumPy arrays, got list"), (array[:7], "need as many labels")):
+        with refused(told):
+            replace(data, **{part: replace(split, **{of: other})})
 
 
 def test_a_split_takes_the_exact_share_where_classes_are_unequal():

@@ -14,7 +14,7 @@ from nl_nodes import UserError
 from nl_training.config import build
 from nl_training.config.run_command import run_command
 from nl_training.config.sweep_jobs import key_of
-from nl_training.data import Trained, load_test
+from nl_training.data import RunData, load_test
 from nl_training.paths import optional_output
 from nl_training.tracking.logged_run import open_run
 from nl_training.tracking.model import softmax
@@ -66,7 +66,7 @@ def evaluate(run_id: str, config: Config, given: Collection[str]) -> float:
 
     run = open_run(run_id, config.tracking, build.device(config))
     data = config.data
-    trained: Trained | None = Trained(run.digest, run.config.data.get("limit"))
+    trained: RunData | None = RunData(run.digest, run.config.data.get("limit"))
     if "data" not in given:
         own, trained = resolve(run.config).data, None
         data = replace(own, root=data.root) if "data.root" in given else own

@@ -33,7 +33,7 @@ IMAGES = "images"
 EMBEDDED = ("mnist5k", "digits")
 
 
-class Trained(NamedTuple):
+class RunData(NamedTuple):
     """The data that a run was trained on: their digest, and `data.limit`."""
 
     digest: str
@@ -92,7 +92,7 @@ def load_test(
     root: str | None,
     pixels: PixelFormat | None,
     scale: Normalization,
-    trained: Trained | None = None,
+    run: RunData | None = None,
     **options: Any,
 ) -> tuple[Split, tuple[str, ...]]:
     """Load the test images of data set `name`, converted to a run's pixel format, and the class names.
@@ -104,7 +104,7 @@ def load_test(
         root: as in `load`.
         pixels: the run's pixel format; images of another format are converted, with a warning. None for no conversion.
         scale: the run's normalisation.
-        trained: what the run was trained on; None for these data.
+        run: what the run was trained on; None for these data.
         options: as in `load`; pictures get the size of `pixels`.
 
     Raises:
@@ -113,7 +113,7 @@ def load_test(
     if name == IMAGES and pixels is not None:
         options = {"size": pixels.size, "matte": pixels.matte}
     source = read_source(name, root, **options)
-    test = _tested(name, source, trained)
+    test = _tested(name, source, run)
     x = test.x
     if pixels is not None:
         found = PixelFormat.of(x, source.range)
@@ -126,13 +126,13 @@ def load_test(
     return _normalized(Split(x, test.t), scale, "float32"), source.classes
 
 
-def _tested(name: str, source: Source, trained: Trained | None) -> Split:
+def _tested(name: str, source: Source, run: RunData | None) -> Split:
     """Return the test images; all images where they are other data than a run's, without test images."""
-    if trained is None or not source.divided:
+    if run is None or not source.divided:
         return source.test
     with suppress(UserError):  # too few images for the limit
-        same = source if trained.limit is None else limited(source, trained.limit)
-        if same.digest() == trained.digest:
+        same = source if run.limit is None else limited(source, run.limit)
+        if same.digest() == run.digest:
             return source.test
     parts = source.train, source.test
     log.warning("data=%s has no test images of its own: all %d images are tested", name, sum(map(len, parts)))

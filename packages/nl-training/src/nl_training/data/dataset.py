@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nl_nodes import ShapeError, UserError, backend_of
+from nl_nodes import ShapeError, UserError
 from nl_training.data.pixels import EIGHT_BITS, Array, PixelFormat, Range
 
 Labels = npt.NDArray[np.int64]
@@ -18,23 +18,10 @@ _CHUNK = 1024  # images per chunk, so that float64 copies stay small
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a data set: images `x` (N, C, H, W) and their labels `t` (N,), int64.
-
-    Raises:
-        UserError: for anything but arrays.
-        ShapeError: where there are not as many labels as images.
-    """
+    """One split of a data set: images `x` (N, C, H, W) and their labels `t` (N,), int64."""
 
     x: Array
     t: Labels
-
-    def __post_init__(self) -> None:
-        """Refuse what is no split."""
-        for name, array in (("x", self.x), ("t", self.t)):
-            if not backend_of([array]).owns(array):
-                raise UserError(f"Split: {name} must be an array, got {type(array).__name__}: use numpy.asarray")
-        if self.x.shape[:1] != self.t.shape[:1]:
-            raise ShapeError(f"Split: images {self.x.shape} need as many labels, got {self.t.shape}")
 
     def __len__(self) -> int:
         """The number of images."""
@@ -82,6 +69,10 @@ class Dataset:
     `digest` is the SHA-256 of the raw images, labels and class names, independent of the seed, the validation split
     and the normalisation. `validation` is None without a validation split. `pixels` is the format of the raw images,
     None if unknown.
+
+    Raises:
+        UserError: for images or labels that are no NumPy arrays.
+        ShapeError: where there are not as many labels as images.
     """
 
     name: str
@@ -92,6 +83,15 @@ class Dataset:
     normalization: Normalization
     digest: str
     pixels: PixelFormat | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what training would fail on, or leave out."""
+        for split in (self.train, self.test, *([] if self.validation is None else [self.validation])):
+            for array in (split.x, split.t):
+                if not isinstance(array, np.ndarray):
+                    raise UserError(f"data must be NumPy arrays, got {type(array).__name__}: use numpy.asarray")
+            if len(split.x) != len(split.t):
+                raise ShapeError(f"data: {len(split.x)} images need as many labels, got {len(split.t)}")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
