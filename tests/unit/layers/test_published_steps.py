@@ -170,7 +170,8 @@ def test_a_state_of_other_shapes_is_refused_and_nothing_changes(kind: type[Adam]
 
     optimizer, params = kind(), arrays(4)
     optimizer.update(arrays(3), arrays(3))
-    with refused(kind.__name__, "trained another network", "make a new optimizer"):
+    of = "" if flat and kind is Adam else " of 'W1'"
+    with refused(f"{kind.__name__} has a mean{of} of shape (", "trained another network", "make a new optimizer"):
         optimizer.update(params, arrays(4))
     assert optimizer.steps == 1
     assert all((param == 1).all() for param in params.values())

@@ -16,6 +16,7 @@ X, Y = np.array([[1.0, 2.0], [0.5, 4.0]]), np.array([[3.0, 0.25], [2.0, 1.0]])
 EXPRESSIONS: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "sum": (lambda x, y: x + y, "Add"),
     "number added": (lambda x, y: 2 + x, "AddConst"),
+    "fraction added": (lambda x, y: x + 0.5, "AddConst"),
     "array added": (lambda x, y: Y + x, "Add"),
     "difference": (lambda x, y: x - y, "MulConst Add"),
     "number less": (lambda x, y: 1 - x, "MulConst AddConst"),

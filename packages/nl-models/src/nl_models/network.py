@@ -36,7 +36,7 @@ BATCH_SIZES = 8
 
 # Attributes that a copy creates anew; the layers hold the values.
 NOT_COPIED = {"_params", "_grads", "_graphs", "_plans", "_forked", "_seen", "_wired", "_lock"}
-NOT_COPIED |= {"_grads_owner", "_copy_grads", "finite_so_far"}
+NOT_COPIED |= {"_values", "_grads_owner", "_copy_grads", "finite_so_far"}
 
 
 class Network(Wiring):
@@ -47,7 +47,7 @@ class Network(Wiring):
     Thread-safe: passes run one at a time, and a signal such as Ctrl-C is handled before or after a pass. Copies
     (`copy`, `deepcopy`, `pickle`) have the weights, settings, running statistics and number of passes, and share no
     memory with the original. Nor does a network in a forked process; arrays taken from it before the fork are stale
-    there.
+    there. A fork while another thread is in a pass that is not compiled hangs in OpenBLAS, unless `threads` is 1.
 
     Args:
         layers: pairs of a layer and the number in its parameters' names.
