@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nl_nodes import Add, AddConst, Buffer, Constant, Dot, Exp, Graph, Input, Mul, MulConst, Node, Parameter, Sum
+from nl_nodes import Add, AddConst, Buffer, Constant, Dot, Exp, Graph, Input, Mul, MulConst, Node, Parameter, Sum, Tanh
 from nl_nodes.compiler import RULES, Provenance, Rule, rewrite
 from nl_nodes.compiler.fused import Affine
 from nl_nodes.compiler.rewrite.pattern import Setting, op, rule, var
@@ -77,6 +77,16 @@ def test_rules_apply_until_none_matches_stage_by_stage() -> None:
     assert kinds(node, stages=[[one_less], [as_product]]) == ["MulConst", "Exp", "MulConst"]
     assert kinds(node, stages=[[as_product, one_less]]) == ["MulConst", "Exp", "MulConst"]
     assert kinds(node, stages=[[as_product], [one_less]]) == ["AddConst", "Exp", "AddConst"]
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"), [(0, "Tanh MulConst"), (1, "Tanh AddConst Exp"), (2, "Tanh AddConst Exp")]
+)
+def test_a_rule_of_a_sole_node_leaves_one_with_more_uses(others: int, expected: str) -> None:
+    """Equal nodes, which are merged, are uses of one."""
+    less = rule(op(Exp, var("inner") + 1), sole="inner")(lambda inner: MulConst(inner, 2))
+    outputs = [*(Tanh(X) for _ in range(others)), Exp(AddConst(Tanh(X), 1))]
+    assert kinds(*outputs, stages=[[less]]) == expected.split()
 
 
 def test_nodes_that_no_rule_matches_are_unchanged() -> None:

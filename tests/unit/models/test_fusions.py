@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.patterns import PATTERNS, affine, agree, changed, convolution, norm, random, sum_of, values, wired
 
-from nl_layers import Layer, Pooling, Relu, Tanh
+from nl_layers import Layer, Pooling, Relu, Residual, Tanh
 from nl_models import build
 from nl_nodes import (
     Add,
@@ -29,8 +29,10 @@ from nl_nodes import (
     MulConst,
     Node,
     OneHot,
+    Pad,
     Power,
     Reshape,
+    Slice,
     Sum,
     Transpose,
     ValueMask,
@@ -106,6 +108,11 @@ def joined() -> dict[str, tuple[tuple[int, ...], list[Layer], str]]:
         "rectified twice": (images, [first, Relu(), Relu()], f"{CONV}+relu ValueMask Transpose"),
         "rectified when pooled": (images, [first, Pooling(2, 2), Relu()], f"{CONV}+relu+pool Transpose"),
         "normalised maps": (images, [first, norm(4)], f"{CONV} ChannelMean ChannelVariance Normalize Transpose"),
+        "two shortcuts": (
+            images,
+            [first, Tanh(), Residual(Residual(norm(4)))],
+            f"{CONV} Tanh ChannelMean ChannelVariance Normalize+residual Add Transpose",
+        ),
         "affine on one pixel": (one, [tiny, affine(4, 4)], f"{CONV} Transpose Reshape Affine"),
         "affine on images": (images, [affine(144, 4)], "Reshape Affine"),
         "affine layers": ((4, 5), [affine(5, 4), Relu(), affine(4, 5), Tanh()], "Affine+relu Affine Tanh"),
@@ -304,6 +311,19 @@ def test_normalisation_by_the_mean_or_variance_of_others_stays(by: str) -> None:
     assert agree(values(rewritten, **feeds), values(graph, **feeds))
 
 
+@pytest.mark.parametrize("axes", [(2, 3, 0, 1), (-2, -1, 0, 1)])
+def test_slices_and_padding_of_transposed_arrays_are_moved(axes: tuple[int, ...]) -> None:
+    turned = Transpose(Input("x", (2, 3, 4, 5)), axes)
+    for node in (
+        Slice(turned, (slice(1, 3), slice(None), slice(1), slice(2))),
+        Pad(turned, ((1, 0), (0, 2), (0, 0), (3, 1))),
+    ):
+        graph = sum_of(node)
+        rewritten = rewrite(graph, RULES)
+        assert operations(rewritten) == f"{type(node).__name__} Transpose Mul Sum"
+        assert agree(values(rewritten), values(graph))
+
+
 SOFTMAX: dict[str, dict[str, Any]] = {
     "shifted by another's largest": {"largest": lambda x: Input("z", (4, 4))},
     "labels of one class": {"like": lambda x: Sum(x, 1, keepdims=True)},
@@ -314,13 +334,16 @@ SOFTMAX: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("how", SOFTMAX)
-def test_log_softmax_without_labels_is_not_fused(how: str) -> None:
+@pytest.mark.parametrize("smoothed", [False, True])
+def test_log_softmax_without_labels_is_not_fused(how: str, smoothed: bool) -> None:
     usual = {"shape": (4, 4), "largest": lambda x: x, "like": lambda x: x, "factor": -1, "keepdims": False}
     shape, largest, like, factor, keepdims = (usual | SOFTMAX[how]).values()
     x, t = Input("x", shape), Input("t", (4,) if len(shape) == 2 else shape, gradient=False)
     shifted = Add(x, MulConst(Max(largest(x), -1, keepdims=True), -1))
     logs = Add(shifted, MulConst(Log(Sum(Exp(shifted), -1, keepdims=True)), factor))
-    graph = sum_of(Sum(MaskedMul(OneHot(t, like(logs)), logs), 1, keepdims))
+    rows = OneHot(t, like(logs))
+    rows = AddConst(MulConst(rows, 0.9), 0.025) if smoothed else rows
+    graph = sum_of(Sum(MaskedMul(rows, logs), 1, keepdims))
     rewritten = rewrite(graph, RULES)
     assert "LabelLogSoftmax" not in operations(rewritten)
     feeds = {"t": np.zeros(t.shape or (), int)} | ({"z": random(4, 4)} if "z" in graph.leaves else {})
