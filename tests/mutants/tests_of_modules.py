@@ -64,6 +64,7 @@ TESTS = {
         "unit/models/test_network_parts.py",
         "unit/models/test_labels.py",
         "unit/models/test_set_weights.py",
+        "unit/models/test_own_layers.py",
         CERTIFICATE,
         "unit/models/test_any_array.py",
         "unit/models/test_not_finite.py",
