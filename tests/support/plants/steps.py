@@ -143,17 +143,17 @@ def lion_rates_exchanged() -> None:
 @plant("step", ROWS, optimizer="LAMB")
 def trust_ratio_forgotten() -> None:
     """LAMB's steps are not scaled by the norms of weights."""
-    optimizers.layerwise._trust_ratio = lambda weight, update: 1.0
+    wrap(optimizers.layerwise, "_norms", lambda right, weight, step: (1.0, 1.0))
 
 
 @plant("step", ROWS, optimizer="LAMB")
 def trust_ratio_of_the_gradient() -> None:
     """LAMB scales by the norm of its step without weight decay."""
 
-    def change(right, weight, update):
-        return right(weight, update - 0.01 * weight)
+    def change(right, weight, step):
+        return right(weight, step - 0.01 * weight)
 
-    wrap(optimizers.layerwise, "_trust_ratio", change)
+    wrap(optimizers.layerwise, "_norms", change)
 
 
 @plant("step", ROWS, optimizer="Muon")
