@@ -13,6 +13,8 @@ def test_constant_and_step() -> None:
     assert [Constant().factor(e, 10) for e in (0, 3.7, 10)] == [1, 1, 1]
     step = Step(every=2, gamma=0.5)
     assert [step.factor(e, 10) for e in (0, 1.99, 2, 3.5, 4, 9)] == [1, 1, 0.5, 0.5, 0.25, 0.0625]
+    tenths = Step(every=0.1, gamma=0.5)
+    assert [tenths.factor(steps / 20, 1) for steps in range(21)] == [0.5 ** (steps // 2) for steps in range(21)]
 
 
 def test_cosine() -> None:

@@ -13,7 +13,7 @@ from support.assertions import refused
 from nl_layers import Affine, Dropout, Layer, Pooling, Relu, Residual, SigmoidWithLoss
 from nl_layers.optimizers import SGD, Adam
 from nl_models import MODELS, BatchNormSpec, ConvSpec, DenseSpec, Sequential, build, cnn3, mlp
-from nl_nodes import Device, ShapeError, Sigmoid, UserError
+from nl_nodes import Device, Parameter, ShapeError, Sigmoid, UserError
 
 RNG = np.random.default_rng(0)
 X, T = RNG.standard_normal((6, 1, 8, 8)), np.array([0, 2, 1, 1, 0, 2])
@@ -97,6 +97,16 @@ def test_one_logit_needs_another_loss_than_that_of_softmax() -> None:
     for make in (lambda: Sequential([DenseSpec(1)], (4,)), lambda: mlp(classes=1)):
         with refused("softmax of one logit", "SigmoidWithLoss()"):
             make()
+
+
+def test_a_loss_has_no_parameters() -> None:
+    class Scaled(SigmoidWithLoss):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = Parameter("scale", np.ones(1))
+
+    with refused("Scaled", "scale", "belongs in a layer"):
+        Sequential([DenseSpec(1)], (4,), loss=Scaled())
 
 
 def test_another_loss() -> None:

@@ -1,6 +1,9 @@
 """Shared memory and the spin barrier."""
 
+import mmap
 import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +14,53 @@ from nl_nodes.runtime import shared_memory
 def test_all_who_open_a_descriptor_see_the_same_cleared_memory() -> None:
     descriptor, memory = shared_memory.create(100)
     other = shared_memory.open_memory(descriptor, 100)
-    assert os.fstat(descriptor).st_size == memory.nbytes == other.nbytes == 100
+    assert memory.nbytes == other.nbytes == 100
+    assert os.fstat(descriptor).st_blocks * 512 == mmap.PAGESIZE  # what it takes, not the size of the file
     os.close(descriptor)
     assert not memory.any()
     memory[99] = 7
     assert other[99] == 7
+
+
+def in_huge_pages(address: int) -> int:
+    """Return the bytes in huge pages of this process's map that holds an address."""
+    entries = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)[1:]
+    for entry in entries:
+        begin, end = (int(bound, 16) for bound in entry.split()[0].split("-"))
+        if begin <= address < end:
+            return 1024 * int(re.search(r"ShmemPmdMapped: +(\d+)", entry)[1])  # type: ignore[index]
+    raise AssertionError(f"nothing is mapped at {address:x}")
+
+
+def test_large_memory_is_on_huge_pages_for_all_who_open_it() -> None:
+    size = 2 * shared_memory.HUGE_PAGE + 100
+    descriptor, memory = shared_memory.create(size)
+    other = shared_memory.open_memory(descriptor, size)
+    taken = os.fstat(descriptor).st_blocks * 512
+    os.close(descriptor)
+    assert not memory.any()
+    memory[-1] = 7
+    assert other[-1] == 7
+    assert not other[:-1].any()  # and all is mapped now
+    for one in (memory, other):
+        assert one.nbytes == size
+        assert one.ctypes.data % shared_memory.HUGE_PAGE == 0
+    pages = mmap.mmap(-1, 3 * shared_memory.HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    pages[:] = bytes(len(pages))
+    try:
+        pages.madvise(shared_memory.COLLAPSE)
+    except OSError as error:
+        pytest.skip(f"this system makes no pages huge: {error}")
+    assert taken == 2 * shared_memory.HUGE_PAGE + mmap.PAGESIZE
+    for one in (memory, other):
+        assert in_huge_pages(one.ctypes.data) == 2 * shared_memory.HUGE_PAGE
+
+
+def test_without_huge_pages_memory_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_memory, "COLLAPSE", 2**20)  # an advice that no system knows
+    descriptor, memory = shared_memory.create(shared_memory.HUGE_PAGE)
+    os.close(descriptor)
+    assert not memory.any()
 
 
 def counters(memory: np.ndarray, count: int) -> np.ndarray:

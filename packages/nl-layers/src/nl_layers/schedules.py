@@ -62,8 +62,8 @@ class Step:
         POSITIVE_FRACTION.check("Step", gamma=self.gamma)
 
     def factor(self, epoch: float, epochs: float, losses: Sequence[float] = ()) -> float:
-        """Return `gamma ** (epoch // every)`."""
-        return self.gamma ** int(epoch / self.every)
+        """Return `gamma ** (epoch // every)`; rounded, as in floating point 0.3 / 0.1 is less than 3."""
+        return self.gamma ** int(round(epoch / self.every, 9))
 
 
 @check_init

@@ -22,7 +22,7 @@ class Wiring:
         loss: loss on the logits.
 
     Raises:
-        UserError: for the softmax of a single logit, which learns nothing.
+        UserError: for the softmax of a single logit, which learns nothing, and for a loss with parameters or buffers.
 
     Attributes:
         layers: the layers, without those inside them.
@@ -38,6 +38,8 @@ class Wiring:
         self.loss_layer = loss
         if self.classes == 1 and isinstance(loss, SoftmaxWithLoss):
             raise UserError(f"{self.name}: the softmax of one logit is 1: give loss=SigmoidWithLoss(), or more classes")
+        if leaves := [*loss.parameters, *loss.buffers]:
+            raise UserError(f"{self.name}: {type(loss).__name__} has {leaves[0]}: what is trained belongs in a layer")
 
     @property
     def all_layers(self) -> list[Module]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,40 @@ SPINS = 2000
 """Polls of a spin barrier before it yields the core."""
 
 
+HUGE_PAGE = 2**21
+"""Bytes of a huge page. On a system with pages of another size this is an alignment like any other."""
+
+COLLAPSE = 25
+"""Linux's `MADV_COLLAPSE`, of which Python 3.11 has no name: make pages huge, whatever the default of shared memory."""
+
+
 def create(size: int) -> tuple[int, Any]:
-    """Allocate zeroed shared memory; return its file descriptor and its bytes."""
+    """Allocate zeroed shared memory, on huge pages where the system has them; return its file descriptor and bytes."""
     descriptor = os.memfd_create("nl-nodes")
-    os.ftruncate(descriptor, max(size, 1))
-    return descriptor, open_memory(descriptor, size)
+    os.ftruncate(descriptor, size + 2 * HUGE_PAGE)  # two for `_aligned`; what is not touched takes no memory
+    pages, begin = _aligned(descriptor, size)
+    memory = np.frombuffer(pages, np.uint8, size, begin)
+    memory[::HUGE_PAGE] = 0  # there must be a page to collapse
+    with suppress(OSError):
+        pages.madvise(COLLAPSE, begin, size)  # whole huge pages alone
+    return descriptor, memory
 
 
 def open_memory(descriptor: int, size: int) -> Any:
-    """Map the memory of a file descriptor; for -1 allocate zeroed memory of this process alone."""
-    return np.frombuffer(mmap.mmap(descriptor, max(size, 1)), np.uint8, size)
+    """Map the memory of a file descriptor of `create`; for -1 allocate zeroed memory of this process alone."""
+    pages, begin = (mmap.mmap(-1, max(size, 1)), 0) if descriptor == -1 else _aligned(descriptor, size)
+    return np.frombuffer(pages, np.uint8, size, begin)
+
+
+def _aligned(descriptor: int, size: int) -> tuple[mmap.mmap, int]:
+    """Map a file so that byte `HUGE_PAGE` of it begins a huge page; return the map, and where that byte is in it.
+
+    A huge page needs the same alignment in the file and in memory. Maps of one length get one address if nothing else
+    is mapped in between, so the offset in the file is chosen for the address of a first map.
+    """
+    length = size + HUGE_PAGE
+    offset = np.frombuffer(mmap.mmap(descriptor, length), np.uint8).ctypes.data % HUGE_PAGE
+    return mmap.mmap(descriptor, length, offset=offset), HUGE_PAGE - offset
 
 
 class SpinBarrier:

@@ -34,7 +34,7 @@ EMBEDDED = ("mnist5k", "digits")
 
 
 class RunData(NamedTuple):
-    """The data that a run was trained on: their digest, and `data.limit`."""
+    """The data that a run was trained on: their digest, "" if it was not recorded, and `data.limit`."""
 
     digest: str
     limit: int | None
@@ -127,8 +127,11 @@ def load_test(
 
 
 def _tested(name: str, source: Source, run: RunData | None) -> Split:
-    """Return the test images; all images where they are other data than a run's, without test images."""
-    if run is None or not source.divided:
+    """Return the test images; all images where they are other data than a run's, without test images.
+
+    A run without a digest may have been trained on these data.
+    """
+    if run is None or not run.digest or not source.divided:
         return source.test
     with suppress(UserError):  # too few images for the limit
         same = source if run.limit is None else limited(source, run.limit)
