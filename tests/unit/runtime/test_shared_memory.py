@@ -13,13 +13,26 @@ from nl_nodes.runtime import shared_memory
 
 def test_all_who_open_a_descriptor_see_the_same_cleared_memory() -> None:
     descriptor, memory = shared_memory.create(100)
-    other = shared_memory.open_memory(descriptor, 100)
-    assert memory.nbytes == other.nbytes == 100
-    assert os.fstat(descriptor).st_blocks * 512 == mmap.PAGESIZE  # what it takes, not the size of the file
+    other = shared_memory.shared(descriptor, 100)
+    assert os.fstat(descriptor).st_size == memory.nbytes == other.nbytes == 100
     os.close(descriptor)
     assert not memory.any()
     memory[99] = 7
     assert other[99] == 7
+
+
+def test_memory_of_no_size_can_be_shared() -> None:
+    descriptor, memory = shared_memory.create(0)
+    assert memory.nbytes == shared_memory.shared(descriptor, 0).nbytes == 0
+    os.close(descriptor)
+
+
+def test_memory_of_one_process_is_its_own() -> None:
+    for size in (0, 1, 5000):
+        first, second = (shared_memory.private(size) for _ in range(2))
+        first[:] = 7
+        assert second.nbytes == size
+        assert not second.any()
 
 
 def in_huge_pages(address: int) -> int:
@@ -35,7 +48,7 @@ def in_huge_pages(address: int) -> int:
 def test_large_memory_is_on_huge_pages_for_all_who_open_it() -> None:
     size = 2 * shared_memory.HUGE_PAGE + 100
     descriptor, memory = shared_memory.create(size)
-    other = shared_memory.open_memory(descriptor, size)
+    other = shared_memory.shared(descriptor, size)
     taken = os.fstat(descriptor).st_blocks * 512
     os.close(descriptor)
     assert not memory.any()

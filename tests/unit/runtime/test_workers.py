@@ -1,12 +1,14 @@
 """Executors and their workers: call lists, failures, and what worker processes take and give back."""
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import sleep
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -225,6 +227,46 @@ def check_failure(executor: Executor, number: int) -> None:
     assert executor.complete
 
 
+def test_a_pass_that_cannot_begin_leaves_no_worker_waiting(processes: Processes) -> None:
+    loaded = processes.load([[BARRIER], [BARRIER]])
+    with pytest.raises(ValueError, match="invalid literal"):
+        processes.run(loaded, "seven")  # type: ignore[arg-type]
+    processes.run(loaded, np.int64(7))  # type: ignore[arg-type]
+    assert processes.complete
+
+
+def test_memory_that_cannot_be_had_leaves_nothing_behind() -> None:
+    executor = Processes(2)
+    before = held(os.getpid())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, limits[1]))
+    try:
+        with pytest.raises(DeviceError, match=r"no shared memory of 3,000,000 bytes .*device\.workers=threads"):
+            executor.memory(3_000_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert held(os.getpid()) == before
+    executor.children[0].kill()
+    executor.children[0].wait()
+    with pytest.raises(DeviceError, match="a worker process ended"):
+        executor.memory(3_000_000)
+    assert held(os.getpid()) == before
+
+
+def test_a_plan_that_is_dropped_frees_its_memory(two: Executor) -> None:
+    memory = two.memory(8)
+    loaded, alive = two.load([[("add", (memory, 1, memory))], []]), ref(memory)
+    two.run(loaded, 0)
+    del memory, loaded
+    assert alive() is None
+
+
+def test_a_worker_starts_whatever_is_in_the_module_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [Path("/nowhere"), *sys.path])
+    executor = Processes(2)
+    executor.run(executor.load([[], []]), 0)
+
+
 def test_a_worker_that_is_gone_is_told_whatever_is_asked_of_the_rest() -> None:
     executor = Processes(2)
     loaded, free = executor.load([[], []]), cores()
@@ -244,7 +286,9 @@ def test_a_worker_that_is_gone_is_told_whatever_is_asked_of_the_rest() -> None:
 
 def test_a_worker_ends_with_its_connection_and_not_by_ctrl_c() -> None:
     executor = Processes(2)
-    loaded, worker = executor.load([[], []]), executor.children[0]
+    worker = executor.children[0]
+    worker.send_signal(signal.SIGINT)  # while it imports
+    loaded = executor.load([[], []])
     executor.run(loaded, 0)
     worker.send_signal(signal.SIGINT)
     executor.run(loaded, 0)
@@ -277,6 +321,13 @@ def test_each_worker_has_a_core_of_its_own_during_a_pass(two_cores: list[int]) -
     assert cores() == two_cores
 
 
+def test_cores_that_the_caller_has_chosen_since_stay_his(two_cores: list[int]) -> None:
+    executor = Processes(2)
+    os.sched_setaffinity(0, two_cores[1:])
+    assert cores_during_a_pass(executor)[0] == two_cores[1:]
+    assert cores() == two_cores[1:]
+
+
 def test_workers_with_a_quota_of_fewer_cores_run_where_they_may(
     two_cores: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,8 +353,8 @@ def test_a_worker_that_waits_sleeps(processes: Processes) -> None:
 
 
 def test_memory_and_lists_that_nothing_uses_are_given_back_by_all(processes: Processes) -> None:
-    idle = processes.load([[], []])  # workers free what is unused at the next request for memory or a list
-    for more, ask in ((0, lambda: processes.load([[], []])), (1, lambda: processes.memory(1))):
+    idle = processes.load([[], []])  # workers free what is unused at the next pass, or request for memory or a list
+    for more, ask in ((0, lambda: None), (0, lambda: processes.load([[], []])), (1, lambda: processes.memory(1))):
         processes.run(idle, 0)
         before = [held(os.getpid()), held(processes.children[0].pid)]
         for _ in range(3):

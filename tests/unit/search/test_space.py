@@ -84,8 +84,10 @@ def test_invalid_search_space_is_reported_in_one_line(overrides: list[str], word
         read(overrides)
 
 
-@pytest.mark.parametrize("option", ["tracking=off", "data.validation=0"])
-def test_search_needs_tracking_and_validation(option: str) -> None:
+@pytest.mark.parametrize(
+    "option", ["tracking=off", "data.validation=0", "data.validation=0,0.1", "trainer.max_seconds=2,null"]
+)
+def test_search_needs_tracking_validation_and_whole_trainings(option: str) -> None:
     with refused(option.partition("=")[0]):
         search([option])
 

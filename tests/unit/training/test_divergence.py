@@ -112,3 +112,11 @@ def test_non_finite_gradient_stops_training_or_is_skipped() -> None:
             assert made.run().steps == made.total_steps
             assert made.optimizer.steps == made.total_steps - 1
             assert np.isfinite(made.net.params.flat).all()
+
+
+def test_a_last_step_that_leaves_no_finite_loss_is_divergence() -> None:
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(UserError, match=r"validation images is nan after step 1: lower optim"),
+    ):
+        trainer(optimizer=SGD(1e30), max_steps=1).run()

@@ -10,6 +10,9 @@ from nl_nodes import IndexMask, Node
 from nl_nodes.arguments import SHARE
 from nl_nodes.cases import real
 
+BETWEEN_USES = 2**32
+"""Between the streams of two uses of one dropout in a pass; above every stream of another."""
+
 
 class Dropout(Layer):
     """Zeroes each element with probability `ratio` in training; the identity in inference. Any shape.
@@ -37,7 +40,7 @@ class Dropout(Layer):
         x = inputs[0]
         if not mode.train:
             return x if self.inverted else x * (1 - self.ratio)
-        masked = IndexMask(x, self.ratio, self.seed, self.stream)
+        masked = IndexMask(x, self.ratio, self.seed, self.stream + mode.uses[self] * BETWEEN_USES)
         return masked / (1 - self.ratio) if self.inverted else masked
 
     @classmethod

@@ -8,6 +8,7 @@ from typing import Any
 
 from nl_layers.params import Params
 from nl_nodes import ShapeError, UserError, backend_of
+from nl_nodes.arguments import POSITIVE
 from nl_nodes.typing import Array, Shape
 
 
@@ -119,7 +120,11 @@ def add_weight_decay(params: Mapping[str, Array], grads: Mapping[str, Array], ra
 
     Source: Krogh and Hertz, A Simple Weight Decay Can Improve Generalization (1992); Deep Learning from Scratch, 6.4.2.
     """
-    for pair in zip(decayed(params), decayed(grads), strict=True):
+    if isinstance(params, FlatDict) and isinstance(grads, FlatDict):
+        pairs = [(params.decayed, grads.decayed)]
+    else:
+        pairs = [pair for name, pair in paired(params, grads, whole=False).items() if decays(name)]
+    for pair in pairs:
         for param, grad in blocks(*pair):
             grad += rate * param
 
@@ -131,6 +136,7 @@ def clip_norm(grads: FlatDict, most: float) -> float:
 
     Source: Pascanu, Mikolov and Bengio, On the Difficulty of Training Recurrent Neural Networks (2013), algorithm 1.
     """
+    POSITIVE.check("clip_norm", most=most)
     xp, parts = backend_of([grads.flat]).xp, [part for (part,) in blocks(grads.flat)]
     norm = sqrt(sum(float(xp.multiply(part, part, dtype="float64").sum()) for part in parts))
     factor = most / (norm + 1e-6)

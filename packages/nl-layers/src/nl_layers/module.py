@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -23,11 +24,13 @@ class Mode:
         train: training or inference wiring.
         updates: the nodes that give buffers their new values.
         paths: the layers' paths in a network, such as "Relu 1".
+        uses: how often each layer has been wired before.
     """
 
     train: bool
     updates: dict[Buffer, Node] = field(default_factory=dict)
     paths: Mapping[Module, str] = field(default_factory=dict)
+    uses: Counter[Module] = field(default_factory=Counter)
 
     def wire(self, layer: Module, *inputs: Node) -> Node:
         """Return a layer's output node; its nodes get the layer's path.
@@ -36,6 +39,7 @@ class Mode:
             UserError: where `wire` returns anything else.
         """
         y = layer.wire(*inputs, mode=self)
+        self.uses[layer] += 1
         if not isinstance(y, Node):
             raise UserError(f"{type(layer).__name__}.wire must return a node, got {y!r:.40}")
         assign_scope([y, *self.updates.values()], self.paths.get(layer, ""))
@@ -74,7 +78,9 @@ class Module:
     A subclass defines no formula of its own. Layers in attributes, or in a tuple `layers`, are its children, which its
     `wire` wires by `mode.wire`; their parameters and buffers are also its own, named "branch.weight" by the attribute,
     or "0.weight" by the place in the tuple. Setting an attribute that holds a parameter or a running statistic
-    (`layer.weight = array`) copies the values into it, as `params` does. Copies and unpickled layers are independent;
+    (`layer.weight = array`) copies the values into it, as `params` does. Other attributes are settings: setting one
+    wires the layer anew, unless its name begins with an underscore; a list or array that is changed in place is not
+    noticed. Copies and unpickled layers are independent;
     they have the weights, settings, running statistics and number of passes, but not the last pass, so `backward`
     needs a `forward` first.
 
@@ -163,6 +169,8 @@ class Module:
         counts = bool(children) or not (name.startswith("_") or name == "grads")
         changes = self.changes if counts else 0
         super().__setattr__(name, value)
+        if isinstance(value, Leaf) and value.name == "parameter":  # not named: its attribute's name is unique here
+            value.name = name
         if counts:
             self._changes += changes + 1 - self.changes  # those of a replaced child still count
             Module.latest_change = object()
@@ -170,6 +178,7 @@ class Module:
             for part in layer.tree():
                 if sum(part is other for other in self.tree()) > 1:  # an optimizer would update it twice
                     raise UserError(f"{type(self).__name__}: {part!r:.60} is in it twice: make a new one")
+            refuse_shared_leaves(self._leaves(Leaf).values())
             for inner, leaf in layer._leaves(Leaf).items():
                 leaf.name = f"{child}.{inner}"  # unique in a graph of this layer alone
 
@@ -209,6 +218,7 @@ class Module:
     def _forward(self, arrays: tuple[Any, ...], train: bool) -> Array:
         backend = backend_of(arrays)
         arrays = tuple(a if backend.owns(a) else backend.array(a) for a in arrays)
+        arrays = tuple(_fractional(a, name) for a, name in zip(arrays, self.feeds, strict=True))
         shapes = tuple(tuple(a.shape) for a in arrays)
         key = (shapes, train, self.changes)
         if self._graph is None or self._graph[0] != key:
@@ -221,9 +231,18 @@ class Module:
     def _backward(self, dy: Any) -> Array:
         if self._graph is None or self._graph[0][-1] != self.changes:
             raise UserError(f"{type(self).__name__}.backward: run forward first")
-        grads = self._graph[1].backward(dy)
-        self.grads = {name: grads[leaf.name] for name, leaf in self.parameters.items()}
+        graph = self._graph[1]
+        grads, used = graph.backward(dy), set(graph.leaves.values())
+        zeros_like = backend_of([dy]).xp.zeros_like
+        self.grads = {
+            name: grads[leaf.name] if leaf in used else zeros_like(leaf.value) for name, leaf in self.parameters.items()
+        }
         return grads[self.feeds[0]]
+
+
+def _fractional(array: Array, name: str) -> Array:
+    """Return an input as it is, but whole numbers and booleans as float64, unless they are labels."""
+    return array.astype("float64") if name != "t" and array.dtype.kind in "biu" else array
 
 
 def _children(name: str, value: Any) -> dict[str, Module]:
@@ -236,6 +255,15 @@ def _children(name: str, value: Any) -> dict[str, Module]:
     if any(isinstance(part, Leaf) for part in parts):
         raise UserError(f"{name}: a layer has its parameters and buffers in attributes, each in its own")
     return {name: value} if isinstance(value, Module) else {}
+
+
+def refuse_shared_leaves(leaves: Iterable[Leaf]) -> None:
+    """Refuse a parameter that two layers have: an optimizer would update it twice."""
+    seen = set[Leaf]()
+    for leaf in leaves:
+        if leaf in seen:
+            raise UserError(f"{leaf!r} is in two layers: give each its own, or wire one layer twice")
+        seen.add(leaf)
 
 
 def refuse_unknown_leaves(graph: Graph, layers: Iterable[Module]) -> None:

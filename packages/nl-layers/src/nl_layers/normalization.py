@@ -68,16 +68,14 @@ class BatchNormalization(Layer):
             mean = Mean(x, axes, keepdims=True)
             centred = x - mean
             var = Mean(centred * centred, axes, keepdims=True)
-            mode.updates[self.running_mean] = self._moving_average(self.running_mean, mean)
-            mode.updates[self.running_var] = self._moving_average(self.running_var, var)
+            for running, batch in ((self.running_mean, mean), (self.running_var, var)):
+                before = mode.updates.get(running, running)  # of an earlier use in the same pass
+                mode.updates[running] = before * self.momentum + Reshape(batch, (-1,)) * (1 - self.momentum)
         else:
             centred = x - Reshape(self.running_mean, form)
             var = Reshape(self.running_var, form)
         normal = centred * (var + self.eps) ** -0.5
         return normal * Reshape(self.gamma, form) + Reshape(self.beta, form)
-
-    def _moving_average(self, running: Node, batch: Node) -> Node:
-        return running * self.momentum + Reshape(batch, (-1,)) * (1 - self.momentum)
 
     @classmethod
     def cases(cls) -> Iterator[LayerCase]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from nl_layers import Layer, Sequential
-from nl_layers.module import Module
+from nl_layers.module import Module, refuse_shared_leaves
 from nl_nodes import Buffer, Leaf, Parameter
 
 L = TypeVar("L", bound=Leaf)
@@ -28,7 +28,7 @@ class Numbering:
 
     def next(self, layer: Module) -> int:
         """Return the number of the next layer, without those inside it."""
-        names = {*_own(layer, layer.parameters), *_own(layer, layer.buffers)}
+        names = set(map(_short, {**_own(layer, layer.parameters), **_own(layer, layer.buffers)}))
         if self._taken and (layer.children or names & self._taken):
             self._number, self._taken = self._number + 1, set()
         self._taken |= names
@@ -73,17 +73,21 @@ def layer_paths(layers: Numbered) -> dict[Module, str]:
 
 def name_leaves(layers: Numbered) -> tuple[dict[str, Parameter], dict[str, Buffer]]:
     """Name the layers' leaves W1, b1, gamma1, ... by the layers' numbers; return parameters and buffers by name."""
-    short = {"weight": "W", "bias": "b"}
     parameters: dict[str, Parameter] = {}
     buffers: dict[str, Buffer] = {}
     for layer, number, _ in all_layers(layers):
         for attribute, parameter in _own(layer, layer.parameters).items():
-            parameter.name = f"{short.get(attribute, attribute)}{number}"
+            parameter.name = f"{_short(attribute)}{number}"
             parameters[parameter.name] = parameter
         for attribute, buffer in _own(layer, layer.buffers).items():
             buffer.name = f"{attribute}{number}"
             buffers[buffer.name] = buffer
+    refuse_shared_leaves([*parameters.values(), *buffers.values()])
     return parameters, buffers
+
+
+def _short(attribute: str) -> str:
+    return {"weight": "W", "bias": "b"}.get(attribute, attribute)
 
 
 def _own(layer: Module, leaves: Mapping[str, L]) -> dict[str, L]:

@@ -142,6 +142,7 @@ class Network(Wiring):
             refuse_new_leaves(self.name, self.layers, [leaf for leaf, _ in self._values])
             self._graphs.clear()
             self._plans.clear()
+            self._grads.flat[...] = 0  # no pass writes those of parameters that are no longer used
             self._wired = wiring
         self._seen = seen
 

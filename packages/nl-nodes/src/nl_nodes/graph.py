@@ -79,7 +79,8 @@ class Graph:
         for node in self.order:
             if isinstance(node, Leaf):
                 fed = node.name in feeds and not isinstance(node, Constant)
-                shapes[node] = feeds[node.name] if fed else _leaf_value(node).shape
+                shapes[node] = tuple(feeds[node.name] if fed else _leaf_value(node).shape)
+                _refuse_other_shape(node, shapes[node])
             else:
                 shapes[node] = node.infer(*[shapes[n] for n in node.inputs])
         return shapes
@@ -171,8 +172,7 @@ class Pass:
     def _leaf(self, leaf: Leaf, feeds: Mapping[str, Any]) -> Array:
         fed = leaf.name in feeds and not isinstance(leaf, Constant)
         array = self.backend.array(feeds[leaf.name] if fed else _leaf_value(leaf))
-        if leaf.shape is not None and tuple(array.shape) != leaf.shape:
-            raise ShapeError(f"{leaf!r} must have shape {leaf.shape}, got {tuple(array.shape)}")
+        _refuse_other_shape(leaf, tuple(array.shape))
         return array
 
     def _forward(self, node: Node, inputs: tuple[Array, ...]) -> Array:
@@ -252,6 +252,11 @@ def topological_order(outputs: Iterable[Node]) -> tuple[Node, ...]:
             else:
                 order[stack.pop()] = None
     return tuple(order)
+
+
+def _refuse_other_shape(leaf: Leaf, shape: Shape) -> None:
+    if leaf.shape is not None and shape != leaf.shape:
+        raise ShapeError(f"{leaf!r} must have shape {leaf.shape}, got {shape}")
 
 
 def input_gradients(node: Node, ctx: Context, dy: Array) -> tuple[Array | None, ...]:

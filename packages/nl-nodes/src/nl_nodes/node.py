@@ -116,8 +116,8 @@ class Node(Operators):
         return type(self).__name__ + ("" if self.shape is None else str(self.shape))
 
 
-WIRING = ("inputs", "shape", "path", "value")
-"""The instance variables of a node that are no settings of its operation: its place in the graph, a leaf's array."""
+WIRING = ("inputs", "shape", "path")
+"""The instance variables of a node that are no settings of its operation: its place in the graph."""
 
 
 def assign_scope(nodes: Iterable[Node], path: str) -> None:

@@ -41,7 +41,8 @@ def cores() -> list[int]:
 def pin(numbers: Sequence[int]) -> None:
     """Pin this thread to these cores, where the system has CPU affinity."""
     if numbers and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, numbers)
+        with suppress(OSError):  # the cores may have been taken away since
+            os.sched_setaffinity(0, numbers)
 
 
 def yield_core() -> None:
@@ -105,7 +106,13 @@ def format_bytes(count: int) -> str:
 
 def can_share_memory() -> bool:
     """Return whether processes can share memory by sending its file descriptor over a socket."""
-    return hasattr(os, "memfd_create") and hasattr(socket, "send_fds") and hasattr(socket, "AF_UNIX")
+    if not (hasattr(os, "memfd_create") and hasattr(socket, "send_fds") and hasattr(socket, "AF_UNIX")):
+        return False
+    try:
+        os.close(os.memfd_create("nl-nodes"))
+    except OSError:  # as in a sandbox that refuses the call
+        return False
+    return True
 
 
 @contextmanager

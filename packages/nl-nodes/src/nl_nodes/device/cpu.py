@@ -28,7 +28,7 @@ class NumpyBackend(Backend):
         Raises:
             UserError: for a masked array, whose mask would be lost.
         """
-        if isinstance(value, np.ma.MaskedArray):
+        if np.ma.is_masked(value):
             raise UserError("an array has a mask, which would be lost: fill or leave out the masked values")
         return np.asarray(value, dtype=dtype)
 

@@ -16,9 +16,9 @@ import numpy as np
 from nl_nodes.device.blas import BlasThreads, blas_versions
 from nl_nodes.files import atomic_write
 from nl_nodes.platform import cache_folder, locked, processor_name
+from nl_nodes.runtime import shared_memory
 from nl_nodes.runtime.call import Call
 from nl_nodes.runtime.cut import BLOCK, ProductCut, cut_product
-from nl_nodes.runtime.shared_memory import open_memory
 
 KERNELS = ("SkylakeX", "Cooperlake", "SapphireRapids")
 """The kernels of OpenBLAS with another algorithm for small products, which packs no factor."""
@@ -57,7 +57,7 @@ def product_cut() -> ProductCut | None:
     name = re.sub("[^a-z0-9]+", "-", f"{processor_name()} {blas} {FORM}".lower())
     try:
         return _kept(cache_folder() / "products" / f"{name}.json")
-    except OSError:  # a cache folder that cannot be written
+    except (OSError, RuntimeError):  # a cache folder that cannot be written, or no home folder
         return _measured()
 
 
@@ -110,7 +110,7 @@ def _factors(batch: int, m: int, k: int, n: int) -> list[np.ndarray]:
     """Return both factors of a batch of products, and an array for the results, on pages of their own as in a plan."""
     arrays = []
     for shape in ((batch, m, k), (batch, k, n), (batch, m, n)):
-        arrays.append(open_memory(-1, 4 * prod(shape)).view(np.float32).reshape(shape))
+        arrays.append(shared_memory.private(4 * prod(shape)).view(np.float32).reshape(shape))
         arrays[-1].fill(1)
     return arrays
 

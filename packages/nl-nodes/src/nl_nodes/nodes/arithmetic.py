@@ -50,8 +50,9 @@ class Elementwise(Node, abstract=True):
 
     @property
     def position_dependent(self) -> bool:
-        """True where a setting is an array, with a value for each index."""
-        return any(getattr(value, "shape", ()) for value in self.attributes.values())
+        """True where a setting is an array, a list or a tuple, with a value for each index."""
+        values = self.attributes.values()
+        return any(getattr(value, "shape", ()) or isinstance(value, list | tuple) for value in values)
 
     def infer(self, *shapes: Shape) -> Shape:
         """Return the input's shape."""

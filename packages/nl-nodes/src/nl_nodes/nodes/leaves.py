@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nl_nodes.device.backend import backend_of
 from nl_nodes.node import Node
 from nl_nodes.typing import Array, Shape
@@ -19,9 +21,16 @@ class Leaf(Node, abstract=True):
     def __init__(self, name: str, value: Array = None, *, trainable: bool, shape: Shape | None = None) -> None:
         super().__init__()
         self.name = name
-        self.value = value if value is None or hasattr(value, "shape") else backend_of(()).array(value)
+        # A NumPy scalar has a shape too, but could not be changed in place.
+        is_array = hasattr(value, "shape") and hasattr(value, "__setitem__")
+        self.value = value if value is None or is_array else backend_of(()).array(value)
         self.trainable = trainable
         self.shape = shape if self.value is None else tuple(self.value.shape)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The settings by name, without the array."""
+        return {name: value for name, value in super().attributes.items() if name != "value"}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"

@@ -12,9 +12,9 @@ import numpy as np
 
 from nl_nodes.philox import philox
 from nl_nodes.platform import cpu_count, refuse_beyond_memory
+from nl_nodes.runtime import shared_memory
 from nl_nodes.runtime.call import BoundCall, Call
 from nl_nodes.runtime.cut import ProductCut
-from nl_nodes.runtime.shared_memory import open_memory
 from nl_nodes.typing import Shape
 
 SMALLER = "give smaller batches, or make the network narrower"
@@ -55,7 +55,7 @@ class Executor:
 
     def memory(self, size: int) -> Any:
         """Allocate `size` zero bytes on pages of their own, shared by all workers and freed with the last reference."""
-        return open_memory(-1, size)
+        return shared_memory.private(size)
 
     def view(self, memory: Any, shape: Shape, dtype: Any, offset: int, strides: tuple[int, ...]) -> Any:
         """Return an array over memory, `offset` bytes from its start."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -73,10 +74,15 @@ class Processes(Executor):
         with self.lock, DeferSignals():
             self._release_unused()
             number = next(self._numbers)
-            descriptor, memory = shared_memory.create(size)
-            for link in self._links:
-                self._send(link, {"memory": size, "number": number}, descriptor)
-            os.close(descriptor)
+            try:
+                descriptor, memory = shared_memory.create(size)
+            except OSError as error:
+                raise DeviceError(f"no shared memory of {size:,} bytes ({error}): use device.workers=threads") from None
+            try:
+                for link in self._links:
+                    self._send(link, {"memory": size, "number": number}, descriptor)
+            finally:
+                os.close(descriptor)
             self._segments[number] = memory.ctypes.data, max(memory.nbytes, 1)
             self._hold(memory, "memory", number)
             return memory
@@ -103,20 +109,25 @@ class Processes(Executor):
         if loaded.number is None:
             super().run([loaded.own], pass_index)
             return
+        self._release_unused()
         final = self._spin_barrier.arrivals + loaded.barriers
+        message = {"run": loaded.number, "pass": int(pass_index)}
+        pinned = self._pinned and cores() == self._cores  # not if the caller has chosen others
+        started = False
         try:
-            if self._pinned:
+            if pinned:
                 pin(self._cores[:1])
             for link in self._links:
-                self._send(link, {"run": loaded.number, "pass": pass_index})
+                self._send(link, message)
+                started = True
             super().run([loaded.own], pass_index)
             self.barrier()
         except BaseException:
-            # Release the others from their barriers, and wait until they have finished.
-            self._spin_barrier.advance_to(final)
+            if started:  # release the others from their barriers, and wait until they have finished
+                self._spin_barrier.advance_to(final)
             raise
         finally:
-            if self._pinned:
+            if pinned:
                 pin(self._cores)
 
     @property
@@ -190,10 +201,15 @@ def _start(link: socket.socket, number: int, count: int, core: int | None) -> su
     command = [sys.executable, "-P", "-m", "nl_nodes.runtime.worker_main"]
     command += [str(n) for n in (link.fileno(), os.getpid(), number, count, core) if n is not None]
     # One BLAS thread, and this process's module path.
-    path = os.pathsep.join(folder or os.curdir for folder in sys.path)
+    path = os.pathsep.join(folder or os.curdir for folder in sys.path if isinstance(folder, str))
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path}
-    with link:
-        return subprocess.Popen(command, pass_fds=[link.fileno()], env=environment, stdin=subprocess.DEVNULL)
+    # Ctrl-C reaches all processes of a terminal, and only this one handles it; the child inherits what is blocked.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with link:
+            return subprocess.Popen(command, pass_fds=[link.fileno()], env=environment, stdin=subprocess.DEVNULL)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(links: Sequence[socket.socket], children: Sequence[subprocess.Popen[bytes]]) -> None:

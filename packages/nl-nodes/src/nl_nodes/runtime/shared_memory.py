@@ -20,36 +20,53 @@ SPINS = 2000
 
 
 HUGE_PAGE = 2**21
-"""Bytes of a huge page. On a system with pages of another size this is an alignment like any other."""
+"""Bytes of a huge page; smaller memory is on pages of the usual size."""
 
 COLLAPSE = 25
 """Linux's `MADV_COLLAPSE`, of which Python 3.11 has no name: make pages huge, whatever the default of shared memory."""
 
 
 def create(size: int) -> tuple[int, Any]:
-    """Allocate zeroed shared memory, on huge pages where the system has them; return its file descriptor and bytes."""
+    """Allocate zeroed shared memory, on huge pages where the system has them; return its file descriptor and bytes.
+
+    Raises:
+        OSError: where there is no descriptor or memory left.
+    """
     descriptor = os.memfd_create("nl-nodes")
-    os.ftruncate(descriptor, size + 2 * HUGE_PAGE)  # two for `_aligned`; what is not touched takes no memory
-    pages, begin = _aligned(descriptor, size)
-    memory = np.frombuffer(pages, np.uint8, size, begin)
-    memory[::HUGE_PAGE] = 0  # there must be a page to collapse
-    with suppress(OSError):
-        pages.madvise(COLLAPSE, begin, size)  # whole huge pages alone
-    return descriptor, memory
+    try:
+        os.ftruncate(descriptor, max(size, 1) if size < HUGE_PAGE else size + 2 * HUGE_PAGE)
+        pages, begin = _map(descriptor, size)
+        memory = np.frombuffer(pages, np.uint8, size, begin)
+        if size >= HUGE_PAGE:
+            memory[::HUGE_PAGE] = 0  # there must be a page to collapse
+            with suppress(OSError):
+                pages.madvise(COLLAPSE, begin, size)  # whole huge pages alone
+        return descriptor, memory
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
-def open_memory(descriptor: int, size: int) -> Any:
-    """Map the memory of a file descriptor of `create`; for -1 allocate zeroed memory of this process alone."""
-    pages, begin = (mmap.mmap(-1, max(size, 1)), 0) if descriptor == -1 else _aligned(descriptor, size)
+def shared(descriptor: int, size: int) -> Any:
+    """Map the memory that `create` has allocated in another process."""
+    pages, begin = _map(descriptor, size)
     return np.frombuffer(pages, np.uint8, size, begin)
 
 
-def _aligned(descriptor: int, size: int) -> tuple[mmap.mmap, int]:
-    """Map a file so that byte `HUGE_PAGE` of it begins a huge page; return the map, and where that byte is in it.
+def private(size: int) -> Any:
+    """Allocate zeroed memory of this process alone, on pages of its own."""
+    return np.frombuffer(mmap.mmap(-1, max(size, 1)), np.uint8, size)
 
-    A huge page needs the same alignment in the file and in memory. Maps of one length get one address if nothing else
-    is mapped in between, so the offset in the file is chosen for the address of a first map.
+
+def _map(descriptor: int, size: int) -> tuple[mmap.mmap, int]:
+    """Map a file of `create`; return the map, and where the memory begins in it.
+
+    Huge pages need the same alignment in the file and in memory. So the memory begins at the first huge page of the
+    file, with space for one before and one behind it that nothing touches. Maps of one length get one address if
+    nothing else is mapped in between: a first map finds the address, and a second has the offset that fits it.
     """
+    if size < HUGE_PAGE:
+        return mmap.mmap(descriptor, max(size, 1)), 0
     length = size + HUGE_PAGE
     offset = np.frombuffer(mmap.mmap(descriptor, length), np.uint8).ctypes.data % HUGE_PAGE
     return mmap.mmap(descriptor, length, offset=offset), HUGE_PAGE - offset

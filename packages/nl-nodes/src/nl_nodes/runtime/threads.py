@@ -37,6 +37,7 @@ class Threads(Executor):
         shared.gate.wait()
         shared.run(0)
         shared.gate.wait()
+        shared.loaded = ()  # or a dropped plan would stay until the next pass
         if shared.failure is not None:
             shared.barrier.reset()
             raise shared.failure

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import socket
 import sys
 from typing import Any
@@ -13,7 +12,7 @@ from nl_nodes.platform import pin
 from nl_nodes.runtime import protocol
 from nl_nodes.runtime.call import BoundCall
 from nl_nodes.runtime.executor import Executor
-from nl_nodes.runtime.shared_memory import SpinBarrier, open_memory, spin_limit
+from nl_nodes.runtime.shared_memory import SpinBarrier, shared, spin_limit
 
 POLLS = 1000
 """Polls of the socket, half a millisecond, before a worker sleeps if there is a core for each: waking takes 40 us."""
@@ -43,7 +42,7 @@ class Worker(Executor):
             {"memory": self.segments, "load": self.lists}[message["free"]].pop(message["number"], None)
         else:
             assert descriptor is not None
-            memory = self.segments[message["number"]] = open_memory(descriptor, message["memory"])
+            memory = self.segments[message["number"]] = shared(descriptor, message["memory"])
             os.close(descriptor)
             if self.spin_barrier is None:
                 self.spin_barrier = SpinBarrier(memory, self.number, self.count, self._check_alive, self.spins)
@@ -60,7 +59,6 @@ class Worker(Executor):
 
 def main(link: int, parent: int, number: int, count: int, core: int | None = None) -> None:
     """Handle messages until the other end closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C
     worker = Worker(parent, number, count)
     if core is not None:
         pin([core])

@@ -63,12 +63,6 @@ def search(overrides: Sequence[str]) -> None:
             raise UserError(f"{text}: a search is resumed by search.resume=ID")
     plan = read(overrides)
     config, _ = composed(list(plan.fixed))
-    if not config.tracking.enabled:
-        raise UserError("tracking=off: a search stores its trials in MLflow; leave tracking=off out")
-    if not config.data.validation:
-        raise UserError("data.validation=0.0: a search maximizes validation accuracy; set it above 0")
-    if config.trainer.max_seconds is not None:
-        raise UserError("trainer.max_seconds: a search compares whole trainings; limit trainer.max_steps instead")
     store = Store.of(config.tracking, config.experiment)
     start = partial(begin, store, plan, config)
     if plan.search.resume is not None:

@@ -15,6 +15,8 @@ from nl_training.config.schema import SearchConfig
 if TYPE_CHECKING:
     from optuna import Trial
 
+    from nl_training.config.schema import Config
+
 SYNTAX = "write it as interval(LOW,HIGH), tag(log,interval(LOW,HIGH)), int(interval(LOW,HIGH)) or choice(A,B)"
 
 
@@ -82,7 +84,8 @@ def read(overrides: Sequence[str]) -> Plan:
     """Parse a command line in which some overrides have several values.
 
     Raises:
-        UserError: if the config does not accept an override, or an end of an interval.
+        UserError: if the config does not accept an override, a choice or an end of an interval, or a search cannot
+            compare such trainings.
     """
     swept = [text for text in overrides if parsed(text).is_sweep_override()]
     own = [text for text in overrides if text.startswith(("search=", "search."))]
@@ -99,8 +102,17 @@ def read(overrides: Sequence[str]) -> Plan:
         raise UserError(f"{twice[0]} is searched twice")
     for d in space:
         for end in d.ends():
-            composed([*fixed, end])
+            _refuse_incomparable(composed([*fixed, end])[0])
     return Plan(tuple(overrides), tuple(fixed), space, search)
+
+
+def _refuse_incomparable(config: Config) -> None:
+    if not config.tracking.enabled:
+        raise UserError("tracking=off: a search stores its trials in MLflow; leave tracking=off out")
+    if not config.data.validation:
+        raise UserError("data.validation=0.0: a search maximizes validation accuracy; set it above 0")
+    if config.trainer.max_seconds is not None:
+        raise UserError("trainer.max_seconds: a search compares whole trainings; limit trainer.max_steps instead")
 
 
 def dimension(text: str) -> Dimension:

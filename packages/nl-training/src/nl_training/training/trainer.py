@@ -26,6 +26,10 @@ from nl_training.training.snapshot import snapshot
 from nl_training.training.steps import Batch, Taken, steps_of
 
 
+SPLIT_NAMES = {"val": "validation"}
+"""The splits whose names for people are others than in metrics."""
+
+
 class Diverged(UserError):
     """Raised when the loss or a gradient is not finite."""
 
@@ -269,6 +273,11 @@ class Trainer(TrainingState):
         metrics = {"train/epoch_loss": p.loss / p.images, "train/epoch_acc": p.hits / p.images} if p.images else {}
         for name in (name for name in self._splits if name != "train"):
             metrics[f"{name}/loss"], metrics[f"{name}/acc"] = self._measured(self.net, name)
+            if not isfinite(loss := metrics[f"{name}/loss"]) and self.options.on_nan == "stop":
+                images = f"{SPLIT_NAMES.get(name, name)} images"
+                raise Diverged(
+                    f"the loss on {images} is {loss} after step {p.step}: lower optimizer.lr (now {self.base_lr:g})"
+                )
         if self.average is not None and "val" in self._splits:
             metrics["val/loss_ema"], metrics["val/acc_ema"] = self._measured(self.average.net, "val")
         best = "val" not in self._splits or metrics["val/acc"] > p.best[0]
@@ -289,7 +298,7 @@ class Trainer(TrainingState):
         """Return mean loss and accuracy of a network on a split."""
         split = self._splits[name]
         for callback in self.callbacks:
-            callback.on_evaluate({"val": "validation"}.get(name, name), len(split))
+            callback.on_evaluate(SPLIT_NAMES.get(name, name), len(split))
         return net.evaluate(split.x[:], split.t)
 
     def _result(self) -> Result:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 from nl_nodes.compiler.fused import Conv
 from nl_nodes.compiler.lower.memory import Block, Memory
 from nl_nodes.compiler.lower.trace import Tape, Traced
-from nl_nodes.compiler.lower.traced_worker import TracedWorker
+from nl_nodes.compiler.lower.traced_worker import PASS_INDEX, TracedWorker
 from nl_nodes.context import PARTIAL_SUM, Context
+from nl_nodes.errors import UserError
 from nl_nodes.graph import Graph, input_gradients
 from nl_nodes.node import Node
 from nl_nodes.nodes.leaves import Constant, Input, Leaf
@@ -114,10 +116,10 @@ class Lowering:
         self.graph, self.spec = graph, spec
         self.memory = Memory()
         self.tapes = [Tape(self.memory) for _ in range(workers)]
-        shared: dict[Any, Any] = {}
+        self._shared: dict[Any, Any] = {}
         batch = next((spec.feeds[name][0][0] for name in spec.batched), 0)
         self.group = [
-            TracedWorker(tape, worker, workers, batch, shared, chunked, panels)
+            TracedWorker(tape, worker, workers, batch, self._shared, chunked, panels)
             for worker, tape in enumerate(self.tapes)
         ]
         self.shapes = graph.shapes(spec.shapes)
@@ -182,10 +184,10 @@ class Lowering:
         ctx.xp, ctx.group = worker.xp, worker.single() if replicated else worker
         ctx.shapes = tuple(x.shape for x in inputs)
         ctx.needs = tuple(n in self.graph.needs for n in node.inputs)
-        first = self._shard_index(node, worker)[0].start if self.axes[node] == 0 else 0
-        ctx.random_bits = worker.random_bits(first * int(np.prod(self.shapes[node][1:])))
-        ctx.pass_index = 0
-        y = node.forward(ctx, *inputs)
+        ctx.random_bits = worker.random_bits(self._shard_index(node, worker))
+        ctx.pass_index = PASS_INDEX
+        with _named(node):
+            y = node.forward(ctx, *inputs)
         ctx.inputs, ctx.output = inputs, y
         self._contexts.setdefault(node, []).append(ctx)
         return y
@@ -230,14 +232,15 @@ class Lowering:
                     for number, x in enumerate(ctx.inputs)
                 )
             worker.enter(node, "backward")
-            by_worker.append(input_gradients(node, ctx, dy))
+            with _named(node):
+                by_worker.append(input_gradients(node, ctx, dy))
         for n, *parts in zip(node.inputs, *by_worker, strict=True):
             if parts[0] is None:
                 continue
             is_partial = (
                 self.axes[node] not in (None, PARTIAL_SUM)
                 and self.axes[n] in (None, PARTIAL_SUM)
-                and not _is_shared(parts)
+                and not self._is_shared(parts)
             )
             if is_partial and isinstance(n, Leaf) and n.name in self._targets:
                 _accumulate(partial, n, parts)
@@ -284,6 +287,13 @@ class Lowering:
         new = [b for b in map(self.memory.block, parts) if b.number >= made_before and not b.persistent]
         return len(new) == len(parts) and all(blocks.count(b) < 2 for b in new) and not any(map(_is_broadcast, parts))
 
+    def _is_shared(self, parts: PerWorker) -> bool:
+        """Whether the workers' parts are one array that they filled together, not merely an equal constant."""
+        if len({part.ctypes.data for part in parts}) == len(parts):
+            return False
+        block = self.memory.find(parts[0])
+        return any(self.memory.find(array) is block for array in self._shared.values())
+
     def _leaf_gradient(self, leaf: Leaf, grads: dict[Node, PerWorker], partial: dict[Node, PerWorker]) -> None:
         """Write a leaf's gradient to the caller's array, or to an array of the plan."""
         for worker in self.group:
@@ -299,15 +309,20 @@ class Lowering:
             replicated = grads[leaf][0]
             parts = [parts[0] + replicated, *parts[1:]] if parts else [replicated]
         if parts:
-            self._sum_into(parts, target)
+            elsewhere = [a for n, arrays in (*grads.items(), *partial.items()) if n is not leaf for a in arrays]
+            self._sum_into(parts, target, elsewhere)
         else:
             target[...] = 0
 
-    def _sum_into(self, parts: PerWorker, target: Traced) -> None:
+    def _sum_into(self, parts: PerWorker, target: Traced, elsewhere: PerWorker) -> None:
         """Write worker 0's part of a gradient to the target, and the others' to buffers that are added to it later.
 
-        The parts of a large gradient are added at once: their memory can then be reused within the pass.
+        The parts of a large gradient are added at once: their memory can then be reused within the pass. If another
+        gradient is in that memory too, they are added in a copy.
         """
+        at_once = len(parts) > 1 and target.size >= REDUCE_ALONE_MIN_SIZE
+        if at_once and any(self.memory.find(a) is self.memory.block(parts[0]) for a in elsewhere):
+            parts = [part.copy() for part in parts]
         others = parts[1:]
         self._alias_or_copy(parts[0], target)
         if not others or not target.size:
@@ -348,9 +363,15 @@ class Lowering:
         self._pending = []
 
 
-def _is_shared(parts: PerWorker) -> bool:
-    """Whether the workers' parts are one array that they filled together."""
-    return len({part.ctypes.data for part in parts}) < len(parts)
+@contextmanager
+def _named(node: Node) -> Iterator[None]:
+    """Name the node whose operations cannot be recorded."""
+    try:
+        yield
+    except TypeError as error:
+        raise UserError(
+            f"{node!r} cannot be compiled: {error}; write it with functions of ctx.xp, or use Device(compile=False)"
+        ) from error
 
 
 def _is_broadcast(array: Any) -> bool:

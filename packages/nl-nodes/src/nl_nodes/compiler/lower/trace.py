@@ -44,6 +44,8 @@ class Traced(np.ndarray[Any, Any]):
             self.of_tape = source.of_tape
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = (), **options: Any) -> Any:
+        if getattr(np, ufunc.__name__, None) is not ufunc or ufunc.nout > 1:
+            raise TypeError(f"{ufunc.__name__} cannot be recorded: it is not NumPy's, or has several results")
         if method == "__call__" and not options:
             target = out[0] if out else self.tape.result(ufunc, inputs)
             self.tape.write(ufunc.__name__, *inputs, target)
@@ -55,7 +57,9 @@ class Traced(np.ndarray[Any, Any]):
     def _reduce(self, ufunc: np.ufunc, x: Traced, axis: Any, keepdims: bool, out: Any) -> Traced:
         axes = range(x.ndim) if axis is None else [int(a) % x.ndim for a in np.atleast_1d(axis)]
         shape = [(1 if a in axes else n) for a, n in enumerate(x.shape) if keepdims or a not in axes]
-        target = out[0] if out else self.tape.empty(tuple(shape), x.dtype)
+        # NumPy adds booleans and small integers up in larger ones.
+        dtype = ufunc.reduce(np.ones(1, x.dtype)).dtype
+        target = out[0] if out else self.tape.empty(tuple(shape), dtype)
         self.tape.write(f"{ufunc.__name__}.reduce", x, tuple(axes), None, target, keepdims)
         return target
 
@@ -65,6 +69,8 @@ class Traced(np.ndarray[Any, Any]):
     def __getitem__(self, key: Any) -> Any:
         """Return a view, also of a single element, where NumPy returns a scalar."""
         index = key if isinstance(key, tuple) else (key,)
+        if not all(k is None or k is Ellipsis or isinstance(k, slice | int | np.integer) for k in index):
+            raise TypeError("only slices and integers can be recorded as an index: take a mask or a list by ctx.xp")
         return super().__getitem__(index if any(k is Ellipsis for k in index) else (*index, ...))
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -90,14 +96,33 @@ class Traced(np.ndarray[Any, Any]):
         self.tape.write("copyto", target, self)
         return target
 
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Any:  # type: ignore[override]
+        """Return the sum divided by the number of elements."""
+        total = self.sum(axis, keepdims=keepdims)
+        return total / (self.size // max(total.size, 1))
+
     def __bool__(self) -> bool:
         raise TypeError("values are unknown while a graph is recorded")
 
-    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError("this method cannot be recorded")
+    __float__ = __int__ = __index__ = __bool__
 
-    argmax = argmin = fill = flatten = ravel = take = nonzero = item = tolist = sort = cumsum = _refuse
-    __float__ = __int__ = __index__ = _refuse
+
+def _refused(name: str) -> Any:
+    def refuse(self: Traced, *args: Any, **options: Any) -> Any:
+        raise TypeError(f"{name} of an array cannot be recorded")
+
+    return refuse
+
+
+RECORDED = {"all", "any", "astype", "clip", "conj", "conjugate", "copy", "diagonal", "max", "mean", "min", "prod"}
+RECORDED |= {"reshape", "squeeze", "sum", "swapaxes", "transpose", "view"}
+"""The methods that return a view, or call a recorded function; all others would read or change unknown values."""
+
+for _name in set(dir(np.ndarray)) - RECORDED:
+    if not _name.startswith("_") and callable(getattr(np.ndarray, _name)):
+        setattr(Traced, _name, _refused(_name))
+for _name in ("flat", "imag"):
+    setattr(Traced, _name, property(_refused(_name)))
 
 
 class Tape:
@@ -127,7 +152,11 @@ class Tape:
             return value
         if not value.size:  # an empty view may point past the end of its block, into the next one
             return self.empty(value.shape, value.dtype)
-        return value if isinstance(value, Traced) else self.constant(value)
+        if isinstance(value, Traced):
+            return value
+        if self.memory.find(value) is not None:
+            raise TypeError("an array without values was taken out of the recording, as by np.asarray")
+        return self.constant(value)
 
     def empty(self, shape: Shape, dtype: Any, like: Any = None) -> Traced:
         """Return a new array whose axes have the memory order of those of `like`."""
@@ -204,11 +233,13 @@ class TracedNamespace:
         array[...] = array.dtype.type(0)
         return array
 
-    def where(self, mask: Traced, x: Traced, other: float) -> Traced:
-        """Return x where the mask holds and a number elsewhere; mask and x broadcast."""
-        shape = np.broadcast_shapes(mask.shape, x.shape)
-        array = self._tape.empty(shape, x.dtype, mask if mask.shape == shape else None)
-        array[...] = array.dtype.type(other)
+    def where(self, mask: Traced, x: Any, other: Any) -> Traced:
+        """Return x where the mask holds and `other` elsewhere; arrays or numbers, which broadcast."""
+        dtype = np.result_type(*(a.dtype if isinstance(a, np.ndarray) else a for a in (x, other)))
+        x, other = (a if isinstance(a, np.ndarray) else dtype.type(a) for a in (x, other))
+        shape = np.broadcast_shapes(mask.shape, x.shape, other.shape)
+        array = self._tape.empty(shape, dtype, mask if mask.shape == shape else None)
+        array[...] = other
         self._tape.write("copyto", array, x, "same_kind", mask)
         return array
 

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from nl_nodes.compiler.lower.trace import Tape, Traced
-from nl_nodes.context import WorkerGroup
+from nl_nodes.context import NotShardable, WorkerGroup
 from nl_nodes.node import Node
 from nl_nodes.typing import Shape
+
+PASS_INDEX: Any = object()
+"""Stands for the number of the pass, which is known when the calls run: arithmetic on it raises TypeError."""
 
 
 class TracedWorker(WorkerGroup):
@@ -73,10 +76,24 @@ class TracedWorker(WorkerGroup):
         if self.count > 1:
             self.tape.write("barrier")
 
-    def random_bits(self, start: int) -> Any:
-        """Return a source of a node's random words, whose first is word `start` of the whole batch."""
+    def random_bits(self, shard: tuple[slice, ...]) -> Any:
+        """Return a source of the random words of a node, of which the worker has this shard of the output.
 
-        def random_bits(seed: int, stream: int, pass_index: int, count: int) -> Traced:
+        The words are those of the whole batch: as many for each sample.
+
+        Raises:
+            NotShardable: by the source, where the words cannot be divided among the samples.
+        """
+
+        def random_bits(seed: int, stream: int, pass_index: object, count: int) -> Traced:
+            if pass_index is not PASS_INDEX:
+                raise TypeError("random_bits takes ctx.pass_index itself: give numbers that differ as seed or stream")
+            start = 0
+            if shard and count:
+                samples = shard[-1].stop - shard[-1].start
+                if len(shard) > 1 or count % samples:
+                    raise NotShardable(f"{count} random words for {samples} samples")
+                start = shard[0].start * (count // samples)
             target = self.tape.empty((count,), np.uint64)
             self.tape.write("random_bits", seed, stream, start, target)
             return target
