@@ -157,19 +157,19 @@ def test_weight_decay_applies_to_weights_only(flat: bool) -> None:
 
 
 def test_weight_decay_pairs_parameters_and_gradients_by_name() -> None:
-    params, grads = {"W1": np.full(2, 1.0), "W2": np.full(2, 100.0)}, {"x": np.ones(3), "W2": np.zeros(2)}
-    grads["W1"] = np.zeros(2)
-    add_weight_decay(params, grads, 0.1)
-    assert {key: grad[0] for key, grad in grads.items()} == {"x": 1, "W2": 10, "W1": 0.1}
-    flat = in_one_buffer(params)
-    add_weight_decay(flat, grads, 0.1)
-    assert {key: grad[0] for key, grad in grads.items()} == {"x": 1, "W2": 20, "W1": 0.2}
+    params, grads = drawn(0), {"x": np.ones(3), **dict(reversed(drawn(1).items()))}
+    for of in (params, in_one_buffer(params)):
+        add_weight_decay(of, grads, 0.1)
+    for key, before in drawn(1).items():
+        expected = before + 0.2 * params[key] if key.startswith("W") else before
+        np.testing.assert_allclose(grads[key], expected, rtol=1e-15, atol=1e-16)
+    assert (grads["x"] == 1).all()
 
 
 @pytest.mark.parametrize("most", [-1.0, 0.0])
 def test_a_norm_is_limited_to_a_positive_number(most: float) -> None:
     with refused("clip_norm", most):
-        clip_norm(in_one_buffer({"W": np.ones(2)}), most)
+        clip_norm(in_one_buffer(drawn(0)), most)
 
 
 def test_weight_decay_is_the_same_for_a_layers_own_parameter_names() -> None:

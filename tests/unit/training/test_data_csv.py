@@ -45,17 +45,20 @@ def test_a_file_is_split_by_class(tmp_path: Path, header):
 
 
 def test_all_images_of_a_file_are_tested_unless_the_run_was_trained_on_it(tmp_path: Path, caplog):
-    def tested(trained: RunData | None) -> int:
+    def tested(trained: RunData, own: bool = False) -> int:
         caplog.clear()
-        split, _ = load_test("csv", path, None, Normalization.scaling(255, 1), trained)
+        split, _ = load_test("csv", path, None, Normalization.scaling(255, 1), trained, own)
         assert ("all 60 images are tested" in caplog.text) == (len(split) == 60)
         return len(split)
 
     path = table(tmp_path / "a.csv", ROWS * 5)
     other = load("csv", table(tmp_path / "b.csv", ROWS)).digest
     assert tested(RunData(other, None)) == tested(RunData(other, 30)) == tested(RunData(other, 1)) == 60
-    assert tested(None) == tested(RunData(load("csv", path).digest, None)) == 12
-    assert tested(RunData(load("csv", path, limit=30).digest, 30)) == tested(RunData("", None)) == 12
+    for own in (False, True):
+        assert tested(RunData(load("csv", path).digest, None), own) == 12
+        assert tested(RunData(load("csv", path, limit=30).digest, 30), own) == tested(RunData("", None), own) == 12
+    with refused("data=csv has changed since the run was trained", "data.root=PATH"):
+        tested(RunData(other, None), own=True)
 
 
 def test_a_folder_keeps_its_own_test_images(tmp_path: Path):

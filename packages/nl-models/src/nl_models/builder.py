@@ -92,7 +92,7 @@ def layers_of(architecture: Architecture, options: Options) -> Iterator[Layer | 
         position = options.position if isinstance(spec, ConvSpec) or not images else False
         if position == "before_affine":
             yield norm
-        yield replace(spec, bias=position != "before_activation")
+        yield replace(spec, bias=spec.bias and position != "before_activation")
         if position == "before_activation":
             yield norm
         yield ACTIVATIONS[options.activation]()

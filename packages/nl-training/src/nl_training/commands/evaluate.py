@@ -14,7 +14,7 @@ from nl_nodes import UserError
 from nl_training.config import build
 from nl_training.config.run_command import run_command
 from nl_training.config.sweep_jobs import key_of
-from nl_training.data import RunData, load_test
+from nl_training.data import RunData, Split, load_test
 from nl_training.paths import optional_output
 from nl_training.tracking.logged_run import open_run
 from nl_training.tracking.model import softmax
@@ -40,8 +40,8 @@ def main() -> None:
 
     def task(run_id: str, config: Config, overrides: list[str]) -> None:
         given = {key_of(text): text for text in overrides}
-        for key in given.keys() & {"data.limit", "data.validation", "data.normalize"}:
-            raise UserError(f"{given[key]}: the whole test set is taken, normalized as in training: leave {key} out")
+        for key in given.keys() & {"data.limit", "data.validation", "data.normalize", "data.size", "seed"}:
+            raise UserError(f"{given[key]}: the whole test set is taken, prepared as in training: leave {key} out")
         if "data" not in given:
             for key in given:
                 if key.startswith("data.") and key != "data.root":
@@ -66,19 +66,20 @@ def evaluate(run_id: str, config: Config, given: Collection[str]) -> float:
 
     run = open_run(run_id, config.tracking, build.device(config))
     data = config.data
-    trained: RunData | None = RunData(run.digest, run.config.data.get("limit"))
-    if "data" not in given:
-        own, trained = resolve(run.config).data, None
-        data = replace(own, root=data.root) if "data.root" in given else own
-    options = build.data_options(data)
-    test, classes = load_test(data.name, data.root, run.pixels, run.normalization, trained, **options)
+    if own := "data" not in given:
+        data = resolve(run.config).data
+        data = replace(data, root=config.data.root) if "data.root" in given else data
+    trained, options = RunData(run.digest, run.config.data.get("limit")), build.data_options(data)
+    test, classes = load_test(data.name, data.root, run.pixels, run.normalization, trained, own, **options)
     shape = test.x.shape[1:]
     if shape != run.net.input_shape or len(classes) != run.net.classes:
         raise UserError(
             f"data={data.name} has images {shape} of {len(classes)} classes; "
             f"run {run.run_id} was trained on {run.net.input_shape} of {run.net.classes}"
         )
-    if classes != run.classes:
+    if set(classes) == set(run.classes):
+        test, classes = Split(test.x, np.array([run.classes.index(c) for c in classes])[test.t]), run.classes
+    else:
         print(f"classes are matched by their order: {', '.join(classes)} for the run's {', '.join(run.classes)}")
     loss, accuracy = run.net.evaluate(test.x, test.t)
     probabilities = softmax(run.net.device.host(run.net.predict(test.x)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from math import inf
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
@@ -253,8 +254,10 @@ def _print(config: Config, result: Result, tracker: MLflowTracker | None) -> Non
     weights = f"best weights, of epoch {result.best_epoch}"
     print(f"\ntest accuracy {result.test_accuracy:.4f} ({weights}), loss {result.test_loss:.4f}")
     print(f"{result.steps:,} steps in {result.seconds:.1f} s")
-    if config.trainer.patience is not None and result.epochs - result.best_epoch >= config.trainer.patience:
-        print(f"ended early: no better validation accuracy in {config.trainer.patience} epochs")
+    t = config.trainer
+    tired = t.patience is not None and result.epochs - result.best_epoch >= t.patience
+    if tired and result.epochs < t.epochs and result.steps < (t.max_steps or inf):
+        print(f"ended early: no better validation accuracy in {t.patience} epochs")
     if result.target_accuracy is not None:
         reached = result.steps_to_target is not None
         when = f"after {result.steps_to_target:,} steps, {result.seconds_to_target:.1f} s" if reached else "not reached"

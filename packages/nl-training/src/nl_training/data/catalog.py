@@ -92,7 +92,8 @@ def load_test(
     root: str | None,
     pixels: PixelFormat | None,
     scale: Normalization,
-    run: RunData | None = None,
+    run: RunData,
+    own: bool,
     **options: Any,
 ) -> tuple[Split, tuple[str, ...]]:
     """Load the test images of data set `name`, converted to a run's pixel format, and the class names.
@@ -104,39 +105,47 @@ def load_test(
         root: as in `load`.
         pixels: the run's pixel format; images of another format are converted, with a warning. None for no conversion.
         scale: the run's normalisation.
-        run: what the run was trained on; None for these data.
+        run: what the run was trained on.
+        own: whether these should be the run's own data.
         options: as in `load`; pictures get the size of `pixels`.
 
     Raises:
-        UserError: as in `load`, and if the channels cannot be converted.
+        UserError: as in `load`, if the channels cannot be converted, and if the run's own data have changed, so that
+            images that it was trained on may be among those held out to test.
     """
     if name == IMAGES and pixels is not None:
         options = {"size": pixels.size, "matte": pixels.matte}
     source = read_source(name, root, **options)
-    test = _tested(name, source, run)
+    test = _tested(name, source, run, own)
     x = test.x
     if pixels is not None:
         found = PixelFormat.of(x, source.range)
         opposite = {found.ground, pixels.ground} == {DARK, LIGHT}
         invert = opposite and pixels.invertible
-        if opposite or (found.shape, found.range) != (pixels.shape, pixels.range):
+        grey = pixels.binary and not found.binary
+        if opposite or grey or (found.shape, found.range) != (pixels.shape, pixels.range):
             how = ", inverted" if invert else ""
             log.warning("data=%s is %s; it is converted to the run's %s%s", name, found, pixels, how)
         x = pixels.adapt(x, source.range, invert)
     return _normalized(Split(x, test.t), scale, "float32"), source.classes
 
 
-def _tested(name: str, source: Source, run: RunData | None) -> Split:
+def _tested(name: str, source: Source, run: RunData, own: bool) -> Split:
     """Return the test images; all images where they are other data than a run's, without test images.
 
     A run without a digest may have been trained on these data.
     """
-    if run is None or not run.digest or not source.divided:
+    if not run.digest or not source.divided:
         return source.test
     with suppress(UserError):  # too few images for the limit
         same = source if run.limit is None else limited(source, run.limit)
         if same.digest() == run.digest:
             return source.test
+    if own:
+        raise UserError(
+            f"data={name} has changed since the run was trained, and has no test images of its own: "
+            "give images that it has not seen, by data=NAME data.root=PATH"
+        )
     parts = source.train, source.test
     log.warning("data=%s has no test images of its own: all %d images are tested", name, sum(map(len, parts)))
     return Split(np.concatenate([part.x for part in parts]), np.concatenate([part.t for part in parts]))

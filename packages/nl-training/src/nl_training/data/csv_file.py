@@ -53,12 +53,18 @@ def load_csv(root: Path, label: str | int | None = None, shape: tuple[int, int, 
     if not path.is_file():
         raise UserError(f"{root} lacks train.csv; data.root must be a CSV file, or a folder with train.csv")
     train, test = _read(path), _read(test_path) if test_path.is_file() else None
-    if test and test.cells.shape[1] == train.cells.shape[1] - 1:
+    if test and _is_unlabelled(test, train, label):
         log.warning("%s has no column of labels and is left out; a part of %s is held out to test", test_path, path)
         test = None
     if test and test.names != train.names:
         raise UserError(f"{test_path} has other columns than {path}: give both the same header, in the same order")
     return _source(train, test, label, shape)
+
+
+def _is_unlabelled(test: _Table, train: _Table, label: str | int | None) -> bool:
+    """Return whether the test images lack the column of labels, and nothing else."""
+    place = _label_column(train, label)
+    return test.cells.shape[1] == train.cells.shape[1] - 1 and test.names == train.names[:place] + train.names[place + 1 :]
 
 
 def _source(train: _Table, test: _Table | None, label: str | int | None, shape: tuple[int, int, int] | None) -> Source:
@@ -105,6 +111,8 @@ def _label_column(table: _Table, label: str | int | None) -> int:
         raise UserError(
             f"{table.path} has no column {label}, but {some}, ...; give data.label=NAME or its number from 1"
         )
+    if table.names.count(label) > 1:
+        raise UserError(f"{table.path} has several columns {label}; give the number of one by data.label, from 1")
     return table.names.index(label)
 
 

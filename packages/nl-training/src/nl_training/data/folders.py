@@ -69,7 +69,12 @@ def _parts(root: Path) -> dict[str, Path]:
     """Return the folders of the splits by name, or the root alone."""
     folders = _folders(root)
     parts = {_PART_OF[folder.name.lower()]: folder for folder in folders if folder.name.lower() in _PART_OF}
-    if not parts or len(parts) < len(folders):
+    if len(parts) < len(folders):
+        if {_TRAIN, _TEST} <= parts.keys():
+            other = next(folder.name for folder in folders if folder not in parts.values())
+            raise UserError(f"{root} holds train/, test/ and {other}/: move {other}/ out, or its pictures into the others")
+        return {"": root}
+    if not parts:
         return {"": root}
     missing = [f"{name}/" for name in (_TRAIN, _TEST) if name not in parts]
     if missing:

@@ -68,7 +68,8 @@ class PixelFormat:
         """Return a description such as "1x28x28, pixels 0 to 255, dark background"."""
         low, high = self.range
         shape = "x".join(map(str, self.shape))
-        return f"{shape}, pixels {low:g} to {high:g}" + (f", {self.ground} background" if self.ground else "")
+        kind = "black and white" if self.binary else f"pixels {low:g} to {high:g}"
+        return f"{shape}, {kind}" + (f", {self.ground} background" if self.ground else "")
 
     @property
     def invertible(self) -> bool:

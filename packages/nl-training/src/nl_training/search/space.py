@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import IntervalSweep
 from nl_nodes import UserError
 from nl_training.config.cli import composed, parsed, values_of
 from nl_training.config.schema import SearchConfig
+from nl_training.config.sweep_jobs import key_of
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -94,16 +95,21 @@ def read(overrides: Sequence[str]) -> Plan:
         own = ["search=tpe", *own]
     search = composed([*fixed, *own])[0].search
     assert search is not None  # set by the option above
-    space = tuple(dimension(text) for text in swept or search.space)
+    space = [dimension(text) for text in swept or search.space]
+    given = {key_of(text) for text in fixed}
+    if not any(key_of(text) == "search.space" for text in own) and not swept:
+        space = [d for d in space if d.key not in given]  # the default leaves out what has a value
     if not space:
         raise UserError(f"nothing to search: give a key, such as optimizer.lr; {SYNTAX}")
     keys = [d.key for d in space]
+    if both := sorted(given.intersection(keys)):
+        raise UserError(f"{both[0]} has a value and is searched: leave one out")
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
         raise UserError(f"{twice[0]} is searched twice")
     for d in space:
         for end in d.ends():
             _refuse_incomparable(composed([*fixed, end])[0])
-    return Plan(tuple(overrides), tuple(fixed), space, search)
+    return Plan(tuple(overrides), tuple(fixed), tuple(space), search)
 
 
 def _refuse_incomparable(config: Config) -> None:

@@ -146,6 +146,7 @@ def _latest(store: Store, experiment_name: str | None, given: tuple[str, ...]) -
     for run in store.client.search_runs(experiments, unfinished, order_by=order):
         process, resumed = run.data.tags[PROCESS], _resumable(store, run, given)
         is_left = not is_alive(process) and (run.info.status != "RUNNING" or is_here(process))
+        is_left = is_left and "search.trial" not in run.data.tags  # which its search resumes
         if is_left and resumed.is_training:
             _check(resumed)
             return resumed

@@ -131,6 +131,7 @@ def _compare(store: Store, run_id: str, name: str, children: Sequence[Run]) -> N
         i for i, child in enumerate(children) if child.info.status == "FINISHED" and CHOICE in child.data.metrics
     ]
     if not candidates:
+        print("no job has a validation accuracy, so there is no best one: see data.validation")
         return
     best = max(candidates, key=lambda i: children[i].data.metrics[CHOICE])
     client.set_tag(run_id, "best.job", labels[best])

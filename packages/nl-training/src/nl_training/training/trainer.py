@@ -25,7 +25,6 @@ from nl_training.training.regularization import Regularization
 from nl_training.training.snapshot import snapshot
 from nl_training.training.steps import Batch, Taken, steps_of
 
-
 SPLIT_NAMES = {"val": "validation"}
 """The splits whose names for people are others than in metrics."""
 
