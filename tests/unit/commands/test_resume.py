@@ -86,6 +86,10 @@ def test_a_run_at_its_time_limit_is_resumed_with_a_larger_one(runs: TrainingRuns
     assert (code, err) == (0, "")
     assert f"trainer.max_seconds=0.01 is reached in epoch 1; {program()} train resume={training.run_id}" in out
     assert runs.outcome(training.run_id).status == "KILLED"
+    assert find(runs.store, "latest", []).run_id == training.run_id
+    runs.store.client.set_tag(training.run_id, "search.trial", "3")
+    with pytest.raises(UserError, match=r"resume=latest: .* no unfinished training"):
+        find(runs.store, "latest", [])
     code, _, err = runs.start(f"resume={training.run_id}", "trainer.max_seconds=1000").ended()
     assert (code, err) == (0, "")
     assert runs.outcome(training.run_id) == whole

@@ -152,3 +152,10 @@ def test_gallery_figures_exist_and_are_small() -> None:
     for figure in shown:
         assert 1000 < (gallery.FOLDER / figure).stat().st_size <= gallery.MAX_BYTES, figure
     assert all(math.isfinite(value) for result in results.values() for value in result["numbers"].values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variant_of_an_experiment_sets_something(name: str) -> None:
+    """Else an override of the command line could make the variants equal, under their two names."""
+    variants = OmegaConf.load(CONF / "experiment" / f"{name}.yaml").experiment.get("variants") or {}
+    assert all(variants.values())

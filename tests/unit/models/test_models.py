@@ -10,7 +10,8 @@ from support.fake_device import FakeArray, install
 from support.small_models import WIDTHS
 
 from nl_layers import Affine, BatchNormalization, Convolution, Dropout, Pooling, Relu, Sigmoid, Tanh
-from nl_models import build, cnn3, cnn8, mlp, simple_convnet, vgg11, vgg16
+from nl_models import ConvSpec, DenseSpec, build, cnn3, cnn8, mlp, simple_convnet, vgg11, vgg16
+from nl_models.builder import Options, assemble
 from nl_nodes import Device, ShapeError, UserError, platform
 
 install()
@@ -321,3 +322,10 @@ def test_a_batch_beyond_all_memory_is_refused_by_the_plan(monkeypatch: pytest.Mo
     with refused("the plan for this batch needs", "of which there are 1 MiB", "smaller batches"):
         net.plan(True, 300)
     net.step(X[:2], T[:2])
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_an_architecture_keeps_layers_without_bias(batch_norm: bool) -> None:
+    specs = [ConvSpec(2, bias=False), DenseSpec(4, bias=False)]
+    net = assemble("own", specs, Options(input_shape=(1, 6, 6), batch_norm=batch_norm), None, {})
+    assert [name for name in net.params if name.startswith("b") and not name.startswith("beta")] == ["b3"]

@@ -13,7 +13,7 @@ from nl_nodes.runtime import shared_memory
 
 def test_all_who_open_a_descriptor_see_the_same_cleared_memory() -> None:
     descriptor, memory = shared_memory.create(100)
-    other = shared_memory.shared(descriptor, 100)
+    other = shared_memory.attach(descriptor, 100)
     assert os.fstat(descriptor).st_size == memory.nbytes == other.nbytes == 100
     os.close(descriptor)
     assert not memory.any()
@@ -23,7 +23,7 @@ def test_all_who_open_a_descriptor_see_the_same_cleared_memory() -> None:
 
 def test_memory_of_no_size_can_be_shared() -> None:
     descriptor, memory = shared_memory.create(0)
-    assert memory.nbytes == shared_memory.shared(descriptor, 0).nbytes == 0
+    assert memory.nbytes == shared_memory.attach(descriptor, 0).nbytes == 0
     os.close(descriptor)
 
 
@@ -48,7 +48,7 @@ def in_huge_pages(address: int) -> int:
 def test_large_memory_is_on_huge_pages_for_all_who_open_it() -> None:
     size = 2 * shared_memory.HUGE_PAGE + 100
     descriptor, memory = shared_memory.create(size)
-    other = shared_memory.shared(descriptor, size)
+    other = shared_memory.attach(descriptor, size)
     taken = os.fstat(descriptor).st_blocks * 512
     os.close(descriptor)
     assert not memory.any()

@@ -52,6 +52,7 @@ def test_every_suggestion_is_a_valid_override() -> None:
 
 def test_command_line_replaces_the_options_search_space() -> None:
     assert [d.key for d in read(["model=mlp"]).space] == ["optimizer.lr", "regularization.weight_decay"]
+    assert [d.key for d in read(["model=mlp", "optimizer.lr=0.1"]).space] == ["regularization.weight_decay"]
     plan = read(["seed=3", "search=random", "search.trials=7", "optimizer=sgd,adam"])
     assert [d.key for d in plan.space] == ["optimizer"]
     assert plan.fixed == ("seed=3",)
@@ -90,6 +91,15 @@ def test_invalid_search_space_is_reported_in_one_line(overrides: list[str], word
 def test_search_needs_tracking_validation_and_whole_trainings(option: str) -> None:
     with refused(option.partition("=")[0]):
         search([option])
+
+
+def test_a_key_with_a_value_is_not_searched() -> None:
+    with refused("optimizer.lr has a value and is searched"):
+        read(["optimizer.lr=0.1", "search.space=['optimizer.lr=interval(0.1,0.2)']"])
+    with refused("optimizer.lr has a value and is searched"):
+        read(["optimizer.lr=0.1", "optimizer.lr=0.2,0.3"])
+    with refused("nothing to search"):
+        read(["optimizer.lr=0.1", "regularization.weight_decay=0"])
 
 
 @pytest.mark.parametrize("option", ["resume=abc", "sweep.resume=latest"])

@@ -78,6 +78,21 @@ def test_test_images_without_labels_are_left_out_with_a_warning(tmp_path: Path, 
     assert "test.csv has no column of labels" in caplog.text
 
 
+@pytest.mark.parametrize("header", [HEADER[:4], ["label", "a", "b", "c"]])
+def test_test_images_that_lack_another_column_are_refused(tmp_path: Path, header: list[str]):
+    table(tmp_path / "d/train.csv", ROWS, HEADER)
+    table(tmp_path / "d/test.csv", [row[:4] for row in ROWS], header)
+    with refused("test.csv has other columns than"):
+        read_source("csv", str(tmp_path / "d"))
+
+
+def test_one_of_several_columns_of_labels_is_named_by_its_number(tmp_path: Path):
+    path = table(tmp_path / "a.csv", [[0, *row[:4]] for row in ROWS], ["kind", "label", "label", "c", "d"])
+    with refused(path, "several columns label", "from 1"):
+        read_source("csv", path)
+    assert read_source("csv", path, label=2).classes == ("0", "1", "2")
+
+
 def test_labels_may_have_gaps_and_stand_in_any_column(tmp_path: Path):
     gaps = np.array([7, 30, 250])[T]
     rows = [[*map(int, x), int(label)] for x, label in zip(X, gaps, strict=True)]

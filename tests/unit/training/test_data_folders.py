@@ -8,7 +8,7 @@ from PIL import Image
 from support.assertions import refused
 
 from nl_training.config.cli import check
-from nl_training.data import PixelFormat, load, read_image
+from nl_training.data import Normalization, PixelFormat, RunData, load, load_test, read_image
 from nl_training.data.catalog import read_source
 from nl_training.data.pixels import value_range
 
@@ -196,6 +196,25 @@ def test_a_split_root_needs_train_and_test(tmp_path: Path):
 
 def test_classes_named_train_and_others_are_classes(tmp_path: Path):
     assert load("images", root=str(folder(tmp_path, ["bus", "train"]))).classes == ("bus", "train")
+
+
+@pytest.mark.parametrize("extra", ["unlabeled", "training"])
+def test_a_folder_beside_those_of_the_splits_is_refused(tmp_path: Path, extra: str):
+    for name in ("train", "test", extra):
+        folder(tmp_path / name)
+    with refused("train/, test/ and train", "move") if extra == "training" else refused("test/ and unlabeled/", "move"):
+        load("images", root=str(tmp_path))
+
+
+def test_grey_images_are_converted_to_black_and_white_with_a_warning(tmp_path: Path, caplog):
+    x, t = np.full((6, 1, 8, 8), 140, np.uint8), np.arange(6) % 2
+    x[:, :, :2] = 0
+    np.savez(tmp_path / "grey.npz", x_train=x, t_train=t, x_test=x, t_test=t)
+    ink = PixelFormat(1, (8, 8), binary=True)
+    scale = Normalization.scaling(255, 1)
+    test, _ = load_test("images", str(tmp_path / "grey.npz"), ink, scale, RunData("", None), own=False)
+    assert set(np.unique(test.x)) == {0, 1}
+    assert "pixels 0 to 255, light background; it is converted to the run's 1x8x8, black and white" in caplog.text
 
 
 def test_class_without_training_images_is_reported(tmp_path: Path, caplog):

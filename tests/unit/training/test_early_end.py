@@ -10,7 +10,7 @@ from nl_layers.optimizers import Adam
 from nl_layers.schedules import Cosine
 from nl_models import build
 from nl_nodes import Device
-from nl_training.commands.train import experiment, refuse_ignored
+from nl_training.commands.train import experiment, refuse_ignored, train
 from nl_training.config.cli import check, composed
 from nl_training.data import Split, load
 from nl_training.interrupts import status_of
@@ -115,3 +115,11 @@ def test_a_study_of_several_trainings_refuses_settings_of_a_single_one(option: s
 def test_a_limit_that_cannot_hold_is_refused(overrides: list[str], said: list[str]) -> None:
     with refused(*said):
         refuse_ignored(check(overrides, multirun=False))
+
+
+@pytest.mark.parametrize("epochs", [2, 4])
+def test_an_early_end_is_told_only_where_epochs_are_left(epochs: int, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["data=digits", "data.limit=200", "model=mlp", "model.hidden=[8]", "verify=off", "tracking=off"]
+    options += ["optimizer.lr=1e-12", "trainer.patience=1", f"trainer.epochs={epochs}"]  # no epoch is better
+    train(*composed(options))
+    assert ("ended early: no better validation accuracy in 1 epochs" in capsys.readouterr().out) == (epochs > 2)

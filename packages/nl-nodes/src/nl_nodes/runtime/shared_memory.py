@@ -47,7 +47,7 @@ def create(size: int) -> tuple[int, Any]:
         raise
 
 
-def shared(descriptor: int, size: int) -> Any:
+def attach(descriptor: int, size: int) -> Any:
     """Map the memory that `create` has allocated in another process."""
     pages, begin = _map(descriptor, size)
     return np.frombuffer(pages, np.uint8, size, begin)

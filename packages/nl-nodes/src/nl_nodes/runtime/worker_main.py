@@ -12,7 +12,7 @@ from nl_nodes.platform import pin
 from nl_nodes.runtime import protocol
 from nl_nodes.runtime.call import BoundCall
 from nl_nodes.runtime.executor import Executor
-from nl_nodes.runtime.shared_memory import SpinBarrier, shared, spin_limit
+from nl_nodes.runtime.shared_memory import SpinBarrier, attach, spin_limit
 
 POLLS = 1000
 """Polls of the socket, half a millisecond, before a worker sleeps if there is a core for each: waking takes 40 us."""
@@ -42,7 +42,7 @@ class Worker(Executor):
             {"memory": self.segments, "load": self.lists}[message["free"]].pop(message["number"], None)
         else:
             assert descriptor is not None
-            memory = self.segments[message["number"]] = shared(descriptor, message["memory"])
+            memory = self.segments[message["number"]] = attach(descriptor, message["memory"])
             os.close(descriptor)
             if self.spin_barrier is None:
                 self.spin_barrier = SpinBarrier(memory, self.number, self.count, self._check_alive, self.spins)

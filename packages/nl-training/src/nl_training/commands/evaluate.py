@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
@@ -78,7 +79,7 @@ def evaluate(run_id: str, config: Config, given: Collection[str]) -> float:
             f"run {run.run_id} was trained on {run.net.input_shape} of {run.net.classes}"
         )
     if set(classes) == set(run.classes):
-        test, classes = Split(test.x, np.array([run.classes.index(c) for c in classes])[test.t]), run.classes
+        test, classes = Split(test.x, renumbered(test.t, classes, run.classes)), run.classes
     else:
         print(f"classes are matched by their order: {', '.join(classes)} for the run's {', '.join(run.classes)}")
     loss, accuracy = run.net.evaluate(test.x, test.t)
@@ -98,3 +99,12 @@ def evaluate(run_id: str, config: Config, given: Collection[str]) -> float:
         mistakes = plots.worst_mistakes(test.x, test.t, probabilities, classes)
         mistakes.savefig(folder / "worst_mistakes.png")
     return accuracy
+
+
+def renumbered(t: npt.NDArray[np.int64], classes: Sequence[str], others: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return labels t of classes as labels of others, which have the same names.
+
+    >>> renumbered(np.array([0, 0, 2]), ("1", "10", "2"), ("1", "2", "10"))
+    array([0, 0, 1])
+    """
+    return np.array([others.index(name) for name in classes])[t]

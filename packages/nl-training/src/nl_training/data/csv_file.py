@@ -64,7 +64,9 @@ def load_csv(root: Path, label: str | int | None = None, shape: tuple[int, int, 
 def _is_unlabelled(test: _Table, train: _Table, label: str | int | None) -> bool:
     """Return whether the test images lack the column of labels, and nothing else."""
     place = _label_column(train, label)
-    return test.cells.shape[1] == train.cells.shape[1] - 1 and test.names == train.names[:place] + train.names[place + 1 :]
+    return (
+        test.cells.shape[1] == train.cells.shape[1] - 1 and test.names == train.names[:place] + train.names[place + 1 :]
+    )
 
 
 def _source(train: _Table, test: _Table | None, label: str | int | None, shape: tuple[int, int, int] | None) -> Source:

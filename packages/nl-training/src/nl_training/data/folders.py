@@ -72,7 +72,9 @@ def _parts(root: Path) -> dict[str, Path]:
     if len(parts) < len(folders):
         if {_TRAIN, _TEST} <= parts.keys():
             other = next(folder.name for folder in folders if folder not in parts.values())
-            raise UserError(f"{root} holds train/, test/ and {other}/: move {other}/ out, or its pictures into the others")
+            raise UserError(
+                f"{root} holds train/, test/ and {other}/: move {other}/ out, or its pictures into the others"
+            )
         return {"": root}
     if not parts:
         return {"": root}
