@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from support.assertions import refused
 from support.experiments import small, trained
 
 from nl_nodes import UserError
@@ -199,3 +200,14 @@ def test_every_training_has_its_certificate() -> None:
 @pytest.mark.parametrize("name", ["deep_convnet", "race", "simple_convnet", "two_layer_sigmoid"])
 def test_strict_verification_accepts_an_ordinary_training(name: str) -> None:
     trained(name)
+
+
+def test_a_study_that_cannot_have_its_results_says_so_before_it_trains() -> None:
+    with refused("first convolution"):
+        small("filters", "model=mlp")
+    with refused("validation accuracies"):
+        small("hyperparameter_search", "data.validation=0")
+
+
+def test_filters_are_shown_without_biases_too() -> None:
+    assert small("filters", "regularization=batch_norm").numbers["test accuracy"] > 0.2

@@ -85,6 +85,12 @@ def test_refuses_an_empty_validation_split():
         load("digits", validation=0.0001)
 
 
+@pytest.mark.parametrize("argument", [{"limit": 0}, {"limit": -5}, {"limit": 2.5}, {"seed": -1}])
+def test_refuses_numbers_out_of_range(argument):
+    with refused("load", *argument, *argument.values(), "whole number"):
+        load("digits", validation=0, **argument)
+
+
 def test_refuses_unknown_names_and_roots():
     with refused("mnst", *READERS):
         load("mnst")

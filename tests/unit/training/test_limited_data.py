@@ -8,7 +8,8 @@ from support.assertions import refused
 
 from nl_training.commands import train
 from nl_training.config.cli import check, composed
-from nl_training.data import load
+from nl_training.data import Source, Split, load
+from nl_training.data.splits import limited
 
 
 def test_a_limit_takes_a_share_of_every_class_whatever_the_seed() -> None:
@@ -21,6 +22,13 @@ def test_a_limit_takes_a_share_of_every_class_whatever_the_seed() -> None:
     np.testing.assert_array_equal(part.test.t, other.test.t)
     assert part.digest == other.digest != whole.digest
     assert load("digits", limit=10**6).digest == whole.digest
+
+
+@pytest.mark.parametrize("limit", range(6, 60, 7))
+def test_no_more_images_are_taken_with_a_validation_split_of_the_datas_own(limit: int) -> None:
+    split = Split(np.zeros((51, 1, 2, 2)), np.arange(51) % 3)
+    part = limited(Source(split, split, ("a", "b", "c"), validation=split), limit)
+    assert len(part.train) + len(part.validation) == limit
 
 
 def test_a_limit_of_one_leaves_nothing_to_validate() -> None:

@@ -80,9 +80,8 @@ class Module:
     or "0.weight" by the place in the tuple. Setting an attribute that holds a parameter or a running statistic
     (`layer.weight = array`) copies the values into it, as `params` does. Other attributes are settings: setting one
     wires the layer anew, unless its name begins with an underscore; a list or array that is changed in place is not
-    noticed. Copies and unpickled layers are independent;
-    they have the weights, settings, running statistics and number of passes, but not the last pass, so `backward`
-    needs a `forward` first.
+    noticed. Copies and unpickled layers are independent; they have the weights, settings, running statistics and number
+    of passes, but not the last pass, so `backward` needs a `forward` first.
 
     Attributes:
         feeds: names of the inputs.

@@ -69,7 +69,7 @@ class Step:
 @check_init
 @dataclass(frozen=True)
 class Cosine:
-    """Linear warm-up, then half a cosine from 1 down to `final`.
+    """Linear warm-up of `warmup` epochs, at most half of the training, then half a cosine from 1 down to `final`.
 
     Source: Loshchilov and Hutter, SGDR (2017), equation 5; Goyal et al., Accurate, Large Minibatch SGD (2017), 2.2.
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nl_nodes import UserError
+from nl_nodes.arguments import COUNT, NATURAL
 from nl_training.data import embedded
 from nl_training.data.cifar import CIFAR10, CIFAR100
 from nl_training.data.csv_file import load_csv
@@ -63,6 +64,9 @@ def load(
     """
     if not 0 <= validation < 1:
         raise UserError(f"data.validation={validation} must be at least 0 and below 1")
+    NATURAL.check("load", seed=seed)
+    if limit is not None:
+        COUNT.check("load", limit=limit)
     source = read_source(name, root, **options)
     if limit is not None:
         source = limited(source, limit)

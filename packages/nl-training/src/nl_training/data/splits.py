@@ -55,11 +55,13 @@ def limited(source: Source, images: int) -> Source:
     if images >= of:
         return source
 
-    def part(split: Split) -> Split:
-        _, taken = stratified(split.t, max(images / of, 1 / len(split)), seed=0)
+    def part(split: Split, share: float) -> Split:
+        _, taken = stratified(split.t, max(share, 1 / len(split)), seed=0)
         if len(taken) == 0:
             raise UserError(f"data.limit={images} takes none of {len(split)} images of one split; leave it out")
         return Split(split.x[taken], split.t[taken])
 
-    held = source.validation and part(source.validation)
-    return replace(source, train=part(source.train), validation=held, test=part(source.test))
+    share = images / of
+    held = source.validation and part(source.validation, share)
+    rest = (images - len(held or ())) / len(source.train)
+    return replace(source, train=part(source.train, rest), validation=held, test=part(source.test, share))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nl_layers import Convolution, Relu
+from nl_nodes import UserError
 from nl_training.config import build
 from nl_training.experiments.result import Figures, images
 from nl_training.experiments.train import train
@@ -22,11 +23,15 @@ def run(config: Config, cfg: DictConfig) -> Figures:
     data = build.dataset(config)
     # The same seed gives the same initial weights as those of the trained network.
     before = build.network(config, data, build.device(config)).state_dict()["W1"]
+    if before.ndim != 4:
+        raise UserError(
+            "experiment=filters shows the filters of a first convolution: choose a model that begins with one"
+        )
     trained = train("training", config, cfg, data=data)
     state = trained.net.state_dict()
     after = state["W1"]
     digit = data.test.x[:1]
-    responses = Relu().forward(Convolution(after, state["b1"]).forward(digit))[0]
+    responses = Relu().forward(Convolution(after, state.get("b1")).forward(digit))[0]
     names = [str(n) for n in range(1, len(after) + 1)]
     chosen = np.argsort(-responses.max(axis=(1, 2)))[:15]
     shown = [digit[0, 0], *responses[chosen]]

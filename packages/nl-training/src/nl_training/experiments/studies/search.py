@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nl_nodes import UserError
 from nl_training.config import build
 from nl_training.config.experiments import SearchConfig
 from nl_training.config.variants import variant
@@ -25,6 +26,8 @@ def run(config: Config, cfg: DictConfig) -> Figures:
     """Train each draw, and plot the best by validation accuracy and all draws."""
     o = config.experiment
     assert isinstance(o, SearchConfig)
+    if not config.data.validation:
+        raise UserError("data.validation=0.0: the search compares validation accuracies; set it above 0")
     data = subset(build.dataset(config), o.images, config.seed)
     tried = [(draw, _train(cfg, draw, number, data=data)) for number, draw in enumerate(draws(o, config.seed), 1)]
     tried.sort(key=lambda pair: -pair[1].metric("val/acc")[-1])
