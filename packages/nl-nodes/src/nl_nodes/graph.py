@@ -79,8 +79,7 @@ class Graph:
         for node in self.order:
             if isinstance(node, Leaf):
                 fed = node.name in feeds and not isinstance(node, Constant)
-                shapes[node] = tuple(feeds[node.name] if fed else _leaf_value(node).shape)
-                _refuse_other_shape(node, shapes[node])
+                shapes[node] = feeds[node.name] if fed else _leaf_value(node).shape
             else:
                 shapes[node] = node.infer(*[shapes[n] for n in node.inputs])
         return shapes
@@ -172,7 +171,7 @@ class Pass:
     def _leaf(self, leaf: Leaf, feeds: Mapping[str, Any]) -> Array:
         fed = leaf.name in feeds and not isinstance(leaf, Constant)
         array = self.backend.array(feeds[leaf.name] if fed else _leaf_value(leaf))
-        _refuse_other_shape(leaf, tuple(array.shape))
+        refuse_other_shape(leaf, tuple(array.shape))
         return array
 
     def _forward(self, node: Node, inputs: tuple[Array, ...]) -> Array:
@@ -254,7 +253,8 @@ def topological_order(outputs: Iterable[Node]) -> tuple[Node, ...]:
     return tuple(order)
 
 
-def _refuse_other_shape(leaf: Leaf, shape: Shape) -> None:
+def refuse_other_shape(leaf: Leaf, shape: Shape) -> None:
+    """Refuse an array for a leaf whose shape is known to be another."""
     if leaf.shape is not None and shape != leaf.shape:
         raise ShapeError(f"{leaf!r} must have shape {leaf.shape}, got {shape}")
 

@@ -18,7 +18,7 @@ from nl_nodes.compiler.rewrite.engine import rewrite
 from nl_nodes.compiler.rewrite.rules import RULES
 from nl_nodes.context import NotShardable
 from nl_nodes.errors import DeviceError
-from nl_nodes.graph import Graph
+from nl_nodes.graph import Graph, refuse_other_shape
 from nl_nodes.runtime import Executor
 from nl_nodes.runtime.call import CallFailed
 from nl_nodes.runtime.cuda import OutOfMemory
@@ -125,8 +125,10 @@ def compile_graph(graph: Graph, spec: CompileSpec, executor: Executor) -> Plan:
 
     A graph with an empty array is not rewritten: nothing is gained, and rules may assume a first sample or channel.
     """
-    shapes = graph.shapes(spec.shapes).values()
-    return Plan(rewrite(graph, RULES) if all(map(size, shapes)) else graph, spec, executor)
+    shapes = graph.shapes(spec.shapes)
+    for leaf in graph.leaves.values():
+        refuse_other_shape(leaf, tuple(shapes[leaf]))
+    return Plan(rewrite(graph, RULES) if all(map(size, shapes.values())) else graph, spec, executor)
 
 
 def lower(graph: Graph, spec: CompileSpec, workers: int, chunked: bool = True, panels: bool = False) -> Lowering:
