@@ -13,3 +13,7 @@ class ShapeError(UserError, ValueError):
 
 class DeviceError(UserError):
     """A device that is missing or lacks a feature."""
+
+
+class NotCompilable(UserError, TypeError):
+    """A node with an operation that a plan cannot record."""

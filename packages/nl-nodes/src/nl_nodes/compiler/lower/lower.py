@@ -14,7 +14,7 @@ from nl_nodes.compiler.lower.memory import Block, Memory
 from nl_nodes.compiler.lower.trace import Tape, Traced
 from nl_nodes.compiler.lower.traced_worker import PASS_INDEX, TracedWorker
 from nl_nodes.context import PARTIAL_SUM, Context
-from nl_nodes.errors import UserError
+from nl_nodes.errors import NotCompilable
 from nl_nodes.graph import Graph, input_gradients
 from nl_nodes.node import Node
 from nl_nodes.nodes.leaves import Constant, Input, Leaf
@@ -369,7 +369,7 @@ def _named(node: Node) -> Iterator[None]:
     try:
         yield
     except TypeError as error:
-        raise UserError(
+        raise NotCompilable(
             f"{node!r} cannot be compiled: {error}; write it with functions of ctx.xp, or use Device(compile=False)"
         ) from error
 
