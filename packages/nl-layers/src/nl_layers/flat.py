@@ -123,7 +123,7 @@ def add_weight_decay(params: Mapping[str, Array], grads: Mapping[str, Array], ra
     if isinstance(params, FlatDict) and isinstance(grads, FlatDict):
         pairs = [(params.decayed, grads.decayed)]
     else:
-        pairs = [pair for name, pair in paired(params, grads, whole=False).items() if decays(name)]
+        pairs = [pair for name, pair in paired(params, grads).items() if decays(name)]
     for pair in pairs:
         for param, grad in blocks(*pair):
             grad += rate * param
