@@ -39,13 +39,14 @@ class Own(Node, abstract=True):
         return dy
 
 
-def results(make: Callable[[Node], Node], workers: int = 1, pass_index: int = 0) -> tuple[Any, Any]:
-    """Return the results of the reference and of a plan."""
+def results(make: Callable[[Node], Node], workers: int = 1, pass_index: int = 0, used: int = 0) -> tuple[Any, Any]:
+    """Return the results of the reference and of a plan, which is for `used` workers, else for all."""
     graph = Graph(make(Input("x", SHAPE)))
     graph.passes = pass_index
     plan = compile_graph(
         graph, CompileSpec({"x": (SHAPE, X.dtype)}, frozenset({"x"})), Threads(workers) if workers > 1 else Executor()
     )
+    assert len(plan.calls) == (used or workers)
     return graph.forward(x=X), plan.run({"x": X}, pass_index)[0]
 
 
@@ -124,7 +125,7 @@ def test_words_that_do_not_divide_among_the_samples_are_drawn_by_one_worker(work
     def scaled(ctx: Context, x: Any) -> Any:
         return x * (ctx.random_bits(3, 1, ctx.pass_index, 4)[:4] >= 2**63)
 
-    reference, compiled = results(lambda x: Own(x, scaled), workers)
+    reference, compiled = results(lambda x: Own(x, scaled), workers, used=1)
     np.testing.assert_array_equal(compiled, reference)
 
 

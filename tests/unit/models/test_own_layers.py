@@ -14,6 +14,7 @@ from nl_layers import (
     Dropout,
     Layer,
     Loss,
+    Mode,
     Relu,
     Sigmoid,
     SigmoidWithLoss,
@@ -22,7 +23,7 @@ from nl_layers import (
 from nl_layers import Sequential as Container
 from nl_layers.optimizers import SGD
 from nl_models import BatchNormSpec, DenseSpec, Network, Sequential
-from nl_nodes import Buffer, Device, Node, Parameter, Sum
+from nl_nodes import Buffer, Device, Input, Node, Parameter, Sum
 from nl_nodes.typing import Array
 
 X, T = np.random.default_rng(0).standard_normal((5, 4)), np.arange(5) % 3
@@ -244,6 +245,10 @@ def test_dropout_wired_twice_has_two_masks() -> None:
     first, second = y % 1000 > 0, y >= 1000
     assert 0 < (first & second).sum() < min(first.sum(), second.sum())
     np.testing.assert_array_equal(first, Dropout(0.5).forward(np.ones((40, 5))) > 0)
+    mode, layer = Mode(train=True), Relu()
+    for _ in range(2):
+        mode.wire(layer, Input("x", (2, 3)))
+    assert mode.uses[layer] == 2
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])

@@ -89,11 +89,12 @@ class TracedWorker(WorkerGroup):
             if pass_index is not PASS_INDEX:
                 raise TypeError("random_bits takes ctx.pass_index itself: give numbers that differ as seed or stream")
             start = 0
-            if shard and count:
-                samples = shard[-1].stop - shard[-1].start
-                if len(shard) > 1 or count % samples:
+            if shard:
+                *outer, mine = shard
+                samples = mine.stop - mine.start
+                if outer or count % samples:
                     raise NotShardable(f"{count} random words for {samples} samples")
-                start = shard[0].start * (count // samples)
+                start = mine.start * (count // samples)
             target = self.tape.empty((count,), np.uint64)
             self.tape.write("random_bits", seed, stream, start, target)
             return target
