@@ -37,10 +37,9 @@ def create(size: int) -> tuple[int, Any]:
         os.ftruncate(descriptor, max(size, 1) if size < HUGE_PAGE else size + 2 * HUGE_PAGE)
         pages, begin = _map(descriptor, size)
         memory = np.frombuffer(pages, np.uint8, size, begin)
-        if size >= HUGE_PAGE:
-            memory[::HUGE_PAGE] = 0  # there must be a page to collapse
-            with suppress(OSError):
-                pages.madvise(COLLAPSE, begin, size)  # whole huge pages alone
+        memory[::HUGE_PAGE] = 0  # there must be a page to collapse
+        with suppress(OSError):
+            pages.madvise(COLLAPSE, begin, size)  # whole huge pages alone
         return descriptor, memory
     except BaseException:
         os.close(descriptor)
