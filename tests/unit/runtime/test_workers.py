@@ -368,7 +368,7 @@ def test_memory_and_lists_that_nothing_uses_are_given_back_by_all(processes: Pro
         if (segments := ask()) is None:
             processes.run(idle, 0)
         expected = [(mappings + more, files + more) for mappings, files in before]
-        end = monotonic() + 20  # a worker frees what it is told to free, without a pass
+        end = monotonic() + 20  # a worker frees it at once, without a pass
         while held(processes.children[0].pid) != expected[1] and monotonic() < end:
             sleep(0.01)
         assert [held(os.getpid()), held(processes.children[0].pid)] == expected
