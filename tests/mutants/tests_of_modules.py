@@ -13,8 +13,8 @@ TESTS = {
     "nl_nodes.compiler.lower.arena": ["unit/compiler/test_memory.py", ON_GPU],
     "nl_nodes.compiler.lower.memory": ["unit/compiler/test_memory.py", BARRIERS, ON_GPU],
     "nl_nodes.compiler.plan": ["unit/compiler/test_plan.py", "unit/compiler/test_memory.py", ON_GPU, STEP_ON_GPU],
-    "nl_nodes.compiler.lower.lower": ["unit/compiler/test_lower.py"],
-    "nl_nodes.compiler.lower.traced_worker": ["unit/compiler/test_lower.py"],
+    "nl_nodes.compiler.lower.lower": ["unit/compiler/test_lower.py", "unit/compiler/test_users_nodes.py"],
+    "nl_nodes.compiler.lower.traced_worker": ["unit/compiler/test_lower.py", "unit/compiler/test_users_nodes.py"],
     "nl_nodes.compiler.rewrite.engine": ["unit/compiler/test_rewrite.py"],
     "nl_nodes.compiler.rewrite.pattern": ["unit/compiler/test_pattern.py", "unit/compiler/test_rewrite.py"],
     "nl_nodes.compiler.rewrite.rules": [
@@ -22,7 +22,7 @@ TESTS = {
         "unit/models/test_near_misses.py",
         "unit/models/test_rules.py",
     ],
-    "nl_nodes.compiler.lower.trace": ["unit/compiler/test_trace.py"],
+    "nl_nodes.compiler.lower.trace": ["unit/compiler/test_trace.py", "unit/compiler/test_users_nodes.py"],
     "nl_nodes.runtime": [
         "unit/runtime/test_protocol.py",
         "unit/runtime/test_shared_memory.py",

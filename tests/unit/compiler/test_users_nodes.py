@@ -60,6 +60,8 @@ FORMULAS: dict[str, Callable[[Context, Any], Any]] = {
     "where_numbers": lambda ctx, x: ctx.xp.where(x > 0, 1.0, -1.0) * x,
     "where_number_first": lambda ctx, x: ctx.xp.where(x > 0, 1.0, x),
     "where_arrays": lambda ctx, x: ctx.xp.where(x > 0, x, x * 2),
+    "where_row": lambda ctx, x: ctx.xp.where(x[:1] > 0, x[:1], x),
+    "where_row_first": lambda ctx, x: ctx.xp.where(x[:1] > 0, x, x[:1]),
     "where_other_dtype": lambda ctx, x: ctx.xp.where(x > 0, x.astype("float32"), x),
 }
 
